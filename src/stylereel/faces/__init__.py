@@ -1,0 +1,1 @@
+"""Faces: finding and following one (`backend`), its crop (`placement`), its motion (`coefficients`)."""

@@ -1,0 +1,83 @@
+"""What landmarks miss, read from the pixels around the eyes: the iris, the open lids and the brow.
+
+The readings are plain averages over a small front view of the eye region, so they need no model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from stylereel.faces.placement import warp
+from stylereel.faces.pose import mean_head
+
+READINGS = ("iris_x", "iris_y", "colour", "brow")
+
+# The front view: pixels a head unit, its top left corner in head coordinates, its width and height in pixels.
+_FINE = 100
+_LOW = np.array([-0.75, -0.6])
+_SIZE = (150, 100)
+
+# The front view is anchored to points that keep still: corners of the eyes, root and base of the nose.
+_ANCHORS = [36, 39, 42, 45, 27, 31, 33, 35]
+_IN_VIEW = (mean_head()[_ANCHORS, :2] - _LOW) * _FINE
+_TO_AFFINE = np.linalg.pinv(np.column_stack([_IN_VIEW, np.ones(len(_ANCHORS))]))
+
+
+def _part(view: np.ndarray, x: tuple[float, float], y: tuple[float, float]) -> np.ndarray:
+    """A rectangle of a front view, given in head coordinates."""
+    (left, right), (top, bottom) = (
+        np.clip(np.round((np.sort(ends) - low) * _FINE), 0, limit).astype(int)
+        for ends, low, limit in zip((x, y), _LOW, _SIZE, strict=True)
+    )
+    return view[top:bottom, left:right]
+
+
+def read(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Readings of the subject's right and left side of one frame.
+
+    frame: uint8 [H, W, 3]; landmarks: [68, 2] pixels. Returns float32 [2, 4] in the order of `READINGS`:
+    iris x and y (from the middle of the eye corners, in eye widths, picture right and down), colour (how
+    much the eye's opening differs in hue from the cheek, 0 = closed) and brow (its height above the eye
+    line in head units).
+    """
+    affine = (_TO_AFFINE @ landmarks[_ANCHORS].astype(np.float64)).T
+    view = warp(frame, affine, _SIZE).astype(np.float64)
+    points = np.linalg.solve(affine[:, :2], (landmarks - affine[:, 2]).T).T
+    bright = np.log(view.mean(-1) + 10)
+    colour = np.log(view + 8)
+    out = np.zeros((2, len(READINGS)))
+    for row, (side, outer, brow) in enumerate(((-1, 36, slice(17, 22)), (1, 42, slice(22, 27)))):
+        out[row, :2] = _iris(bright, points[outer : outer + 6])
+        x = 0.345 * side
+        cheek = np.median(_part(colour, (x - 0.12, x + 0.12), (0.18, 0.32)), axis=(0, 1))
+        hue = _part(colour, (x - 0.13, x + 0.13), (-0.09, 0.08)) - cheek
+        out[row, 2] = np.linalg.norm(hue - hue.mean(-1, keepdims=True), axis=-1).mean()
+        # Landmarks follow a lowered brow well and lag behind a raised one: look mostly above them.
+        level = points[brow, 1].mean() / _FINE + _LOW[1]
+        top = max(level - 0.3, _LOW[1])
+        band = _part(bright, (0.15 * side, 0.5 * side), (top, level + 0.02))
+        out[row, 3] = _darkest(band) / _FINE - top
+    return out.astype(np.float32)
+
+
+def _iris(bright: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """Centre of what is dark between the lids [2], in eye widths. eye: the six points of one eye in the
+    front view.
+    """
+    mask = Image.new("1", bright.shape[::-1])
+    ImageDraw.Draw(mask).polygon([tuple(point) for point in eye], fill=1)
+    y, x = np.nonzero(np.asarray(mask))
+    if len(x) < 6:
+        return np.zeros(2)
+    values = bright[y, x]
+    dark = np.clip(np.percentile(values, 40) - values, 0, None) ** 2
+    centre = np.stack([x + 0.5, y + 0.5]) @ dark / (dark.sum() + 1e-6)
+    corners = eye[[0, 3]]
+    return (centre - corners.mean(0)) / np.linalg.norm(corners[1] - corners[0])
+
+
+def _darkest(bright: np.ndarray) -> float:
+    """Mean height (pixels above the top row, so negative) of what is darker than the middle of its column."""
+    dark = np.clip(np.median(bright, axis=0) - bright, 0, None).sum(1)
+    return -float((np.arange(len(bright)) + 0.5) @ dark / (dark.sum() + 1e-6))

@@ -1,0 +1,258 @@
+"""Finding and following one face: boxes, 68 landmarks in iBUG order, and the embedding that tells people
+apart.
+
+`DlibBackend` needs the packages dlib-bin and face_recognition_models (extra `faces`). Its 68-point model
+was trained on iBUG 300-W, whose pictures are for research use. Pixels are continuous: pixel i covers
+i..i+1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, get_args
+
+import numpy as np
+from PIL import Image
+
+from stylereel.faces.appearance import read
+from stylereel.faces.placement import cut, to_crop, to_picture
+from stylereel.faces.pose import mean_head
+
+_LANDMARK_MODEL = "shape_predictor_68_face_landmarks.dat"
+_EMBEDDING_MODEL = "dlib_face_recognition_resnet_model_v1.dat"
+
+Missing = Literal["hold", "stop"]  # what to do with a frame without a face
+
+BOX_SIDE = 1.66  # side of a face box in distances between the outer eye corners
+BOX_CENTRE = 0.345  # its centre below the eye line, same unit: about the tip of the nose
+START_SCORE = 0.0  # a detection that begins a track
+# One that continues it. Measured in the upright crop of the tracker: faces over 0.8, other things under -0.7.
+KEEP_SCORE = -0.3
+
+
+class Box(NamedTuple):
+    """A square around a face: centre and side in pixels, roll in degrees clockwise, score (higher is
+    surer).
+    """
+
+    x: float
+    y: float
+    side: float
+    roll: float = 0.0
+    score: float = 0.0
+
+    @property
+    def placement(self) -> np.ndarray:
+        return np.array([self.x, self.y, self.side, self.roll])
+
+
+class FaceBackend(Protocol):
+    """What the tracker asks of a face library."""
+
+    def detect(self, frame: np.ndarray) -> list[Box]:
+        """Faces of a frame uint8 [H, W, 3], also unsure ones; the score's zero is the usual threshold."""
+        ...
+
+    def landmarks(self, frame: np.ndarray, box: Box) -> np.ndarray:
+        """float32 [68, 2] pixels of the face in the box."""
+        ...
+
+    def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """float32 [128]; two pictures of one person lie close."""
+        ...
+
+
+def box_around(landmarks: np.ndarray, score: float = 0.0) -> Box:
+    """The box in which a detector would have put these landmarks [68, 2]: least-squares similarity to the
+    mean head.
+    """
+    template = (mean_head()[:, :2] - (0.0, BOX_CENTRE)) / BOX_SIDE
+    source = (template - template.mean(0)) @ (1, 1j)
+    centred = (landmarks - landmarks.mean(0)) @ (1, 1j)
+    turn = np.vdot(source, centred) / np.vdot(source, source)  # complex number: side times rotation
+    centre = landmarks.mean(0) @ (1, 1j) - turn * (template.mean(0) @ (1, 1j))
+    return Box(centre.real, centre.imag, abs(turn), float(np.rad2deg(np.angle(turn))), score)
+
+
+class DlibBackend:
+    """dlib's HOG face detector, 68-point regression trees (Kazemi and Sullivan 2014) and its 128-number
+    embedding.
+    """
+
+    # dlib answers in whole pixels and depends a little on its box. Both errors shrink when the predictor
+    # runs on an upright enlarged crop and the answers for several slightly moved boxes are averaged: rows
+    # (dx, dy, size).
+    MOVES = (
+        (0.0, 0.0, 1.0), (-0.06, -0.06, 1.1), (0.06, -0.06, 0.9), (-0.06, 0.06, 0.9), (0.06, 0.06, 1.1),
+        (-0.06, 0.0, 1.0), (0.06, 0.0, 1.0),
+    )  # fmt: skip
+    CROP = 400  # side of the enlarged crop, pixels
+    MARGIN = 1.5  # its side in sides of the box
+
+    def __init__(self) -> None:
+        self._dlib = _import_dlib()
+        self._models = _model_folder()
+        self._detector = self._dlib.get_frontal_face_detector()
+        self._predictor = self._dlib.shape_predictor(str(self._models / _LANDMARK_MODEL))
+
+    @cached_property
+    def _embedder(self) -> Any:
+        return self._dlib.face_recognition_model_v1(str(self._models / _EMBEDDING_MODEL))
+
+    def detect(self, frame: np.ndarray) -> list[Box]:
+        """See `FaceBackend`. Looks at a small copy first (faces over a quarter of the frame), then at a
+        larger one.
+        """
+        picture = Image.fromarray(frame)
+        longest = max(picture.size)
+        for limit in (320, 1280):
+            factor = min(1.0, limit / longest)
+            size = [max(1, round(side * factor)) for side in picture.size]
+            small = picture.resize(size, Image.Resampling.BOX)
+            found, scores, _ = self._detector.run(np.asarray(small), 0, KEEP_SCORE)
+            boxes = [
+                Box((r.left() + r.right() + 1) / 2 / factor, (r.top() + r.bottom() + 1) / 2 / factor,
+                    r.width() / factor, 0.0, score)
+                for r, score in zip(found, scores, strict=True)
+            ]  # fmt: skip
+            if factor == 1.0 or any(box.score > START_SCORE for box in boxes):
+                return boxes
+        return boxes
+
+    def landmarks(self, frame: np.ndarray, box: Box) -> np.ndarray:
+        """See `FaceBackend`. Sub-pixel; the box's roll is taken out before and put back after."""
+        square = box.placement * (1, 1, self.MARGIN, 1)
+        grey = cut(np.asarray(Image.fromarray(frame).convert("L")), square, self.CROP)
+        side, middle = self.CROP / self.MARGIN, self.CROP / 2
+        total = np.zeros((68, 2))
+        for dx, dy, size in self.MOVES:
+            x, y, half = middle + dx * side, middle + dy * side, side * size / 2
+            edges = (round(edge) for edge in (x - half, y - half, x + half, y + half))
+            shape = self._predictor(grey, self._dlib.rectangle(*edges))
+            total += [(point.x, point.y) for point in shape.parts()]
+        points = (total / len(self.MOVES) + 0.5) / self.CROP
+        return to_picture(points, square).astype(np.float32)
+
+    def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """See `FaceBackend`. Two pictures of one person are usually closer than 0.6 (Euclidean)."""
+        dlib = self._dlib
+        box = box_around(landmarks).placement * (1, 1, 2, 1)
+        chip = cut(frame, box, 300)
+        points = [dlib.point(round(x), round(y)) for x, y in to_crop(landmarks, box) * 300]
+        shape = dlib.full_object_detection(dlib.rectangle(75, 75, 225, 225), dlib.points(points))
+        return np.array(self._embedder.compute_face_descriptor(chip, shape), np.float32)
+
+
+def _import_dlib() -> Any:
+    try:
+        return importlib.import_module("dlib")
+    except ImportError:
+        raise ValueError("Faces cannot be found without dlib: run `pip install dlib-bin`.") from None
+
+
+def _model_folder() -> Path:
+    """Found by its specification and never imported: its code needs pkg_resources, which current setuptools
+    lacks.
+    """
+    spec = importlib.util.find_spec("face_recognition_models")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(place) / "models"
+        if (folder / _LANDMARK_MODEL).is_file():
+            return folder
+    raise ValueError("The face models are missing: run `pip install face_recognition_models`.")
+
+
+class Tracker:
+    """Follows the largest face of a stream, one frame at a time, from its landmarks in the frame before."""
+
+    CHECK = 112  # side of the upright crop in which the detector confirms the face, pixels
+
+    def __init__(self, backend: FaceBackend | None = None) -> None:
+        self.backend = backend or DlibBackend()
+        self._box: Box | None = None
+
+    def step(self, frame: np.ndarray) -> np.ndarray | None:
+        """Landmarks [68, 2] float32 in pixels of a frame uint8 [H, W, 3], or None where no face is seen."""
+        landmarks = self._follow(frame, self._box) if self._box else None
+        if landmarks is None:
+            boxes = [box for box in self.backend.detect(frame) if box.score > START_SCORE]
+            if boxes:
+                rough = max(boxes, key=lambda box: box.side)  # the detector's grid is coarse: centre it first
+                landmarks = self._follow(frame, box_around(self.backend.landmarks(frame, rough)))
+        self._box = None if landmarks is None else box_around(landmarks)
+        return landmarks
+
+    def _follow(self, frame: np.ndarray, box: Box) -> np.ndarray | None:
+        try:
+            landmarks = self.backend.landmarks(frame, box)
+            view = cut(frame, box_around(landmarks).placement * (1, 1, 1.4, 1), self.CHECK)
+        except ValueError:  # it has left the picture
+            return None
+        return landmarks if self.backend.detect(view) else None
+
+
+@dataclass(frozen=True)
+class Track:
+    """One face through a clip. landmarks: [T, 68, 2] float32 pixels; readings: [T, 2, 4] float32, see
+    `appearance.read`; found: [T] bool, False where both are held; rate: frames a second; size: (width,
+    height) of the frames in pixels."""
+
+    landmarks: np.ndarray
+    readings: np.ndarray
+    found: np.ndarray
+    rate: Fraction
+    size: tuple[int, int]
+
+    @property
+    def missing(self) -> list[int]:
+        """Frames in which no face was seen."""
+        return np.flatnonzero(~self.found).tolist()
+
+
+def find_face(picture: np.ndarray, backend: FaceBackend | None = None) -> np.ndarray:
+    """Landmarks [68, 2] float32 of the largest face in a picture uint8 [H, W, 3]; ValueError where there is
+    none.
+    """
+    landmarks = Tracker(backend).step(picture)
+    if landmarks is None:
+        raise ValueError("No face was found in the picture; use one in which a face is clear.")
+    return landmarks
+
+
+def track(
+    frames: Iterable[np.ndarray],
+    rate: Fraction,
+    missing: Missing = "hold",
+    backend: FaceBackend | None = None,
+) -> Track:
+    """Follows the largest face through frames uint8 [H, W, 3], which are taken one by one.
+
+    missing: what to do with a frame without a face. `hold` keeps the last landmarks (before the first face:
+    the first), `stop` raises. Raises ValueError when no frame shows a face.
+    """
+    if missing not in get_args(Missing):
+        raise ValueError(f"Missing faces can be handled by 'hold' or 'stop', not by {missing!r}.")
+    tracker = Tracker(backend)
+    rows: list[tuple[np.ndarray, np.ndarray] | None] = []
+    size = (0, 0)
+    for index, frame in enumerate(frames):
+        size = (frame.shape[1], frame.shape[0])
+        points = tracker.step(frame)
+        if missing == "stop" and points is None:
+            raise ValueError(f"Frame {index} shows no face; cut it out or use missing='hold'.")
+        rows.append(None if points is None else (points, read(frame, points)))
+    held = next((row for row in rows if row is not None), None)
+    if held is None:
+        raise ValueError("No frame shows a face; use a clip in which one face looks roughly at the camera.")
+    filled = []
+    for row in rows:
+        held = row or held
+        filled.append(held)
+    landmarks, readings = (np.stack(column) for column in zip(*filled, strict=True))
+    return Track(landmarks, readings, np.array([row is not None for row in rows]), Fraction(rate), size)

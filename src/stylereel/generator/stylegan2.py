@@ -1,0 +1,463 @@
+"""StyleGAN2 generator: z -> w -> W+ -> S -> image, readable and replaceable at every layer.
+
+Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (2020). Parameter names are those of
+NVIDIA's PyTorch files (ada family), so such a state dict loads without renaming once its constant
+`resample_filter` entries are dropped. Layers are numbered as in StyleSpace (Wu et al., 2021).
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stylereel.generator.ops import (
+    FullyConnected,
+    modulated_conv,
+    normalize_second_moment,
+    pointwise,
+    upsample,
+)
+
+LayerKey = int | str
+Tap = Callable[[Tensor], Tensor | None]
+Taps = Mapping[int, Tap] | Mapping[str, Tap]
+
+
+@dataclass(frozen=True)
+class StyleGAN2Config:
+    """Architecture of a StyleGAN2 generator; the defaults are those of the published 1024 px FFHQ network.
+
+    resolution is a power of two in pixels. A block of r pixels has min(channel_base / r, channel_max)
+    channels. conv_clamp bounds the activations (256 in networks trained in half precision).
+    """
+
+    resolution: int
+    z_dim: int = 512
+    w_dim: int = 512
+    c_dim: int = 0
+    img_channels: int = 3
+    channel_base: int = 32768
+    channel_max: int = 512
+    mapping_layers: int = 8
+    mapping_learning_rate_multiplier: float = 0.01
+    architecture: Literal["skip", "resnet"] = "skip"
+    conv_clamp: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.resolution < 8 or self.resolution & (self.resolution - 1):
+            raise ValueError(f"The resolution must be a power of two of at least 8, not {self.resolution}.")
+        if self.architecture not in ("skip", "resnet"):
+            raise ValueError(f"The architecture must be 'skip' or 'resnet', not {self.architecture!r}.")
+
+    def channels(self, resolution: int) -> int:
+        """Channels of the features at a resolution in pixels."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Block resolutions in pixels: 4, 8, ..., resolution."""
+        return tuple(2**i for i in range(2, self.resolution.bit_length()))
+
+
+@dataclass(frozen=True)
+class StyleLayer:
+    """One layer that eats a style vector.
+
+    index: StyleSpace number; name: module name such as "b8.conv0"; row: row of W+ that drives it;
+    resolution: of its output in pixels; channels: length of its style vector (its input channels).
+    """
+
+    index: int
+    name: str
+    kind: Literal["conv", "rgb"]
+    row: int
+    resolution: int
+    channels: int
+
+
+class MappingNetwork(nn.Module):
+    """Latent z [B, Z], optionally with a label c [B, K], to w [B, D]."""
+
+    def __init__(self, z_dim: int, c_dim: int, w_dim: int, layers: int, multiplier: float) -> None:
+        super().__init__()
+        if c_dim:
+            self.embed = FullyConnected(c_dim, w_dim)
+        widths = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * layers
+        self.layers = layers
+        for i in range(layers):
+            fc = FullyConnected(widths[i], widths[i + 1], multiplier, activation=True)
+            self.add_module(f"fc{i}", fc)
+        self.c_dim = c_dim
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+        self.w_avg: Tensor
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        x = normalize_second_moment(z)
+        if self.c_dim:
+            if c is None:
+                raise ValueError(f"This generator is conditional: give c as a tensor [B, {self.c_dim}].")
+            x = torch.cat([x, normalize_second_moment(self.embed(c))], dim=1)
+        for i in range(self.layers):
+            x = self.get_submodule(f"fc{i}")(x)
+        return x
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3x3 convolution with noise, bias and activation; `up` doubles the resolution."""
+
+    def __init__(self, inputs: int, outputs: int, resolution: int, config: StyleGAN2Config, up: bool) -> None:
+        super().__init__()
+        self.up = up
+        self.clamp = config.conv_clamp
+        self.resolution = resolution
+        self.affine = FullyConnected(config.w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.noise_strength = nn.Parameter(torch.zeros([]))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.noise_const: Tensor
+
+    def forward(self, x: Tensor, style: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
+        return modulated_conv(
+            x, self.weight, style, self.bias, noise, self.noise_strength, self.up, gain, self.clamp
+        )
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to colours, without demodulation."""
+
+    def __init__(self, inputs: int, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.clamp = config.conv_clamp
+        self.affine = FullyConnected(config.w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(config.img_channels, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(config.img_channels))
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        # The weight is small: scaling it for each sample saves a pass over the features.
+        weight = self.weight.flatten(1) * (style / math.sqrt(x.shape[1]))[:, None]
+        # Colours add up over all blocks, so they keep the precision of the weights.
+        x = pointwise(x, weight.to(x.dtype)).to(weight.dtype) + self.bias[:, None, None]
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class ResidualSkip(nn.Module):
+    """The resnet architecture's shortcut: 1x1 convolution, then up-sampling by 2."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # sqrt(1/2) keeps the variance of the sum of the two branches.
+        weight = self.weight.flatten(1) * math.sqrt(0.5 / x.shape[1])
+        return upsample(pointwise(x, weight.to(x.dtype)))
+
+
+class StyleGAN2(nn.Module):
+    """StyleGAN2 generator.
+
+    Attributes: config; resolution [pixels]; num_ws, the rows L of W+; style_layers, the layers in StyleSpace
+    order; card, what the weight file says about itself.
+    """
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.card: dict[str, Any] = {}
+        self.resolution = config.resolution
+        self.num_ws = 2 * len(config.resolutions)
+        self.mapping = MappingNetwork(
+            config.z_dim,
+            config.c_dim,
+            config.w_dim,
+            config.mapping_layers,
+            config.mapping_learning_rate_multiplier,
+        )
+        self.synthesis = nn.Module()
+        layers: list[StyleLayer] = []
+
+        def add(
+            block: nn.Module, name: str, module: nn.Module, resolution: int, row: int, channels: int
+        ) -> None:
+            block.add_module(name, module)
+            kind: Literal["conv", "rgb"] = "rgb" if name == "torgb" else "conv"
+            layers.append(StyleLayer(len(layers), f"b{resolution}.{name}", kind, row, resolution, channels))
+
+        for k, resolution in enumerate(config.resolutions):
+            block = nn.Module()
+            outputs = config.channels(resolution)
+            if resolution == 4:
+                block.const = nn.Parameter(torch.randn(outputs, 4, 4))
+            else:
+                inputs = config.channels(resolution // 2)
+                if config.architecture == "resnet":
+                    block.skip = ResidualSkip(inputs, outputs)
+                conv0 = SynthesisLayer(inputs, outputs, resolution, config, up=True)
+                add(block, "conv0", conv0, resolution, 2 * k - 1, inputs)
+            conv1 = SynthesisLayer(outputs, outputs, resolution, config, up=False)
+            add(block, "conv1", conv1, resolution, 2 * k, outputs)
+            if config.architecture == "skip" or resolution == config.resolution:
+                add(block, "torgb", ToRGB(outputs, config), resolution, 2 * k + 1, outputs)
+            self.synthesis.add_module(f"b{resolution}", block)
+        self.style_layers = tuple(layers)
+
+    @property
+    def mean_w(self) -> Tensor:
+        """The mean [D] of w over z, tracked in training."""
+        return self.mapping.w_avg
+
+    def track_mean_w(self, w: Tensor, decay: float = 0.995) -> None:
+        """Training: move mean_w towards the mean of a batch w [B, L, D]."""
+        self.mapping.w_avg.lerp_(w.detach()[:, 0].mean(dim=0), 1 - decay)
+
+    def map(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
+        """Latents z [B, Z] (and labels c [B, K]) to W+ codes [B, L, D].
+
+        psi moves the first `cutoff` rows (all by default) towards the mean: mean + psi (w - mean).
+        """
+        w = self.mapping(z, c)[:, None].expand(-1, self.num_ws, -1)
+        if psi == 1:
+            return w
+        cutoff = self.num_ws if cutoff is None else cutoff
+        return torch.cat([torch.lerp(self.mean_w, w[:, :cutoff], psi), w[:, cutoff:]], dim=1)
+
+    def styles(self, w: Tensor) -> list[Tensor]:
+        """W+ codes [B, L, D] to the style vectors [B, C_l], in the order of style_layers.
+
+        These are the affine outputs as they are (NVIDIA's convention); the 1/sqrt(C) of a toRGB layer is
+        applied in synthesis. Raises ValueError if w has another shape.
+        """
+        if w.ndim != 3 or w.shape[1:] != (self.num_ws, self.config.w_dim):
+            raise ValueError(
+                f"Give w as [B, {self.num_ws}, {self.config.w_dim}]; this one is {list(w.shape)}."
+            )
+        return [self._module(layer).affine(w[:, layer.row]) for layer in self.style_layers]
+
+    def synthesize(
+        self,
+        w: Tensor | None = None,
+        s: Sequence[Tensor] | None = None,
+        noise: Literal["const", "none", "random"] | Sequence[Tensor] = "const",
+        taps: Taps | None = None,
+        start: tuple[LayerKey, Tensor] | tuple[LayerKey, Tensor, Tensor | None] | None = None,
+        stop: LayerKey | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """W+ codes w [B, L, D], or style vectors s as styles() gives them, to images [B, 3, H, W].
+
+        Images lie in about [-1, 1]. Layers are named by StyleSpace index or by name. The output of a "conv"
+        layer is the feature map after its activation (with the resnet architecture, that of conv1 includes
+        the shortcut); the output of an "rgb" layer is the image so far.
+
+        noise: the stored maps, none, fresh ones, or one tensor [H, W] or [B, 1, H, W] per conv layer.
+        taps: functions that see the output of a layer and may return another one to go on with.
+        start: (layer, output of that conv layer, image so far) skips everything up to that layer; the image
+            so far is the output of the last rgb layer before it, or None for black. The resnet architecture
+            takes no image.
+        stop: return the output of this layer instead of the final image.
+        dtype: precision of the features, by default that of the weights; images keep that of the weights.
+
+        Raises ValueError for a layer that does not exist, shapes that do not fit, a start that cannot work,
+        and taps or a stop that do not come after the start.
+        """
+        if (w is None) == (s is None):
+            raise ValueError("Give synthesize either w or s, not both.")
+        if s is None:
+            assert w is not None
+            s = self.styles(w)
+        self._check_styles(s)
+        tap_at = {self._layer(key).index: tap for key, tap in (taps or {}).items()}
+        last = None if stop is None else self._layer(stop)
+        noises = self._noises(noise, batch=s[0].shape[0])
+
+        x: Tensor | None = None
+        image: Tensor | None = None
+        residual: Tensor | None = None
+        first = 0
+        if start is not None:
+            first, x, image = self._start(start)
+            for index in [*tap_at, *([] if last is None else [last.index])]:
+                if index < first:
+                    name = self.style_layers[index].name
+                    raise ValueError(f"Taps and stop must come after the start layer, unlike {name}.")
+        if x is None:
+            x = self.synthesis.get_parameter("b4.const").expand(s[0].shape[0], -1, -1, -1)
+        x = x.to(dtype or s[0].dtype, memory_format=torch.channels_last)
+
+        for layer, style in zip(self.style_layers[first:], s[first:], strict=True):
+            module = self._module(layer)
+            if layer.kind == "rgb":
+                colours = module(x, style)
+                output = image = colours if image is None else upsample(image) + colours
+            elif self.config.architecture == "resnet" and layer.resolution > 4:
+                if layer.name.endswith("conv0"):
+                    residual = self.synthesis.get_submodule(f"b{layer.resolution}.skip")(x)
+                    output = x = module(x, style, noises[layer.index])
+                else:
+                    assert residual is not None
+                    output = x = module(x, style, noises[layer.index], gain=math.sqrt(0.5)) + residual
+            else:
+                output = x = module(x, style, noises[layer.index])
+            if layer.index in tap_at:
+                replaced = tap_at[layer.index](output)
+                if replaced is not None:
+                    output = replaced.to(output.dtype, memory_format=torch.channels_last)
+                    x, image = (x, output) if layer.kind == "rgb" else (output, image)
+            if layer is last:
+                return output
+        assert image is not None
+        return image
+
+    def forward(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0) -> Tensor:
+        """Latents z [B, Z] to images [B, 3, H, W]."""
+        return self.synthesize(self.map(z, c, psi))
+
+    def _module(self, layer: StyleLayer) -> Any:
+        return self.synthesis.get_submodule(layer.name)
+
+    def _layer(self, key: LayerKey) -> StyleLayer:
+        for layer in self.style_layers:
+            if key in (layer.index, layer.name):
+                return layer
+        names = ", ".join(layer.name for layer in self.style_layers)
+        raise ValueError(
+            f"There is no layer {key!r}; choose an index below {len(self.style_layers)}, or {names}."
+        )
+
+    def _check_styles(self, s: Sequence[Tensor]) -> None:
+        expected = [layer.channels for layer in self.style_layers]
+        found = [style.shape[-1] for style in s]
+        if expected != found:
+            raise ValueError(f"Give s as {len(expected)} style vectors of lengths {expected}, not {found}.")
+
+    def _noises(self, noise: str | Sequence[Tensor], batch: int) -> dict[int, Tensor | None]:
+        """Noise map per conv layer index, before its strength."""
+        layers = [layer for layer in self.style_layers if layer.kind == "conv"]
+        if noise == "none":
+            return {layer.index: None for layer in layers}
+        if noise == "const":
+            return {layer.index: self._module(layer).noise_const for layer in layers}
+        if noise == "random":
+            shapes = {layer.index: (batch, 1, layer.resolution, layer.resolution) for layer in layers}
+            return {index: self.mean_w.new_empty(shape).normal_() for index, shape in shapes.items()}
+        if isinstance(noise, str):
+            raise ValueError(f"Noise must be 'const', 'none', 'random' or a list of tensors, not {noise!r}.")
+        sizes = [layer.resolution for layer in layers]
+        if [tuple(tensor.shape[-2:]) for tensor in noise] != [(size, size) for size in sizes]:
+            raise ValueError(f"Give one square noise tensor per conv layer, of the sizes {sizes} in pixels.")
+        return {layer.index: tensor for layer, tensor in zip(layers, noise, strict=True)}
+
+    def _start(self, start: tuple[Any, ...]) -> tuple[int, Tensor, Tensor | None]:
+        """Index of the first layer to run, feature and image to begin with."""
+        layer, x = self._layer(start[0]), start[1]
+        image = start[2] if len(start) > 2 else None
+        size = layer.resolution
+        if layer.kind == "rgb":
+            raise ValueError(f"Start from a conv layer; {layer.name} is an rgb layer.")
+        if list(x.shape[1:]) != [self.config.channels(size), size, size]:
+            shape = f"[B, {self.config.channels(size)}, {size}, {size}]"
+            raise ValueError(f"To start from {layer.name}, give a feature {shape}, not {list(x.shape)}.")
+        if self.config.architecture == "resnet":
+            if layer.name.endswith("conv0"):
+                raise ValueError(f"Start from a conv1 layer; a resnet generator cannot from {layer.name}.")
+            if image is not None:
+                raise ValueError("Start without an image; a resnet generator makes it in its last layer.")
+        elif len(start) < 3 and size > 4:
+            source = f"b{size // 2}.torgb"
+            raise ValueError(
+                f"To start from {layer.name}, also give the output of {source} (or None for black)."
+            )
+        elif image is not None and list(image.shape[1:]) != [self.config.img_channels, size // 2, size // 2]:
+            raise ValueError(f"To start from {layer.name}, give the image so far at {size // 2} px.")
+        return layer.index + 1, x, image
+
+    def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
+        """Write the weights in half precision, with the config and `metadata` (JSON) in the header."""
+        write_weights(path, "stylegan2", asdict(self.config), self.state_dict(), metadata or {})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "StyleGAN2":
+        """Read a file that save() wrote, as float32. Raises ValueError if it is not one or does not fit."""
+        config, tensors, card = read_weights(path, "stylegan2")
+        try:
+            with torch.device("meta"):  # the values come from the file
+                generator = cls(StyleGAN2Config(**config))
+        except TypeError as error:
+            raise ValueError(f"The config in {path} is not one of a StyleGAN2 generator: {error}.") from error
+        problems = misfits(generator, tensors)
+        if problems:
+            raise ValueError(f"The weights in {path} do not fit their config: {'; '.join(problems)}.")
+        generator.load_state_dict(tensors, assign=True)
+        generator.card = card
+        return generator
+
+
+def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """What keeps a state dict from fitting a module, one phrase a tensor; empty if it fits."""
+    expected = {key: list(value.shape) for key, value in module.state_dict().items()}
+    found = {key: list(value.shape) for key, value in tensors.items()}
+    return (
+        [f"{key} is missing" for key in expected if key not in found]
+        + [f"{key} is not known" for key in found if key not in expected]
+        + [
+            f"{key} is {found[key]}, not {expected[key]}"
+            for key in expected
+            if key in found and found[key] != expected[key]
+        ]
+    )
+
+
+def write_weights(
+    path: str | Path,
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    card: Mapping[str, Any],
+) -> None:
+    """Write tensors in half precision to a safetensors file whose header holds kind, config and card."""
+    path = Path(path)
+    header = {"format": "stylereel", "kind": kind, "config": json.dumps(config), "card": json.dumps(card)}
+    halves = {}
+    for key, value in tensors.items():
+        half = value.detach().cpu().half()
+        # A value beyond the range of half precision would become infinite.
+        halves[key] = (half if half.isfinite().all() else value.detach().cpu().float()).contiguous()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(halves, temporary, metadata=header)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_header(path: str | Path) -> dict[str, str]:
+    """The header of a stylereel weight file. Raises ValueError if the file is not one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except FileNotFoundError as error:
+        raise ValueError(f"There is no file {path}; check the path.") from error
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a safetensors file; give a weight file of stylereel.") from error
+    if header.get("format") != "stylereel":
+        raise ValueError(f"{path} was not written by stylereel; give a weight file of stylereel.")
+    return header
+
+
+def read_weights(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
+    """Config, float32 tensors and card of a weight file. Raises ValueError if it is of another kind."""
+    header = read_header(path)
+    if header.get("kind") != kind:
+        raise ValueError(f"{path} holds {header.get('kind')!r} weights; give a file of kind {kind!r}.")
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key).float() for key in file.keys()}
+    return json.loads(header["config"]), tensors, json.loads(header.get("card", "{}"))

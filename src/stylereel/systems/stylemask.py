@@ -1,0 +1,205 @@
+"""StyleMask: re-enactment by mixing StyleSpace channels with learned masks.
+
+Bounareli, Tzelepis, Argyriou, Patras, Tzimiropoulos: "StyleMask: Disentangling the Style Space of StyleGAN2 for Neural
+Face Reenactment" (2022). Source and target faces are given as style vectors; a small network for each layer looks at
+their difference and says, channel by channel, how much comes from the target. Identity stays, pose and expression come
+from the target.
+
+| paper | here |
+|---|---|
+| mask m = f(s_source - s_target), one f a layer | `MaskNet`, `MaskNets` |
+| s = m s_target + (1 - m) s_source | `MaskNets.forward` |
+| shape, identity and cycle losses | `StyleMask.loss` |
+
+Different from the paper, and why:
+- The built-in family has its own face: landmarks, factors and identity come from the built-in nets instead of DECA and
+  ArcFace, and the ideal landmarks of "source with the target's motion" are the world's exact ones instead of a 3-D
+  model's estimate.
+- A real clip drives through its motion coefficients: the world shows them on a neutral head and that picture is
+  inverted to the target codes, because the built-in encoder knows the world's faces and not yet real ones.
+- Codes of an inverted picture are not truncated again (the released code does, which pulls them to the mean face).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylereel import world
+from stylereel.faces import backend, coefficients, placement
+from stylereel.faces.perception import FaceNet, IdentityNet, unit_values
+from stylereel.generator import StyleGAN2
+from stylereel.invert.encoder import Encoder, EncoderConfig
+from stylereel.latents import Identity, Motion, Styles
+from stylereel.media.video import VideoReader
+from stylereel.render import pictures
+from stylereel.weights import builtin
+from stylereel.weights.files import load_module
+from stylereel.world.factors import MOTION
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Lengths of the style vectors that are masked: those of the first convolutions of the generator, 12 in the paper."""
+
+    channels: tuple[int, ...]
+
+    @classmethod
+    def of(cls, generator: StyleGAN2, layers: int = 12) -> MaskConfig:
+        """The config for the first `layers` convolutions of a generator."""
+        return cls(tuple(layer.channels for layer in generator.style_layers if layer.kind == "conv")[:layers])
+
+
+class MaskNet(nn.Module):
+    """Difference of style vectors [B, C] to a mask [B, C] in 0..1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.masknet = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, channels))
+        for linear in (self.masknet[0], self.masknet[2]):
+            assert isinstance(linear, nn.Linear)
+            nn.init.normal_(linear.weight, 0.0, 0.01)
+
+    def forward(self, difference: Tensor) -> Tensor:
+        return torch.sigmoid(self.masknet(difference))
+
+
+class MaskNets(nn.Module):
+    """One `MaskNet` for each masked layer, named as in the authors' weight file (network_00.masknet.0.weight ...)."""
+
+    def __init__(self, config: MaskConfig) -> None:
+        super().__init__()
+        self.config = config
+        for index, channels in enumerate(config.channels):
+            self.add_module(f"network_{index:02d}", MaskNet(channels))
+
+    def masks(self, source: Sequence[Tensor], target: Sequence[Tensor]) -> list[Tensor]:
+        """Masks [B, C_l] of the masked layers for style vectors of convolutions."""
+        nets = list(self.children())
+        return [net(a - b) for net, a, b in zip(nets, source, target, strict=False)]
+
+    def forward(self, source: Sequence[Tensor], target: Sequence[Tensor]) -> list[Tensor]:
+        """Mixed style vectors [B, C_l] of all given convolutions; those after the masked ones are the source's."""
+        masks = self.masks(source, target)
+        mixed = [m * b + (1 - m) * a for m, a, b in zip(masks, source, target, strict=False)]
+        return mixed + [a.expand(len(mixed[0]), -1) for a in source[len(mixed) :]]
+
+
+class StyleMask:
+    """Re-enactment of a portrait by the motion of a clip."""
+
+    name = "stylemask"
+    motion_kinds = ("face",)
+
+    def __init__(self, generator: StyleGAN2, encoder: Encoder, mask_nets: MaskNets, files: Sequence[Path] = ()) -> None:
+        self.generator = generator.eval().requires_grad_(False)
+        self.encoder = encoder.eval()
+        self.mask_nets = mask_nets.eval()
+        self.weight_files = tuple(files)
+        self._convolutions = [layer.index for layer in generator.style_layers if layer.kind == "conv"]
+        self._faces: backend.FaceBackend | None = None
+
+    @classmethod
+    def builtin(cls) -> StyleMask:
+        """The system on the built-in generator."""
+        files = [builtin(name) for name in ("generator", "encoder", "stylemask")]
+        generator = StyleGAN2.load(files[0])
+        encoder = load_module(files[1], "encoder", lambda config: Encoder(EncoderConfig(**config)))
+        mask_nets = load_module(files[2], "stylemask", lambda config: MaskNets(MaskConfig(**config)))
+        return cls(generator, encoder, mask_nets, files)
+
+    # Verbs
+
+    def identify(self, source: int | np.ndarray, *, psi: float = 0.8) -> Identity:
+        """Who is to move: a seed, or a picture uint8 [H, W, 3] with one face.
+
+        Args:
+            source: seed of an invented person (0 or more), or a picture.
+            psi: how far an invented person may lie from the mean face, 0 to 1; a picture is taken as it is.
+
+        Raises:
+            ValueError: no face in the picture, a negative seed, or psi outside 0 to 1.
+        """
+        if isinstance(source, np.ndarray):
+            face = self._portrait_crop(source)
+            with torch.inference_mode():
+                return Identity(self.encoder(face)[0], self.name)
+        if source < 0:
+            raise ValueError(f"A seed is 0 or more, not {source}.")
+        if not 0 <= psi <= 1:
+            raise ValueError(f"psi lies between 0 and 1, not {psi}.")
+        z = np.random.default_rng(source).standard_normal((1, self.generator.config.z_dim))
+        with torch.inference_mode():
+            return Identity(self.generator.map(torch.from_numpy(z).float(), psi=psi)[0], self.name)
+
+    def extract(self, driving: str | Path, *, missing: backend.Missing = "hold", strength: float = 1.0) -> Motion:
+        """The motion of the largest face in a clip.
+
+        Args:
+            driving: the clip.
+            missing: what to do with frames without a face: hold the last one, or stop.
+            strength: factor on the expression, 1 as it is.
+
+        Raises:
+            ValueError: no face in the clip, or a file that cannot be read (MediaError).
+        """
+        if strength < 0:
+            raise ValueError(f"The strength is 0 or more, not {strength}.")
+        reader = VideoReader(driving)
+        track = backend.track(reader, reader.rate, missing, self._face_backend())
+        motion = coefficients.coefficients(track.landmarks, track.found, reader.rate, (reader.width, reader.height))
+        if strength != 1:
+            values = motion.values.copy()
+            values[:, 6:] *= strength
+            motion = Motion(values, motion.kind, motion.names, motion.rate, motion.placement, motion.missing)
+        return motion
+
+    def apply(self, identity: Identity, motion: Motion) -> Styles:
+        """Style vectors that show `identity` with each frame of `motion`."""
+        target = self.generator.styles(self.target_codes(motion.values))
+        source = self.generator.styles(identity.w[None])
+        return Styles(self.mix(source, target))
+
+    # Parts of the verbs
+
+    def mix(self, source: Sequence[Tensor], target: Sequence[Tensor]) -> list[Tensor]:
+        """Style vectors of all layers: masked convolutions are mixed, toRGB layers keep the source."""
+        count = max(len(source[0]), len(target[0]))
+        mixed = [style.expand(count, -1) for style in source]
+        new = self.mask_nets([source[i] for i in self._convolutions], [target[i] for i in self._convolutions])
+        for index, style in zip(self._convolutions, new, strict=True):
+            mixed[index] = style
+        return mixed
+
+    def target_codes(self, motion: np.ndarray) -> Tensor:
+        """W+ codes [B, L, D] of the neutral head with motion values [B, 16] of the world."""
+        values = np.tile(world.neutral(), (len(motion), 1))
+        values[:, : len(MOTION)] = np.clip(motion, world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)])
+        images = np.stack([world.draw(v, 128).image for v in values])
+        return self.encoder(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1)
+
+    def portrait(self, identity: Identity) -> np.ndarray:
+        """The picture uint8 [H, W, 3] of an identity's own code."""
+        with torch.inference_mode():
+            return pictures(self.generator.synthesize(w=identity.w[None]))[0]
+
+    def _face_backend(self) -> backend.FaceBackend:
+        if self._faces is None:
+            self._faces = backend.DlibBackend()
+        return self._faces
+
+    def _portrait_crop(self, picture: np.ndarray) -> Tensor:
+        faces = self._face_backend()
+        boxes = faces.detect(picture)
+        if not boxes:
+            raise ValueError("No face was found in the source picture; give a portrait in which the face is clear.")
+        largest = max(boxes, key=lambda box: box.width * box.height)
+        row = placement.align(faces.landmarks(picture, largest))
+        crop = placement.cut(picture, row, 256)
+        return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1

@@ -1,0 +1,1 @@
+"""Training: one resumable loop and the recipes of the built-in weights."""

@@ -1,0 +1,85 @@
+"""Training pictures of the world, drawn on the fly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylereel import world
+from stylereel.world.factors import GROUP, LATENT_DIM, NAMES, from_normal, normalize
+
+GROUPS = ("pose", "shape", "expression", "look")
+# The rows of W+ that carry each group of factors in the built-in generator, from coarse to fine.
+FIRST_ROW = {"pose": 0, "shape": 2, "expression": 4, "look": 6}
+
+
+def group_of_row(row: int) -> int:
+    """Index into GROUPS of the factors that row `row` of W+ carries."""
+    return max(i for i, group in enumerate(GROUPS) if FIRST_ROW[group] <= row)
+
+
+_GROUP_OF_FACTOR = np.array([GROUPS.index(GROUP[name]) for name in NAMES])
+
+
+class Batch(NamedTuple):
+    """Portraits with their truth.
+
+    z: latents [B, 4, 64], one for each of GROUPS (they differ where styles are mixed); values: factors [B, K];
+    images: [B, 3, H, W] in [-1, 1]; landmarks: [B, 68, 2] in 0..1; regions: [B, H, W] uint8.
+    """
+
+    z: Tensor
+    values: Tensor
+    images: Tensor
+    landmarks: Tensor
+    regions: Tensor
+
+
+def mixed_values(z: np.ndarray) -> np.ndarray:
+    """Factor values [B, K] of latents z [B, 4, 64]: each factor is read from the latent of its group."""
+    normal = normalize(z)[..., : len(NAMES)]
+    index = np.broadcast_to(_GROUP_OF_FACTOR, (len(z), 1, len(NAMES)))
+    return from_normal(np.take_along_axis(normal, index, axis=1)[:, 0])
+
+
+def draw_batch(seed: tuple[int, ...], count: int, size: int, mix: float = 0.5) -> Batch:
+    """`count` random portraits of `size` pixels; a share `mix` of them takes each group from one of two latents."""
+    random = np.random.default_rng(seed)
+    z = np.repeat(random.standard_normal((count, 1, LATENT_DIM)), len(GROUPS), axis=1)
+    other = random.standard_normal((count, 1, LATENT_DIM))
+    swap = (random.random((count, len(GROUPS), 1)) < 0.5) & (random.random((count, 1, 1)) < mix)
+    z = np.where(swap, other, z)
+    return drawn(z, mixed_values(z), size)
+
+
+def drawn(z: np.ndarray, values: np.ndarray, size: int) -> Batch:
+    """The batch of given factor values [B, K]."""
+    portraits = [world.draw(v, size) for v in values]
+    images = torch.from_numpy(np.stack([p.image for p in portraits])).permute(0, 3, 1, 2)
+    return Batch(
+        torch.from_numpy(z).float(),
+        torch.from_numpy(values),
+        images.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last),
+        torch.from_numpy(np.stack([p.landmarks for p in portraits])),
+        torch.from_numpy(np.stack([p.regions for p in portraits])),
+    )
+
+
+class Prefetch:
+    """Makes the batch of the next step in a thread while the present one is used (drawing releases the GIL)."""
+
+    def __init__(self, make: Callable[[int], Batch]) -> None:
+        self._make, self._pool = make, ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Batch]] | None = None
+
+    def __call__(self, index: int) -> Batch:
+        if self._next is None or self._next[0] != index:
+            self._next = (index, self._pool.submit(self._make, index))
+        batch = self._next[1].result()
+        self._next = (index + 1, self._pool.submit(self._make, index + 1))
+        return batch

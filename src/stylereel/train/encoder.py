@@ -1,0 +1,87 @@
+"""Recipe of the built-in encoder: world and generated portraits to W+, by codes first and pictures second.
+
+The codes are known for every training picture (the mapping network of its latents), so the encoder regresses them;
+a part of each batch also goes through the generator, and its picture, landmarks and identity must come back.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from stylereel.faces.perception import SIZE, FaceNet, IdentityNet
+from stylereel.generator import StyleGAN2
+from stylereel.invert.encoder import Encoder, EncoderConfig
+from stylereel.train.data import FIRST_ROW, Batch, Prefetch, draw_batch
+from stylereel.train.generator import grouped_w, picture_loss
+from stylereel.train.loop import Average, cosine, fit
+from stylereel.train.perception import disturb
+
+STEPS, COUNT, RENDERED = 1500, 32, 6
+
+
+def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityNet, scale: float = 1.0) -> Encoder:
+    """Train the encoder of `generator` in `folder`; continues where it was."""
+    torch.manual_seed(2)
+    for frozen in (generator, face, identity):
+        frozen.eval().requires_grad_(False)
+    config = EncoderConfig(tuple(FIRST_ROW.values()), generator.num_ws, generator.config.w_dim)
+    model, average = Encoder(config), Encoder(config)
+    model.trunk.load_state_dict(face.trunk.state_dict())
+    with torch.no_grad():
+        w = generator.mapping(torch.randn(4096, generator.config.z_dim))
+        model.mean.copy_(w.mean(0))
+        model.deviation.copy_(w.std(0).clamp_min(1e-3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-3, foreach=True)
+    steps = max(2, int(STEPS * scale))
+    batches = Prefetch(lambda index: draw_batch((41, index), COUNT, SIZE, mix=0.7))
+    follow = Average(model, average, 0.995)
+    small = f"b{SIZE}.torgb"
+
+    def step(index: int) -> dict[str, float]:
+        batch = batches(index)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            truth = grouped_w(generator, batch.z).float()
+            # Half of the pictures that are rendered again are generated ones, the others are the world's.
+            images = batch.images.clone()
+            half = RENDERED // 2
+            images[:half] = generator.synthesize(truth[:half], noise="none", stop=small).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            codes = model(disturb(images, (42, index))).float()
+            again = generator.synthesize(codes[:RENDERED], noise="none", stop=small)
+            seen, wanted = face(again), face(images[:RENDERED])
+            same = (identity(again) * identity(images[:RENDERED])).sum(1)
+        again = again.float()
+        code_loss = ((codes - truth) / model.deviation).square().mean()
+        target = Batch(*(part[:RENDERED] for part in batch))._replace(images=images[:RENDERED])
+        picture = picture_loss(again, target)
+        points = (seen.landmarks.float() - wanted.landmarks.float()).abs().mean()
+        motion = (seen.motion.float() - wanted.motion.float()).abs().mean()
+        person = (1 - same.float()).mean()
+        optimizer.zero_grad(set_to_none=True)
+        (code_loss + 2 * picture + 10 * points + 0.5 * motion + 0.5 * person).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        follow.update(index)
+        error = F.mse_loss(again.detach(), images[:RENDERED])
+        return {
+            "codes": code_loss.item(),
+            "picture": picture.item(),
+            "points": points.item(),
+            "motion": motion.item(),
+            "identity": person.item(),
+            "psnr": 10 * float(torch.log10(4 / error)),
+        }
+
+    fit(
+        folder,
+        {"model": model, "average": average},
+        {"model": optimizer},
+        step,
+        steps,
+        schedule=lambda index: cosine(index, steps),
+        every=50,
+    )
+    return average

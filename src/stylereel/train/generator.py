@@ -1,0 +1,129 @@
+"""Recipe of the built-in generator: StyleGAN2 taught to draw the world, then finished adversarially.
+
+Distillation. G(z) is regressed onto the world's picture of the factors of z, so the mapping network learns the
+factors. Half of the batch mixes styles *with truth*: pose, shape, expression and look are each taken from one of two
+latents, the rows of W+ that carry a group get the w of its latent, and the target is the world's picture of the mixed
+factors. So the rows of W+, and the S of their layers, come to mean what coarse, middle and fine rows mean in a
+StyleGAN. The picture grows: 64, 128, then 256 px.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylereel.generator import StyleGAN2, StyleGAN2Config
+from stylereel.media.pictures import save_picture
+from stylereel.train.data import Batch, Prefetch, draw_batch, group_of_row
+from stylereel.train.loop import Average, cosine, fit
+from stylereel.world.shading import REGIONS
+
+CONFIG = StyleGAN2Config(resolution=256, z_dim=64, w_dim=256, channel_base=4096, channel_max=256, mapping_layers=4)
+# (resolution, steps, batch, learning rate at the start and at the end)
+STAGES = ((64, 2600, 16, 1e-2, 6e-3), (128, 2400, 16, 5e-3, 3e-3), (256, 2400, 8, 3e-3, 1e-4))
+MAPPING_RATE = 100.0  # undoes the multiplier of 0.01, which is meant for adversarial training
+_DETAIL = torch.tensor([4.0 if name in ("brow", "eye", "lips", "mouth", "glasses") else 1.0 for name in REGIONS])
+_DETAIL[REGIONS.index("background")] = _DETAIL[REGIONS.index("clothes")] = 0.5
+
+
+def grouped_w(generator: StyleGAN2, z: Tensor) -> Tensor:
+    """W+ codes [B, L, D] of latents z [B, 4, 64], one latent for each group of rows."""
+    batch, groups, width = z.shape
+    w = generator.mapping(z.reshape(batch * groups, width)).view(batch, groups, -1)
+    return w[:, [group_of_row(row) for row in range(generator.num_ws)]]
+
+
+def picture_loss(images: Tensor, batch: Batch) -> Tensor:
+    """L1 of pixels, of half-size pixels and of differences between neighbours; eyes, brows and mouth count four times."""
+    weight = _DETAIL[batch.regions.long()][:, None]
+    weight = F.max_pool2d(weight, 3, 1, 1)
+    weight = weight / weight.mean()
+    difference = images - batch.images
+    loss = (difference.abs() * weight).mean()
+    loss = loss + F.avg_pool2d(difference, 4).abs().mean()
+    across = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
+    down = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
+    return loss + 0.5 * (across.mean() + down.mean())
+
+
+def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
+    """A larger generator that holds the blocks of a smaller one; the new rgb layers start at zero."""
+    large = StyleGAN2(config)
+    state = large.state_dict()
+    state.update(small.state_dict())
+    for resolution in config.resolutions:
+        if resolution > small.resolution:
+            state[f"synthesis.b{resolution}.torgb.weight"].zero_()
+    large.load_state_dict(state)
+    return large
+
+
+def train(folder: Path, scale: float = 1.0) -> StyleGAN2:
+    """Train the built-in generator in `folder`; continues where it was. `scale` shortens the run (for trials)."""
+    average: StyleGAN2 | None = None
+    model: StyleGAN2 | None = None
+    for number, (resolution, steps, count, first, last) in enumerate(STAGES):
+        config = replace(CONFIG, resolution=resolution)
+        torch.manual_seed(number)
+        model = StyleGAN2(config) if model is None else grow(model, config)
+        average = StyleGAN2(config) if average is None else grow(average, config)
+        steps = max(2, int(steps * scale))
+        distil(model, average, folder / f"{number}-distil-{resolution}", number, steps, count, first, last)
+    assert average is not None
+    with torch.no_grad():
+        latents = torch.randn(8192, CONFIG.z_dim, generator=torch.Generator().manual_seed(0))
+        average.mapping.w_avg.copy_(average.mapping(latents).mean(dim=0))
+    return average
+
+
+def distil(
+    model: StyleGAN2, average: StyleGAN2, folder: Path, number: int, steps: int, count: int, first: float, last: float
+) -> None:
+    """One stage of distillation at the model's resolution; `average` follows the model."""
+    mapping = list(model.mapping.parameters())
+    groups = [{"params": list(model.synthesis.parameters())}, {"params": mapping, "lr": first * MAPPING_RATE}]
+    optimizer = torch.optim.Adam(groups, lr=first, betas=(0.9, 0.99), foreach=True)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = Prefetch(lambda index: draw_batch((11, number, index), count, model.resolution))
+    follow = Average(model, average, 0.998)
+
+    def step(index: int) -> dict[str, float]:
+        batch = batches(index)
+        with torch.autocast("cpu", torch.bfloat16):
+            images = model.synthesize(grouped_w(model, batch.z), noise="none")
+        loss = picture_loss(images.float(), batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        follow.update(index)
+        error = (images.detach().float() - batch.images).square().mean()
+        return {"loss": loss.item(), "psnr": 10 * float(torch.log10(4 / error))}
+
+    def sample(path: Path) -> None:
+        batch = draw_batch((12, 0), 8, model.resolution)
+        with torch.no_grad():
+            images = average.synthesize(grouped_w(average, batch.z), noise="none")
+        rows = torch.cat([torch.cat(list(batch.images), 2), torch.cat(list(images.clamp(-1, 1)), 2)], 1)
+        save_picture(path, ((rows + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+
+    fit(
+        folder,
+        {"model": model, "average": average},
+        {"model": optimizer},
+        step,
+        steps,
+        schedule=lambda index: (last / first + (1 - last / first) * cosine(index, steps, warm=0, floor=0.0))
+        * min(1.0, (index + 1) / 50),
+        sample=sample,
+    )
+
+
+if __name__ == "__main__":
+    import sys
+
+    train(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 1.0)

@@ -1,0 +1,136 @@
+"""Recipe of the built-in perception nets: landmarks and factors by regression, identity by contrast.
+
+Both see world portraits at 128 px with blur, noise and changed colours, so that they also read generated pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylereel.faces.perception import SIZE, FaceNet, IdentityNet, unit_values
+from stylereel.train.data import Batch, Prefetch, draw_batch, drawn, mixed_values
+from stylereel.train.loop import Average, cosine, fit
+from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES
+
+FACE_STEPS, FACE_BATCH = 1500, 48
+IDENTITY_STEPS, IDENTITY_BATCH = 500, 40
+# What a person can change without becoming another: clothes, backdrop and light do not belong to the embedding.
+_CHANGING = [
+    INDEX[name]
+    for name in NAMES
+    if GROUP[name] in ("pose", "expression") or name.startswith(("clothes", "backdrop", "light"))
+]
+# Factors that matter for driving count more than the rest.
+_WEIGHT = torch.tensor([3.0 if GROUP[name] in ("pose", "expression") else 1.0 for name in NAMES])
+
+
+def disturb(images: Tensor, seed: tuple[int, ...]) -> Tensor:
+    """Blur, change of colours and noise, drawn for each picture of [B, 3, H, W]."""
+    random = np.random.default_rng(seed)
+    count = len(images)
+
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return torch.from_numpy(random.uniform(low, high, (count, channels, 1, 1))).float()
+
+    out = images * draw(0.75, 1.2) * draw(0.92, 1.08, 3) + draw(-0.15, 0.15) + draw(-0.04, 0.04, 3)
+    share = draw(0.0, 1.0) * (draw(0.0, 1.0) < 0.5)
+    small = F.interpolate(F.avg_pool2d(out, 2), scale_factor=2, mode="bilinear")
+    out = torch.lerp(out, small, share)
+    noise = torch.from_numpy(random.standard_normal(out.shape, np.float32))
+    return out + noise * draw(0.0, 0.08)
+
+
+def train_face(folder: Path, scale: float = 1.0) -> FaceNet:
+    """Train landmarks and factors in `folder`; continues where it was."""
+    torch.manual_seed(0)
+    model, average = FaceNet(), FaceNet()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, weight_decay=1e-3, foreach=True)
+    steps = max(2, int(FACE_STEPS * scale))
+    batches = Prefetch(lambda index: draw_batch((21, index), FACE_BATCH, SIZE))
+    follow = Average(model, average, 0.995)
+
+    def step(index: int) -> dict[str, float]:
+        batch = batches(index)
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = model(disturb(batch.images, (22, index)))
+        points = (seen.landmarks.float() - batch.landmarks).abs().mean()
+        values = ((seen.values.float() - unit_values(batch.values)).square() * _WEIGHT).mean()
+        optimizer.zero_grad(set_to_none=True)
+        (30 * points + values).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        follow.update(index)
+        motion = (seen.motion.float() - unit_values(batch.values)[:, :16]).abs().mean()
+        return {"landmarks": points.item(), "values": values.item(), "motion": motion.item()}
+
+    fit(
+        folder,
+        {"model": model, "average": average},
+        {"model": optimizer},
+        step,
+        steps,
+        schedule=lambda index: cosine(index, steps),
+    )
+    return average
+
+
+def pairs(index: int) -> Batch:
+    """Two portraits each of several people: [2 N, ...], the second half shows the people of the first half again."""
+    random = np.random.default_rng((31, index))
+    z = np.repeat(random.standard_normal((IDENTITY_BATCH, 1, LATENT_DIM)), 4, axis=1)
+    first = mixed_values(z)
+    second = first.copy()
+    changed = mixed_values(np.repeat(random.standard_normal((IDENTITY_BATCH, 1, LATENT_DIM)), 4, axis=1))
+    second[:, _CHANGING] = changed[:, _CHANGING]
+    return drawn(np.concatenate([z, z]), np.concatenate([first, second]), SIZE)
+
+
+def train_identity(folder: Path, trunk: FaceNet, scale: float = 1.0) -> IdentityNet:
+    """Train the identity embedding in `folder`, starting from the trunk of the trained face net."""
+    torch.manual_seed(1)
+    model, average = IdentityNet(), IdentityNet()
+    model.trunk.load_state_dict(trunk.trunk.state_dict())
+    average.load_state_dict(model.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=7e-4, weight_decay=1e-3, foreach=True)
+    steps = max(2, int(IDENTITY_STEPS * scale))
+    batches = Prefetch(pairs)
+    follow = Average(model, average, 0.99)
+
+    def step(index: int) -> dict[str, float]:
+        batch = batches(index)
+        with torch.autocast("cpu", torch.bfloat16):
+            embedding = model(disturb(batch.images, (32, index)))
+        first, second = embedding.float().chunk(2)
+        likeness = first @ second.T
+        target = torch.arange(len(first))
+        loss = 0.5 * (F.cross_entropy(12 * likeness, target) + F.cross_entropy(12 * likeness.T, target))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        follow.update(index)
+        hit = (likeness.argmax(1) == target).float().mean()
+        same, other = likeness.diagonal().mean(), likeness.mean()
+        return {"contrast": loss.item(), "top1": hit.item(), "same": same.item(), "all": other.item()}
+
+    fit(
+        folder,
+        {"model": model, "average": average},
+        {"model": optimizer},
+        step,
+        steps,
+        schedule=lambda index: cosine(index, steps),
+    )
+    return average
+
+
+if __name__ == "__main__":
+    import sys
+
+    face = train_face(Path(sys.argv[1]) / "face", float(sys.argv[2]) if len(sys.argv) > 2 else 1.0)
+    train_identity(Path(sys.argv[1]) / "identity", face, float(sys.argv[2]) if len(sys.argv) > 2 else 1.0)

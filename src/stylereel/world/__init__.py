@@ -1,0 +1,48 @@
+"""The world: procedural portraits with exact labels, all our own; what the built-in weights are trained on.
+
+`draw(values, size)` draws one portrait, `factors` names what its values mean, `motion` makes natural movement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+def _refresh_kernel_cache() -> None:
+    """Drop compiled kernels of older sources: numba does not see that a function of another file has changed."""
+    folder = Path(__file__).parent
+    sources = b"".join((folder / name).read_bytes() for name in ("factors.py", "geometry.py", "shading.py", "draw.py"))
+    stamp = folder / "__pycache__" / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}"
+    if stamp.exists():
+        return
+    try:
+        stamp.parent.mkdir(exist_ok=True)
+        for old in [*stamp.parent.glob("*.nb[ci]"), *stamp.parent.glob("kernels-*")]:
+            old.unlink(missing_ok=True)
+        stamp.touch()
+    except OSError:
+        pass  # a folder we may not write: numba keeps its cache elsewhere
+
+
+_refresh_kernel_cache()
+
+from stylereel.world.draw import Portrait, draw, project_landmarks  # noqa: E402
+from stylereel.world.factors import HIGH, IDENTITY, LOW, MOTION, NAMES, from_latent, from_normal, neutral, to_normal  # noqa: E402
+from stylereel.world.motion import natural_motion  # noqa: E402
+
+__all__ = [
+    "HIGH",
+    "IDENTITY",
+    "LOW",
+    "MOTION",
+    "NAMES",
+    "Portrait",
+    "draw",
+    "from_latent",
+    "from_normal",
+    "natural_motion",
+    "neutral",
+    "project_landmarks",
+    "to_normal",
+]

@@ -1,0 +1,294 @@
+"""Draws a portrait: projects the geometry, rasterises it with a depth buffer, shades it, and labels it exactly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from stylereel.world import geometry as g
+from stylereel.world import shading
+from stylereel.world.factors import INDEX, NAMES, POSE
+
+# Camera: distance [dm] and picture widths per dm, so that a canonical face has the midpoint of its eyes at
+# (0.5, EYE_LINE) and its mouth centre EYE_TO_MOUTH below.
+EYE_LINE, EYE_TO_MOUTH = 0.43, 0.21
+_DISTANCE, _ZOOM = 14.0, 0.2993
+_PIVOT = (0.0, 0.30, 0.0)
+_YAW, _PITCH, _ROLL, _SHIFT_X, _SHIFT_Y, _SCALE = (INDEX[name] for name in POSE)
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A picture with its truth.
+
+    image: uint8 [H, W, 3]; landmarks: float32 [68, 2] in 0..1 (iBUG order, origin top left); visible: bool [68];
+    regions: uint8 [H, W], indices into `shading.REGIONS`.
+    """
+
+    image: np.ndarray
+    landmarks: np.ndarray
+    visible: np.ndarray
+    regions: np.ndarray
+
+
+def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """Rotation matrix [3, 3] from head to camera for angles in degrees: roll times yaw times pitch."""
+    a, b, c = math.radians(yaw), math.radians(pitch), math.radians(roll)
+    turn = np.array([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
+    nod = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
+    tilt = np.array([[math.cos(c), -math.sin(c), 0], [math.sin(c), math.cos(c), 0], [0, 0, 1]])
+    return tilt @ turn @ nod
+
+
+@njit(cache=True, fastmath=True)
+def _place(local, extra, head, body, table, camera):
+    """Head coordinates to camera coordinates [V, 3]: head parts turn with the head, the torso hardly, the neck between."""
+    for index in range(table.shape[0]):
+        part, rows, columns, start = table[index]
+        for i in range(start, start + rows * columns):
+            x, y, z = local[i, 0] - _PIVOT[0], local[i, 1] - _PIVOT[1], local[i, 2] - _PIVOT[2]
+            share = 1.0
+            if part == g.TORSO:
+                share = 0.0
+            elif part == g.NECK:
+                share = g.smoothstep(0.0, 1.0, extra[i, 0])
+            for k in range(3):
+                turned = head[k, 0] * x + head[k, 1] * y + head[k, 2] * z
+                still = body[k, 0] * x + body[k, 1] * y + body[k, 2] * z
+                camera[i, k] = share * turned + (1.0 - share) * still + _PIVOT[k]
+
+
+@njit(cache=True, fastmath=True)
+def _project(camera, v, size, screen):
+    """Camera coordinates to pixels and depth [V, 3]."""
+    zoom = _ZOOM * v[_SCALE]
+    for i in range(camera.shape[0]):
+        depth = 1.0 / (1.0 - camera[i, 2] / _DISTANCE)
+        screen[i, 0] = (0.5 + v[_SHIFT_X] + zoom * camera[i, 0] * depth) * size
+        screen[i, 1] = (EYE_LINE + v[_SHIFT_Y] + zoom * camera[i, 1] * depth) * size
+        screen[i, 2] = camera[i, 2]
+
+
+@njit(cache=True, fastmath=True)
+def _rasterise(screen, triangles, parts, depth, covering):
+    """Depth buffer: the index of the nearest triangle per sample into `covering` (-1: none)."""
+    height, width = depth.shape
+    depth[:] = -1e9
+    covering[:] = -1
+    for t in range(triangles.shape[0]):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ax, ay, bx, by, cx, cy = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if area > -1e-9 and area < 1e-9:
+            continue
+        # Closed parts: their far side is never seen.
+        if area > 0 and (parts[t] == g.HEAD or parts[t] == g.HAIR or parts[t] == g.NECK):
+            continue
+        low_x = max(0, int(math.ceil(min(ax, min(bx, cx)) - 0.5)))
+        high_x = min(width - 1, int(math.floor(max(ax, max(bx, cx)) - 0.5)))
+        low_y = max(0, int(math.ceil(min(ay, min(by, cy)) - 0.5)))
+        high_y = min(height - 1, int(math.floor(max(ay, max(by, cy)) - 0.5)))
+        if low_x > high_x or low_y > high_y:
+            continue
+        inverse = 1.0 / area
+        az, bz, cz = screen[a, 2], screen[b, 2] - screen[a, 2], screen[c, 2] - screen[a, 2]
+        # Barycentric weights change by a constant per step right.
+        step_b, step_c = (cy - ay) * inverse, -(by - ay) * inverse
+        dx = low_x + 0.5 - ax
+        for py in range(low_y, high_y + 1):
+            dy = py + 0.5 - ay
+            wb = (dx * (cy - ay) - dy * (cx - ax)) * inverse
+            wc = ((bx - ax) * dy - (by - ay) * dx) * inverse
+            for px in range(low_x, high_x + 1):
+                if wb >= 0.0 and wc >= 0.0 and wb + wc <= 1.0:
+                    z = az + wb * bz + wc * cz
+                    if z > depth[py, px]:
+                        depth[py, px] = z
+                        covering[py, px] = t
+                wb += step_b
+                wc += step_c
+
+
+@njit(cache=True, fastmath=True)
+def _point_colour(t, sx, sy, screen, local, extra, camera_normal, local_normal, triangles, parts, aa, v, p, rgb):
+    """Shade triangle t at sample position (sx, sy)."""
+    a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+    ax, ay = screen[a, 0], screen[a, 1]
+    bx, by, cx, cy = screen[b, 0] - ax, screen[b, 1] - ay, screen[c, 0] - ax, screen[c, 1] - ay
+    inverse = 1.0 / (bx * cy - by * cx)  # triangles that face the viewer wind clockwise: negative
+    dx, dy = sx - ax, sy - ay
+    wb = min(1.0, max(0.0, (dx * cy - dy * cx) * inverse))
+    wc = min(1.0, max(0.0, (bx * dy - by * dx) * inverse))
+    wa = 1.0 - wb - wc
+    x = wa * local[a, 0] + wb * local[b, 0] + wc * local[c, 0]
+    y = wa * local[a, 1] + wb * local[b, 1] + wc * local[c, 1]
+    z = wa * local[a, 2] + wb * local[b, 2] + wc * local[c, 2]
+    e0 = wa * extra[a, 0] + wb * extra[b, 0] + wc * extra[c, 0]
+    e1 = wa * extra[a, 1] + wb * extra[b, 1] + wc * extra[c, 1]
+    nx = wa * camera_normal[a, 0] + wb * camera_normal[b, 0] + wc * camera_normal[c, 0]
+    ny = wa * camera_normal[a, 1] + wb * camera_normal[b, 1] + wc * camera_normal[c, 1]
+    nz = wa * camera_normal[a, 2] + wb * camera_normal[b, 2] + wc * camera_normal[c, 2]
+    ly = wa * local_normal[a, 1] + wb * local_normal[b, 1] + wc * local_normal[c, 1]
+    norm = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-9)
+    if inverse > 0.0 and parts[t] != g.TORSO:  # a thin sheet seen from behind
+        norm = -norm
+    if parts[t] == g.TORSO and nz < 0.0:  # the rim of the shoulders: never lit from behind
+        nz = -nz
+    return shading.shade(parts[t], x, y, z, e0, e1, nx * norm, ny * norm, nz * norm, ly, aa, v, p, rgb)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _draw(v, p, head, body, size, triangles, parts, table, image, regions, screen, camera, local, depth, covering):
+    """The whole picture into `image` [H, W, 3] uint8; samples lie on a grid of twice the size."""
+    count = local.shape[0]
+    extra = np.empty((count, 2), np.float32)
+    local_normal = np.empty((count, 3), np.float32)
+    camera_normal = np.empty((count, 3), np.float32)
+    g.build(v, local, extra)
+    _place(local, extra, head, body, table, camera)
+    _project(camera, v, 2 * size, screen)
+    g.grid_normals(local, table, local_normal)
+    g.grid_normals(camera, table, camera_normal)
+    _rasterise(screen, triangles, parts, depth, covering)
+    aa = 0.5 / (size * _ZOOM * v[_SCALE])
+    rgb = np.empty(3, np.float32)
+    total = np.empty(3, np.float32)
+    for row in range(size):
+        for column in range(size):
+            t0, t1 = covering[2 * row, 2 * column], covering[2 * row, 2 * column + 1]
+            t2, t3 = covering[2 * row + 1, 2 * column], covering[2 * row + 1, 2 * column + 1]
+            region = 0
+            same = t0 >= 0 and t1 >= 0 and t2 >= 0 and t3 >= 0
+            if same:
+                part = parts[t0]
+                same = parts[t1] == part and parts[t2] == part and parts[t3] == part
+                if same:
+                    z0, z3 = depth[2 * row, 2 * column], depth[2 * row + 1, 2 * column + 1]
+                    same = abs(z0 - z3) < 0.30 and abs(depth[2 * row, 2 * column + 1] - depth[2 * row + 1, 2 * column]) < 0.30
+            if same:
+                region = _point_colour(
+                    t0, 2 * column + 1.0, 2 * row + 1.0, screen, local, extra, camera_normal, local_normal, triangles, parts, aa, v, p, total
+                )
+            elif t0 < 0 and t1 < 0 and t2 < 0 and t3 < 0:
+                shading.backdrop((column + 0.5) / size, (row + 0.5) / size, v, p, total)
+            else:
+                total[:] = 0.0
+                for k in range(4):
+                    sub_row, sub_column = 2 * row + k // 2, 2 * column + k % 2
+                    t = covering[sub_row, sub_column]
+                    if t >= 0:
+                        found = _point_colour(
+                            t, sub_column + 0.5, sub_row + 0.5, screen, local, extra, camera_normal, local_normal, triangles, parts, aa, v, p, rgb
+                        )
+                        region = max(region, found)
+                    else:
+                        shading.backdrop((column + 0.5) / size, (row + 0.5) / size, v, p, rgb)
+                    for channel in range(3):
+                        total[channel] += 0.25 * min(1.0, rgb[channel])
+            for channel in range(3):
+                image[row, column, channel] = np.uint8(255.0 * math.sqrt(min(1.0, max(0.0, total[channel]))) + 0.5)
+            regions[row, column] = region
+
+
+@njit(cache=True, fastmath=True)
+def _surface(x, y, v):
+    """A point of the face's skin [3] with face coordinates (x, y) after expression."""
+    rest = y
+    theta = 0.0
+    z = 0.0
+    for _ in range(6):
+        a, front, back = g.outline(rest, v)
+        ratio = min(0.999, abs(x) / max(a, 1e-3))
+        theta = math.asin(ratio ** (1.0 / 0.92)) * (1.0 if x >= 0 else -1.0)
+        px, py, z = g.head_point(theta, rest, v)
+        rest += y - py
+    return x, y, z
+
+
+@njit(cache=True, fastmath=True)
+def landmark_points(v):
+    """The 68 iBUG points [68, 3] in head coordinates [dm]."""
+    points = np.zeros((68, 3), np.float32)
+    jaw_rest = (0.02, 0.22, 0.42, 0.60, 0.77, 0.92, 1.02, 1.09, 1.115)
+    jaw_angle = (84.0, 83.0, 82.0, 79.0, 72.0, 60.0, 43.0, 23.0, 0.0)
+    for i in range(17):
+        k = i if i <= 8 else 16 - i
+        sign = -1.0 if i < 8 else 1.0
+        points[i] = g.head_point(sign * math.radians(jaw_angle[k]), jaw_rest[k], v)
+    for i in range(5):
+        for side in (-1, 1):
+            index = 17 + i if side < 0 else 26 - i
+            t = 1.0 - i / 4.0
+            inner = 0.105 + 0.05 * v[shading.EYE_DISTANCE] * 0.5
+            y, half = shading.brow_line(t, side, v)
+            points[index] = _surface(side * (inner + 0.47 * (0.04 + 0.92 * t)), y - 0.4 * half, v)
+    tip = 0.40 * (1.0 + 0.13 * v[shading.NOSE_LENGTH])
+    for i in range(4):
+        points[27 + i] = _surface(0.0, -0.02 + (tip + 0.02) * i / 3.0, v)
+    wing = 0.150 * (1.0 + 0.22 * v[shading.NOSE_WIDTH])
+    for i in range(5):
+        points[31 + i] = _surface(wing * (i - 2) / 2.0, tip + 0.085 + 0.02 * (1.0 - abs(i - 2) / 2.0), v)
+    for side in (-1, 1):
+        cx, half, slope = shading.eye_frame(side, v)
+        # Order of the left-hand eye: outer corner, upper outer, upper inner, inner corner, lower inner, lower outer.
+        along = (1.0, 0.40, -0.40, -1.0, -0.40, 0.40)
+        for i in range(6):
+            s = along[i]
+            upper, lower, _ = shading.eye_lines(s, side, v)
+            y = upper if i in (1, 2) else (lower if i in (4, 5) else 0.5 * (upper + lower))
+            x = cx + side * s * half
+            point = _surface(x, 0.012 + slope * s * half + y, v)
+            if side < 0:
+                points[36 + i] = point
+            else:
+                points[(45, 44, 43, 42, 47, 46)[i]] = point
+    half_mouth, _, _ = shading.mouth_frame(v)
+    outer = (-1.0, -0.62, -0.24, 0.0, 0.24, 0.62, 1.0, 0.62, 0.30, 0.0, -0.30, -0.62)
+    for i in range(12):
+        top, upper, lower, bottom = shading.mouth_lines(outer[i], v)
+        y = 0.5 * (upper + lower) if i in (0, 6) else (top if i < 6 else bottom)
+        points[48 + i] = _surface(outer[i] * half_mouth, y, v)
+    inner_s = (-0.88, -0.35, 0.0, 0.35, 0.88, 0.35, 0.0, -0.35)
+    for i in range(8):
+        top, upper, lower, bottom = shading.mouth_lines(inner_s[i], v)
+        y = 0.5 * (upper + lower) if i in (0, 4) else (upper if i < 4 else lower)
+        points[60 + i] = _surface(inner_s[i] * half_mouth, y, v)
+    return points
+
+
+def draw(values: np.ndarray, size: int = 256) -> Portrait:
+    """Draw the portrait of a value vector [K] (order of `factors.NAMES`) at `size` pixels.
+
+    Deterministic: the same values give the same picture. Raises ValueError for a vector of another length.
+    """
+    v = np.ascontiguousarray(values, np.float32)
+    if v.shape != (len(NAMES),):
+        raise ValueError(f"A portrait needs {len(NAMES)} factor values, got an array of shape {v.shape}.")
+    head = rotation(v[_YAW], v[_PITCH], v[_ROLL]).astype(np.float32)
+    body = rotation(0.18 * v[_YAW], 0.0, 0.12 * v[_ROLL]).astype(np.float32)
+    image = np.empty((size, size, 3), np.uint8)
+    regions = np.empty((size, size), np.uint8)
+    screen, camera, local = (np.empty((g.VERTICES, 3), np.float32) for _ in range(3))
+    depth = np.empty((2 * size, 2 * size), np.float32)
+    covering = np.empty((2 * size, 2 * size), np.int32)
+    _draw(
+        v, shading.palette(v), head, body, size, g.TRIANGLES, g.TRIANGLE_PART, g.GRID_TABLE, image, regions, screen, camera, local, depth, covering
+    )
+    landmarks, nearness = project_landmarks(v)
+    column = np.clip((landmarks[:, 0] * 2 * size).astype(int), 0, 2 * size - 1)
+    row = np.clip((landmarks[:, 1] * 2 * size).astype(int), 0, 2 * size - 1)
+    inside = np.all((landmarks > 0) & (landmarks < 1), axis=1)
+    return Portrait(image, landmarks, inside & (nearness > depth[row, column] - 0.09), regions)
+
+
+def project_landmarks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks [68, 2] in 0..1 and their camera z [68] (dm, towards the viewer) of a value vector."""
+    v = np.asarray(values, np.float32)
+    turned = (landmark_points(v) - _PIVOT) @ rotation(v[_YAW], v[_PITCH], v[_ROLL]).T + _PIVOT
+    zoom = _ZOOM * v[_SCALE] / (1 - turned[:, 2] / _DISTANCE)
+    x = 0.5 + v[_SHIFT_X] + zoom * turned[:, 0]
+    y = EYE_LINE + v[_SHIFT_Y] + zoom * turned[:, 1]
+    return np.stack([x, y], 1).astype(np.float32), turned[:, 2]

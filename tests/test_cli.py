@@ -1,0 +1,376 @@
+"""The command line: drive from file to file with a small system, its flags, its record, and every mistake."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from test_media import bad_clips, durations, make_clip, square, truncate
+
+import stylereel
+from stylereel.cli import main
+from stylereel.drive import drive
+from stylereel.media.pictures import read_picture, save_picture
+from stylereel.media.video import VideoReader, VideoWriter
+
+SIZE = 32
+
+
+class Squares:
+    """A system that paints frames in one grey, brighter with every frame."""
+
+    name = "squares"
+    weight_files: tuple[Path, ...] = ()
+
+    def identify(self, source: int | np.ndarray, *, detail: int | None = None) -> Any:
+        """Who.
+
+        Args:
+            detail: how closely to look.
+        """
+        grey = source if isinstance(source, int) else int(source.mean())
+        return SimpleNamespace(grey=grey, detail=detail)
+
+    def extract(
+        self, driving: Path, *, smooth_frames: float = 1.5, missing: Literal["hold", "stop"] = "hold"
+    ) -> Any:
+        """What happens.
+
+        Args:
+            smooth_frames: width of the smoothing, in frames.
+        """
+        reader = VideoReader(driving)
+        count = sum(1 for _ in reader)
+        placement = np.tile(np.array([32, 24, 32, 0], np.float32), (count, 1))
+        values = np.linspace(0, smooth_frames, count, dtype=np.float32)[:, None]
+        return SimpleNamespace(values=values, rate=reader.rate, placement=placement, missing=[3, 4])
+
+    def apply(
+        self,
+        identity: Any,
+        motion: Any,
+        *,
+        strength: float = 1.0,
+        detail: int | None = None,
+        mirror: bool = False,
+    ):
+        return identity.grey + strength * motion.values[:, 0] * 10, detail, mirror
+
+    def portrait(self, identity: Any) -> np.ndarray:
+        return np.full((SIZE, SIZE, 3), identity.grey, np.uint8)
+
+
+class Rendered:
+    """Sized and iterable, as `render` promises."""
+
+    def __init__(self, system: Squares, identity: Any, motion: Any, chunk: int = 8, **options: Any) -> None:
+        self.greys = system.apply(identity, motion, **options)[0]
+
+    def __len__(self) -> int:
+        return len(self.greys)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for grey in self.greys:
+            yield np.full((SIZE, SIZE, 3), int(grey), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(stylereel), "load", lambda name: Squares())
+    monkeypatch.setitem(vars(stylereel), "list_systems", lambda: ["squares"])
+    monkeypatch.setitem(vars(stylereel), "render", Rendered)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return make_clip(tmp_path / "clip.mp4", Fraction(30000, 1001), 20, "aac")
+
+
+def run_drive(source: Any, clip: Path, out: Path, *more: str) -> int:
+    return main(
+        ["drive", "squares", "--source", str(source), "--driving", str(clip), "--out", str(out), *more]
+    )
+
+
+def mistake(capsys: pytest.CaptureFixture[str], code: int) -> str:
+    """The one line on stderr of a command that ended with exit code 2 and said nothing else."""
+    out, err = capsys.readouterr()
+    assert code == 2 and out == ""
+    assert err.startswith("stylereel: ") and err.count("\n") == 1 and "Traceback" not in err
+    return err
+
+
+def test_drive_from_file_to_file(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "out.mp4"
+    assert run_drive(100, clip, out, "--strength", "2") == 0
+    video = VideoReader(out)
+    assert (video.rate, video.num_frames, video.width) == (Fraction(30000, 1001), 20, SIZE)
+    brightness = [frame.mean() for frame in video]
+    assert brightness == pytest.approx(100 + np.linspace(0, 30, 20), abs=2)
+    lengths = durations(out)
+    assert abs(lengths["audio"] - lengths["video"]) <= 1 / video.rate
+    printed, err = capsys.readouterr()
+    assert err == ""
+    for text in [
+        "20 frames of 32 x 32 at 30000/1001",
+        "2 frames: 3, 4",
+        "render",
+        "encode",
+        str(out),
+        "out.json",
+    ]:
+        assert text in printed
+    assert sorted(path.name for path in out.parent.iterdir()) == ["out.json", "out.mp4"]
+
+
+def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights").write_bytes(b"abc")
+    monkeypatch.setattr(Squares, "weight_files", (tmp_path / "weights",))
+    assert run_drive(7, clip, tmp_path / "out.mp4", "--mirror", "--missing", "stop") == 0
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["seeds"] == {"source": 7} and list(record["inputs"]) == ["driving"]
+    assert record["weights"] == {
+        "weights": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    }
+    assert record["settings"] == {
+        "compare": False,
+        "chunk": 8,
+        "detail": None,
+        "smooth_frames": 1.5,
+        "missing": "stop",
+        "strength": 1.0,
+        "mirror": True,
+    }
+    assert record["frames"] == {"driving": 20, "written": 20, "without a face": [3, 4]}
+    assert record["rate"] == "30000/1001"
+    assert set(record["seconds"]) == {"load", "identify", "extract", "render", "encode"}
+    assert all(spent >= 0 for spent in record["seconds"].values())
+    words = shlex.split(record["command"])
+    first = (tmp_path / "out.mp4").read_bytes()
+    assert words[0] == "stylereel" and main(words[1:]) == 0
+    assert (tmp_path / "out.mp4").read_bytes() == first
+    assert json.loads((tmp_path / "out.json").read_text())["settings"] == record["settings"]
+
+
+def test_compare_shows_source_driving_and_result(tmp_path: Path, clip: Path) -> None:
+    save_picture(tmp_path / "who.png", np.full((64, 48, 3), 60, np.uint8))
+    assert run_drive(tmp_path / "who.png", clip, tmp_path / "out.mp4", "--compare") == 0
+    source, driving, result = (slice(2, 20), slice(30, 54), slice(66, 88))  # columns inside the three panels
+    for index, frame in enumerate(VideoReader(tmp_path / "out.mp4")):
+        assert frame.shape == (48, 92, 3)  # 24 + 32 + 32 wide, two gaps; a strip of labels above
+        assert frame[20:, source].mean() == pytest.approx(60, abs=3)
+        assert frame[20:, result].mean() == pytest.approx(60 + 15 * index / 19, abs=3)
+        expected = square(index)[12:, 20:44]
+        assert np.abs(frame[20:44, driving].astype(int) - expected[:24]).mean() < 12
+    assert run_drive(60, clip, tmp_path / "seed.mp4", "--compare") == 0
+    assert next(iter(VideoReader(tmp_path / "seed.mp4")))[20:, 2:28].mean() == pytest.approx(60, abs=3)
+
+
+def test_help_shows_the_systems_own_flags_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drive", "squares", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for expected in [
+        "--smooth-frames",
+        "width of the smoothing",
+        "{hold,stop}",
+        "--mirror, --no-mirror",
+        "how closely",
+    ]:
+        assert expected in text
+    assert text.count("--detail DETAIL how") == 1
+    assert main(["drive", "--help"]) == 0
+    assert "--smooth-frames" not in capsys.readouterr().out
+
+
+def test_help_is_fast_because_it_imports_little() -> None:
+    code = "import sys; from stylereel.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0 and "drive" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["drvie"], "did you mean drive?"),
+        (["nonsense"], "no command nonsense"),
+        (["drive"], "Name the system first"),
+        (["drive", "squares"], "needs --source, --driving, --out"),
+        (["drive", "squares", "--drivin", "x"], "did you mean --driving?"),
+        (["drive", "squares", "--strength"], "--strength"),
+        (["drive", "squares", "--strength", "much"], "--strength takes a number, not much"),
+        (["drive", "squares", "--missing", "skip"], "--missing takes one of hold, stop, not skip"),
+        (["drive", "squares", "--detail", "x"], "--detail takes a whole number or null, not x"),
+        (["sheet", "--out", "x.png"], "needs file"),
+    ],
+)
+def test_wrong_words(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert expected in mistake(capsys, main(arguments))
+
+
+@pytest.mark.parametrize("command", ["drive", "sheet"])
+@pytest.mark.parametrize(
+    "case", ["missing", "folder", "empty", "text", "only sound", "no frames", "without index", "cut"]
+)
+def test_unusable_clips(tmp_path: Path, case: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = bad_clips(tmp_path)
+    cases["cut"] = noisy_clip(tmp_path / "cut.mp4", 0.6)
+    out = tmp_path / "out"
+    if command == "drive":
+        code = run_drive(1, cases[case], out / "out.mp4")
+    else:
+        code = main(["sheet", str(cases[case]), "--out", str(out / "out.png")])
+    assert str(cases[case]) in mistake(capsys, code)
+    assert list(out.rglob("*")) == []
+
+
+def noisy_clip(path: Path, part: float) -> Path:
+    """A clip whose index is in front and whose data are cut."""
+    random = np.random.default_rng(0)
+    with VideoWriter(path, Fraction(25)) as writer:
+        for _ in range(30):
+            writer.write(random.integers(0, 255, (48, 64, 3), np.uint8))
+    return truncate(path, part)
+
+
+def test_a_clip_that_breaks_while_rendering_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    motion = Squares().extract(make_clip(tmp_path / "whole.mp4", num_frames=30))
+    monkeypatch.setattr(Squares, "extract", lambda self, driving: motion)
+    code = run_drive(1, noisy_clip(tmp_path / "cut.mp4", 0.6), tmp_path / "out" / "out.mp4", "--compare")
+    assert "damaged after" in mistake(capsys, code)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text"])
+def test_unusable_sources(tmp_path: Path, clip: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "who.png"
+    if kind == "folder":
+        source.mkdir()
+    elif kind == "text":
+        source.write_text("not a picture")
+    assert str(source) in mistake(capsys, run_drive(source, clip, tmp_path / "out" / "out.mp4"))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("folder", "is a folder"),
+        ("out.avi", "must end in .mp4"),
+        ("clip.mp4/out.mp4", "cannot be written"),
+        ("clip.mp4", "would overwrite the driving file"),
+    ],
+)
+def test_unusable_outputs_are_found_before_any_work(
+    tmp_path: Path,
+    clip: Path,
+    name: str,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def worked(*_: Any) -> None:
+        raise AssertionError("work began before the check")
+
+    monkeypatch.setattr(Squares, "identify", worked)
+    (tmp_path / "folder").mkdir()
+    before = clip.read_bytes()
+    assert expected in mistake(capsys, run_drive(1, clip, tmp_path / name))
+    assert clip.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["clip.mp4", "folder"]
+
+
+def test_values_out_of_range(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "1 frame or more" in mistake(capsys, run_drive(1, clip, tmp_path / "out.mp4", "--chunk", "0"))
+    assert "larger numbers" in mistake(
+        capsys, main(["sheet", str(clip), "--out", str(tmp_path / "a.png"), "--rows", "0"])
+    )
+
+
+def test_ctrl_c(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(self: Any) -> Iterator[np.ndarray]:
+        yield np.zeros((SIZE, SIZE, 3), np.uint8)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Rendered, "__iter__", stopped)
+    assert run_drive(1, clip, tmp_path / "out" / "out.mp4") == 130
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_system_that_cannot_be_driven_says_so(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Squares, "extract", None)
+    assert "squares does not offer extract" in mistake(capsys, run_drive(1, clip, tmp_path / "out.mp4"))
+
+
+def test_drive_from_python(tmp_path: Path, clip: Path) -> None:
+    record = drive("squares", "9", str(clip), str(tmp_path / "out.mp4"), options={"strength": 0.0})
+    assert record["settings"]["strength"] == 0.0 and record["frames"]["written"] == 20
+    with pytest.raises(ValueError, match="no option strenght; it has detail, mirror"):
+        drive("squares", "9", str(clip), str(tmp_path / "out.mp4"), options={"strenght": 0.0})
+
+
+def test_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("clip.mp4", "clip.mkv"):  # with and without a promised number of frames
+        clip = make_clip(tmp_path / name, num_frames=11)
+        assert (
+            main(["sheet", str(clip), "--out", str(tmp_path / "sheet.png"), "--columns", "3", "--rows", "2"])
+            == 0
+        )
+        page = read_picture(tmp_path / "sheet.png")
+        assert page.shape == (2 * 64 + 2, 3 * 64 + 4, 3)
+        for place, index in enumerate([0, 2, 4, 6, 8, 10]):
+            top, left = 16 + place // 3 * 66, place % 3 * 66
+            assert np.abs(page[top : top + 48, left : left + 64].astype(int) - square(index)).mean() < 5
+    assert capsys.readouterr().out.count("sheet.png") == 2
+
+
+def test_world_sheet_gives_each_portrait_its_own_seed(tmp_path: Path) -> None:
+    def portraits(seed: int, rows: int) -> list[np.ndarray]:
+        path = tmp_path / "world.png"
+        words = [
+            "--seed",
+            str(seed),
+            "--columns",
+            "2",
+            "--rows",
+            str(rows),
+            "--size",
+            "32",
+            "--out",
+            str(path),
+        ]
+        assert main(["world", "sheet", *words]) == 0
+        page = read_picture(path)
+        return [
+            page[16 + 50 * row : 48 + 50 * row, 34 * column :][:, :32]
+            for row in range(rows)
+            for column in (0, 1)
+        ]
+
+    four, two = portraits(3, 2), portraits(5, 1)
+    assert np.array_equal(four[2:], two)
+    assert not np.array_equal(four[0], four[1])
+
+
+def test_systems_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["systems"]) == 0 and main(["--version"]) == 0 and main([]) == 0
+    assert capsys.readouterr().out.startswith(f"squares\nstylereel {stylereel.__version__}\nusage:")
+
+
+def test_unknown_system_lists_the_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    systems = pytest.importorskip("stylereel.systems")
+    monkeypatch.setitem(vars(stylereel), "load", systems.load)
+    message = mistake(capsys, main(["drive", "nobody", "--help"]))
+    assert all(name in message for name in systems.list_systems())

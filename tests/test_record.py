@@ -1,0 +1,85 @@
+"""The record beside an output, and the clock that feeds it."""
+
+import hashlib
+import json
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stylereel import __version__
+from stylereel.record import Stages, sha256, write_record
+
+
+def test_record_lies_beside_its_output_in_plain_json(tmp_path: Path) -> None:
+    data = {
+        "rate": Fraction(30000, 1001),
+        "whole": Fraction(25),
+        "seeds": np.arange(3),
+        "best": np.float32(0.5),
+        "files": [Path("a/b.mp4")],
+    }
+    path = write_record(tmp_path / "out.mp4", data)
+    assert path == tmp_path / "out.json" and list(tmp_path.iterdir()) == [path]
+    assert json.loads(path.read_text()) == {
+        "stylereel": __version__,
+        "rate": "30000/1001",
+        "whole": "25/1",
+        "seeds": [0, 1, 2],
+        "best": 0.5,
+        "files": ["a/b.mp4"],
+    }
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = write_record(tmp_path / "out.mp4", {"run": 1})
+    with pytest.raises(TypeError):
+        write_record(tmp_path / "out.mp4", {"run": object()})
+    assert json.loads(path.read_text())["run"] == 1 and list(tmp_path.iterdir()) == [path]
+
+
+def test_sha256(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"stylereel" * 100_000)
+    assert sha256(tmp_path / "file") == hashlib.sha256(b"stylereel" * 100_000).hexdigest()
+
+
+def test_stages_time_making_and_using_apart() -> None:
+    seen = []
+    stages = Stages(watch=lambda clock: seen.append((clock.current, clock.done, clock.total)))
+
+    class Slow:
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self):
+            for index in range(3):
+                time.sleep(0.02)
+                yield index
+
+    used = []
+    for item in stages.through("render", Slow()):
+        with stages("encode"):
+            time.sleep(0.005)
+            used.append(item)
+    assert used == [0, 1, 2]
+    assert list(stages.seconds) == ["render", "encode"]
+    assert stages.seconds["render"] >= 0.06 and stages.seconds["encode"] >= 0.015
+    assert seen == [("render", 0, 3), ("encode", 0, 3), ("encode", 1, 3), ("encode", 2, 3), ("encode", 3, 3)]
+
+
+def test_frames_per_second_counts_the_named_stages() -> None:
+    stages = Stages()
+    assert stages.frames_per_second(10) == 0
+    stages.seconds = {"extract": 3.0, "render": 1.0, "encode": 1.0}
+    assert stages.frames_per_second(10, "render") == 10
+    assert stages.frames_per_second(10) == 2
+
+
+def test_a_stage_counts_even_if_it_fails() -> None:
+    stages = Stages()
+    with pytest.raises(ValueError), stages("extract"):
+        time.sleep(0.01)
+        raise ValueError
+    assert stages.seconds["extract"] >= 0.01
