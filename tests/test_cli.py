@@ -38,9 +38,7 @@ class Squares:
         grey = source if isinstance(source, int) else int(source.mean())
         return SimpleNamespace(grey=grey, detail=detail)
 
-    def extract(
-        self, driving: Path, *, smooth_frames: float = 1.5, missing: Literal["hold", "stop"] = "hold"
-    ) -> Any:
+    def extract(self, driving: Path, *, smooth_frames: float = 1.5, missing: Literal["hold", "stop"] = "hold") -> Any:
         """What happens.
 
         Args:
@@ -94,9 +92,7 @@ def clip(tmp_path: Path) -> Path:
 
 
 def run_drive(source: Any, clip: Path, out: Path, *more: str) -> int:
-    return main(
-        ["drive", "squares", "--source", str(source), "--driving", str(clip), "--out", str(out), *more]
-    )
+    return main(["drive", "squares", "--source", str(source), "--driving", str(clip), "--out", str(out), *more])
 
 
 def mistake(capsys: pytest.CaptureFixture[str], code: int) -> str:
@@ -136,9 +132,7 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert run_drive(7, clip, tmp_path / "out.mp4", "--mirror", "--missing", "stop") == 0
     record = json.loads((tmp_path / "out.json").read_text())
     assert record["seeds"] == {"source": 7} and list(record["inputs"]) == ["driving"]
-    assert record["weights"] == {
-        "weights": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    }
+    assert record["weights"] == {"weights": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
     assert record["settings"] == {
         "compare": False,
         "chunk": 8,
@@ -322,10 +316,7 @@ def test_drive_from_python(tmp_path: Path, clip: Path) -> None:
 def test_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("clip.mp4", "clip.mkv"):  # with and without a promised number of frames
         clip = make_clip(tmp_path / name, num_frames=11)
-        assert (
-            main(["sheet", str(clip), "--out", str(tmp_path / "sheet.png"), "--columns", "3", "--rows", "2"])
-            == 0
-        )
+        assert main(["sheet", str(clip), "--out", str(tmp_path / "sheet.png"), "--columns", "3", "--rows", "2"]) == 0
         page = read_picture(tmp_path / "sheet.png")
         assert page.shape == (2 * 64 + 2, 3 * 64 + 4, 3)
         for place, index in enumerate([0, 2, 4, 6, 8, 10]):
@@ -351,11 +342,7 @@ def test_world_sheet_gives_each_portrait_its_own_seed(tmp_path: Path) -> None:
         ]
         assert main(["world", "sheet", *words]) == 0
         page = read_picture(path)
-        return [
-            page[16 + 50 * row : 48 + 50 * row, 34 * column :][:, :32]
-            for row in range(rows)
-            for column in (0, 1)
-        ]
+        return [page[16 + 50 * row : 48 + 50 * row, 34 * column :][:, :32] for row in range(rows) for column in (0, 1)]
 
     four, two = portraits(3, 2), portraits(5, 1)
     assert np.array_equal(four[2:], two)
@@ -367,9 +354,7 @@ def test_systems_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith(f"squares\nstylereel {stylereel.__version__}\nusage:")
 
 
-def test_unknown_system_lists_the_known(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_system_lists_the_known(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     systems = pytest.importorskip("stylereel.systems")
     monkeypatch.setitem(vars(stylereel), "load", systems.load)
     message = mistake(capsys, main(["drive", "nobody", "--help"]))

@@ -429,9 +429,7 @@ def test_saved_values_beyond_half_precision_survive(tmp_path: Path) -> None:
         generator.synthesis.get_parameter("b4.const")[0, 0, 0] = 1e6
     generator.save(tmp_path / "generator.safetensors")
     loaded = StyleGAN2.load(tmp_path / "generator.safetensors")
-    assert torch.equal(
-        loaded.state_dict()["synthesis.b4.const"], generator.state_dict()["synthesis.b4.const"]
-    )
+    assert torch.equal(loaded.state_dict()["synthesis.b4.const"], generator.state_dict()["synthesis.b4.const"])
 
 
 def bad_files(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -303,9 +303,7 @@ def bad_clips(folder: Path) -> dict[str, Path]:
     return cases
 
 
-@pytest.mark.parametrize(
-    "case", ["missing", "folder", "empty", "text", "only sound", "no frames", "without index"]
-)
+@pytest.mark.parametrize("case", ["missing", "folder", "empty", "text", "only sound", "no frames", "without index"])
 def test_unusable_clips_say_so_at_once(tmp_path: Path, case: str) -> None:
     path = bad_clips(tmp_path)[case]
     with pytest.raises(MediaError) as error:

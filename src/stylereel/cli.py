@@ -103,9 +103,7 @@ def sheet(file: str, /, *, out: str, columns: int = 6, rows: int = 4, size: int 
     count = min(columns * rows, num_frames)
     wanted = {round(place * (num_frames - 1) / max(count - 1, 1)) for place in range(count)}
     frames = [shrink(frame, size) for index, frame in enumerate(reader) if index in wanted]
-    save_picture(
-        out, contact_sheet(frames, columns, [f"{float(i / reader.rate):.2f} s" for i in sorted(wanted)])
-    )
+    save_picture(out, contact_sheet(frames, columns, [f"{float(i / reader.rate):.2f} s" for i in sorted(wanted)]))
     print(out)
 
 
@@ -137,12 +135,33 @@ def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, siz
     print(out)
 
 
+def train(
+    network: Literal["generator", "perception", "encoder", "stylemask"],
+    /,
+    *,
+    folder: str,
+    scale: float = 1.0,
+) -> None:
+    """Train built-in weights on the procedural world; an interrupted run goes on where it was.
+
+    Args:
+        network: generator first; perception needs nothing; encoder and stylemask need both.
+        folder: where checkpoints, logs, sample pictures and the finished weight files go.
+        scale: share of the recipe's steps, for a trial run.
+    """
+    from stylereel.train.recipes import train
+
+    for path in train(network, folder, scale):
+        print(path)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "drive": drive,  # reads its arguments itself, since the system named first decides which there are
     "demo": demo,
     "systems": systems,
     "sheet": sheet,
     "world sheet": world_sheet,
+    "train": train,
 }
 
 

@@ -32,9 +32,7 @@ def verb_options(system: Any) -> dict[str, inspect.Parameter]:
     options: dict[str, inspect.Parameter] = {}
     for verb in VERBS:
         if not callable(getattr(system, verb, None)):
-            raise ValueError(
-                f"{system.name} does not offer {verb}, so no clip can drive it; choose another system."
-            )
+            raise ValueError(f"{system.name} does not offer {verb}, so no clip can drive it; choose another system.")
         for name, parameter in _keywords(system, verb).items():
             shared = options.setdefault(name, parameter)
             assert shared.default == parameter.default, f"{system.name}: two defaults for {name}"

@@ -1,4 +1,4 @@
-"""The three things that systems exchange, and their files: who (Identity), what happens (Motion), what to draw (Styles).
+"""What systems exchange, and the files of it: who (Identity), what happens (Motion), what to draw (Styles).
 
 Identity and Motion are saved as safetensors with a JSON header; reading one never runs anything in it.
 """

@@ -34,9 +34,7 @@ class Render:
         motion = self.motion
         for begin in range(first, len(motion), self.chunk):
             end = begin + self.chunk
-            part = Motion(
-                motion.values[begin:end], motion.kind, motion.names, motion.rate, motion.placement[begin:end]
-            )
+            part = Motion(motion.values[begin:end], motion.kind, motion.names, motion.rate, motion.placement[begin:end])
             with torch.inference_mode():
                 styles = self.system.apply(self.identity, part, **self.options)
                 images = self.system.generator.synthesize(s=styles.s)
@@ -53,5 +51,7 @@ def render(system: Any, identity: Identity, motion: Motion, chunk: int = 8, **op
         raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
     if motion.kind not in system.motion_kinds:
         kinds = ", ".join(system.motion_kinds)
-        raise ValueError(f"{system.name} takes motion of kind {kinds}, not {motion.kind}; extract it with {system.name}.")
+        raise ValueError(
+            f"{system.name} takes motion of kind {kinds}, not {motion.kind}; extract it with {system.name}."
+        )
     return Render(system, identity, motion, chunk, options)

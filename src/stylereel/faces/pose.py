@@ -77,9 +77,7 @@ def rotation(angles: np.ndarray) -> np.ndarray:
     return roll @ yaw @ pitch
 
 
-def smooth(
-    values: np.ndarray, rate: Fraction, seconds: float, weight: np.ndarray | None = None
-) -> np.ndarray:
+def smooth(values: np.ndarray, rate: Fraction, seconds: float, weight: np.ndarray | None = None) -> np.ndarray:
     """Gaussian low-pass in time without lag. values: [T, K]; seconds: standard deviation; weight: [T], 0 =
     unknown.
     """
@@ -149,9 +147,7 @@ def _fit(points: np.ndarray, head: np.ndarray) -> np.ndarray:
     return np.column_stack([state[:, :3], scale, state[:, 4:], residual])
 
 
-def unrotate(
-    landmarks: np.ndarray, pose: dict[str, np.ndarray], head: np.ndarray | None = None
-) -> np.ndarray:
+def unrotate(landmarks: np.ndarray, pose: dict[str, np.ndarray], head: np.ndarray | None = None) -> np.ndarray:
     """Landmarks as they would be seen from the front, [T, 68, 2] in head coordinates.
 
     Each landmark keeps the depth it has on `head`; x and y follow from where it is seen, so that

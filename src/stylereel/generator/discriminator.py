@@ -53,9 +53,7 @@ class DiscriminatorConfig:
 class EqualizedConv(nn.Module):
     """Convolution with equalised learning rate, bias and activation; `down` halves the resolution."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, down: bool = False, clamp: float | None = None
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, down: bool = False, clamp: float | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs))
@@ -162,9 +160,7 @@ class Discriminator(nn.Module):
         for resolution in self.resolutions:
             img_channels = config.img_channels if resolution == config.resolution else 0
             inputs, outputs = config.channels(resolution), config.channels(resolution // 2)
-            self.add_module(
-                f"b{resolution}", DiscriminatorBlock(inputs, outputs, img_channels, config.conv_clamp)
-            )
+            self.add_module(f"b{resolution}", DiscriminatorBlock(inputs, outputs, img_channels, config.conv_clamp))
         width = config.channels(4)
         if config.c_dim:
             self.mapping = LabelMapping(config.c_dim, width)
@@ -182,8 +178,6 @@ class Discriminator(nn.Module):
         if not self.config.c_dim:
             return x
         if c is None:
-            raise ValueError(
-                f"Give c as a tensor [B, {self.config.c_dim}]; this discriminator is conditional."
-            )
+            raise ValueError(f"Give c as a tensor [B, {self.config.c_dim}]; this discriminator is conditional.")
         projection = self.mapping(c)
         return (x * projection).sum(dim=1, keepdim=True) / math.sqrt(projection.shape[1])

@@ -5,17 +5,13 @@ NVIDIA's PyTorch files (ada family), so such a state dict loads without renaming
 `resample_filter` entries are dropped. Layers are numbered as in StyleSpace (Wu et al., 2021).
 """
 
-import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stylereel.generator.ops import (
@@ -25,6 +21,7 @@ from stylereel.generator.ops import (
     pointwise,
     upsample,
 )
+from stylereel.weights.files import load_module, read_card, save_module
 
 LayerKey = int | str
 Tap = Callable[[Tensor], Tensor | None]
@@ -126,9 +123,7 @@ class SynthesisLayer(nn.Module):
         self.noise_const: Tensor
 
     def forward(self, x: Tensor, style: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
-        return modulated_conv(
-            x, self.weight, style, self.bias, noise, self.noise_strength, self.up, gain, self.clamp
-        )
+        return modulated_conv(x, self.weight, style, self.bias, noise, self.noise_strength, self.up, gain, self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -185,9 +180,7 @@ class StyleGAN2(nn.Module):
         self.synthesis = nn.Module()
         layers: list[StyleLayer] = []
 
-        def add(
-            block: nn.Module, name: str, module: nn.Module, resolution: int, row: int, channels: int
-        ) -> None:
+        def add(block: nn.Module, name: str, module: nn.Module, resolution: int, row: int, channels: int) -> None:
             block.add_module(name, module)
             kind: Literal["conv", "rgb"] = "rgb" if name == "torgb" else "conv"
             layers.append(StyleLayer(len(layers), f"b{resolution}.{name}", kind, row, resolution, channels))
@@ -237,9 +230,7 @@ class StyleGAN2(nn.Module):
         applied in synthesis. Raises ValueError if w has another shape.
         """
         if w.ndim != 3 or w.shape[1:] != (self.num_ws, self.config.w_dim):
-            raise ValueError(
-                f"Give w as [B, {self.num_ws}, {self.config.w_dim}]; this one is {list(w.shape)}."
-            )
+            raise ValueError(f"Give w as [B, {self.num_ws}, {self.config.w_dim}]; this one is {list(w.shape)}.")
         return [self._module(layer).affine(w[:, layer.row]) for layer in self.style_layers]
 
     def synthesize(
@@ -329,9 +320,7 @@ class StyleGAN2(nn.Module):
             if key in (layer.index, layer.name):
                 return layer
         names = ", ".join(layer.name for layer in self.style_layers)
-        raise ValueError(
-            f"There is no layer {key!r}; choose an index below {len(self.style_layers)}, or {names}."
-        )
+        raise ValueError(f"There is no layer {key!r}; choose an index below {len(self.style_layers)}, or {names}.")
 
     def _check_styles(self, s: Sequence[Tensor]) -> None:
         expected = [layer.channels for layer in self.style_layers]
@@ -373,91 +362,18 @@ class StyleGAN2(nn.Module):
                 raise ValueError("Start without an image; a resnet generator makes it in its last layer.")
         elif len(start) < 3 and size > 4:
             source = f"b{size // 2}.torgb"
-            raise ValueError(
-                f"To start from {layer.name}, also give the output of {source} (or None for black)."
-            )
+            raise ValueError(f"To start from {layer.name}, also give the output of {source} (or None for black).")
         elif image is not None and list(image.shape[1:]) != [self.config.img_channels, size // 2, size // 2]:
             raise ValueError(f"To start from {layer.name}, give the image so far at {size // 2} px.")
         return layer.index + 1, x, image
 
-    def save(self, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the weights in half precision, with the config and `metadata` (JSON) in the header."""
-        write_weights(path, "stylegan2", asdict(self.config), self.state_dict(), metadata or {})
+    def save(self, path: str | Path, card: Mapping[str, Any] | None = None) -> None:
+        """Write the weights in half precision, with the config and `card` (JSON) in the header."""
+        save_module(path, "stylegan2", self, card)
 
     @classmethod
     def load(cls, path: str | Path) -> "StyleGAN2":
-        """Read a file that save() wrote, as float32. Raises ValueError if it is not one or does not fit."""
-        config, tensors, card = read_weights(path, "stylegan2")
-        try:
-            with torch.device("meta"):  # the values come from the file
-                generator = cls(StyleGAN2Config(**config))
-        except TypeError as error:
-            raise ValueError(f"The config in {path} is not one of a StyleGAN2 generator: {error}.") from error
-        problems = misfits(generator, tensors)
-        if problems:
-            raise ValueError(f"The weights in {path} do not fit their config: {'; '.join(problems)}.")
-        generator.load_state_dict(tensors, assign=True)
-        generator.card = card
+        """Read a file that save() wrote, as float32. Raises ValueError if the file is not one or does not fit."""
+        generator = load_module(path, "stylegan2", lambda config: cls(StyleGAN2Config(**config)))
+        generator.card = read_card(path)
         return generator
-
-
-def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """What keeps a state dict from fitting a module, one phrase a tensor; empty if it fits."""
-    expected = {key: list(value.shape) for key, value in module.state_dict().items()}
-    found = {key: list(value.shape) for key, value in tensors.items()}
-    return (
-        [f"{key} is missing" for key in expected if key not in found]
-        + [f"{key} is not known" for key in found if key not in expected]
-        + [
-            f"{key} is {found[key]}, not {expected[key]}"
-            for key in expected
-            if key in found and found[key] != expected[key]
-        ]
-    )
-
-
-def write_weights(
-    path: str | Path,
-    kind: str,
-    config: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
-    card: Mapping[str, Any],
-) -> None:
-    """Write tensors in half precision to a safetensors file whose header holds kind, config and card."""
-    path = Path(path)
-    header = {"format": "stylereel", "kind": kind, "config": json.dumps(config), "card": json.dumps(card)}
-    halves = {}
-    for key, value in tensors.items():
-        half = value.detach().cpu().half()
-        # A value beyond the range of half precision would become infinite.
-        halves[key] = (half if half.isfinite().all() else value.detach().cpu().float()).contiguous()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(halves, temporary, metadata=header)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_header(path: str | Path) -> dict[str, str]:
-    """The header of a stylereel weight file. Raises ValueError if the file is not one."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except FileNotFoundError as error:
-        raise ValueError(f"There is no file {path}; check the path.") from error
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a safetensors file; give a weight file of stylereel.") from error
-    if header.get("format") != "stylereel":
-        raise ValueError(f"{path} was not written by stylereel; give a weight file of stylereel.")
-    return header
-
-
-def read_weights(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
-    """Config, float32 tensors and card of a weight file. Raises ValueError if it is of another kind."""
-    header = read_header(path)
-    if header.get("kind") != kind:
-        raise ValueError(f"{path} holds {header.get('kind')!r} weights; give a file of kind {kind!r}.")
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key).float() for key in file.keys()}
-    return json.loads(header["config"]), tensors, json.loads(header.get("card", "{}"))

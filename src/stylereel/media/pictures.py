@@ -27,9 +27,7 @@ def read_picture(path: str | Path) -> np.ndarray:
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
             return np.array(picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(
-            f"{path} cannot be read as a picture; give a complete PNG, JPEG or WebP file."
-        ) from error
+        raise MediaError(f"{path} cannot be read as a picture; give a complete PNG, JPEG or WebP file.") from error
 
 
 def save_picture(path: str | Path, picture: np.ndarray) -> None:

@@ -37,9 +37,7 @@ def side_by_side(pictures: Sequence[np.ndarray], labels: Sequence[str] | None = 
         raise ValueError("Pictures side by side must be at least one and of one height; resize them first.")
     if labels is not None:
         if len(labels) != len(pictures):
-            raise ValueError(
-                f"{len(pictures)} pictures came with {len(labels)} labels; give one label a picture."
-            )
+            raise ValueError(f"{len(pictures)} pictures came with {len(labels)} labels; give one label a picture.")
         strips = [_label(text, picture.shape[1]) for text, picture in zip(labels, pictures)]
         pictures = [np.concatenate(pair) for pair in zip(strips, pictures)]
     gap = np.full((pictures[0].shape[0], GAP, 3), BACKGROUND, np.uint8)
@@ -47,9 +45,7 @@ def side_by_side(pictures: Sequence[np.ndarray], labels: Sequence[str] | None = 
     return np.concatenate(row[1:], axis=1)
 
 
-def contact_sheet(
-    frames: Iterable[np.ndarray], columns: int, labels: Sequence[str] | None = None
-) -> np.ndarray:
+def contact_sheet(frames: Iterable[np.ndarray], columns: int, labels: Sequence[str] | None = None) -> np.ndarray:
     """Put pictures of one size in rows of `columns`, read like a page; empty places stay white.
 
     Args:
@@ -67,13 +63,9 @@ def contact_sheet(
     if columns < 1:
         raise ValueError(f"A contact sheet needs 1 column or more, not {columns}.")
     if len({picture.shape for picture in pictures}) != 1:
-        raise ValueError(
-            "A contact sheet needs at least one picture, and all of one size; resize them first."
-        )
+        raise ValueError("A contact sheet needs at least one picture, and all of one size; resize them first.")
     if labels is not None and len(labels) != len(pictures):
-        raise ValueError(
-            f"{len(pictures)} pictures came with {len(labels)} labels; give one label a picture."
-        )
+        raise ValueError(f"{len(pictures)} pictures came with {len(labels)} labels; give one label a picture.")
     columns = min(columns, len(pictures))
     missing = -len(pictures) % columns
     pictures += [np.full_like(pictures[0], BACKGROUND)] * missing

@@ -31,9 +31,7 @@ def _open(path: Path) -> InputContainer:
     try:
         return av.open(str(path))
     except (FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"{path} cannot be read as a video; give a complete file such as mp4, mov or webm."
-        ) from error
+        raise MediaError(f"{path} cannot be read as a video; give a complete file such as mp4, mov or webm.") from error
 
 
 def _picture_stream(container: InputContainer, path: Path) -> VideoStream:
@@ -147,9 +145,7 @@ class VideoWriter:
             the block ended before any frame was written.
     """
 
-    def __init__(
-        self, path: str | Path, rate: Fraction, audio_from: str | Path | None = None, crf: int = 16
-    ) -> None:
+    def __init__(self, path: str | Path, rate: Fraction, audio_from: str | Path | None = None, crf: int = 16) -> None:
         self.path = ensure_writable(path, ".mp4")
         self.rate = Fraction(rate)
         self.num_frames = self.width = self.height = 0
@@ -173,9 +169,7 @@ class VideoWriter:
     def write(self, frame: np.ndarray) -> None:
         """Add one frame, uint8 RGB [H, W, 3]; all frames have the size of the first."""
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            raise ValueError(
-                f"A frame is uint8 [H, W, 3], not {frame.dtype} {frame.shape}; convert it first."
-            )
+            raise ValueError(f"A frame is uint8 [H, W, 3], not {frame.dtype} {frame.shape}; convert it first.")
         height, width = frame.shape[:2]
         if height % 2 or width % 2:
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -23,17 +23,15 @@ Different from the paper, and why:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel import world
 from stylereel.faces import backend, coefficients, placement
-from stylereel.faces.perception import FaceNet, IdentityNet, unit_values
 from stylereel.generator import StyleGAN2
 from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.latents import Identity, Motion, Styles
@@ -46,7 +44,7 @@ from stylereel.world.factors import MOTION
 
 @dataclass(frozen=True)
 class MaskConfig:
-    """Lengths of the style vectors that are masked: those of the first convolutions of the generator, 12 in the paper."""
+    """Lengths of the masked style vectors: those of the first convolutions of the generator, 12 in the paper."""
 
     channels: tuple[int, ...]
 

@@ -42,18 +42,18 @@ def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityN
 
     def step(index: int) -> dict[str, float]:
         batch = batches(index)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            truth = grouped_w(generator, batch.z).float()
+        with torch.no_grad():
+            truth = grouped_w(generator, batch.z)
             # Half of the pictures that are rendered again are generated ones, the others are the world's.
             images = batch.images.clone()
             half = RENDERED // 2
-            images[:half] = generator.synthesize(truth[:half], noise="none", stop=small).float()
+            images[:half] = generator.synthesize(truth[:half], noise="none", stop=small, dtype=torch.bfloat16)
         with torch.autocast("cpu", torch.bfloat16):
             codes = model(disturb(images, (42, index))).float()
-            again = generator.synthesize(codes[:RENDERED], noise="none", stop=small)
+        again = generator.synthesize(codes[:RENDERED], noise="none", stop=small, dtype=torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
             seen, wanted = face(again), face(images[:RENDERED])
             same = (identity(again) * identity(images[:RENDERED])).sum(1)
-        again = again.float()
         code_loss = ((codes - truth) / model.deviation).square().mean()
         target = Batch(*(part[:RENDERED] for part in batch))._replace(images=images[:RENDERED])
         picture = picture_loss(again, target)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +24,25 @@ from stylereel.train.loop import Average, cosine, fit
 from stylereel.world.shading import REGIONS
 
 CONFIG = StyleGAN2Config(resolution=256, z_dim=64, w_dim=256, channel_base=4096, channel_max=256, mapping_layers=4)
-# (resolution, steps, batch, learning rate at the start and at the end)
-STAGES = ((64, 2600, 16, 1e-2, 6e-3), (128, 2400, 16, 5e-3, 3e-3), (256, 2400, 8, 3e-3, 1e-4))
+
+
+class Stage(NamedTuple):
+    """Part of the distillation: the learning rate goes from `first` to `last`; `top` trains the last block alone."""
+
+    resolution: int
+    steps: int
+    batch: int
+    first: float
+    last: float
+    top: bool = False
+
+
+# The last stage leaves all but the new block as it is, so that encoders and masks may be trained beside it.
+STAGES = (
+    Stage(64, 2400, 16, 1e-2, 7e-3),
+    Stage(128, 2800, 16, 6e-3, 2e-4),
+    Stage(256, 900, 12, 1e-2, 2e-4, top=True),
+)
 MAPPING_RATE = 100.0  # undoes the multiplier of 0.01, which is meant for adversarial training
 _DETAIL = torch.tensor([4.0 if name in ("brow", "eye", "lips", "mouth", "glasses") else 1.0 for name in REGIONS])
 _DETAIL[REGIONS.index("background")] = _DETAIL[REGIONS.index("clothes")] = 0.5
@@ -38,7 +56,7 @@ def grouped_w(generator: StyleGAN2, z: Tensor) -> Tensor:
 
 
 def picture_loss(images: Tensor, batch: Batch) -> Tensor:
-    """L1 of pixels, of half-size pixels and of differences between neighbours; eyes, brows and mouth count four times."""
+    """L1 of pixels, of their 4x4 means and of differences between neighbours; eyes, brows and mouth count four times."""
     weight = _DETAIL[batch.regions.long()][:, None]
     weight = F.max_pool2d(weight, 3, 1, 1)
     weight = weight / weight.mean()
@@ -66,13 +84,17 @@ def train(folder: Path, scale: float = 1.0) -> StyleGAN2:
     """Train the built-in generator in `folder`; continues where it was. `scale` shortens the run (for trials)."""
     average: StyleGAN2 | None = None
     model: StyleGAN2 | None = None
-    for number, (resolution, steps, count, first, last) in enumerate(STAGES):
-        config = replace(CONFIG, resolution=resolution)
+    for number, stage in enumerate(STAGES):
+        config = replace(CONFIG, resolution=stage.resolution)
         torch.manual_seed(number)
         model = StyleGAN2(config) if model is None else grow(model, config)
         average = StyleGAN2(config) if average is None else grow(average, config)
-        steps = max(2, int(steps * scale))
-        distil(model, average, folder / f"{number}-distil-{resolution}", number, steps, count, first, last)
+        if stage.top:  # the blocks below stay what their average is
+            model.load_state_dict(
+                {k: v for k, v in average.state_dict().items() if f"b{stage.resolution}." not in k}, strict=False
+            )
+        stage = stage._replace(steps=max(2, int(stage.steps * scale)))
+        distil(model, average, folder / f"{number}-distil-{stage.resolution}", number, stage)
     assert average is not None
     with torch.no_grad():
         latents = torch.randn(8192, CONFIG.z_dim, generator=torch.Generator().manual_seed(0))
@@ -80,28 +102,30 @@ def train(folder: Path, scale: float = 1.0) -> StyleGAN2:
     return average
 
 
-def distil(
-    model: StyleGAN2, average: StyleGAN2, folder: Path, number: int, steps: int, count: int, first: float, last: float
-) -> None:
+def distil(model: StyleGAN2, average: StyleGAN2, folder: Path, number: int, stage: Stage) -> None:
     """One stage of distillation at the model's resolution; `average` follows the model."""
-    mapping = list(model.mapping.parameters())
-    groups = [{"params": list(model.synthesis.parameters())}, {"params": mapping, "lr": first * MAPPING_RATE}]
-    optimizer = torch.optim.Adam(groups, lr=first, betas=(0.9, 0.99), foreach=True)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = Prefetch(lambda index: draw_batch((11, number, index), count, model.resolution))
+    groups = [{"params": list(model.synthesis.parameters())}]
+    if stage.top:
+        model.requires_grad_(False)
+        block = model.synthesis.get_submodule(f"b{stage.resolution}").requires_grad_(True)
+        groups = [{"params": list(block.parameters())}]
+    else:
+        groups.append({"params": list(model.mapping.parameters()), "lr": stage.first * MAPPING_RATE})
+    optimizer = torch.optim.Adam(groups, lr=stage.first, betas=(0.9, 0.99), foreach=True)
+    batches = Prefetch(lambda index: draw_batch((11, number, index), stage.batch, stage.resolution))
     follow = Average(model, average, 0.998)
 
     def step(index: int) -> dict[str, float]:
         batch = batches(index)
-        with torch.autocast("cpu", torch.bfloat16):
-            images = model.synthesize(grouped_w(model, batch.z), noise="none")
-        loss = picture_loss(images.float(), batch)
+        images = model.synthesize(grouped_w(model, batch.z), noise="none", dtype=torch.bfloat16)
+        loss = picture_loss(images, batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         follow.update(index)
-        error = (images.detach().float() - batch.images).square().mean()
+        error = (images.detach() - batch.images).square().mean()
         return {"loss": loss.item(), "psnr": 10 * float(torch.log10(4 / error))}
 
     def sample(path: Path) -> None:
@@ -116,14 +140,7 @@ def distil(
         {"model": model, "average": average},
         {"model": optimizer},
         step,
-        steps,
-        schedule=lambda index: (last / first + (1 - last / first) * cosine(index, steps, warm=0, floor=0.0))
-        * min(1.0, (index + 1) / 50),
+        stage.steps,
+        schedule=lambda index: cosine(index, stage.steps, floor=stage.last / stage.first),
         sample=sample,
     )
-
-
-if __name__ == "__main__":
-    import sys
-
-    train(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 1.0)

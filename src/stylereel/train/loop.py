@@ -75,7 +75,9 @@ def fit(
             module.load_state_dict(state["modules"][name])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-    rates = {name: [group.setdefault("base", group["lr"]) for group in o.param_groups] for name, o in optimizers.items()}
+    rates = {
+        name: [group.setdefault("base", group["lr"]) for group in o.param_groups] for name, o in optimizers.items()
+    }
 
     def save(done: int) -> None:
         state = {
@@ -95,7 +97,9 @@ def fit(
                 group["lr"] = base * schedule(index)
         for name, value in step(index).items():
             if not math.isfinite(value):
-                raise FloatingPointError(f"The loss {name!r} is {value} at step {index}; {path} holds the last good state.")
+                raise FloatingPointError(
+                    f"The loss {name!r} is {value} at step {index}; {path} holds the last good state."
+                )
             totals[name] = totals.get(name, 0.0) + value
         done = index + 1
         if done % every == 0 or done == steps:

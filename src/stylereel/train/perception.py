@@ -127,10 +127,3 @@ def train_identity(folder: Path, trunk: FaceNet, scale: float = 1.0) -> Identity
         schedule=lambda index: cosine(index, steps),
     )
     return average
-
-
-if __name__ == "__main__":
-    import sys
-
-    face = train_face(Path(sys.argv[1]) / "face", float(sys.argv[2]) if len(sys.argv) > 2 else 1.0)
-    train_identity(Path(sys.argv[1]) / "identity", face, float(sys.argv[2]) if len(sys.argv) > 2 else 1.0)

@@ -36,7 +36,7 @@ def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityN
     convolutions = [layer.index for layer in generator.style_layers if layer.kind == "conv"]
 
     def paint(styles: list[Tensor]) -> Tensor:
-        return generator.synthesize(s=styles, noise="none", stop=f"b{SIZE}.torgb")
+        return generator.synthesize(s=styles, noise="none", stop=f"b{SIZE}.torgb", dtype=torch.bfloat16)
 
     def mix(source: list[Tensor], target: list[Tensor]) -> list[Tensor]:
         mixed = list(source)

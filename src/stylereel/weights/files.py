@@ -19,7 +19,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def save_module(path: str | Path, kind: str, module: nn.Module, card: Mapping[str, Any] | None = None) -> None:
-    """Write a network's weights in half precision; its `config` dataclass (if it has one) and `card` go into the header."""
+    """Write a network's weights in half precision; its `config` dataclass (if any) and `card` go into the header."""
     config = asdict(module.config) if hasattr(module, "config") else {}  # type: ignore[arg-type]
     header = {"format": "stylereel", "kind": kind, "config": json.dumps(config), "card": json.dumps(dict(card or {}))}
     halves = {}
@@ -42,6 +42,11 @@ def read_header(path: str | Path) -> dict[str, str]:
     if header.get("format") != "stylereel":
         raise ValueError(f"{path} was not written by stylereel; give weights that stylereel wrote.")
     return header
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """What a weight file says about itself: data, command, machine, licence."""
+    return json.loads(read_header(path).get("card", "{}"))
 
 
 def load_module(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Network]) -> Network:

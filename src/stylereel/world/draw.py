@@ -45,7 +45,7 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 @njit(cache=True, fastmath=True)
 def _place(local, extra, head, body, table, camera):
-    """Head coordinates to camera coordinates [V, 3]: head parts turn with the head, the torso hardly, the neck between."""
+    """Head to camera coordinates [V, 3]: head parts turn with the head, the torso hardly, the neck between."""
     for index in range(table.shape[0]):
         part, rows, columns, start = table[index]
         for i in range(start, start + rows * columns):
@@ -167,10 +167,26 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scree
                 same = parts[t1] == part and parts[t2] == part and parts[t3] == part
                 if same:
                     z0, z3 = depth[2 * row, 2 * column], depth[2 * row + 1, 2 * column + 1]
-                    same = abs(z0 - z3) < 0.30 and abs(depth[2 * row, 2 * column + 1] - depth[2 * row + 1, 2 * column]) < 0.30
+                    same = (
+                        abs(z0 - z3) < 0.30
+                        and abs(depth[2 * row, 2 * column + 1] - depth[2 * row + 1, 2 * column]) < 0.30
+                    )
             if same:
                 region = _point_colour(
-                    t0, 2 * column + 1.0, 2 * row + 1.0, screen, local, extra, camera_normal, local_normal, triangles, parts, aa, v, p, total
+                    t0,
+                    2 * column + 1.0,
+                    2 * row + 1.0,
+                    screen,
+                    local,
+                    extra,
+                    camera_normal,
+                    local_normal,
+                    triangles,
+                    parts,
+                    aa,
+                    v,
+                    p,
+                    total,
                 )
             elif t0 < 0 and t1 < 0 and t2 < 0 and t3 < 0:
                 shading.backdrop((column + 0.5) / size, (row + 0.5) / size, v, p, total)
@@ -181,7 +197,20 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scree
                     t = covering[sub_row, sub_column]
                     if t >= 0:
                         found = _point_colour(
-                            t, sub_column + 0.5, sub_row + 0.5, screen, local, extra, camera_normal, local_normal, triangles, parts, aa, v, p, rgb
+                            t,
+                            sub_column + 0.5,
+                            sub_row + 0.5,
+                            screen,
+                            local,
+                            extra,
+                            camera_normal,
+                            local_normal,
+                            triangles,
+                            parts,
+                            aa,
+                            v,
+                            p,
+                            rgb,
                         )
                         region = max(region, found)
                     else:
@@ -275,7 +304,21 @@ def draw(values: np.ndarray, size: int = 256) -> Portrait:
     depth = np.empty((2 * size, 2 * size), np.float32)
     covering = np.empty((2 * size, 2 * size), np.int32)
     _draw(
-        v, shading.palette(v), head, body, size, g.TRIANGLES, g.TRIANGLE_PART, g.GRID_TABLE, image, regions, screen, camera, local, depth, covering
+        v,
+        shading.palette(v),
+        head,
+        body,
+        size,
+        g.TRIANGLES,
+        g.TRIANGLE_PART,
+        g.GRID_TABLE,
+        image,
+        regions,
+        screen,
+        camera,
+        local,
+        depth,
+        covering,
     )
     landmarks, nearness = project_landmarks(v)
     column = np.clip((landmarks[:, 0] * 2 * size).astype(int), 0, 2 * size - 1)

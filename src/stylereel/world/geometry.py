@@ -48,7 +48,9 @@ def _triangles() -> tuple[np.ndarray, np.ndarray]:
 
 
 TRIANGLES, TRIANGLE_PART = _triangles()
-GRID_TABLE = np.array([(part, rows, columns, start) for (part, rows, columns), start in zip(GRIDS, STARTS[:-1], strict=True)])
+GRID_TABLE = np.array(
+    [(part, rows, columns, start) for (part, rows, columns), start in zip(GRIDS, STARTS[:-1], strict=True)]
+)
 
 # Outline of the mean head from the crown to the throat: height y, half width, depth in front of and behind the ears.
 _OUTLINE = np.array(
@@ -80,7 +82,9 @@ _N = {name: INDEX[name] for name in INDEX}
 _FACE_WIDTH, _JAW_WIDTH, _CHIN_LENGTH, _CHIN_WIDTH = (
     _N[n] for n in ("face_width", "jaw_width", "chin_length", "chin_width")
 )
-_CHEEKS, _FOREHEAD, _EYE_DISTANCE, _EYE_SIZE = (_N[n] for n in ("cheeks", "forehead_height", "eye_distance", "eye_size"))
+_CHEEKS, _FOREHEAD, _EYE_DISTANCE, _EYE_SIZE = (
+    _N[n] for n in ("cheeks", "forehead_height", "eye_distance", "eye_size")
+)
 _NOSE_LENGTH, _NOSE_WIDTH, _NOSE_BRIDGE = (_N[n] for n in ("nose_length", "nose_width", "nose_bridge"))
 _LIPS, _EAR_SIZE, _NECK_WIDTH = (_N[n] for n in ("lip_fullness", "ear_size", "neck_width"))
 _VOLUME, _LENGTH, _HAIRLINE, _FRINGE, _PARTING, _CURL = (
@@ -217,7 +221,11 @@ def hairline(theta, v):
 @njit(cache=True, fastmath=True, inline="always")
 def wobble(a, b):
     """A cheap smooth irregular function of two numbers in -1..1 (for locks of hair)."""
-    return math.sin(7.1 * a + 1.3 * math.sin(5.3 * b)) * 0.5 + math.sin(17.3 * a - 4.1 * b) * 0.3 + math.sin(31.0 * a + 9.0 * b) * 0.2
+    return (
+        math.sin(7.1 * a + 1.3 * math.sin(5.3 * b)) * 0.5
+        + math.sin(17.3 * a - 4.1 * b) * 0.3
+        + math.sin(31.0 * a + 9.0 * b) * 0.2
+    )
 
 
 @njit(cache=True, fastmath=True)
@@ -307,7 +315,12 @@ def build(v, vertices, extra):
             taper = smoothstep(1.0, 0.72, t)
             grow = (0.012 + volume * taper) * (1.0 + v[_CURL] * 0.55 * wobble(theta * 2.0 + 3.0, rest * 3.0))
             # The parting is a shallow valley on the crown.
-            grow -= 0.03 * math.exp(-(((x - 0.30 * v[_PARTING]) / 0.06) ** 2)) * smoothstep(-0.7, -1.0, rest) * (1.0 if z > -0.2 else 0.0)
+            grow -= (
+                0.03
+                * math.exp(-(((x - 0.30 * v[_PARTING]) / 0.06) ** 2))
+                * smoothstep(-0.7, -1.0, rest)
+                * (1.0 if z > -0.2 else 0.0)
+            )
             length = math.sqrt(x * x + (y - 0.1) * (y - 0.1) + z * z) + 1e-6
             vertices[i, 0] = x * (1.0 + grow / length)
             vertices[i, 1] = y + (y - 0.1) / length * grow
@@ -352,7 +365,22 @@ def build(v, vertices, extra):
     for column in range(6):
         t = column / 5.0
         px = (2.0 * t - 1.0) * (eye + 0.01 - lens)
-        _tube(vertices, _BRIDGE, 6, column, px, 0.0 - 0.03 * math.sin(t * math.pi), nose_z + 0.01, thick, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+        _tube(
+            vertices,
+            _BRIDGE,
+            6,
+            column,
+            px,
+            0.0 - 0.03 * math.sin(t * math.pi),
+            nose_z + 0.01,
+            thick,
+            0.0,
+            1.0,
+            0.0,
+            0.0,
+            0.0,
+            1.0,
+        )
     side_width, _, _ = outline(0.0, v)
     for which in range(2):
         side = -1.0 if which == 0 else 1.0

@@ -166,7 +166,11 @@ def eye_lines(s, side, v):
 @njit(cache=True, fastmath=True)
 def eye_frame(side, v):
     """Centre x, half width [dm] and slope of an eye."""
-    return side * 0.325 * (1.0 + 0.09 * v[EYE_DISTANCE]), 0.165 * (1.0 + 0.09 * v[EYE_SIZE]), -0.10 + 0.13 * -v[EYE_TILT]
+    return (
+        side * 0.325 * (1.0 + 0.09 * v[EYE_DISTANCE]),
+        0.165 * (1.0 + 0.09 * v[EYE_SIZE]),
+        -0.10 + 0.13 * -v[EYE_TILT],
+    )
 
 
 @njit(cache=True, fastmath=True)
@@ -269,8 +273,19 @@ def paint_face(x, y, z, rest, theta, aa, v, p, rgb):
         upper_lip, _, _, lower_lip = mouth_lines(min(1.0, ax / half) * 0.98, v)
         edge = 0.62 - 0.55 * smoothstep(0.30, 0.62, ax)
         beard = v[BEARD] * smoothstep(edge - 0.06, edge + 0.10, rest) * smoothstep(-0.42, -0.1, z)
-        beard *= smoothstep(0.02, 0.08, math.hypot(max(0.0, ax - half * 0.75), max(0.0, abs(y - 0.5 * (upper_lip + lower_lip)) - 0.5 * (lower_lip - upper_lip))) )
-        between = smoothstep(0.455, 0.50, rest) * smoothstep(upper_lip + 0.005, upper_lip - 0.03, y) * smoothstep(half + 0.11, half + 0.02, ax)
+        beard *= smoothstep(
+            0.02,
+            0.08,
+            math.hypot(
+                max(0.0, ax - half * 0.75),
+                max(0.0, abs(y - 0.5 * (upper_lip + lower_lip)) - 0.5 * (lower_lip - upper_lip)),
+            ),
+        )
+        between = (
+            smoothstep(0.455, 0.50, rest)
+            * smoothstep(upper_lip + 0.005, upper_lip - 0.03, y)
+            * smoothstep(half + 0.11, half + 0.02, ax)
+        )
         beard *= 1.0 - between
         tache = max(v[MOUSTACHE], 0.75 * v[BEARD]) * between * (1.0 if front else 0.0)
         density = max(beard, tache)
@@ -331,7 +346,11 @@ def paint_face(x, y, z, rest, theta, aa, v, p, rgb):
                     tone = spokes * depth * ring
                     ir, ig, ib = p[IRIS, 0] * tone, p[IRIS, 1] * tone, p[IRIS, 2] * tone
                     pupil = cover(r - 0.032, aa)
-                    ir, ig, ib = ir * (1 - pupil) + 0.006 * pupil, ig * (1 - pupil) + 0.006 * pupil, ib * (1 - pupil) + 0.007 * pupil
+                    ir, ig, ib = (
+                        ir * (1 - pupil) + 0.006 * pupil,
+                        ig * (1 - pupil) + 0.006 * pupil,
+                        ib * (1 - pupil) + 0.007 * pupil,
+                    )
                     er, eg, eb = er + (ir - er) * iris, eg + (ig - eg) * iris, eb + (ib - eb) * iris
                 # The lid's shadow, then the light in the eye, then the tear corner.
                 shadow = 0.50 + 0.50 * smoothstep(0.0, 0.055, dy - upper)
@@ -376,13 +395,19 @@ def paint_face(x, y, z, rest, theta, aa, v, p, rgb):
                 mr, mg, mb = 0.055, 0.012, 0.012
                 tongue = cover(math.hypot(x / 0.17, (y - lower - 0.01) / (0.35 * opening + 0.01)) - 1.0, 0.25)
                 mr, mg, mb = mr + (0.34 - mr) * tongue, mg + (0.09 - mg) * tongue, mb + (0.09 - mb) * tongue
-                teeth_low = cover(lower - 0.030 - y, aa) * smoothstep(0.12, 0.20, opening) * smoothstep(0.72, 0.5, abs(s))
+                teeth_low = (
+                    cover(lower - 0.030 - y, aa) * smoothstep(0.12, 0.20, opening) * smoothstep(0.72, 0.5, abs(s))
+                )
                 mr, mg, mb = mr + (0.42 - mr) * teeth_low, mg + (0.38 - mg) * teeth_low, mb + (0.33 - mb) * teeth_low
                 teeth = cover(depth - 0.080, aa) * smoothstep(0.95, 0.75, abs(s))
                 gap_line = abs(math.sin(x * math.pi / 0.083))
                 ivory = (0.72 - 0.18 * s * s) * (0.80 + 0.20 * smoothstep(0.0, 0.18, gap_line))
                 ivory *= 0.72 + 0.28 * smoothstep(0.0, 0.05, depth)
-                mr, mg, mb = mr + (ivory - mr) * teeth, mg + (ivory * 0.94 - mg) * teeth, mb + (ivory * 0.85 - mb) * teeth
+                mr, mg, mb = (
+                    mr + (ivory - mr) * teeth,
+                    mg + (ivory * 0.94 - mg) * teeth,
+                    mb + (ivory * 0.85 - mb) * teeth,
+                )
                 _mix(rgb, mr, mg, mb, inner)
                 gloss *= 1.0 - inner
                 if inner > 0.5:
@@ -428,7 +453,11 @@ def shade(part, x, y, z, e0, e1, nx, ny, nz, ly, aa, v, p, rgb):
         locks = noise(0, e1 * freq * 3.0 + 2.0 * sway, e0 * 18.0 + 31.0)
         tone = 0.50 + 0.62 * strands + 0.45 * (locks - 0.4)
         # Thicker hair is darker at the roots and where it hangs behind the face.
-        occlusion = 0.62 + 0.38 * smoothstep(1.0, 0.75, e0) if part == g.HAIR else 0.70 - 0.25 * smoothstep(0.15, 0.6, e0) * smoothstep(0.75, 0.35, abs(x))
+        occlusion = (
+            0.62 + 0.38 * smoothstep(1.0, 0.75, e0)
+            if part == g.HAIR
+            else 0.70 - 0.25 * smoothstep(0.15, 0.6, e0) * smoothstep(0.75, 0.35, abs(x))
+        )
         rgb[0], rgb[1], rgb[2] = p[HAIR, 0] * tone, p[HAIR, 1] * tone, p[HAIR, 2] * tone
         band = smoothstep(0.16, 0.42, -ly) * smoothstep(0.80, 0.45, -ly)
         gloss = 0.22 * band * strands
