@@ -161,7 +161,7 @@ def test_cut_keeps_pixels_turns_clockwise_and_averages() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     np.testing.assert_array_equal(placement.cut(picture, np.array([32, 32, 64, 0]), 64), picture)
     quarter = placement.cut(picture, np.array([32, 32, 64, 90]), 64)
-    np.testing.assert_array_equal(quarter, np.rot90(picture))
+    np.testing.assert_allclose(quarter.astype(int), np.rot90(picture).astype(int), atol=1)
     checks = np.where(np.indices((64, 64)).sum(0) % 2, 255, 0).astype(np.uint8)
     for side, size in ((64, 16), (64, 20), (60, 11)):
         shrunk = placement.cut(checks, np.array([32, 32, side, 0]), size)
@@ -306,13 +306,14 @@ def test_a_small_and_turned_face_is_found(dlib_backend: backend.DlibBackend) -> 
 
 
 def test_embedding_tells_people_apart(dlib_backend: backend.DlibBackend) -> None:
-    def embed(seed: int, frame: int) -> np.ndarray:
-        picture = world.draw(performance(seed)[frame], SIZE).image
+    def embed(picture: np.ndarray) -> np.ndarray:
         return dlib_backend.embedding(picture, backend.find_face(picture, dlib_backend))
 
-    first, again, other = embed(11, 0), embed(11, 20), embed(12, 0)
-    assert first.shape == (128,)
-    assert np.linalg.norm(first - again) < np.linalg.norm(first - other)
+    person, other = (world.draw(performance(seed)[0], SIZE).image for seed in (11, 12))
+    moved = placement.cut(person, np.array([140, 120, 300, 20]), 320)
+    first, again, another = embed(person), embed(moved), embed(other)
+    assert first.shape == (128,) and first.dtype == np.float32
+    assert np.linalg.norm(first - again) < 0.7 * np.linalg.norm(first - another)
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="needs the real clips")

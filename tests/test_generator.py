@@ -440,7 +440,7 @@ def bad_files(folder: Path) -> Iterator[tuple[Path, str]]:
     header = {"format": "stylereel", "kind": "stylegan2"}
     config = json.dumps({"resolution": 32, "z_dim": 12, "w_dim": 16, "channel_base": 256, "channel_max": 12})
     yield folder / "absent.safetensors", "no file"
-    yield folder, "not a safetensors file"
+    yield folder, "a folder"
     (folder / "text.safetensors").write_text("no weights here")
     yield folder / "text.safetensors", "not a safetensors file"
     save_file(state, folder / "plain.safetensors")

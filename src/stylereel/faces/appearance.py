@@ -63,9 +63,7 @@ def read(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def _iris(bright: np.ndarray, eye: np.ndarray) -> np.ndarray:
-    """Centre of what is dark between the lids [2], in eye widths. eye: the six points of one eye in the
-    front view.
-    """
+    """Centre of what is dark between the lids [2], in eye widths. eye: its six points in the front view."""
     mask = Image.new("1", bright.shape[::-1])
     ImageDraw.Draw(mask).polygon([tuple(point) for point in eye], fill=1)
     y, x = np.nonzero(np.asarray(mask))

@@ -1,5 +1,4 @@
-"""Finding and following one face: boxes, 68 landmarks in iBUG order, and the embedding that tells people
-apart.
+"""Finding and following one face: boxes, 68 landmarks in iBUG order, and an embedding that tells who.
 
 `DlibBackend` needs the packages dlib-bin and face_recognition_models (extra `faces`). Its 68-point model
 was trained on iBUG 300-W, whose pictures are for research use. Pixels are continuous: pixel i covers
@@ -37,9 +36,7 @@ KEEP_SCORE = -0.3
 
 
 class Box(NamedTuple):
-    """A square around a face: centre and side in pixels, roll in degrees clockwise, score (higher is
-    surer).
-    """
+    """A square around a face: centre and side in pixels, clockwise roll in degrees, score (high is sure)."""
 
     x: float
     y: float
@@ -69,8 +66,9 @@ class FaceBackend(Protocol):
 
 
 def box_around(landmarks: np.ndarray, score: float = 0.0) -> Box:
-    """The box in which a detector would have put these landmarks [68, 2]: least-squares similarity to the
-    mean head.
+    """The box in which a detector would have put these landmarks [68, 2].
+
+    The mean head is laid over them by the similarity with the least squared error.
     """
     template = (mean_head()[:, :2] - (0.0, BOX_CENTRE)) / BOX_SIDE
     source = (template - template.mean(0)) @ (1, 1j)
@@ -81,9 +79,7 @@ def box_around(landmarks: np.ndarray, score: float = 0.0) -> Box:
 
 
 class DlibBackend:
-    """dlib's HOG face detector, 68-point regression trees (Kazemi and Sullivan 2014) and its 128-number
-    embedding.
-    """
+    """dlib's HOG face detector, 68-point regression trees (Kazemi and Sullivan 2014) and embedding."""
 
     # dlib answers in whole pixels and depends a little on its box. Both errors shrink when the predictor
     # runs on an upright enlarged crop and the answers for several slightly moved boxes are averaged: rows
@@ -106,9 +102,7 @@ class DlibBackend:
         return self._dlib.face_recognition_model_v1(str(self._models / _EMBEDDING_MODEL))
 
     def detect(self, frame: np.ndarray) -> list[Box]:
-        """See `FaceBackend`. Looks at a small copy first (faces over a quarter of the frame), then at a
-        larger one.
-        """
+        """See `FaceBackend`. A small copy shows faces over a quarter of the frame; a larger one is next."""
         picture = Image.fromarray(frame)
         longest = max(picture.size)
         for limit in (320, 1280):
@@ -157,9 +151,7 @@ def _import_dlib() -> Any:
 
 
 def _model_folder() -> Path:
-    """Found by its specification and never imported: its code needs pkg_resources, which current setuptools
-    lacks.
-    """
+    """Found but never imported: its code needs pkg_resources, which current setuptools lacks."""
     spec = importlib.util.find_spec("face_recognition_models")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         folder = Path(place) / "models"
@@ -199,9 +191,11 @@ class Tracker:
 
 @dataclass(frozen=True)
 class Track:
-    """One face through a clip. landmarks: [T, 68, 2] float32 pixels; readings: [T, 2, 4] float32, see
-    `appearance.read`; found: [T] bool, False where both are held; rate: frames a second; size: (width,
-    height) of the frames in pixels."""
+    """One face through a clip.
+
+    landmarks: [T, 68, 2] float32 pixels; readings: [T, 2, 4] float32, see `appearance.read`; found: [T] bool,
+    False where both are held; rate: frames a second; size: (width, height) of the frames in pixels.
+    """
 
     landmarks: np.ndarray
     readings: np.ndarray
@@ -216,8 +210,9 @@ class Track:
 
 
 def find_face(picture: np.ndarray, backend: FaceBackend | None = None) -> np.ndarray:
-    """Landmarks [68, 2] float32 of the largest face in a picture uint8 [H, W, 3]; ValueError where there is
-    none.
+    """Landmarks [68, 2] float32 of the largest face in a picture uint8 [H, W, 3].
+
+    Raises ValueError when there is none.
     """
     landmarks = Tracker(backend).step(picture)
     if landmarks is None:

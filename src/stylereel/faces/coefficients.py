@@ -81,8 +81,9 @@ def _eye_opening(frontal: np.ndarray, outer: int) -> np.ndarray:
 
 
 def _blink(evidence: list[np.ndarray], counted: np.ndarray) -> np.ndarray:
-    """0 open .. 1 closed [T] from measures of how open an eye is. A measure counts by how far it falls when
-    it falls.
+    """0 open .. 1 closed [T] from measures of how open an eye is.
+
+    The measures are averaged; one counts by how deep it falls in the clip, so that a flat one hardly counts.
     """
     total, weights = np.zeros(len(counted)), 0.0
     for shown in evidence:

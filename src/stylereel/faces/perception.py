@@ -19,14 +19,14 @@ EMBEDDING = 128
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions with group normalisation around a shortcut; `stride` 2 halves the map."""
+    """Two 3x3 convolutions with batch normalisation around a shortcut; `stride` 2 halves the map."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.norm1 = nn.GroupNorm(8, outputs)
+        self.norm1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.norm2 = nn.GroupNorm(8, outputs)
+        self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False) if inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -49,9 +49,7 @@ def place(
 
 
 def align(landmarks: np.ndarray, head: np.ndarray | None = None) -> np.ndarray:
-    """The canonical crop of one portrait. landmarks: [68, 2] picture pixels. Returns [4] float32, a
-    placement row.
-    """
+    """The canonical crop of one portrait: landmarks [68, 2] picture pixels -> placement row [4] float32."""
     return place(landmarks[None], Fraction(1), head=head)[0]
 
 
@@ -75,9 +73,7 @@ def _turned(points: np.ndarray, degrees: np.ndarray) -> np.ndarray:
 
 
 def cut(frame: np.ndarray, placement: np.ndarray, size: int) -> np.ndarray:
-    """The crop as a picture: frame uint8 [H, W] or [H, W, 3], placement [4] -> uint8 [size, size(, 3)]. See
-    `warp`.
-    """
+    """The crop as a picture, by `warp`: uint8 [H, W] or [H, W, 3], placement [4] -> [size, size(, 3)]."""
     origin, right, down = to_picture(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), placement)
     affine = np.column_stack([(right - origin) / size, (down - origin) / size, origin])
     return warp(frame, affine, (size, size))

@@ -78,8 +78,9 @@ def rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def smooth(values: np.ndarray, rate: Fraction, seconds: float, weight: np.ndarray | None = None) -> np.ndarray:
-    """Gaussian low-pass in time without lag. values: [T, K]; seconds: standard deviation; weight: [T], 0 =
-    unknown.
+    """Gaussian low-pass in time without lag.
+
+    values: [T, K]; seconds: standard deviation of the Gaussian; weight: [T], 0 where a frame is unknown.
     """
     frames = len(values)
     weight = np.ones(frames) if weight is None or not np.any(weight) else np.asarray(weight, float)

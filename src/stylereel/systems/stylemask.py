@@ -151,7 +151,7 @@ class StyleMask:
             raise ValueError(f"The strength is 0 or more, not {strength}.")
         reader = VideoReader(driving)
         track = backend.track(reader, reader.rate, missing, self._face_backend())
-        motion = coefficients.coefficients(track.landmarks, track.found, reader.rate, (reader.width, reader.height))
+        motion = coefficients.coefficients(track.landmarks, track.found, track.rate, readings=track.readings)
         if strength != 1:
             values = motion.values.copy()
             values[:, 6:] *= strength
@@ -193,11 +193,6 @@ class StyleMask:
         return self._faces
 
     def _portrait_crop(self, picture: np.ndarray) -> Tensor:
-        faces = self._face_backend()
-        boxes = faces.detect(picture)
-        if not boxes:
-            raise ValueError("No face was found in the source picture; give a portrait in which the face is clear.")
-        largest = max(boxes, key=lambda box: box.width * box.height)
-        row = placement.align(faces.landmarks(picture, largest))
+        row = placement.align(backend.find_face(picture, self._face_backend()))
         crop = placement.cut(picture, row, 256)
         return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +105,7 @@ def train(folder: Path, scale: float = 1.0) -> StyleGAN2:
 def distil(model: StyleGAN2, average: StyleGAN2, folder: Path, number: int, stage: Stage) -> None:
     """One stage of distillation at the model's resolution; `average` follows the model."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups = [{"params": list(model.synthesis.parameters())}]
+    groups: list[dict[str, Any]] = [{"params": list(model.synthesis.parameters())}]
     if stage.top:
         model.requires_grad_(False)
         block = model.synthesis.get_submodule(f"b{stage.resolution}").requires_grad_(True)

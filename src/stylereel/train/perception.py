@@ -17,7 +17,7 @@ from stylereel.train.data import Batch, Prefetch, draw_batch, drawn, mixed_value
 from stylereel.train.loop import Average, cosine, fit
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES
 
-FACE_STEPS, FACE_BATCH = 1500, 48
+FACE_STEPS, FACE_BATCH = 1800, 48
 IDENTITY_STEPS, IDENTITY_BATCH = 500, 40
 # What a person can change without becoming another: clothes, backdrop and light do not belong to the embedding.
 _CHANGING = [
@@ -49,7 +49,7 @@ def train_face(folder: Path, scale: float = 1.0) -> FaceNet:
     """Train landmarks and factors in `folder`; continues where it was."""
     torch.manual_seed(0)
     model, average = FaceNet(), FaceNet()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, weight_decay=1e-3, foreach=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3, foreach=True)
     steps = max(2, int(FACE_STEPS * scale))
     batches = Prefetch(lambda index: draw_batch((21, index), FACE_BATCH, SIZE))
     follow = Average(model, average, 0.995)
