@@ -114,7 +114,7 @@ class StyleMask:
 
     # Verbs
 
-    def identify(self, source: int | np.ndarray, *, psi: float = 0.8) -> Identity:
+    def identify(self, source: int | np.ndarray, *, psi: float = 1.0) -> Identity:
         """Who is to move: a seed, or a picture uint8 [H, W, 3] with one face.
 
         Args:
@@ -179,7 +179,7 @@ class StyleMask:
         """W+ codes [B, L, D] of the neutral head with motion values [B, 16] of the world."""
         values = np.tile(world.neutral(), (len(motion), 1))
         values[:, : len(MOTION)] = np.clip(motion, world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)])
-        images = np.stack([world.draw(v, 128).image for v in values])
+        images = np.stack([world.draw(v, 128).image for v in world.aligned(values)])
         return self.encoder(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1)
 
     def portrait(self, identity: Identity) -> np.ndarray:

@@ -47,14 +47,15 @@ def mixed_values(z: np.ndarray) -> np.ndarray:
     return from_normal(np.take_along_axis(normal, index, axis=1)[:, 0])
 
 
-def draw_batch(seed: tuple[int, ...], count: int, size: int, mix: float = 0.5) -> Batch:
+def draw_batch(seed: tuple[int, ...], count: int, size: int, mix: float = 0.5, aligned: bool = True) -> Batch:
     """`count` random portraits of `size` pixels; a share `mix` of them takes each group from one of two latents."""
     random = np.random.default_rng(seed)
     z = np.repeat(random.standard_normal((count, 1, LATENT_DIM)), len(GROUPS), axis=1)
     other = random.standard_normal((count, 1, LATENT_DIM))
     swap = (random.random((count, len(GROUPS), 1)) < 0.5) & (random.random((count, 1, 1)) < mix)
     z = np.where(swap, other, z)
-    return drawn(z, mixed_values(z), size)
+    values = mixed_values(z)
+    return drawn(z, world.aligned(values) if aligned else values, size)
 
 
 def drawn(z: np.ndarray, values: np.ndarray, size: int) -> Batch:

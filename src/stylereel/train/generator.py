@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.media.pictures import save_picture
@@ -23,7 +23,7 @@ from stylereel.train.data import Batch, Prefetch, draw_batch, group_of_row
 from stylereel.train.loop import Average, cosine, fit
 from stylereel.world.shading import REGIONS
 
-CONFIG = StyleGAN2Config(resolution=256, z_dim=64, w_dim=256, channel_base=4096, channel_max=256, mapping_layers=4)
+CONFIG = StyleGAN2Config(resolution=256, z_dim=64, w_dim=256, channel_base=4096, channel_max=128, mapping_layers=3)
 
 
 class Stage(NamedTuple):
@@ -39,8 +39,8 @@ class Stage(NamedTuple):
 
 # The last stage leaves all but the new block as it is, so that encoders and masks may be trained beside it.
 STAGES = (
-    Stage(64, 2400, 16, 1e-2, 7e-3),
-    Stage(128, 2800, 16, 6e-3, 2e-4),
+    Stage(64, 2400, 16, 2e-2, 1.5e-2),
+    Stage(128, 4000, 16, 1.2e-2, 2e-4),
     Stage(256, 900, 12, 1e-2, 2e-4, top=True),
 )
 MAPPING_RATE = 100.0  # undoes the multiplier of 0.01, which is meant for adversarial training
@@ -66,6 +66,25 @@ def picture_loss(images: Tensor, batch: Batch) -> Tensor:
     across = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
     down = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
     return loss + 0.5 * (across.mean() + down.mean())
+
+
+class RegionHeads(nn.Module):
+    """Read the world's regions off the features at 32 and 64 px: in training only, so that geometry is learned early."""
+
+    layers = ("b32.conv1", "b64.conv1")
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Conv2d(config.channels(size), len(REGIONS), 1) for size in (32, 64))
+
+    def forward(self, features: list[Tensor], regions: Tensor) -> Tensor:
+        """Mean cross-entropy for features [B, C, S, S] of `layers` and regions [B, H, W]."""
+        loss = torch.zeros([])
+        for head, feature in zip(self.heads, features, strict=True):
+            step = regions.shape[-1] // feature.shape[-1]
+            target = regions[:, step // 2 :: step, step // 2 :: step].long()
+            loss = loss + F.cross_entropy(head(feature.float()), target, weight=_DETAIL)
+        return loss / len(self.heads)
 
 
 def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
@@ -113,20 +132,27 @@ def distil(model: StyleGAN2, average: StyleGAN2, folder: Path, number: int, stag
     else:
         groups.append({"params": list(model.mapping.parameters()), "lr": stage.first * MAPPING_RATE})
     optimizer = torch.optim.Adam(groups, lr=stage.first, betas=(0.9, 0.99), foreach=True)
+    heads = RegionHeads(model.config)
+    head_optimizer = torch.optim.Adam(heads.parameters(), lr=3e-3)
     batches = Prefetch(lambda index: draw_batch((11, number, index), stage.batch, stage.resolution))
     follow = Average(model, average, 0.998)
 
     def step(index: int) -> dict[str, float]:
         batch = batches(index)
-        images = model.synthesize(grouped_w(model, batch.z), noise="none", dtype=torch.bfloat16)
+        features: list[Tensor] = []
+        taps = {name: features.append for name in RegionHeads.layers}
+        images = model.synthesize(grouped_w(model, batch.z), noise="none", taps=taps, dtype=torch.bfloat16)
         loss = picture_loss(images, batch)
+        regions = loss.new_zeros([]) if stage.top else heads(features, batch.regions)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        head_optimizer.zero_grad(set_to_none=True)
+        (loss + 0.2 * regions).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        head_optimizer.step()
         follow.update(index)
         error = (images.detach() - batch.images).square().mean()
-        return {"loss": loss.item(), "psnr": 10 * float(torch.log10(4 / error))}
+        return {"loss": loss.item(), "regions": regions.item(), "psnr": 10 * float(torch.log10(4 / error))}
 
     def sample(path: Path) -> None:
         batch = draw_batch((12, 0), 8, model.resolution)
@@ -137,8 +163,8 @@ def distil(model: StyleGAN2, average: StyleGAN2, folder: Path, number: int, stag
 
     fit(
         folder,
-        {"model": model, "average": average},
-        {"model": optimizer},
+        {"model": model, "average": average, "heads": heads},
+        {"model": optimizer, "heads": head_optimizer},
         step,
         stage.steps,
         schedule=lambda index: cosine(index, stage.steps, floor=stage.last / stage.first),

@@ -51,7 +51,7 @@ def train_face(folder: Path, scale: float = 1.0) -> FaceNet:
     model, average = FaceNet(), FaceNet()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3, foreach=True)
     steps = max(2, int(FACE_STEPS * scale))
-    batches = Prefetch(lambda index: draw_batch((21, index), FACE_BATCH, SIZE))
+    batches = Prefetch(lambda index: draw_batch((21, index), FACE_BATCH, SIZE, aligned=False))
     follow = Average(model, average, 0.995)
 
     def step(index: int) -> dict[str, float]:

@@ -53,7 +53,7 @@ def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityN
     def step(index: int) -> dict[str, float]:
         random = np.random.default_rng((51, index))
         z = random.standard_normal((3, COUNT, LATENT_DIM))
-        values = world.from_latent(z)
+        values = world.aligned(world.from_latent(z))
         with torch.no_grad():
             w = generator.map(torch.from_numpy(z.reshape(3 * COUNT, -1)).float())
             source, first, second = zip(*(style.chunk(3) for style in generator.styles(w)), strict=True)

@@ -27,7 +27,7 @@ def _refresh_kernel_cache() -> None:
 
 _refresh_kernel_cache()
 
-from stylereel.world.draw import Portrait, draw, project_landmarks  # noqa: E402
+from stylereel.world.draw import Portrait, aligned, draw, project_landmarks  # noqa: E402
 from stylereel.world.factors import HIGH, IDENTITY, LOW, MOTION, NAMES, from_latent, from_normal, neutral, to_normal  # noqa: E402
 from stylereel.world.motion import natural_motion  # noqa: E402
 
@@ -38,6 +38,7 @@ __all__ = [
     "MOTION",
     "NAMES",
     "Portrait",
+    "aligned",
     "draw",
     "from_latent",
     "from_normal",

@@ -327,6 +327,31 @@ def draw(values: np.ndarray, size: int = 256) -> Portrait:
     return Portrait(image, landmarks, inside & (nearness > depth[row, column] - 0.09), regions)
 
 
+def aligned(values: np.ndarray) -> np.ndarray:
+    """Values [..., K] with shift and scale as a face-aligned data set has them.
+
+    The middle of eyes and mouth of the mean head stays where it is in a frontal face, at the canonical size, however
+    the head turns; the built-in generator knows only such pictures, as the published ones know only aligned faces.
+    """
+    out = np.array(values, np.float32)
+    out[..., _SCALE] = 1.0
+    for v in out.reshape(-1, out.shape[-1]):
+        v[[_SHIFT_X, _SHIFT_Y]] = _FACE_CENTRE - _project_points(_FACE_POINTS, *v[[_YAW, _PITCH, _ROLL]]).mean(0)
+    return out
+
+
+# Middle of the eyes and mouth of the mean head [dm].
+_FACE_POINTS = np.array([(0.0, 0.01, 0.85), (0.0, 0.66, 0.90)])
+
+
+def _project_points(points: np.ndarray, yaw: float, pitch: float, roll: float) -> np.ndarray:
+    turned = (points - _PIVOT) @ rotation(yaw, pitch, roll).T + _PIVOT
+    return _ZOOM * turned[:, :2] / (1 - turned[:, 2:] / _DISTANCE)
+
+
+_FACE_CENTRE = _project_points(_FACE_POINTS, 0, 0, 0).mean(0)
+
+
 def project_landmarks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks [68, 2] in 0..1 and their camera z [68] (dm, towards the viewer) of a value vector."""
     v = np.asarray(values, np.float32)

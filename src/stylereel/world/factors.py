@@ -51,9 +51,9 @@ MOTION = POSE + EXPRESSION
 
 _TABLE = (
     # pose: degrees, fractions of the picture, ratio
-    Factor("yaw", "pose", 0, -45, 45),
-    Factor("pitch", "pose", 0, -22, 22),
-    Factor("roll", "pose", 0, -20, 20),
+    Factor("yaw", "pose", 0, -40, 40),
+    Factor("pitch", "pose", 0, -18, 18),
+    Factor("roll", "pose", 0, -10, 10),
     Factor("shift_x", "pose", 0, -0.08, 0.08),
     Factor("shift_y", "pose", 0, -0.06, 0.06),
     Factor("scale", "pose", 1, 0.85, 1.15),

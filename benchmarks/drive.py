@@ -1,0 +1,125 @@
+"""Does the result move as the clip moves, and stay the same person? Measured with dlib on the pixels of both.
+
+    python benchmarks/drive.py CLIP... [--sources 0,1,...] [--frames 400] [--out results.json]
+
+For every clip: frames, rate and sound of the result against the clip's, correlation of yaw and of mouth opening, and
+frames a second by stage. Over all sources: how often two frames of one source are closer in dlib's embedding than a
+frame of another source. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import av
+import numpy as np
+
+import stylereel
+from stylereel.drive import drive
+from stylereel.faces.backend import DlibBackend, find_face, track
+from stylereel.faces.pose import pose_from_landmarks
+from stylereel.media.video import VideoReader
+from stylereel.render import render
+
+
+def seconds_of_sound(path: Path) -> float:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0)) if container.streams.audio else []
+        return sum(frame.samples / frame.sample_rate for frame in frames)
+
+
+def measures(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Yaw [T] in degrees and mouth opening [T] in eye distances, from landmarks alone."""
+    reader = VideoReader(path)
+    points = track(reader, reader.rate).landmarks
+    opening = np.linalg.norm(points[:, [61, 62, 63]] - points[:, [67, 66, 65]], axis=2).mean(1)
+    eyes = np.linalg.norm(points[:, 36:42].mean(1) - points[:, 42:48].mean(1), axis=1)
+    return pose_from_landmarks(points)["yaw"], opening / eyes
+
+
+def clip_row(system: object, clip: Path, source: int, folder: Path) -> dict[str, object]:
+    out = folder / f"{clip.stem}--{source}.mp4"
+    record = drive(system, str(source), str(clip), str(out))
+    given, made = VideoReader(clip), VideoReader(out)
+    yaw, mouth = measures(clip)
+    yaw_out, mouth_out = measures(out)
+    return {
+        "clip": clip.stem,
+        "source": source,
+        "frames in": sum(1 for _ in given),
+        "frames out": sum(1 for _ in made),
+        "rate in": str(given.rate),
+        "rate out": str(made.rate),
+        "sound in s": round(seconds_of_sound(clip), 3),
+        "sound out s": round(seconds_of_sound(out), 3),
+        "video s": round(float(len(yaw) / given.rate), 3),
+        "yaw": round(float(np.corrcoef(yaw, yaw_out)[0, 1]), 3),
+        "mouth": round(float(np.corrcoef(mouth, mouth_out)[0, 1]), 3),
+        "frames per second": record["frames_per_second"],
+        "seconds": record["seconds"],
+    }
+
+
+def identity(system: object, clip: Path, sources: list[int], step: int) -> dict[str, float]:
+    """Share of comparisons in which the same source is closer than another source, over frames of one clip."""
+    motion = system.extract(clip)  # type: ignore[attr-defined]
+    backend = DlibBackend()
+    kept = list(range(0, len(motion), step))
+    embeddings = []
+    for source in sources:
+        frames = render(system, system.identify(source), motion)  # type: ignore[attr-defined]
+        rows = []
+        for index, frame in enumerate(frames):
+            if index in kept:
+                try:
+                    rows.append(backend.embedding(frame, find_face(frame, backend)))
+                except ValueError:
+                    continue
+        embeddings.append(np.array(rows))
+    wins = total = 0
+    for i, mine in enumerate(embeddings):
+        same = np.linalg.norm(mine[:, None] - mine[None], axis=2)
+        for j, other in enumerate(embeddings):
+            if i == j:
+                continue
+            cross = np.linalg.norm(mine[:, None] - other[None], axis=2)
+            for a in range(len(mine)):
+                own = np.delete(same[a], a)
+                wins += int((own[:, None] < cross[a][None]).sum())
+                total += own.size * cross.shape[1]
+    found = sum(len(rows) for rows in embeddings) / (len(kept) * len(sources))
+    return {"same source closer": round(wins / total, 4), "comparisons": total, "faces found": round(found, 4)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("clips", nargs="+", type=Path)
+    parser.add_argument("--sources", default="0,1,2,3,4,5,6,7,8,9")
+    parser.add_argument("--step", type=int, default=25, help="every which frame counts for identity")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    sources = [int(word) for word in arguments.sources.split(",")]
+    system = stylereel.load("stylemask")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [clip_row(system, clip, sources[i % len(sources)], Path(folder)) for i, clip in enumerate(arguments.clips)]
+    people = identity(system, arguments.clips[0], sources, arguments.step)
+    result = {"date": str(date.today()), "machine": platform.processor() or platform.machine(), "clips": rows, "identity": people}
+    print("| clip | frames in/out | rate in/out | yaw r | mouth r | fps file to file |\n|---|---|---|---|---|---|")
+    for row in rows:
+        speed = row["frames per second"]
+        print(
+            f"| {row['clip']} | {row['frames in']}/{row['frames out']} | {row['rate in']}/{row['rate out']} "
+            f"| {row['yaw']} | {row['mouth']} | {speed['file to file']} |"  # type: ignore[index]
+        )
+    print(f"\nsame source closer in {people['same source closer']:.1%} of {people['comparisons']} comparisons")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
