@@ -21,9 +21,9 @@ import numpy as np
 
 import stylereel
 from stylereel.drive import drive
-from stylereel.faces.backend import DlibBackend, find_face, track
-from stylereel.faces.pose import pose_from_landmarks
+from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.media.video import VideoReader
+from stylereel.metrics.likeness import motion_correlation, same_person_closer
 from stylereel.render import render
 
 
@@ -33,33 +33,23 @@ def seconds_of_sound(path: Path) -> float:
         return sum(frame.samples / frame.sample_rate for frame in frames)
 
 
-def measures(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Yaw [T] in degrees and mouth opening [T] in eye distances, from landmarks alone."""
-    reader = VideoReader(path)
-    points = track(reader, reader.rate).landmarks
-    opening = np.linalg.norm(points[:, [61, 62, 63]] - points[:, [67, 66, 65]], axis=2).mean(1)
-    eyes = np.linalg.norm(points[:, 36:42].mean(1) - points[:, 42:48].mean(1), axis=1)
-    return pose_from_landmarks(points)["yaw"], opening / eyes
-
-
 def clip_row(system: object, clip: Path, source: int, folder: Path) -> dict[str, object]:
     out = folder / f"{clip.stem}--{source}.mp4"
     record = drive(system, str(source), str(clip), str(out))
     given, made = VideoReader(clip), VideoReader(out)
-    yaw, mouth = measures(clip)
-    yaw_out, mouth_out = measures(out)
+    frames = sum(1 for _ in given)
+    correlation = motion_correlation(clip, out)
     return {
         "clip": clip.stem,
         "source": source,
-        "frames in": sum(1 for _ in given),
+        "frames in": frames,
         "frames out": sum(1 for _ in made),
         "rate in": str(given.rate),
         "rate out": str(made.rate),
         "sound in s": round(seconds_of_sound(clip), 3),
         "sound out s": round(seconds_of_sound(out), 3),
-        "video s": round(float(len(yaw) / given.rate), 3),
-        "yaw": round(float(np.corrcoef(yaw, yaw_out)[0, 1]), 3),
-        "mouth": round(float(np.corrcoef(mouth, mouth_out)[0, 1]), 3),
+        "video s": round(float(frames / given.rate), 3),
+        **{name: round(value, 3) for name, value in correlation.items()},
         "frames per second": record["frames_per_second"],
         "seconds": record["seconds"],
     }
@@ -81,19 +71,8 @@ def identity(system: object, clip: Path, sources: list[int], step: int) -> dict[
                 except ValueError:
                     continue
         embeddings.append(np.array(rows))
-    wins = total = 0
-    for i, mine in enumerate(embeddings):
-        same = np.linalg.norm(mine[:, None] - mine[None], axis=2)
-        for j, other in enumerate(embeddings):
-            if i == j:
-                continue
-            cross = np.linalg.norm(mine[:, None] - other[None], axis=2)
-            for a in range(len(mine)):
-                own = np.delete(same[a], a)
-                wins += int((own[:, None] < cross[a][None]).sum())
-                total += own.size * cross.shape[1]
     found = sum(len(rows) for rows in embeddings) / (len(kept) * len(sources))
-    return {"same source closer": round(wins / total, 4), "comparisons": total, "faces found": round(found, 4)}
+    return {"same source closer": round(same_person_closer(embeddings), 4), "faces found": round(found, 4)}
 
 
 def main() -> None:
@@ -106,9 +85,16 @@ def main() -> None:
     sources = [int(word) for word in arguments.sources.split(",")]
     system = stylereel.load("stylemask")
     with tempfile.TemporaryDirectory() as folder:
-        rows = [clip_row(system, clip, sources[i % len(sources)], Path(folder)) for i, clip in enumerate(arguments.clips)]
+        rows = [
+            clip_row(system, clip, sources[i % len(sources)], Path(folder)) for i, clip in enumerate(arguments.clips)
+        ]
     people = identity(system, arguments.clips[0], sources, arguments.step)
-    result = {"date": str(date.today()), "machine": platform.processor() or platform.machine(), "clips": rows, "identity": people}
+    result = {
+        "date": str(date.today()),
+        "machine": platform.processor() or platform.machine(),
+        "clips": rows,
+        "identity": people,
+    }
     print("| clip | frames in/out | rate in/out | yaw r | mouth r | fps file to file |\n|---|---|---|---|---|---|")
     for row in rows:
         speed = row["frames per second"]
@@ -116,7 +102,7 @@ def main() -> None:
             f"| {row['clip']} | {row['frames in']}/{row['frames out']} | {row['rate in']}/{row['rate out']} "
             f"| {row['yaw']} | {row['mouth']} | {speed['file to file']} |"  # type: ignore[index]
         )
-    print(f"\nsame source closer in {people['same source closer']:.1%} of {people['comparisons']} comparisons")
+    print(f"\nsame source closer in {people['same source closer']:.1%} of the comparisons of {len(sources)} sources")
     if arguments.out:
         arguments.out.write_text(json.dumps(result, indent=2) + "\n")
 

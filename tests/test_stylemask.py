@@ -84,9 +84,7 @@ def test_the_source_keeps_its_look_and_takes_the_motion(system: StyleMask) -> No
         frames = np.stack(list(render(system, system.identify(seed), motion))).astype(float)
         assert frames.shape == (3, 256, 256, 3)
         assert np.abs(frames[0] - frames[2]).mean() > 4, "the head turns"
-    first, second = (
-        np.stack(list(render(system, system.identify(s), motion))).astype(float)[1] for s in (1, 2)
-    )
+    first, second = (np.stack(list(render(system, system.identify(s), motion))).astype(float)[1] for s in (1, 2))
     assert np.abs(first - second).mean() > 10, "two sources stay two people"
 
 

@@ -12,6 +12,7 @@ from stylereel import world
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.train import data, encoder, generator, perception, recipes, stylemask
 from stylereel.train.loop import Average, fit
+from stylereel.world.factors import GROUP
 
 
 def line_fit(folder: Path, steps: int, stop_with: int | None = None) -> nn.Linear:
@@ -76,7 +77,7 @@ def test_batches_are_reproducible_and_mixed_with_truth() -> None:
     look = data.GROUPS.index("look")
     z[:, look] = np.random.default_rng(0).standard_normal(z[:, look].shape)
     changed = data.mixed_values(z) != values
-    groups = np.array([world.factors.GROUP[name] for name in world.NAMES])
+    groups = np.array([GROUP[name] for name in world.NAMES])
     assert changed[:, groups == "look"].mean() > 0.9 and not changed[:, groups != "look"].any()
 
 

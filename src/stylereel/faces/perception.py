@@ -38,7 +38,7 @@ class Residual(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Picture [B, 3, H, W] in [-1, 1] to a feature vector [B, 512]; the last map is not pooled, so position survives."""
+    """Picture [B, 3, H, W] in [-1, 1] to features [B, 512]; the last map is not pooled, so position survives."""
 
     features = 512
 

@@ -40,7 +40,7 @@ class Stage(NamedTuple):
 # The last stage leaves all but the new block as it is, so that encoders and masks may be trained beside it.
 STAGES = (
     Stage(64, 2400, 16, 2e-2, 1.5e-2),
-    Stage(128, 4000, 16, 1.2e-2, 2e-4),
+    Stage(128, 3200, 16, 1.2e-2, 2e-4),
     Stage(256, 900, 12, 1e-2, 2e-4, top=True),
 )
 MAPPING_RATE = 100.0  # undoes the multiplier of 0.01, which is meant for adversarial training
@@ -56,7 +56,7 @@ def grouped_w(generator: StyleGAN2, z: Tensor) -> Tensor:
 
 
 def picture_loss(images: Tensor, batch: Batch) -> Tensor:
-    """L1 of pixels, of their 4x4 means and of differences between neighbours; eyes, brows and mouth count four times."""
+    """L1 of pixels, of their 4x4 means and of differences between neighbours; eyes, brows, mouth count four times."""
     weight = _DETAIL[batch.regions.long()][:, None]
     weight = F.max_pool2d(weight, 3, 1, 1)
     weight = weight / weight.mean()
@@ -69,13 +69,13 @@ def picture_loss(images: Tensor, batch: Batch) -> Tensor:
 
 
 class RegionHeads(nn.Module):
-    """Read the world's regions off the features at 32 and 64 px: in training only, so that geometry is learned early."""
-
-    layers = ("b32.conv1", "b64.conv1")
+    """Read the world's regions off the features from 32 px on: in training only, so that geometry is learned early."""
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(nn.Conv2d(config.channels(size), len(REGIONS), 1) for size in (32, 64))
+        sizes = [size for size in (32, 64, 128) if size <= config.resolution]
+        self.layers = tuple(f"b{size}.conv1" for size in sizes)
+        self.heads = nn.ModuleList(nn.Conv2d(config.channels(size), len(REGIONS), 1) for size in sizes)
 
     def forward(self, features: list[Tensor], regions: Tensor) -> Tensor:
         """Mean cross-entropy for features [B, C, S, S] of `layers` and regions [B, H, W]."""
@@ -102,16 +102,11 @@ def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
 def train(folder: Path, scale: float = 1.0) -> StyleGAN2:
     """Train the built-in generator in `folder`; continues where it was. `scale` shortens the run (for trials)."""
     average: StyleGAN2 | None = None
-    model: StyleGAN2 | None = None
     for number, stage in enumerate(STAGES):
         config = replace(CONFIG, resolution=stage.resolution)
         torch.manual_seed(number)
-        model = StyleGAN2(config) if model is None else grow(model, config)
-        average = StyleGAN2(config) if average is None else grow(average, config)
-        if stage.top:  # the blocks below stay what their average is
-            model.load_state_dict(
-                {k: v for k, v in average.state_dict().items() if f"b{stage.resolution}." not in k}, strict=False
-            )
+        model = StyleGAN2(config) if average is None else grow(average, config)
+        average = StyleGAN2(config)
         stage = stage._replace(steps=max(2, int(stage.steps * scale)))
         distil(model, average, folder / f"{number}-distil-{stage.resolution}", number, stage)
     assert average is not None
@@ -140,7 +135,7 @@ def distil(model: StyleGAN2, average: StyleGAN2, folder: Path, number: int, stag
     def step(index: int) -> dict[str, float]:
         batch = batches(index)
         features: list[Tensor] = []
-        taps = {name: features.append for name in RegionHeads.layers}
+        taps = {name: features.append for name in heads.layers}
         images = model.synthesize(grouped_w(model, batch.z), noise="none", taps=taps, dtype=torch.bfloat16)
         loss = picture_loss(images, batch)
         regions = loss.new_zeros([]) if stage.top else heads(features, batch.regions)

@@ -243,8 +243,9 @@ def paint_face(x, y, z, rest, theta, aa, v, p, rgb):
         occlusion -= 0.14 * bump(ax, y, 0.165, 0.02, 0.06, 0.12)
         tip = 0.40 * (1.0 + 0.13 * v[NOSE_LENGTH])
         occlusion -= 0.24 * bump(x, rest, 0.0, tip + 0.115, 0.17, 0.05)
-        _, _, _, chin_shadow = mouth_lines(0.0, v)
-        occlusion -= 0.20 * bump(x, y, 0.0, chin_shadow + 0.05, 0.17, 0.05)
+        if y > 0.55 and ax < 0.5:
+            _, _, _, chin_shadow = mouth_lines(0.0, v)
+            occlusion -= 0.20 * bump(x, y, 0.0, chin_shadow + 0.05, 0.17, 0.05)
         # Folds: nose to mouth, under the eyes, forehead.
         half, centre, opening = mouth_frame(v)
         age, smile = v[AGE], max(0.0, v[SMILE])
@@ -265,8 +266,7 @@ def paint_face(x, y, z, rest, theta, aa, v, p, rgb):
         hole = ((ax - wing) / 0.052) ** 2 + ((rest - tip - 0.066 + 0.10 * (ax - wing)) / 0.024) ** 2
         dark = 0.80 * smoothstep(1.5, 0.4, hole)
         _mix(rgb, rgb[0] * 0.16, rgb[1] * 0.08, rgb[2] * 0.07, dark)
-        line = (ax - 0.175 * (1.0 + 0.22 * v[NOSE_WIDTH])) / 0.020
-        occlusion -= 0.22 * math.exp(-(line * line)) * bump(0.0, rest, 0.0, tip + 0.015, 1.0, 0.06)
+        occlusion -= 0.22 * bump(ax, rest, 0.175 * (1.0 + 0.22 * v[NOSE_WIDTH]), tip + 0.015, 0.020, 0.06)
     # Beard and stubble.
     if v[BEARD] > 0.03 or v[MOUSTACHE] > 0.03:
         half, centre, opening = mouth_frame(v)
@@ -417,7 +417,8 @@ def paint_face(x, y, z, rest, theta, aa, v, p, rgb):
             seam *= smoothstep(0.05, 0.0, opening) * 0.75 + 0.12
             _mix(rgb, rgb[0] * 0.22, rgb[1] * 0.12, rgb[2] * 0.12, seam)
     # Hair roots on the scalp: a soft, irregular border, and the shade of the hair on the forehead.
-    edge = hairline(theta, v)
+    # (The middle of the face is far from any hairline.)
+    edge = -2.0 if rest > 0.0 and abs(theta) < 0.7 else hairline(theta, v)
     if rest < edge + 0.20:
         strands = noise(1, theta * 70.0, rest * 30.0)
         border = edge - rest + 0.05 * (strands - 0.45)

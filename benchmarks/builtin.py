@@ -1,0 +1,214 @@
+"""The numbers of the built-in weights' cards, on people that training never drew.
+
+    python benchmarks/builtin.py [--folder RUNS] [--sheets docs] [--out results.json]
+
+Without --folder the installed weights are measured. Every part that has its weights is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stylereel import world
+from stylereel.faces.backend import DlibBackend
+from stylereel.faces.perception import FaceNet, IdentityNet, unit_values
+from stylereel.generator import StyleGAN2
+from stylereel.invert.encoder import Encoder, EncoderConfig
+from stylereel.media.pictures import save_picture
+from stylereel.media.sheet import contact_sheet
+from stylereel.render import pictures
+from stylereel.systems.stylemask import MaskConfig, MaskNets, StyleMask
+from stylereel.train.data import draw_batch, drawn, mixed_values
+from stylereel.train.generator import grouped_w
+from stylereel.weights import BUILTIN
+from stylereel.weights.files import load_module
+from stylereel.world.factors import INDEX, LATENT_DIM, MOTION
+
+HELD_OUT = 7_000_000  # seeds from here on are never used in training
+
+
+def psnr(images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Decibels of each picture [B, 3, H, W] in [-1, 1]."""
+    return 10 * torch.log10(4 / (images.clamp(-1, 1) - truth).square().mean((1, 2, 3)))
+
+
+def of_generator(generator: StyleGAN2, sheets: Path | None) -> dict[str, Any]:
+    size = generator.resolution
+    out: dict[str, Any] = {}
+    with torch.inference_mode():
+        for name, mix in (("psnr", 0.0), ("psnr with mixed styles", 1.0)):
+            values = []
+            for i in range(16):
+                batch = draw_batch((HELD_OUT, int(mix), i), 8, size, mix=mix)
+                values.append(psnr(generator.synthesize(grouped_w(generator, batch.z)), batch.images))
+            out[name] = round(float(torch.cat(values).mean()), 2)
+        detector = DlibBackend()._detector
+        found = tried = 0
+        truth_found = 0
+        index = 0
+        while tried < 200:
+            z = np.random.default_rng(HELD_OUT + 1000 + index).standard_normal((1, LATENT_DIM))
+            index += 1
+            values = world.aligned(world.from_latent(z))[0]
+            if abs(values[INDEX["yaw"]]) > 30:
+                continue
+            tried += 1
+            image = pictures(generator(torch.from_numpy(z).float()))[0]
+            found += len(detector(image, 0)) == 1
+            truth_found += len(detector(world.draw(values, size).image, 0)) == 1
+        out["detector rate on samples"] = found / tried
+        out["detector rate on the world's pictures of the same people"] = truth_found / tried
+        if sheets:
+            z = torch.from_numpy(np.random.default_rng(HELD_OUT).standard_normal((8, LATENT_DIM))).float()
+            rows = [pictures(generator(z, psi=psi)) for psi in (0.0, 0.35, 0.7, 1.0)]
+            labels = [f"psi {psi}" for psi in (0.0, 0.35, 0.7, 1.0) for _ in range(8)]
+            save_picture(
+                sheets / "truncation.png", contact_sheet([p[::2, ::2] for row in rows for p in row], 8, labels)
+            )
+            batch = draw_batch((HELD_OUT, 5), 8, size, mix=0.0)
+            made = pictures(generator.synthesize(grouped_w(generator, batch.z)))
+            save_picture(sheets / "generator.png", contact_sheet([*pictures(batch.images), *made], 8))
+    return out
+
+
+def of_perception(face: FaceNet, identity: IdentityNet) -> dict[str, Any]:
+    with torch.inference_mode():
+        batches = [draw_batch((HELD_OUT, 2, i), 50, 256, mix=0.0, aligned=False) for i in range(8)]
+        seen = [face(batch.images) for batch in batches]
+        points = torch.cat([(s.landmarks - b.landmarks).norm(dim=2) for s, b in zip(seen, batches)])
+        eyes = torch.cat([(b.landmarks[:, 36] - b.landmarks[:, 45]).norm(dim=1) for b in batches])
+        values = torch.cat([(s.values - unit_values(b.values)).abs() for s, b in zip(seen, batches)])
+        truth = torch.cat([unit_values(b.values) for b in batches])
+        guess = torch.cat([s.values for s in seen])
+        # 200 people, two pictures each, that differ in motion, clothes, backdrop and light.
+        from stylereel.train.perception import _CHANGING
+
+        random = np.random.default_rng(HELD_OUT + 3)
+        first = mixed_values(np.repeat(random.standard_normal((200, 1, LATENT_DIM)), 4, axis=1))
+        second = first.copy()
+        second[:, _CHANGING] = mixed_values(np.repeat(random.standard_normal((200, 1, LATENT_DIM)), 4, axis=1))[
+            :, _CHANGING
+        ]
+        zeros = np.zeros((200, 4, LATENT_DIM))
+        one, two = (identity(drawn(zeros, v, 128).images) for v in (first, second))
+        likeness = one @ two.T
+    correlation = {name: round(float(np.corrcoef(truth[:, i], guess[:, i])[0, 1]), 3) for i, name in enumerate(MOTION)}
+    half_ranges = {"yaw": 40, "pitch": 18, "roll": 10}
+    degrees = {f"{n} error in degrees": round(float(values[:, INDEX[n]].mean()) * h, 2) for n, h in half_ranges.items()}
+    return {
+        "landmark error in eye distances": round(float((points.mean(1) / eyes).mean()), 4),
+        **degrees,
+        "correlation": correlation,
+        "identity: right one of 200 first": round(float((likeness.argmax(1) == torch.arange(200)).float().mean()), 3),
+        "identity: cosine same, others": [
+            round(float(likeness.diagonal().mean()), 3),
+            round(float(likeness.mean()), 3),
+        ],
+    }
+
+
+def of_encoder(encoder: Encoder, generator: StyleGAN2, identity: IdentityNet, sheets: Path | None) -> dict[str, Any]:
+    with torch.inference_mode():
+        batches = [draw_batch((HELD_OUT, 4, i), 20, 256, mix=0.0) for i in range(10)]
+        again = [generator.synthesize(encoder(b.images)) for b in batches]
+        likeness = torch.cat([(identity(a) * identity(b.images)).sum(1) for a, b in zip(again, batches)])
+        start = time.perf_counter()
+        encoder(batches[0].images)
+        seconds = (time.perf_counter() - start) / 20
+    if sheets:
+        save_picture(
+            sheets / "encoder.png", contact_sheet([*pictures(batches[0].images[:8]), *pictures(again[0][:8])], 8)
+        )
+    values = torch.cat([psnr(a, b.images) for a, b in zip(again, batches)])
+    return {
+        "psnr": round(float(values.mean()), 2),
+        "identity cosine": round(float(likeness.mean()), 3),
+        "milliseconds a picture": round(1000 * seconds, 1),
+    }
+
+
+def of_stylemask(system: StyleMask, face: FaceNet, identity: IdentityNet, sheets: Path | None) -> dict[str, Any]:
+    """Generated pairs: identity of one, motion of the other, against the world's exact picture of that."""
+    random = np.random.default_rng(HELD_OUT + 9)
+    z = random.standard_normal((2, 64, LATENT_DIM))
+    values = world.aligned(world.from_latent(z))
+    truth = values[0].copy()
+    truth[:, : len(MOTION)] = values[1, :, : len(MOTION)]
+    images = []
+    with torch.inference_mode():
+        source, target = (system.generator.map(torch.from_numpy(part).float()) for part in z)
+        for begin in range(0, 64, 8):
+            part = slice(begin, begin + 8)
+            styles = system.mix(system.generator.styles(source[part]), system.generator.styles(target[part]))
+            images.append(system.generator.synthesize(s=styles))
+        moved = torch.cat(images)
+        exact = drawn(np.zeros((64, 4, LATENT_DIM)), truth, 256)
+        seen = face(moved)
+        who = identity(system.generator.synthesize(w=source))
+        likeness = (identity(moved) * who).sum(1)
+        strangers = (identity(moved) * who.roll(1, 0)).sum(1)
+    points = (seen.landmarks - exact.landmarks).norm(dim=2).mean(1) / (
+        exact.landmarks[:, 36] - exact.landmarks[:, 45]
+    ).norm(dim=1)
+    wanted = unit_values(torch.from_numpy(truth))[:, : len(MOTION)]
+    if sheets:
+        rows = [pictures(system.generator.synthesize(w=w[:6])) for w in (source, target)]
+        grid = [*rows[0], *rows[1], *pictures(moved[:6]), *pictures(exact.images[:6])]
+        labels = [name for name in ("source", "target", "result", "exact") for _ in range(6)]
+        save_picture(sheets / "stylemask.png", contact_sheet(grid, 6, labels))
+    return {
+        "psnr to the exact cross-identity picture": round(float(psnr(moved, exact.images).mean()), 2),
+        "landmark error in eye distances": round(float(points.mean()), 4),
+        "yaw error in degrees": round(40 * float((seen.motion - wanted)[:, 0].abs().mean()), 2),
+        "jaw correlation": round(float(np.corrcoef(seen.motion[:, 6], wanted[:, 6])[0, 1]), 3),
+        "identity cosine to source, to a stranger": [
+            round(float(likeness.mean()), 3),
+            round(float(strangers.mean()), 3),
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=BUILTIN)
+    parser.add_argument("--sheets", type=Path, help="folder for pictures")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+
+    def stored(name: str) -> Path:
+        return arguments.folder / f"{name}.safetensors"
+
+    result: dict[str, Any] = {
+        "date": str(date.today()),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+    }
+    generator = StyleGAN2.load(stored("generator")).eval()
+    result["generator"] = of_generator(generator, arguments.sheets)
+    if stored("identity").exists():
+        face = load_module(stored("face"), "face", lambda config: FaceNet()).eval()
+        identity = load_module(stored("identity"), "identity", lambda config: IdentityNet()).eval()
+        result["perception"] = of_perception(face, identity)
+        if stored("encoder").exists():
+            encoder = load_module(stored("encoder"), "encoder", lambda config: Encoder(EncoderConfig(**config))).eval()
+            result["encoder"] = of_encoder(encoder, generator, identity, arguments.sheets)
+            if stored("stylemask").exists():
+                nets = load_module(stored("stylemask"), "stylemask", lambda config: MaskNets(MaskConfig(**config)))
+                system = StyleMask(generator, encoder, nets)
+                result["stylemask"] = of_stylemask(system, face, identity, arguments.sheets)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

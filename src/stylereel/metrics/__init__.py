@@ -1,0 +1,1 @@
+"""Measures of results. Each says what it compares and how."""

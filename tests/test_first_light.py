@@ -1,0 +1,73 @@
+"""The whole line from a clip to a finished mp4 on the built-in weights: demo, motion, people, real clips."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import stylereel
+from stylereel import demo
+from stylereel.cli import main
+from stylereel.drive import drive
+from stylereel.faces.backend import DlibBackend, find_face
+from stylereel.media.video import VideoReader
+from stylereel.metrics.likeness import motion_correlation, same_person_closer
+from stylereel.render import render
+
+CLIPS = Path(__file__).parents[2] / "shared" / "clips"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo")
+    assert main(["demo", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_the_demo_makes_what_it_says(made: Path) -> None:
+    assert {path.name for path in made.iterdir()} == {"driving.mp4", "drive.mp4", "drive.json", "sheet.png"}
+    driving, result = VideoReader(made / "driving.mp4"), VideoReader(made / "drive.mp4")
+    assert driving.num_frames == result.num_frames == demo.SECONDS * 25
+    assert driving.rate == result.rate == Fraction(25) and result.has_audio
+    assert (result.width, result.height) == (3 * 256, 256)
+    record = json.loads((made / "drive.json").read_text())
+    assert record["rate"] == "25/1" and record["frames"]["written"] == result.num_frames
+
+
+def test_the_result_moves_as_the_driving_clip(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "alone.mp4"
+    drive("stylemask", "3", str(made / "driving.mp4"), str(out))
+    correlation = motion_correlation(made / "driving.mp4", out)
+    assert correlation["yaw"] >= 0.8
+    assert correlation["mouth"] >= 0.6
+
+
+def test_sources_stay_themselves(made: Path) -> None:
+    """Frames of one source are closer in dlib's embedding than frames of others (benchmarks/drive.py: at length)."""
+    system = stylereel.load("stylemask")
+    motion = system.extract(made / "driving.mp4")
+    backend = DlibBackend()
+    people = []
+    for seed in range(5):
+        frames = [frame for i, frame in enumerate(render(system, system.identify(seed), motion)) if i % 20 == 0]
+        people.append(np.array([backend.embedding(frame, find_face(frame, backend)) for frame in frames]))
+    assert same_person_closer(people) >= 0.9
+
+
+def test_same_person_closer_by_hand() -> None:
+    apart = [np.array([[0.0, 0], [0, 1]]), np.array([[9.0, 0], [9, 1]])]
+    assert same_person_closer(apart) == 1.0
+    swapped = [np.array([[0.0, 0], [9, 0]]), np.array([[0.0, 1], [9, 1]])]
+    assert same_person_closer(swapped) == 0.5
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not part of the repository")
+def test_a_real_clip_drives(tmp_path: Path) -> None:
+    clip, out = CLIPS / "man-talking-25fps.mp4", tmp_path / "out.mp4"
+    drive("stylemask", "1", str(clip), str(out))
+    given, result = VideoReader(clip), VideoReader(out)
+    assert result.num_frames == given.num_frames == 175 and result.rate == given.rate
+    correlation = motion_correlation(clip, out)
+    assert correlation["yaw"] >= 0.8 and correlation["mouth"] >= 0.6
