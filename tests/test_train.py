@@ -81,6 +81,14 @@ def test_batches_are_reproducible_and_mixed_with_truth() -> None:
     assert changed[:, groups == "look"].mean() > 0.9 and not changed[:, groups != "look"].any()
 
 
+def test_latents_of_given_values() -> None:
+    values = np.concatenate(
+        [world.neutral()[None], world.from_latent(np.random.default_rng(1).standard_normal((9, 64)))]
+    )
+    again = data.mixed_values(data.latents_of(values, np.random.default_rng(0)))
+    assert (np.abs(again - values) / (world.HIGH - world.LOW)).max() < 0.03
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes with few channels, few steps and small batches."""
@@ -90,7 +98,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "STAGES", stages)
     for module, values in (
         (perception, {"FACE_STEPS": 12, "FACE_BATCH": 4, "IDENTITY_STEPS": 6, "IDENTITY_BATCH": 4}),
-        (encoder, {"STEPS": 8, "COUNT": 4, "RENDERED": 2}),
+        (encoder, {"STEPS": 8, "COUNT": 6, "RENDERED": 3, "NEUTRAL": 2}),
         (stylemask, {"STEPS": 6, "COUNT": 2}),
     ):
         for name, value in values.items():

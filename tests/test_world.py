@@ -36,7 +36,7 @@ def test_latents_cover_the_ranges_and_come_back() -> None:
     inside = people(50, seed=1)
     again = world.from_normal(world.to_normal(inside))
     # Values near a limit are clipped by to_normal.
-    assert np.abs((again - inside) / span).max() < 0.02
+    assert np.abs((again - inside) / span).max() < 0.03
 
 
 def test_pictures_are_deterministic_and_move_only_what_is_asked() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stylereel import world
-from stylereel.world.factors import GROUP, LATENT_DIM, NAMES, from_normal, normalize
+from stylereel.world.factors import GROUP, LATENT_DIM, NAMES, from_normal, normalize, to_normal
 
 GROUPS = ("pose", "shape", "expression", "look")
 # The rows of W+ that carry each group of factors in the built-in generator, from coarse to fine.
@@ -45,6 +45,24 @@ def mixed_values(z: np.ndarray) -> np.ndarray:
     normal = normalize(z)[..., : len(NAMES)]
     index = np.broadcast_to(_GROUP_OF_FACTOR, (len(z), 1, len(NAMES)))
     return from_normal(np.take_along_axis(normal, index, axis=1)[:, 0])
+
+
+def latents_of(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Latents z [B, 4, 64] whose `mixed_values` are `values` [B, K]: the inverse, up to clipping at the limits.
+
+    The numbers that a group's latent does not use are random; they bring it to the length that normalising expects.
+    """
+    wanted = to_normal(values)
+    z = random.standard_normal((len(values), len(GROUPS), LATENT_DIM))
+    for group in range(len(GROUPS)):
+        own = np.flatnonzero(_GROUP_OF_FACTOR == group)
+        rest = np.setdiff1d(np.arange(LATENT_DIM), own)
+        z[:, group, own] = wanted[:, own]
+        left = LATENT_DIM - (wanted[:, own] ** 2).sum(1, keepdims=True)
+        assert (left > 0).all()
+        others = z[:, group, rest]
+        z[:, group, rest] = others * np.sqrt(left / (others**2).sum(1, keepdims=True))
+    return z
 
 
 def draw_batch(seed: tuple[int, ...], count: int, size: int, mix: float = 0.5, aligned: bool = True) -> Batch:

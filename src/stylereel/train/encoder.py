@@ -8,18 +8,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from stylereel import world
 from stylereel.faces.perception import SIZE, FaceNet, IdentityNet
 from stylereel.generator import StyleGAN2
 from stylereel.invert.encoder import Encoder, EncoderConfig
-from stylereel.train.data import FIRST_ROW, Batch, Prefetch, draw_batch
+from stylereel.train.data import FIRST_ROW, Batch, Prefetch, draw_batch, drawn, latents_of
 from stylereel.train.generator import grouped_w, picture_loss
 from stylereel.train.loop import Average, cosine, fit
 from stylereel.train.perception import disturb
+from stylereel.world.factors import MOTION
 
 STEPS, COUNT, RENDERED = 1500, 32, 6
+NEUTRAL = 10  # of COUNT: the neutral head with any motion, which is what a real clip's motion is shown on
+
+
+def batch_of(index: int) -> Batch:
+    """Random portraits, the last `NEUTRAL` of them with the neutral identity."""
+    batch = draw_batch((41, index), COUNT, SIZE, mix=0.7)
+    values = np.tile(world.neutral(), (NEUTRAL, 1))
+    values[:, : len(MOTION)] = batch.values[-NEUTRAL:, : len(MOTION)].numpy()
+    neutral = drawn(latents_of(values, np.random.default_rng((43, index))), values, SIZE)
+    return Batch(*(torch.cat([a[:-NEUTRAL], b]) for a, b in zip(batch, neutral, strict=True)))
 
 
 def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityNet, scale: float = 1.0) -> Encoder:
@@ -36,26 +49,27 @@ def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityN
         model.deviation.copy_(w.std(0).clamp_min(1e-3))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-3, foreach=True)
     steps = max(2, int(STEPS * scale))
-    batches = Prefetch(lambda index: draw_batch((41, index), COUNT, SIZE, mix=0.7))
+    batches = Prefetch(batch_of)
     follow = Average(model, average, 0.995)
     small = f"b{SIZE}.torgb"
+    third = RENDERED // 3
+    chosen = [*range(2 * third), *range(COUNT - third, COUNT)]
 
     def step(index: int) -> dict[str, float]:
         batch = batches(index)
         with torch.no_grad():
             truth = grouped_w(generator, batch.z)
-            # Half of the pictures that are rendered again are generated ones, the others are the world's.
+            # Of the pictures that are rendered again a third is generated, a third random, a third neutral.
             images = batch.images.clone()
-            half = RENDERED // 2
-            images[:half] = generator.synthesize(truth[:half], noise="none", stop=small, dtype=torch.bfloat16)
+            images[:third] = generator.synthesize(truth[:third], noise="none", stop=small, dtype=torch.bfloat16)
         with torch.autocast("cpu", torch.bfloat16):
             codes = model(disturb(images, (42, index))).float()
-        again = generator.synthesize(codes[:RENDERED], noise="none", stop=small, dtype=torch.bfloat16)
+        again = generator.synthesize(codes[chosen], noise="none", stop=small, dtype=torch.bfloat16)
         with torch.autocast("cpu", torch.bfloat16):
-            seen, wanted = face(again), face(images[:RENDERED])
-            same = (identity(again) * identity(images[:RENDERED])).sum(1)
+            seen, wanted = face(again), face(images[chosen])
+            same = (identity(again) * identity(images[chosen])).sum(1)
         code_loss = ((codes - truth) / model.deviation).square().mean()
-        target = Batch(*(part[:RENDERED] for part in batch))._replace(images=images[:RENDERED])
+        target = Batch(*(part[chosen] for part in batch))._replace(images=images[chosen])
         picture = picture_loss(again, target)
         points = (seen.landmarks.float() - wanted.landmarks.float()).abs().mean()
         motion = (seen.motion.float() - wanted.motion.float()).abs().mean()
@@ -65,7 +79,7 @@ def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityN
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         follow.update(index)
-        error = F.mse_loss(again.detach(), images[:RENDERED])
+        error = F.mse_loss(again.detach(), images[chosen])
         return {
             "codes": code_loss.item(),
             "picture": picture.item(),
