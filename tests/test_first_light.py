@@ -12,7 +12,8 @@ from stylereel import demo
 from stylereel.cli import main
 from stylereel.drive import drive
 from stylereel.faces.backend import DlibBackend, find_face
-from stylereel.media.video import VideoReader
+from stylereel.media.pictures import save_picture
+from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.metrics.likeness import motion_correlation, same_person_closer
 from stylereel.render import render
 
@@ -71,3 +72,35 @@ def test_a_real_clip_drives(tmp_path: Path) -> None:
     assert result.num_frames == given.num_frames == 175 and result.rate == given.rate
     correlation = motion_correlation(clip, out)
     assert correlation["yaw"] >= 0.8 and correlation["mouth"] >= 0.6
+
+
+@pytest.mark.parametrize("wrong", ["driving", "source"])
+def test_no_face_is_one_sentence_and_leaves_nothing(
+    wrong: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty_clip, empty_picture = tmp_path / "empty.mp4", tmp_path / "empty.png"
+    with VideoWriter(empty_clip, Fraction(25)) as writer:
+        for _ in range(5):
+            writer.write(np.full((128, 128, 3), 90, np.uint8))
+        writer.finish()
+    save_picture(empty_picture, np.full((128, 128, 3), 90, np.uint8))
+    source = str(empty_picture) if wrong == "source" else "1"
+    driving = str(empty_clip) if wrong == "driving" else str(made / "driving.mp4")
+    out = tmp_path / "out" / "result.mp4"
+    assert main(["drive", "stylemask", "--source", source, "--driving", driving, "--out", str(out)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "face" in said[0] and "Traceback" not in said[0]
+    assert list(out.parent.iterdir()) == []
+
+
+def test_the_readme_commands_are_real(made: Path, tmp_path: Path) -> None:
+    """Every `python3 run.py ...` line of the README runs, with its own files moved to a temporary folder."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    lines = [line.removeprefix("python3 run.py ") for line in text.splitlines() if line.startswith("python3 run.py ")]
+    commands = [line.split() for line in lines if line.split()[0] not in ("demo", "test")]
+    assert {"demo", "test"} <= {line.split()[0] for line in lines} and len(commands) >= 3
+    (tmp_path / "my-clip.mp4").write_bytes((made / "driving.mp4").read_bytes())
+    for command in commands:
+        words = [str(tmp_path / word) if word.endswith((".mp4", ".png")) else word for word in command]
+        assert main(words) == 0, command
+    assert (tmp_path / "result.mp4").exists() and (tmp_path / "frames.png").exists()

@@ -40,7 +40,7 @@ class Stage(NamedTuple):
 # The last stage leaves all but the new block as it is, so that encoders and masks may be trained beside it.
 STAGES = (
     Stage(64, 2400, 16, 2e-2, 1.5e-2),
-    Stage(128, 3200, 16, 1.2e-2, 2e-4),
+    Stage(128, 4000, 16, 8e-3, 2e-4),
     Stage(256, 900, 12, 1e-2, 2e-4, top=True),
 )
 MAPPING_RATE = 100.0  # undoes the multiplier of 0.01, which is meant for adversarial training

@@ -43,7 +43,7 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return tilt @ turn @ nod
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _place(local, extra, head, body, table, camera):
     """Head to camera coordinates [V, 3]: head parts turn with the head, the torso hardly, the neck between."""
     for index in range(table.shape[0]):
@@ -61,7 +61,7 @@ def _place(local, extra, head, body, table, camera):
                 camera[i, k] = share * turned + (1.0 - share) * still + _PIVOT[k]
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _project(camera, v, size, screen):
     """Camera coordinates to pixels and depth [V, 3]."""
     zoom = _ZOOM * v[_SCALE]
@@ -72,7 +72,7 @@ def _project(camera, v, size, screen):
         screen[i, 2] = camera[i, 2]
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _rasterise(screen, triangles, parts, depth, covering):
     """Depth buffer: the index of the nearest triangle per sample into `covering` (-1: none)."""
     height, width = depth.shape
@@ -112,7 +112,7 @@ def _rasterise(screen, triangles, parts, depth, covering):
                 wc += step_c
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _point_colour(t, sx, sy, screen, local, extra, camera_normal, local_normal, triangles, parts, aa, v, p, rgb):
     """Shade triangle t at sample position (sx, sy)."""
     a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -140,7 +140,7 @@ def _point_colour(t, sx, sy, screen, local, extra, camera_normal, local_normal, 
     return shading.shade(parts[t], x, y, z, e0, e1, nx * norm, ny * norm, nz * norm, ly, aa, v, p, rgb)
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(cache=True, fastmath=True, error_model="numpy", nogil=True)
 def _draw(v, p, head, body, size, triangles, parts, table, image, regions, screen, camera, local, depth, covering):
     """The whole picture into `image` [H, W, 3] uint8; samples lie on a grid of twice the size."""
     count = local.shape[0]
@@ -154,6 +154,7 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scree
     g.grid_normals(camera, table, camera_normal)
     _rasterise(screen, triangles, parts, depth, covering)
     aa = 0.5 / (size * _ZOOM * v[_SCALE])
+    shapes = shading.backdrop_shapes(size, v)
     rgb = np.empty(3, np.float32)
     total = np.empty(3, np.float32)
     for row in range(size):
@@ -189,12 +190,22 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scree
                     total,
                 )
             elif t0 < 0 and t1 < 0 and t2 < 0 and t3 < 0:
-                shading.backdrop((column + 0.5) / size, (row + 0.5) / size, v, p, total)
+                shading.backdrop(column, row, shapes, v, p, total)
             else:
+                # An edge: the samples of one part share a colour.
                 total[:] = 0.0
+                done = 0
                 for k in range(4):
+                    if done & (1 << k):
+                        continue
                     sub_row, sub_column = 2 * row + k // 2, 2 * column + k % 2
                     t = covering[sub_row, sub_column]
+                    share = 0.25
+                    for other in range(k + 1, 4):
+                        u = covering[2 * row + other // 2, 2 * column + other % 2]
+                        if (t < 0 and u < 0) or (t >= 0 and u >= 0 and parts[u] == parts[t]):
+                            done |= 1 << other
+                            share += 0.25
                     if t >= 0:
                         found = _point_colour(
                             t,
@@ -214,15 +225,15 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scree
                         )
                         region = max(region, found)
                     else:
-                        shading.backdrop((column + 0.5) / size, (row + 0.5) / size, v, p, rgb)
+                        shading.backdrop(column, row, shapes, v, p, rgb)
                     for channel in range(3):
-                        total[channel] += 0.25 * min(1.0, rgb[channel])
+                        total[channel] += share * min(1.0, rgb[channel])
             for channel in range(3):
                 image[row, column, channel] = np.uint8(255.0 * math.sqrt(min(1.0, max(0.0, total[channel]))) + 0.5)
             regions[row, column] = region
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _surface(x, y, v):
     """A point of the face's skin [3] with face coordinates (x, y) after expression."""
     rest = y
@@ -237,7 +248,7 @@ def _surface(x, y, v):
     return x, y, z
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def landmark_points(v):
     """The 68 iBUG points [68, 3] in head coordinates [dm]."""
     points = np.zeros((68, 3), np.float32)

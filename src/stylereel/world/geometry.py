@@ -19,12 +19,12 @@ from stylereel.world.factors import INDEX
 HEAD, EAR, NECK, TORSO, HAIR, CURTAIN, GLASSES = range(7)
 # (part, rows, columns) of each grid; ears and the two lens rings come twice.
 GRIDS = (
-    (HEAD, 56, 69),
+    (HEAD, 50, 61),
     (EAR, 9, 13),
     (EAR, 9, 13),
     (NECK, 7, 29),
     (TORSO, 12, 33),
-    (HAIR, 18, 65),
+    (HAIR, 16, 57),
     (CURTAIN, 12, 41),
     (GLASSES, 5, 25),
     (GLASSES, 5, 25),
@@ -95,7 +95,7 @@ _HEAD_COLUMNS = GRIDS[0][2]
 _EAR_A, _EAR_B, _NECK_S, _TORSO_S, _HAIR_S, _CURTAIN_S, _RING_A, _RING_B, _BRIDGE, _ARM_A, _ARM_B = STARTS[1:12]
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def smoothstep(low, high, x):
     """0 below `low`, 1 above `high`, a smooth cubic between (either order of the limits)."""
     t = (x - low) / (high - low)
@@ -106,7 +106,7 @@ def smoothstep(low, high, x):
     return t * t * (3.0 - 2.0 * t)
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def bump(x, y, cx, cy, sx, sy):
     """A Gaussian hill of height 1."""
     dx = (x - cx) / sx
@@ -115,7 +115,7 @@ def bump(x, y, cx, cy, sx, sy):
     return math.exp(-r) if r < 9.0 else 0.0
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def outline(y, v):
     """Half width, front depth and back depth [dm] of head `v` at rest height y."""
     # The profile's heights are not evenly spaced; search the segment.
@@ -141,7 +141,7 @@ def outline(y, v):
     return a, front, back
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def stretch(y, v):
     """Rest height y of the mean head moved by forehead height and chin length."""
     if y < -0.15:
@@ -151,14 +151,14 @@ def stretch(y, v):
     return y
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def jaw_drop(x, y, z, v):
     """How far [dm] the open jaw lowers a point of the rest face."""
     low = smoothstep(0.62, 0.92, y) * smoothstep(-0.35, 0.45, z)
     return 0.30 * v[_JAW] * low
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def relief(x, y, v):
     """Forward displacement [dm] of the front of the face at rest position (x, y): nose, sockets, lips, chin."""
     eye = 0.325 * (1.0 + 0.09 * v[_EYE_DISTANCE])
@@ -187,12 +187,10 @@ def relief(x, y, v):
     return d
 
 
-@njit(cache=True, fastmath=True)
-def head_point(theta, rest, v):
-    """The point of the head's skin at azimuth theta [rad, 0 = front] and rest height `rest`: x, y, z in dm."""
-    a, front, back = outline(rest, v)
-    c, s = math.cos(theta), math.sin(theta)
-    x = a * (abs(s) ** 0.92) * (1.0 if s >= 0.0 else -1.0)
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+def _skin_point(c, s, across, a, front, back, rest, v):
+    """`head_point` for cosine c and sine s of the azimuth, across = |s| ** 0.92, and the outline a, front, back."""
+    x = a * across * (1.0 if s >= 0.0 else -1.0)
     if c >= 0.0:
         # Lower down, the front narrows from an oval to the U of the jaw.
         power = 0.92 - 0.17 * smoothstep(-0.1, 0.5, rest) + 0.1 * smoothstep(0.6, 1.0, rest)
@@ -206,7 +204,15 @@ def head_point(theta, rest, v):
     return x, y, z
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
+def head_point(theta, rest, v):
+    """The point of the head's skin at azimuth theta [rad, 0 = front] and rest height `rest`: x, y, z in dm."""
+    a, front, back = outline(rest, v)
+    c, s = math.cos(theta), math.sin(theta)
+    return _skin_point(c, s, abs(s) ** 0.92, a, front, back, rest, v)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def hairline(theta, v):
     """Rest height where the hair ends at azimuth theta: forehead, temple, in front of the ear, nape."""
     t = abs(theta)
@@ -218,7 +224,7 @@ def hairline(theta, v):
     return nape
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def wobble(a, b):
     """A cheap smooth irregular function of two numbers in -1..1 (for locks of hair)."""
     return (
@@ -228,7 +234,7 @@ def wobble(a, b):
     )
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _tube(vertices, start, columns, column, px, py, pz, radius, ux, uy, uz, wx, wy, wz):
     """One ring (5 points, the last equals the first) of a tube around (px, py, pz) in the plane of u and w."""
     for k in range(5):
@@ -240,22 +246,28 @@ def _tube(vertices, start, columns, column, px, py, pz, radius, ux, uy, uz, wx, 
         vertices[i, 2] = pz + c * uz + s * wz
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def azimuth(column):
     """Azimuth [rad] of a column of the head grid; columns lie closer together in the face."""
     u = 2.0 * column / (_HEAD_COLUMNS - 1) - 1.0
     return math.pi * abs(u) ** 1.35 * (1.0 if u >= 0.0 else -1.0)
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def build(v, vertices, extra):
     """Fill `vertices` [V, 3] in head coordinates and `extra` [V, 2] (rest height and azimuth or grid coordinates)."""
+    turns = np.empty((_HEAD_COLUMNS, 4), np.float64)
+    for column in range(_HEAD_COLUMNS):
+        theta = azimuth(column)
+        c, s = math.cos(theta), math.sin(theta)
+        turns[column, 0], turns[column, 1], turns[column, 2], turns[column, 3] = theta, c, s, abs(s) ** 0.92
     for row in range(_HEAD_ROWS):
         rest = PROFILE[row, 0]
+        a, front, back = outline(rest, v)
         for column in range(_HEAD_COLUMNS):
             i = row * _HEAD_COLUMNS + column
-            theta = azimuth(column)
-            x, y, z = head_point(theta, rest, v)
+            theta, c, s, across = turns[column]
+            x, y, z = _skin_point(c, s, across, a, front, back, rest, v)
             vertices[i, 0], vertices[i, 1], vertices[i, 2] = x, y, z
             extra[i, 0], extra[i, 1] = rest, theta
     # Ears: half discs that stand off the sides of the head.
@@ -303,13 +315,13 @@ def build(v, vertices, extra):
             extra[i, 0], extra[i, 1] = t, s
     # Hair shell: the head's surface moved outwards, from the crown down to the hairline.
     volume = 0.075 + 0.055 * v[_VOLUME] + 0.05 * v[_CURL] + 0.03 * v[_LENGTH]
-    for row in range(18):
-        for column in range(65):
-            i = _HAIR_S + row * 65 + column
-            theta = math.pi * (2.0 * column / 64.0 - 1.0)
+    for row in range(16):
+        for column in range(57):
+            i = _HAIR_S + row * 57 + column
+            theta = math.pi * (2.0 * column / 56.0 - 1.0)
             # Locks of different length make the edge of the hair.
             edge = hairline(theta, v) + 0.035 * wobble(theta * 2.2, v[_PARTING]) * (0.5 + v[_CURL])
-            t = row / 17.0
+            t = row / 15.0
             rest = -1.1995 + (edge + 1.1995) * (1.0 - (1.0 - t) ** 1.4 if t < 1.0 else 1.0)
             x, y, z = head_point(theta, min(rest, 0.7), v)
             taper = smoothstep(1.0, 0.72, t)
@@ -394,7 +406,7 @@ def build(v, vertices, extra):
         extra[i, 0], extra[i, 1] = 0.0, 0.0
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def grid_normals(points, table, normals):
     """Outward unit normals [V, 3] of all grids by central differences of `points` [V, 3]."""
     for g in range(table.shape[0]):

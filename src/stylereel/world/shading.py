@@ -76,7 +76,7 @@ def _noise_texture() -> np.ndarray:
 NOISE = _noise_texture()
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def noise(layer, u, w):
     """Bilinear look-up in noise layer 0 or 1; one unit of u, w is one texture cell of 256."""
     fu, fw = math.floor(u), math.floor(w)
@@ -136,7 +136,7 @@ def palette(values: np.ndarray) -> np.ndarray:
     return p.astype(np.float32)
 
 
-@njit(cache=True, fastmath=True, inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def cover(distance, aa):
     """Coverage 0..1 of a pixel of half size `aa` by a shape with signed distance (negative inside)."""
     t = 0.5 - distance / (2.0 * aa)
@@ -147,7 +147,7 @@ def cover(distance, aa):
     return t
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def eye_lines(s, side, v):
     """Upper lid, lower lid and crease heights [dm, relative to the eye centre] at s in -1..1 (outwards positive)."""
     blink = v[BLINK_LEFT] if side > 0 else v[BLINK_RIGHT]
@@ -163,7 +163,7 @@ def eye_lines(s, side, v):
     return upper, lower, crease
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def eye_frame(side, v):
     """Centre x, half width [dm] and slope of an eye."""
     return (
@@ -173,7 +173,7 @@ def eye_frame(side, v):
     )
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def brow_line(t, side, v):
     """Height y and half thickness [dm] of a brow at t in 0 (inner end) .. 1 (outer end)."""
     raised = v[BROW_LEFT] if side > 0 else v[BROW_RIGHT]
@@ -183,7 +183,7 @@ def brow_line(t, side, v):
     return y, half
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def mouth_frame(v):
     """Half width, centre height and opening [dm] of the mouth."""
     smile = v[SMILE]
@@ -192,7 +192,7 @@ def mouth_frame(v):
     return half, 0.66, opening
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def mouth_lines(s, v):
     """Outer upper, inner upper, inner lower, outer lower lip heights y [dm] at s in -1..1 across the mouth."""
     _, centre, opening = mouth_frame(v)
@@ -207,14 +207,14 @@ def mouth_lines(s, v):
     return upper - 0.070 * thick * f**0.75 * bow, upper, lower, lower + 0.092 * thick * f**0.62
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _mix(rgb, r, gg, b, t):
     rgb[0] += (r - rgb[0]) * t
     rgb[1] += (gg - rgb[1]) * t
     rgb[2] += (b - rgb[2]) * t
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def paint_face(x, y, z, rest, theta, aa, v, p, rgb):
     """Albedo of the head at face point (x, y, z) with rest height `rest`; returns region, gloss and occlusion.
 
@@ -257,8 +257,9 @@ def paint_face(x, y, z, rest, theta, aa, v, p, rgb):
             occlusion -= strength * math.exp(-(((ax - fold_x) / 0.030) ** 2))
         if age > 0.45:
             wrinkles = (age - 0.45) * 0.55
-            lines = math.sin((y + 0.02 * math.sin(x * 9.0)) * 62.0)
-            occlusion -= wrinkles * 0.45 * max(0.0, lines) ** 2 * bump(x, rest, 0.0, -0.50, 0.42, 0.13)
+            if rest < -0.1:
+                lines = math.sin((y + 0.02 * math.sin(x * 9.0)) * 62.0)
+                occlusion -= wrinkles * 0.45 * max(0.0, lines) ** 2 * bump(x, rest, 0.0, -0.50, 0.42, 0.13)
             occlusion -= wrinkles * bump(ax, y, eye_x, 0.115, 0.15, 0.022)
         occlusion -= 0.10 * bump(ax, y, eye_x, 0.105, 0.14, 0.03)
         # Nostrils and wings of the nose.
@@ -268,7 +269,7 @@ def paint_face(x, y, z, rest, theta, aa, v, p, rgb):
         _mix(rgb, rgb[0] * 0.16, rgb[1] * 0.08, rgb[2] * 0.07, dark)
         occlusion -= 0.22 * bump(ax, rest, 0.175 * (1.0 + 0.22 * v[NOSE_WIDTH]), tip + 0.015, 0.020, 0.06)
     # Beard and stubble.
-    if v[BEARD] > 0.03 or v[MOUSTACHE] > 0.03:
+    if rest > 0.0 and (v[BEARD] > 0.03 or v[MOUSTACHE] > 0.03):
         half, centre, opening = mouth_frame(v)
         upper_lip, _, _, lower_lip = mouth_lines(min(1.0, ax / half) * 0.98, v)
         edge = 0.62 - 0.55 * smoothstep(0.30, 0.62, ax)
@@ -434,7 +435,7 @@ def paint_face(x, y, z, rest, theta, aa, v, p, rgb):
     return region, gloss, max(0.25, occlusion)
 
 
-@njit(cache=True, fastmath=True)
+@njit(cache=True, fastmath=True, error_model="numpy")
 def shade(part, x, y, z, e0, e1, nx, ny, nz, ly, aa, v, p, rgb):
     """Linear colour of a surface point into `rgb` [3]; returns its region.
 
@@ -515,15 +516,30 @@ def shade(part, x, y, z, e0, e1, nx, ny, nz, ly, aa, v, p, rgb):
     return region
 
 
-@njit(cache=True, fastmath=True)
-def backdrop(u, w, v, p, rgb):
-    """Linear colour of the background at picture position (u, w) in 0..1: a soft gradient with blurred shapes."""
+@njit(cache=True, fastmath=True, error_model="numpy")
+def backdrop_shapes(size, v):
+    """Three blurred shapes behind the head, each the product of a curve across and a curve down: [6, size]."""
     pattern = v[PATTERN]
+    shapes = np.empty((6, size), np.float32)
+    for i in range(size):
+        t = (i + 0.5) / size
+        shapes[0, i] = math.exp(-(((t - 0.12 - 0.25 * pattern) / 0.17) ** 2))
+        shapes[1, i] = math.exp(-(((t - 0.30) / 0.22) ** 2))
+        shapes[2, i] = math.exp(-(((t - 0.95 + 0.20 * pattern) / 0.14) ** 2))
+        shapes[3, i] = math.exp(-(((t - 0.42 - 0.2 * pattern) / 0.30) ** 2))
+        shapes[4, i] = math.exp(-(((t - 0.5) / 0.45) ** 2))
+        shapes[5, i] = math.exp(-((t / 0.25) ** 2))
+    return shapes
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def backdrop(column, row, shapes, v, p, rgb):
+    """Linear colour of the background at a pixel: a soft gradient with the shapes of `backdrop_shapes`."""
+    pattern = v[PATTERN]
+    size = shapes.shape[1]
+    u, w = (column + 0.5) / size, (row + 0.5) / size
     t = smoothstep(-0.1, 1.15, 0.65 * w + 0.35 * (u if pattern < 0.5 else 1.0 - u))
+    light = 1.0 + 0.75 * (pattern - 0.35) * shapes[0, column] * shapes[1, row]
+    light += 0.35 * shapes[4, column] * shapes[5, row] - 0.45 * pattern * shapes[2, column] * shapes[3, row]
     for k in range(3):
-        rgb[k] = p[BACK_1, k] * (1.0 - t) + p[BACK_2, k] * t
-    a = bump(u, w, 0.12 + 0.25 * pattern, 0.30, 0.17, 0.22)
-    b = bump(u, w, 0.95 - 0.20 * pattern, 0.42 + 0.2 * pattern, 0.14, 0.30)
-    c = bump(u, w, 0.5, 0.0, 0.45, 0.25)
-    for k in range(3):
-        rgb[k] *= 1.0 + 0.75 * (pattern - 0.35) * a - 0.45 * pattern * b + 0.35 * c
+        rgb[k] = (p[BACK_1, k] * (1.0 - t) + p[BACK_2, k] * t) * light
