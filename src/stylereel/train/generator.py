@@ -44,7 +44,7 @@ STAGES = (
     Stage(256, 900, 12, 1e-2, 2e-4, top=True),
 )
 MAPPING_RATE = 100.0  # undoes the multiplier of 0.01, which is meant for adversarial training
-_DETAIL = torch.tensor([4.0 if name in ("brow", "eye", "lips", "mouth", "glasses") else 1.0 for name in REGIONS])
+_DETAIL = torch.tensor([10.0 if name in ("brow", "eye", "lips", "mouth", "glasses") else 1.0 for name in REGIONS])
 _DETAIL[REGIONS.index("background")] = _DETAIL[REGIONS.index("clothes")] = 0.5
 
 
@@ -56,7 +56,7 @@ def grouped_w(generator: StyleGAN2, z: Tensor) -> Tensor:
 
 
 def picture_loss(images: Tensor, batch: Batch) -> Tensor:
-    """L1 of pixels, of their 4x4 means and of differences between neighbours; eyes, brows, mouth count four times."""
+    """L1 of pixels, of their 4x4 means and of differences between neighbours; eyes, brows, mouth count ten times."""
     weight = _DETAIL[batch.regions.long()][:, None]
     weight = F.max_pool2d(weight, 3, 1, 1)
     weight = weight / weight.mean()
@@ -141,7 +141,7 @@ def distil(model: StyleGAN2, average: StyleGAN2, folder: Path, number: int, stag
         regions = loss.new_zeros([]) if stage.top else heads(features, batch.regions)
         optimizer.zero_grad(set_to_none=True)
         head_optimizer.zero_grad(set_to_none=True)
-        (loss + 0.2 * regions).backward()
+        (loss + 0.4 * regions).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         head_optimizer.step()

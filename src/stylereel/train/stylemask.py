@@ -19,7 +19,7 @@ from stylereel.systems.stylemask import MaskConfig, MaskNets
 from stylereel.train.loop import Average, cosine, fit
 from stylereel.world.factors import LATENT_DIM, MOTION
 
-STEPS, COUNT, RATE = 700, 6, 2e-3
+STEPS, COUNT, RATE = 600, 6, 8e-3
 IDENTITY_WEIGHT, SHAPE_WEIGHT = 1.0, 20.0
 
 
