@@ -110,11 +110,11 @@ def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(recipes, "BUILTIN", tmp_path / "nothing")
     with pytest.raises(ValueError, match="weights generator are needed first"):
         recipes.train("encoder", str(tmp_path), 1.0)
-    made = [recipes.train(name, str(tmp_path), 1.0) for name in ("generator", "perception", "encoder", "stylemask")]
+    made = [recipes.train(name, str(tmp_path), 1.0) for name in ("perception", "generator", "encoder", "stylemask")]
     assert [path.name for paths in made for path in paths] == [
-        "generator.safetensors",
         "face.safetensors",
         "identity.safetensors",
+        "generator.safetensors",
         "encoder.safetensors",
         "stylemask.safetensors",
     ]

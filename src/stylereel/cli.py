@@ -145,7 +145,7 @@ def train(
     """Train built-in weights on the procedural world; an interrupted run goes on where it was.
 
     Args:
-        network: generator first; perception needs nothing; encoder and stylemask need both.
+        network: perception first; generator needs it; encoder and stylemask need both.
         folder: where checkpoints, logs, sample pictures and the finished weight files go.
         scale: share of the recipe's steps, for a trial run.
     """

@@ -22,7 +22,7 @@ from stylereel.train.loop import Average, cosine, fit
 from stylereel.train.perception import disturb
 from stylereel.world.factors import MOTION
 
-STEPS, COUNT, RENDERED = 1200, 32, 6
+STEPS, COUNT, RENDERED = 1600, 32, 6
 NEUTRAL = 10  # of COUNT: the neutral head with any motion, which is what a real clip's motion is shown on
 
 

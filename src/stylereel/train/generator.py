@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylereel.faces.perception import SIZE, FaceNet, unit_values
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.media.pictures import save_picture
 from stylereel.train.data import Batch, Prefetch, draw_batch, group_of_row
@@ -68,6 +69,15 @@ def picture_loss(images: Tensor, batch: Batch) -> Tensor:
     return loss + 0.5 * (across.mean() + down.mean())
 
 
+def expression_loss(face: FaceNet, images: Tensor, batch: Batch) -> Tensor:
+    """What the face net sees in the pictures against the truth: landmarks, twice for eyes and mouth, and motion."""
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = face(images)
+    off = (seen.landmarks.float() - batch.landmarks).abs()
+    motion = (seen.motion.float() - unit_values(batch.values)[:, : seen.motion.shape[1]]).abs()
+    return 15 * (off.mean() + off[:, 36:].mean()) + 0.3 * motion.mean()
+
+
 class RegionHeads(nn.Module):
     """Read the world's regions off the features from 32 px on: in training only, so that geometry is learned early."""
 
@@ -99,7 +109,7 @@ def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
     return large
 
 
-def train(folder: Path, scale: float = 1.0) -> StyleGAN2:
+def train(folder: Path, face: FaceNet, scale: float = 1.0) -> StyleGAN2:
     """Train the built-in generator in `folder`; continues where it was. `scale` shortens the run (for trials)."""
     average: StyleGAN2 | None = None
     for number, stage in enumerate(STAGES):
@@ -108,7 +118,7 @@ def train(folder: Path, scale: float = 1.0) -> StyleGAN2:
         model = StyleGAN2(config) if average is None else grow(average, config)
         average = StyleGAN2(config)
         stage = stage._replace(steps=max(2, int(stage.steps * scale)))
-        distil(model, average, folder / f"{number}-distil-{stage.resolution}", number, stage)
+        distil(model, average, face, folder / f"{number}-distil-{stage.resolution}", number, stage)
     assert average is not None
     with torch.no_grad():
         latents = torch.randn(8192, CONFIG.z_dim, generator=torch.Generator().manual_seed(0))
@@ -116,8 +126,11 @@ def train(folder: Path, scale: float = 1.0) -> StyleGAN2:
     return average
 
 
-def distil(model: StyleGAN2, average: StyleGAN2, folder: Path, number: int, stage: Stage) -> None:
+def distil(
+    model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, number: int, stage: Stage
+) -> None:
     """One stage of distillation at the model's resolution; `average` follows the model."""
+    face.eval().requires_grad_(False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups: list[dict[str, Any]] = [{"params": list(model.synthesis.parameters())}]
     if stage.top:
@@ -139,15 +152,17 @@ def distil(model: StyleGAN2, average: StyleGAN2, folder: Path, number: int, stag
         images = model.synthesize(grouped_w(model, batch.z), noise="none", taps=taps, dtype=torch.bfloat16)
         loss = picture_loss(images, batch)
         regions = loss.new_zeros([]) if stage.top else heads(features, batch.regions)
+        seen = expression_loss(face, images, batch) if stage.resolution == SIZE else loss.new_zeros([])
         optimizer.zero_grad(set_to_none=True)
         head_optimizer.zero_grad(set_to_none=True)
-        (loss + 0.4 * regions).backward()
+        (loss + 0.4 * regions + seen).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         head_optimizer.step()
         follow.update(index)
         error = (images.detach() - batch.images).square().mean()
-        return {"loss": loss.item(), "regions": regions.item(), "psnr": 10 * float(torch.log10(4 / error))}
+        psnr = 10 * float(torch.log10(4 / error))
+        return {"loss": loss.item(), "regions": regions.item(), "seen": seen.item(), "psnr": psnr}
 
     def sample(path: Path) -> None:
         batch = draw_batch((12, 0), 8, model.resolution)

@@ -52,7 +52,7 @@ def train(network: Network, folder: str, scale: float) -> list[Path]:
     start = time.time()
     made: dict[str, tuple[str, nn.Module]] = {}
     if network == "generator":
-        made["generator"] = ("stylegan2", generator.train(place / network, scale))
+        made["generator"] = ("stylegan2", generator.train(place / network, _perception(place)[0], scale))
     elif network == "perception":
         face = perception.train_face(place / "face", scale)
         made["face"] = ("face", face)
