@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from stylereel import world
+from stylereel import recipes, world
 from stylereel.generator import StyleGAN2, StyleGAN2Config
-from stylereel.train import data, encoder, generator, perception, recipes, stylemask
+from stylereel.systems import stylemask
+from stylereel.train import data, encoder, generator, perception
 from stylereel.train.loop import Average, fit
 from stylereel.world.factors import GROUP
 

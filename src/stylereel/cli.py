@@ -149,7 +149,7 @@ def train(
         folder: where checkpoints, logs, sample pictures and the finished weight files go.
         scale: share of the recipe's steps, for a trial run.
     """
-    from stylereel.train.recipes import train
+    from stylereel.recipes import train
 
     for path in train(network, folder, scale):
         print(path)

@@ -126,9 +126,7 @@ def train(folder: Path, face: FaceNet, scale: float = 1.0) -> StyleGAN2:
     return average
 
 
-def distil(
-    model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, number: int, stage: Stage
-) -> None:
+def distil(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, number: int, stage: Stage) -> None:
     """One stage of distillation at the model's resolution; `average` follows the model."""
     face.eval().requires_grad_(False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

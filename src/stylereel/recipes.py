@@ -13,7 +13,8 @@ from torch import nn
 from stylereel.faces.perception import FaceNet, IdentityNet
 from stylereel.generator import StyleGAN2
 from stylereel.media import ensure_writable
-from stylereel.train import encoder, generator, perception, stylemask
+from stylereel.systems import stylemask
+from stylereel.train import encoder, generator, perception
 from stylereel.weights import BUILTIN
 from stylereel.weights.files import load_module, save_module
 
