@@ -93,7 +93,8 @@ class MaskNets(nn.Module):
 
 # Losses and training
 
-STEPS, COUNT, RATE = 600, 6, 8e-3
+STEPS, COUNT = 700, 6
+RATE, BIAS_RATE = 2e-3, 5e-2  # biases carry what a channel usually means; they have far to go from a mask of 0.5
 IDENTITY_WEIGHT, SHAPE_WEIGHT = 1.0, 20.0
 
 
@@ -104,7 +105,10 @@ def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityN
         frozen.eval().requires_grad_(False)
     config = MaskConfig.of(generator)
     model, average = MaskNets(config), MaskNets(config)
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, foreach=True)
+    weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
+    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    groups = [{"params": weights}, {"params": biases, "lr": BIAS_RATE}]
+    optimizer = torch.optim.Adam(groups, lr=RATE, foreach=True)
     steps = max(2, int(STEPS * scale))
     follow = Average(model, average, 0.98)
     convolutions = [layer.index for layer in generator.style_layers if layer.kind == "conv"]

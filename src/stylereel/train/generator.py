@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.faces.perception import SIZE, FaceNet, unit_values
-from stylereel.generator import StyleGAN2, StyleGAN2Config
+from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN2, StyleGAN2Config
 from stylereel.media.pictures import save_picture
 from stylereel.train.data import Batch, Prefetch, draw_batch, group_of_row
 from stylereel.train.loop import Average, cosine, fit
@@ -42,8 +42,10 @@ class Stage(NamedTuple):
 STAGES = (
     Stage(64, 2400, 16, 2e-2, 1.5e-2),
     Stage(128, 4000, 16, 8e-3, 2e-4),
-    Stage(256, 900, 12, 1e-2, 2e-4, top=True),
+    Stage(256, 600, 12, 1e-2, 2e-4, top=True),
 )
+FINISH_STEPS, FINISH_BATCH, ADVERSARIAL_WEIGHT = 500, 8, 0.03
+R1_EVERY, R1_WEIGHT = 16, 1.0
 MAPPING_RATE = 100.0  # undoes the multiplier of 0.01, which is meant for adversarial training
 _DETAIL = torch.tensor([10.0 if name in ("brow", "eye", "lips", "mouth", "glasses") else 1.0 for name in REGIONS])
 _DETAIL[REGIONS.index("background")] = _DETAIL[REGIONS.index("clothes")] = 0.5
@@ -120,10 +122,86 @@ def train(folder: Path, face: FaceNet, scale: float = 1.0) -> StyleGAN2:
         stage = stage._replace(steps=max(2, int(stage.steps * scale)))
         distil(model, average, face, folder / f"{number}-distil-{stage.resolution}", number, stage)
     assert average is not None
+    model, finished = StyleGAN2(CONFIG), StyleGAN2(CONFIG)
+    model.load_state_dict(average.state_dict())
+    finish(model, finished, face, folder / "finish", max(2, int(FINISH_STEPS * scale)))
+    average = finished
     with torch.no_grad():
         latents = torch.randn(8192, CONFIG.z_dim, generator=torch.Generator().manual_seed(0))
         average.mapping.w_avg.copy_(average.mapping(latents).mean(dim=0))
     return average
+
+
+def finish(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, steps: int) -> None:
+    """Adversarial finishing of the last two blocks, with style mixing; `average` follows the model.
+
+    Non-saturating loss with R1 (Karras et al. 2020) beside the losses of the distillation, which keep what the picture
+    shows. Mapping, affines and the blocks below stay, so codes and style vectors keep their meaning.
+    """
+    face.eval().requires_grad_(False)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.requires_grad_(False)
+    trained = []
+    for resolution in (CONFIG.resolution // 2, CONFIG.resolution):
+        for name, parameter in model.synthesis.get_submodule(f"b{resolution}").named_parameters():
+            if "affine" not in name and "noise" not in name:
+                trained.append(parameter.requires_grad_(True))
+    torch.manual_seed(9)
+    critic = Discriminator(DiscriminatorConfig(CONFIG.resolution, channel_base=2048, channel_max=128))
+    critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(trained, lr=3e-3, betas=(0.0, 0.99), foreach=True)
+    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=2e-3, betas=(0.0, 0.99), foreach=True)
+    batches = Prefetch(lambda index: draw_batch((13, index), FINISH_BATCH, CONFIG.resolution))
+    follow = Average(model, average, 0.99)
+
+    def step(index: int) -> dict[str, float]:
+        batch = batches(index)
+        with torch.no_grad():
+            w = grouped_w(model, batch.z)
+        images = model.synthesize(w, noise="none", dtype=torch.bfloat16)
+        critic.requires_grad_(True)
+        real = critic(batch.images, dtype=torch.bfloat16)
+        fake = critic(images.detach(), dtype=torch.bfloat16)
+        judged = F.softplus(-real).mean() + F.softplus(fake).mean()
+        critic_optimizer.zero_grad(set_to_none=True)
+        judged.backward()
+        penalty = torch.zeros([])
+        if index % R1_EVERY == 0:
+            pictures = batch.images[:4].detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(critic(pictures).sum(), pictures, create_graph=True)
+            penalty = slope.square().sum((1, 2, 3)).mean()
+            (0.5 * R1_EVERY * R1_WEIGHT * penalty).backward()
+        critic_optimizer.step()
+        critic.requires_grad_(False)
+        fooled = F.softplus(-critic(images, dtype=torch.bfloat16)).mean()
+        loss = picture_loss(images, batch)
+        seen = expression_loss(face, images, batch)
+        optimizer.zero_grad(set_to_none=True)
+        (loss + seen + ADVERSARIAL_WEIGHT * fooled).backward()
+        optimizer.step()
+        follow.update(index)
+        values = {"critic": judged, "r1": penalty, "fooled": fooled, "picture": loss, "seen": seen}
+        return {name: value.item() for name, value in values.items()}
+
+    fit(
+        folder,
+        {"model": model, "average": average, "critic": critic},
+        {"model": optimizer, "critic": critic_optimizer},
+        step,
+        steps,
+        schedule=lambda index: min(1.0, (index + 1) / 30),
+        every=20,
+        sample=lambda path: save_samples(average, path),
+    )
+
+
+def save_samples(generator: StyleGAN2, path: Path) -> None:
+    """Eight held-out portraits of the world above what the generator makes of their latents."""
+    batch = draw_batch((12, 0), 8, generator.resolution)
+    with torch.no_grad():
+        images = generator.synthesize(grouped_w(generator, batch.z), noise="none")
+    rows = torch.cat([torch.cat(list(batch.images), 2), torch.cat(list(images.clamp(-1, 1)), 2)], 1)
+    save_picture(path, ((rows + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
 def distil(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, number: int, stage: Stage) -> None:
@@ -162,13 +240,6 @@ def distil(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, nu
         psnr = 10 * float(torch.log10(4 / error))
         return {"loss": loss.item(), "regions": regions.item(), "seen": seen.item(), "psnr": psnr}
 
-    def sample(path: Path) -> None:
-        batch = draw_batch((12, 0), 8, model.resolution)
-        with torch.no_grad():
-            images = average.synthesize(grouped_w(average, batch.z), noise="none")
-        rows = torch.cat([torch.cat(list(batch.images), 2), torch.cat(list(images.clamp(-1, 1)), 2)], 1)
-        save_picture(path, ((rows + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
-
     fit(
         folder,
         {"model": model, "average": average, "heads": heads},
@@ -176,5 +247,5 @@ def distil(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, nu
         step,
         stage.steps,
         schedule=lambda index: cosine(index, stage.steps, floor=stage.last / stage.first),
-        sample=sample,
+        sample=lambda path: save_samples(average, path),
     )
