@@ -273,4 +273,4 @@ class StyleMask:
     def _portrait_crop(self, picture: np.ndarray) -> Tensor:
         row = placement.align(backend.find_face(picture, self._face_backend()))
         crop = placement.cut(picture, row, 256)
-        return torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
+        return torch.tensor(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
