@@ -39,7 +39,7 @@ def test_the_demo_makes_what_it_says(made: Path) -> None:
 
 def test_the_result_moves_as_the_driving_clip(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "alone.mp4"
-    drive("stylemask", "3", str(made / "driving.mp4"), str(out))
+    drive("stylemask", str(demo.SOURCE), str(made / "driving.mp4"), str(out))
     correlation = motion_correlation(made / "driving.mp4", out)
     assert correlation["yaw"] >= 0.8
     assert correlation["mouth"] >= 0.6
