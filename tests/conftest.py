@@ -1,4 +1,4 @@
-"""Tests use one thread: with two busy processes on two cores, threads that wait for each other are many times slower."""
+"""Tests use one thread: on two cores, two busy processes with threads that wait for each other are far slower."""
 
 import os
 
