@@ -97,6 +97,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "CONFIG", config)
     stages = (generator.Stage(64, 60, 4, 2e-2, 1e-2), generator.Stage(128, 6, 2, 1e-2, 1e-3, top=True))
     monkeypatch.setattr(generator, "STAGES", stages)
+    monkeypatch.setattr(generator, "FINISH_STEPS", 3)
+    monkeypatch.setattr(generator, "FINISH_BATCH", 4)
     for module, values in (
         (perception, {"FACE_STEPS": 12, "FACE_BATCH": 4, "IDENTITY_STEPS": 6, "IDENTITY_BATCH": 4}),
         (encoder, {"STEPS": 8, "COUNT": 6, "RENDERED": 3, "NEUTRAL": 2}),
