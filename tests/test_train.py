@@ -112,8 +112,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "BUILTIN", tmp_path / "nothing")
     with pytest.raises(ValueError, match="weights generator are needed first"):
-        recipes.train("encoder", str(tmp_path), 1.0)
-    made = [recipes.train(name, str(tmp_path), 1.0) for name in ("perception", "generator", "encoder", "stylemask")]
+        recipes.train("encoder", str(tmp_path), "scratch", 1.0)
+    made = [recipes.train(name, str(tmp_path), "scratch", 1.0) for name in ("perception", "generator", "encoder", "stylemask")]
     assert [path.name for paths in made for path in paths] == [
         "face.safetensors",
         "identity.safetensors",
@@ -132,4 +132,4 @@ def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_scale_is_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        recipes.train("generator", str(tmp_path), 2.0)
+        recipes.train("generator", str(tmp_path), "scratch", 2.0)

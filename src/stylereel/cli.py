@@ -140,6 +140,7 @@ def train(
     /,
     *,
     folder: str,
+    start: Literal["scratch", "builtin"] = "scratch",
     scale: float = 1.0,
 ) -> None:
     """Train built-in weights on the procedural world; an interrupted run goes on where it was.
@@ -147,11 +148,12 @@ def train(
     Args:
         network: perception first; generator needs it; encoder and stylemask need both.
         folder: where checkpoints, logs, sample pictures and the finished weight files go.
+        start: from random weights, or from the built-in ones.
         scale: share of the recipe's steps, for a trial run.
     """
     from stylereel.recipes import train
 
-    for path in train(network, folder, scale):
+    for path in train(network, folder, start, scale):
         print(path)
 
 

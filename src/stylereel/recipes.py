@@ -12,13 +12,15 @@ from torch import nn
 
 from stylereel.faces.perception import FaceNet, IdentityNet
 from stylereel.generator import StyleGAN2
+from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.media import ensure_writable
 from stylereel.systems import stylemask
 from stylereel.train import encoder, generator, perception
-from stylereel.weights import BUILTIN
+from stylereel.weights import BUILTIN, builtin
 from stylereel.weights.files import load_module, save_module
 
 Network = Literal["generator", "perception", "encoder", "stylemask"]
+Start = Literal["scratch", "builtin"]
 
 
 def _stored(folder: Path, name: str) -> Path:
@@ -35,13 +37,29 @@ def _generator(folder: Path) -> StyleGAN2:
 
 
 def _perception(folder: Path) -> tuple[FaceNet, IdentityNet]:
-    face = load_module(_stored(folder, "face"), "face", lambda config: FaceNet())
-    identity = load_module(_stored(folder, "identity"), "identity", lambda config: IdentityNet())
-    return face, identity
+    return _face(_stored(folder, "face")), _identity(_stored(folder, "identity"))
 
 
-def train(network: Network, folder: str, scale: float) -> list[Path]:
-    """Train `network` in `folder` with a share `scale` of the recipe's steps; returns the weight files.
+def _face(path: Path) -> FaceNet:
+    return load_module(path, "face", lambda config: FaceNet())
+
+
+def _identity(path: Path) -> IdentityNet:
+    return load_module(path, "identity", lambda config: IdentityNet())
+
+
+def _encoder(path: Path) -> Encoder:
+    return load_module(path, "encoder", lambda config: Encoder(EncoderConfig(**config)))
+
+
+def _masks(path: Path) -> stylemask.MaskNets:
+    return load_module(path, "stylemask", lambda config: stylemask.MaskNets(stylemask.MaskConfig(**config)))
+
+
+def train(network: Network, folder: str, start: Start, scale: float) -> list[Path]:
+    """Train `network` in `folder`, from random or built-in weights, with a share `scale` of the recipe's steps.
+
+    Returns the weight files.
 
     Raises:
         ValueError: weights that the recipe needs are missing, or the folder cannot be written.
@@ -50,33 +68,39 @@ def train(network: Network, folder: str, scale: float) -> list[Path]:
     ensure_writable(place / "try")
     if not 0 < scale <= 1:
         raise ValueError(f"The scale is a share of the steps between 0 and 1, not {scale}.")
-    start = time.time()
+    began = time.time()
     made: dict[str, tuple[str, nn.Module]] = {}
+    old = start == "builtin"
     if network == "generator":
-        made["generator"] = ("stylegan2", generator.train(place / network, _perception(place)[0], scale))
+        first = StyleGAN2.load(builtin("generator")) if old else None
+        made["generator"] = ("stylegan2", generator.train(place / network, _perception(place)[0], scale, first))
     elif network == "perception":
-        face = perception.train_face(place / "face", scale)
+        face = perception.train_face(place / "face", scale, _face(builtin("face")) if old else None)
         made["face"] = ("face", face)
-        made["identity"] = ("identity", perception.train_identity(place / "identity", face, scale))
+        first = _identity(builtin("identity")) if old else None
+        made["identity"] = ("identity", perception.train_identity(place / "identity", face, scale, first))
     elif network == "encoder":
-        made["encoder"] = ("encoder", encoder.train(place / network, _generator(place), *_perception(place), scale))
+        first = _encoder(builtin("encoder")) if old else None
+        nets = (_generator(place), *_perception(place))
+        made["encoder"] = ("encoder", encoder.train(place / network, *nets, scale, first))
     else:
-        nets = stylemask.train(place / network, _generator(place), *_perception(place), scale)
-        made["stylemask"] = ("stylemask", nets)
+        first = _masks(builtin("stylemask")) if old else None
+        nets = (_generator(place), *_perception(place))
+        made["stylemask"] = ("stylemask", stylemask.train(place / network, *nets, scale, first))
     files = []
     for name, (kind, module) in made.items():
         path = place / f"{name}.safetensors"
-        save_module(path, kind, module, _card(name, network, scale, time.time() - start))
+        save_module(path, kind, module, _card(name, network, start, scale, time.time() - began))
         files.append(path)
     return files
 
 
-def _card(name: str, network: Network, scale: float, seconds: float) -> dict[str, Any]:
+def _card(name: str, network: Network, start: Start, scale: float, seconds: float) -> dict[str, Any]:
     """What the file itself says; the page beside it says more."""
     return {
         "name": name,
         "data": "pictures of stylereel.world, drawn on the fly; no photographs, no real people",
-        "command": f"stylereel train {network} --folder runs" + ("" if scale == 1 else f" --scale {scale}"),
+        "command": f"stylereel train {network} --folder runs --start {start} --scale {scale:g}",
         "seconds_of_last_run": round(seconds),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         "licence": "Apache-2.0",

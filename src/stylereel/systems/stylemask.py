@@ -38,6 +38,7 @@ from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.latents import Identity, Motion, Styles
 from stylereel.media.video import VideoReader
 from stylereel.render import pictures
+from stylereel.train.optimise import descend
 from stylereel.train.loop import Average, cosine, fit
 from stylereel.weights import builtin
 from stylereel.weights.files import load_module
@@ -98,13 +99,20 @@ RATE, BIAS_RATE = 2e-3, 5e-2  # biases carry what a channel usually means; they 
 IDENTITY_WEIGHT, SHAPE_WEIGHT = 1.0, 20.0
 
 
-def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityNet, scale: float = 1.0) -> MaskNets:
-    """Train the mask networks of `generator` in `folder`; continues where it was."""
+def train(
+    folder: Path,
+    generator: StyleGAN2,
+    face: FaceNet,
+    identity: IdentityNet,
+    scale: float = 1.0,
+    start: MaskNets | None = None,
+) -> MaskNets:
+    """Train the mask networks of `generator` in `folder`, from scratch or trained ones; continues where it was."""
     torch.manual_seed(3)
     for frozen in (generator, face, identity):
         frozen.eval().requires_grad_(False)
     config = MaskConfig.of(generator)
-    model, average = MaskNets(config), MaskNets(config)
+    model, average = start or MaskNets(config), MaskNets(config)
     weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
     biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
     groups = [{"params": weights}, {"params": biases, "lr": BIAS_RATE}]
@@ -149,9 +157,7 @@ def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityN
         people = [identity(picture) for picture in pictures]
         same = torch.stack([(1 - (person * p).sum(1)).mean() for p in people]).sum()
         same = same + (1 - (people[1] * people[2]).sum(1)).mean()
-        optimizer.zero_grad(set_to_none=True)
-        (shape + cycle + IDENTITY_WEIGHT * same).backward()
-        optimizer.step()
+        descend(shape + cycle + IDENTITY_WEIGHT * same, [optimizer])
         follow.update(index)
         return {"shape": shape.item(), "cycle": cycle.item() / 2, "identity": same.item() / 4}
 

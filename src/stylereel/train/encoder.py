@@ -19,6 +19,7 @@ from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.train.data import FIRST_ROW, Batch, Prefetch, draw_batch, drawn, latents_of
 from stylereel.train.generator import grouped_w, picture_loss
 from stylereel.train.loop import Average, cosine, fit
+from stylereel.train.optimise import descend, muon_and_adam
 from stylereel.train.perception import disturb
 from stylereel.world.factors import MOTION
 
@@ -35,19 +36,27 @@ def batch_of(index: int) -> Batch:
     return Batch(*(torch.cat([a[:-NEUTRAL], b]) for a, b in zip(batch, neutral, strict=True)))
 
 
-def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityNet, scale: float = 1.0) -> Encoder:
-    """Train the encoder of `generator` in `folder`; continues where it was."""
+def train(
+    folder: Path,
+    generator: StyleGAN2,
+    face: FaceNet,
+    identity: IdentityNet,
+    scale: float = 1.0,
+    start: Encoder | None = None,
+) -> Encoder:
+    """Train the encoder of `generator` in `folder`, from scratch or a trained one; continues where it was."""
     torch.manual_seed(2)
     for frozen in (generator, face, identity):
         frozen.eval().requires_grad_(False)
     config = EncoderConfig(tuple(FIRST_ROW.values()), generator.num_ws, generator.config.w_dim)
-    model, average = Encoder(config), Encoder(config)
-    model.trunk.load_state_dict(face.trunk.state_dict())
+    model, average = start or Encoder(config), Encoder(config)
+    if start is None:
+        model.trunk.load_state_dict(face.trunk.state_dict())
     with torch.no_grad():
         w = generator.mapping(torch.randn(4096, generator.config.z_dim))
         model.mean.copy_(w.mean(0))
         model.deviation.copy_(w.std(0).clamp_min(1e-3))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-3, foreach=True)
+    optimizers = muon_and_adam(model, 5e-4)
     steps = max(2, int(STEPS * scale))
     batches = Prefetch(batch_of)
     follow = Average(model, average, 0.995)
@@ -74,10 +83,8 @@ def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityN
         points = (seen.landmarks.float() - wanted.landmarks.float()).abs().mean()
         motion = (seen.motion.float() - wanted.motion.float()).abs().mean()
         person = (1 - same.float()).mean()
-        optimizer.zero_grad(set_to_none=True)
-        (code_loss + 2 * picture + 10 * points + 0.5 * motion + 0.5 * person).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
+        loss = code_loss + 2 * picture + 10 * points + 0.5 * motion + 0.5 * person
+        descend(loss, optimizers.values(), 5.0, model)
         follow.update(index)
         error = F.mse_loss(again.detach(), images[chosen])
         return {
@@ -92,7 +99,7 @@ def train(folder: Path, generator: StyleGAN2, face: FaceNet, identity: IdentityN
     fit(
         folder,
         {"model": model, "average": average},
-        {"model": optimizer},
+        optimizers,
         step,
         steps,
         schedule=lambda index: cosine(index, steps),

@@ -22,6 +22,7 @@ from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN2, S
 from stylereel.media.pictures import save_picture
 from stylereel.train.data import Batch, Prefetch, draw_batch, group_of_row
 from stylereel.train.loop import Average, cosine, fit
+from stylereel.train.optimise import Muon, descend
 from stylereel.world.shading import REGIONS
 
 CONFIG = StyleGAN2Config(resolution=256, z_dim=64, w_dim=256, channel_base=4096, channel_max=128, mapping_layers=3)
@@ -41,7 +42,7 @@ class Stage(NamedTuple):
 # The last stage leaves all but the new block as it is, so that encoders and masks may be trained beside it.
 STAGES = (
     Stage(64, 2400, 16, 2e-2, 1.5e-2),
-    Stage(128, 4000, 16, 8e-3, 2e-4),
+    Stage(128, 7500, 16, 4e-3, 5e-5),
     Stage(256, 600, 12, 1e-2, 2e-4, top=True),
 )
 FINISH_STEPS, FINISH_BATCH, ADVERSARIAL_WEIGHT = 500, 8, 0.03
@@ -100,21 +101,26 @@ class RegionHeads(nn.Module):
 
 
 def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
-    """A larger generator that holds the blocks of a smaller one; the new rgb layers start at zero."""
+    """A generator of another size that holds the blocks both have; rgb layers that are new start at zero."""
     large = StyleGAN2(config)
     state = large.state_dict()
     state.update(small.state_dict())
     for resolution in config.resolutions:
         if resolution > small.resolution:
             state[f"synthesis.b{resolution}.torgb.weight"].zero_()
-    large.load_state_dict(state)
+    large.load_state_dict({key: value for key, value in state.items() if key in large.state_dict()})
     return large
 
 
-def train(folder: Path, face: FaceNet, scale: float = 1.0) -> StyleGAN2:
-    """Train the built-in generator in `folder`; continues where it was. `scale` shortens the run (for trials)."""
-    average: StyleGAN2 | None = None
+def train(folder: Path, face: FaceNet, scale: float = 1.0, start: StyleGAN2 | None = None) -> StyleGAN2:
+    """Train the built-in generator in `folder`; continues where it was.
+
+    `scale` shortens the run (for trials). With a trained generator to `start` from, the first stage is left out.
+    """
+    average: StyleGAN2 | None = start
     for number, stage in enumerate(STAGES):
+        if number == 0 and start is not None:
+            continue
         config = replace(CONFIG, resolution=stage.resolution)
         torch.manual_seed(number)
         model = StyleGAN2(config) if average is None else grow(average, config)
@@ -164,7 +170,7 @@ def finish(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, st
         fake = critic(images.detach(), dtype=torch.bfloat16)
         judged = F.softplus(-real).mean() + F.softplus(fake).mean()
         critic_optimizer.zero_grad(set_to_none=True)
-        judged.backward()
+        judged.backward()  # the penalty adds its gradient before the step
         penalty = torch.zeros([])
         if index % R1_EVERY == 0:
             pictures = batch.images[:4].detach().requires_grad_(True)
@@ -176,9 +182,7 @@ def finish(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, st
         fooled = F.softplus(-critic(images, dtype=torch.bfloat16)).mean()
         loss = picture_loss(images, batch)
         seen = expression_loss(face, images, batch)
-        optimizer.zero_grad(set_to_none=True)
-        (loss + seen + ADVERSARIAL_WEIGHT * fooled).backward()
-        optimizer.step()
+        descend(loss + seen + ADVERSARIAL_WEIGHT * fooled, [optimizer])
         follow.update(index)
         values = {"critic": judged, "r1": penalty, "fooled": fooled, "picture": loss, "seen": seen}
         return {name: value.item() for name, value in values.items()}
@@ -204,20 +208,33 @@ def save_samples(generator: StyleGAN2, path: Path) -> None:
     save_picture(path, ((rows + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
+def optimizers_of(model: StyleGAN2, rate: float) -> dict[str, torch.optim.Optimizer]:
+    """Muon for the weights of mapping, affines and convolutions, Adam for the rest; only what wants a gradient."""
+    split: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            matrix = name.endswith("weight") and "torgb.weight" not in name
+            split.setdefault((matrix, name.startswith("mapping")), []).append(parameter)
+    groups: dict[bool, list[dict[str, Any]]] = {}
+    for (matrix, mapping), parameters in split.items():
+        group = {"params": parameters, "lr": rate * (MAPPING_RATE if mapping else 1.0)}
+        groups.setdefault(matrix, []).append(group)
+    return {
+        "matrices": Muon(groups[True], rate),
+        "rest": torch.optim.Adam(groups[False], rate, betas=(0.9, 0.99), foreach=True),
+    }
+
+
 def distil(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, number: int, stage: Stage) -> None:
     """One stage of distillation at the model's resolution; `average` follows the model."""
     face.eval().requires_grad_(False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    groups: list[dict[str, Any]] = [{"params": list(model.synthesis.parameters())}]
     if stage.top:
         model.requires_grad_(False)
-        block = model.synthesis.get_submodule(f"b{stage.resolution}").requires_grad_(True)
-        groups = [{"params": list(block.parameters())}]
-    else:
-        groups.append({"params": list(model.mapping.parameters()), "lr": stage.first * MAPPING_RATE})
-    optimizer = torch.optim.Adam(groups, lr=stage.first, betas=(0.9, 0.99), foreach=True)
+        model.synthesis.get_submodule(f"b{stage.resolution}").requires_grad_(True)
+    optimizers = optimizers_of(model, stage.first)
     heads = RegionHeads(model.config)
-    head_optimizer = torch.optim.Adam(heads.parameters(), lr=3e-3)
+    optimizers["heads"] = torch.optim.Adam(heads.parameters(), lr=3e-3)
     batches = Prefetch(lambda index: draw_batch((11, number, index), stage.batch, stage.resolution))
     follow = Average(model, average, 0.998)
 
@@ -229,12 +246,7 @@ def distil(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, nu
         loss = picture_loss(images, batch)
         regions = loss.new_zeros([]) if stage.top else heads(features, batch.regions)
         seen = expression_loss(face, images, batch) if stage.resolution == SIZE else loss.new_zeros([])
-        optimizer.zero_grad(set_to_none=True)
-        head_optimizer.zero_grad(set_to_none=True)
-        (loss + 0.4 * regions + seen).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        head_optimizer.step()
+        descend(loss + 0.4 * regions + seen, optimizers.values(), 1.0, model)
         follow.update(index)
         error = (images.detach() - batch.images).square().mean()
         psnr = 10 * float(torch.log10(4 / error))
@@ -243,7 +255,7 @@ def distil(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, nu
     fit(
         folder,
         {"model": model, "average": average, "heads": heads},
-        {"model": optimizer, "heads": head_optimizer},
+        optimizers,
         step,
         stage.steps,
         schedule=lambda index: cosine(index, stage.steps, floor=stage.last / stage.first),

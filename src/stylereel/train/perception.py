@@ -15,9 +15,10 @@ from torch import Tensor
 from stylereel.faces.perception import SIZE, FaceNet, IdentityNet, unit_values
 from stylereel.train.data import Batch, Prefetch, draw_batch, drawn, mixed_values
 from stylereel.train.loop import Average, cosine, fit
+from stylereel.train.optimise import descend, muon_and_adam
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES
 
-FACE_STEPS, FACE_BATCH = 1800, 48
+FACE_STEPS, FACE_BATCH = 2400, 48
 IDENTITY_STEPS, IDENTITY_BATCH = 500, 40
 # What a person can change without becoming another: clothes, backdrop and light do not belong to the embedding.
 _CHANGING = [
@@ -45,11 +46,11 @@ def disturb(images: Tensor, seed: tuple[int, ...]) -> Tensor:
     return out + noise * draw(0.0, 0.08)
 
 
-def train_face(folder: Path, scale: float = 1.0) -> FaceNet:
-    """Train landmarks and factors in `folder`; continues where it was."""
+def train_face(folder: Path, scale: float = 1.0, start: FaceNet | None = None) -> FaceNet:
+    """Train landmarks and factors in `folder`, from scratch or from a trained net; continues where it was."""
     torch.manual_seed(0)
-    model, average = FaceNet(), FaceNet()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3, foreach=True)
+    model, average = start or FaceNet(), FaceNet()
+    optimizers = muon_and_adam(model, 1e-3)
     steps = max(2, int(FACE_STEPS * scale))
     batches = Prefetch(lambda index: draw_batch((21, index), FACE_BATCH, SIZE, aligned=False))
     follow = Average(model, average, 0.995)
@@ -60,10 +61,7 @@ def train_face(folder: Path, scale: float = 1.0) -> FaceNet:
             seen = model(disturb(batch.images, (22, index)))
         points = (seen.landmarks.float() - batch.landmarks).abs().mean()
         values = ((seen.values.float() - unit_values(batch.values)).square() * _WEIGHT).mean()
-        optimizer.zero_grad(set_to_none=True)
-        (30 * points + values).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
+        descend(30 * points + values, optimizers.values(), 5.0, model)
         follow.update(index)
         motion = (seen.motion.float() - unit_values(batch.values)[:, :16]).abs().mean()
         return {"landmarks": points.item(), "values": values.item(), "motion": motion.item()}
@@ -71,7 +69,7 @@ def train_face(folder: Path, scale: float = 1.0) -> FaceNet:
     fit(
         folder,
         {"model": model, "average": average},
-        {"model": optimizer},
+        optimizers,
         step,
         steps,
         schedule=lambda index: cosine(index, steps),
@@ -90,13 +88,15 @@ def pairs(index: int) -> Batch:
     return drawn(np.concatenate([z, z]), np.concatenate([first, second]), SIZE)
 
 
-def train_identity(folder: Path, trunk: FaceNet, scale: float = 1.0) -> IdentityNet:
-    """Train the identity embedding in `folder`, starting from the trunk of the trained face net."""
+def train_identity(
+    folder: Path, trunk: FaceNet, scale: float = 1.0, start: IdentityNet | None = None
+) -> IdentityNet:
+    """Train the identity embedding in `folder`, from the trunk of the trained face net or from a trained embedding."""
     torch.manual_seed(1)
-    model, average = IdentityNet(), IdentityNet()
-    model.trunk.load_state_dict(trunk.trunk.state_dict())
-    average.load_state_dict(model.state_dict())
-    optimizer = torch.optim.AdamW(model.parameters(), lr=7e-4, weight_decay=1e-3, foreach=True)
+    model, average = start or IdentityNet(), IdentityNet()
+    if start is None:
+        model.trunk.load_state_dict(trunk.trunk.state_dict())
+    optimizers = muon_and_adam(model, 5e-4)
     steps = max(2, int(IDENTITY_STEPS * scale))
     batches = Prefetch(pairs)
     follow = Average(model, average, 0.99)
@@ -109,10 +109,7 @@ def train_identity(folder: Path, trunk: FaceNet, scale: float = 1.0) -> Identity
         likeness = first @ second.T
         target = torch.arange(len(first))
         loss = 0.5 * (F.cross_entropy(12 * likeness, target) + F.cross_entropy(12 * likeness.T, target))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
+        descend(loss, optimizers.values(), 5.0, model)
         follow.update(index)
         hit = (likeness.argmax(1) == target).float().mean()
         same, other = likeness.diagonal().mean(), likeness.mean()
@@ -121,7 +118,7 @@ def train_identity(folder: Path, trunk: FaceNet, scale: float = 1.0) -> Identity
     fit(
         folder,
         {"model": model, "average": average},
-        {"model": optimizer},
+        optimizers,
         step,
         steps,
         schedule=lambda index: cosine(index, steps),

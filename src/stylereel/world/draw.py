@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -299,6 +300,21 @@ def landmark_points(v):
     return points
 
 
+_LOCAL = threading.local()
+
+
+def _buffers(size: int) -> tuple[np.ndarray, ...]:
+    """Working arrays for a picture size, made once per thread: fresh pages would cost a tenth of the drawing."""
+    if getattr(_LOCAL, "size", None) != size:
+        _LOCAL.size = size
+        _LOCAL.arrays = (
+            *(np.empty((g.VERTICES, 3), np.float32) for _ in range(3)),
+            np.empty((2 * size, 2 * size), np.float32),
+            np.empty((2 * size, 2 * size), np.int32),
+        )
+    return _LOCAL.arrays
+
+
 def draw(values: np.ndarray, size: int = 256) -> Portrait:
     """Draw the portrait of a value vector [K] (order of `factors.NAMES`) at `size` pixels.
 
@@ -311,9 +327,7 @@ def draw(values: np.ndarray, size: int = 256) -> Portrait:
     body = rotation(0.18 * v[_YAW], 0.0, 0.12 * v[_ROLL]).astype(np.float32)
     image = np.empty((size, size, 3), np.uint8)
     regions = np.empty((size, size), np.uint8)
-    screen, camera, local = (np.empty((g.VERTICES, 3), np.float32) for _ in range(3))
-    depth = np.empty((2 * size, 2 * size), np.float32)
-    covering = np.empty((2 * size, 2 * size), np.int32)
+    screen, camera, local, depth, covering = _buffers(size)
     _draw(
         v,
         shading.palette(v),

@@ -52,7 +52,23 @@ BROW_THICKNESS, BROW_HEIGHT, BROW_ARCH, AGE, BEARD, MOUSTACHE, CURL, FRECKLES, C
         "cheeks",
     )
 )
-PATTERN, GLASSES_FACTOR, LENGTH = INDEX["backdrop_pattern"], INDEX["glasses"], INDEX["hair_length"]
+PATTERN = INDEX["backdrop_pattern"]
+(SKIN_TONE, SKIN_WARMTH, HAIR_LIGHT, HAIR_RED, HAIR_GRAY, EYE_LIGHT, EYE_HUE, LIP_COLOUR) = (
+    INDEX[n]
+    for n in ("skin_tone", "skin_warmth", "hair_light", "hair_red", "hair_gray", "eye_light", "eye_hue", "lip_colour")
+)
+(CLOTHES_HUE, CLOTHES_LIGHT, BACKDROP_HUE, BACKDROP_LIGHT, LIGHT_WARMTH, LIGHT_SIDE, LIGHT_HEIGHT) = (
+    INDEX[n]
+    for n in (
+        "clothes_hue",
+        "clothes_light",
+        "backdrop_hue",
+        "backdrop_light",
+        "light_warmth",
+        "light_side",
+        "light_height",
+    )
+)
 
 # Rows of the palette made by `palette`.
 SKIN, HAIR, IRIS, LIP, CLOTH, CLOTH_2, BACK_1, BACK_2, KEY, AMBIENT, LIGHT = range(11)
@@ -88,52 +104,69 @@ def noise(layer, u, w):
     return top * (1 - b) + bottom * b
 
 
-def _hsv(hue: float, saturation: float, value: float) -> np.ndarray:
-    k = (np.array([5.0, 3.0, 1.0]) + hue * 6) % 6
-    return value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1)
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _hsv(hue, saturation, value):
+    """sRGB colour [3] of hue, saturation and value in 0..1."""
+    rgb = np.empty(3)
+    for channel in range(3):
+        k = (5.0 - 2.0 * channel + hue * 6.0) % 6.0
+        rgb[channel] = value - value * saturation * max(0.0, min(1.0, min(k, 4.0 - k)))
+    return rgb
 
 
-def palette(values: np.ndarray) -> np.ndarray:
+_TONES = np.array([(0.97, 0.82, 0.73), (0.90, 0.72, 0.60), (0.79, 0.59, 0.46), (0.64, 0.45, 0.34), (0.48, 0.325, 0.245)])
+# Dark, blond, brown and gray hair; dark eyes; what warm skin, red hair, lips and lip colour multiply or add.
+_DARK, _BLOND, _BROWN, _GRAY, _DARK_EYE, _WARM, _RED, _LIP_TINT, _LIP_SHIFT = np.array(
+    [
+        (0.12, 0.085, 0.065),
+        (0.82, 0.66, 0.43),
+        (0.42, 0.27, 0.16),
+        (0.74, 0.73, 0.72),
+        (0.24, 0.145, 0.085),
+        (0.035, -0.01, -0.06),
+        (0.55, -0.10, -0.35),
+        (0.86, 0.60, 0.58),
+        (1.2, -0.9, -0.5),
+    ]
+)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def palette(v):
     """Colours (linear RGB) and lights [11, 3] of a value vector."""
-
-    def value(name: str) -> float:
-        return float(values[INDEX[name]])
-
-    p = np.zeros((11, 3))
-    tones = np.array(
-        [(0.97, 0.82, 0.73), (0.90, 0.72, 0.60), (0.79, 0.59, 0.46), (0.64, 0.45, 0.34), (0.48, 0.325, 0.245)]
-    )
-    position = value("skin_tone") * (len(tones) - 1)
-    low = min(int(position), len(tones) - 2)
-    skin = tones[low] + (position - low) * (tones[low + 1] - tones[low])
-    p[SKIN] = skin * (1 + value("skin_warmth") * np.array([0.035, -0.01, -0.06]))
-    light, red, gray = value("hair_light"), value("hair_red"), value("hair_gray")
-    hair = (1 - light) * np.array([0.12, 0.085, 0.065]) + light * np.array([0.82, 0.66, 0.43])
-    brown = 4 * light * (1 - light)
-    hair = (1 - 0.45 * brown) * hair + 0.45 * brown * np.array([0.42, 0.27, 0.16])
-    hair = hair * (1 + red * np.array([0.55, -0.10, -0.35]))
-    p[HAIR] = (1 - 0.85 * gray) * hair + 0.85 * gray * np.array([0.74, 0.73, 0.72])
-    eye = value("eye_light")
-    dark = np.array([0.24, 0.145, 0.085])
-    pale = _hsv(0.42 + 0.14 * value("eye_hue"), 0.42, 0.66)
-    p[IRIS] = (1 - eye) * dark + eye * pale
-    # Lips follow the skin.
-    p[LIP] = p[SKIN] * np.array([0.86, 0.60, 0.58]) * (1 - 0.05 * value("skin_tone")) + 0.06 * value(
-        "lip_colour"
-    ) * np.array([1.2, -0.9, -0.5])
-    hue, cloth = (value("clothes_hue") + 1) / 2, value("clothes_light")
-    p[CLOTH] = _hsv(hue, 0.50 - 0.32 * cloth, 0.16 + 0.74 * cloth)
-    p[CLOTH_2] = _hsv((hue + 0.08) % 1, 0.35, 0.30 + 0.6 * (1 - cloth))
-    hue, back = (value("backdrop_hue") + 1) / 2, value("backdrop_light")
-    p[BACK_1] = _hsv(hue, 0.22, 0.28 + 0.6 * back)
-    p[BACK_2] = _hsv((hue + 0.13) % 1, 0.20, 0.16 + 0.55 * back)
-    p[:KEY] = np.clip(p[:KEY], 0.01, 1) ** 2
-    warm = value("light_warmth")
-    p[KEY] = np.array([1 + 0.10 * warm, 1.0, 1 - 0.12 * warm]) * 0.86
-    p[AMBIENT] = np.array([1 - 0.06 * warm, 1.0, 1 + 0.08 * warm]) * 0.45
-    side, height = math.radians(42 * value("light_side")), math.radians(28 + 22 * value("light_height"))
-    p[LIGHT] = (math.sin(side) * math.cos(height), -math.sin(height), math.cos(side) * math.cos(height))
-    return p.astype(np.float32)
+    p = np.empty((11, 3), np.float32)
+    position = v[SKIN_TONE] * (_TONES.shape[0] - 1)
+    low = min(int(position), _TONES.shape[0] - 2)
+    light, gray, eye = v[HAIR_LIGHT], 0.85 * v[HAIR_GRAY], v[EYE_LIGHT]
+    brown = 0.45 * 4.0 * light * (1.0 - light)
+    pale = _hsv(0.42 + 0.14 * v[EYE_HUE], 0.42, 0.66)
+    hue, cloth = (v[CLOTHES_HUE] + 1.0) / 2.0, v[CLOTHES_LIGHT]
+    cloth_1 = _hsv(hue, 0.50 - 0.32 * cloth, 0.16 + 0.74 * cloth)
+    cloth_2 = _hsv((hue + 0.08) % 1.0, 0.35, 0.30 + 0.6 * (1.0 - cloth))
+    hue, back = (v[BACKDROP_HUE] + 1.0) / 2.0, v[BACKDROP_LIGHT]
+    back_1 = _hsv(hue, 0.22, 0.28 + 0.6 * back)
+    back_2 = _hsv((hue + 0.13) % 1.0, 0.20, 0.16 + 0.55 * back)
+    for k in range(3):
+        skin = _TONES[low, k] + (position - low) * (_TONES[low + 1, k] - _TONES[low, k])
+        skin *= 1.0 + v[SKIN_WARMTH] * _WARM[k]
+        hair = (1.0 - light) * _DARK[k] + light * _BLOND[k]
+        hair = ((1.0 - brown) * hair + brown * _BROWN[k]) * (1.0 + v[HAIR_RED] * _RED[k])
+        p[SKIN, k] = skin
+        p[HAIR, k] = (1.0 - gray) * hair + gray * _GRAY[k]
+        p[IRIS, k] = (1.0 - eye) * _DARK_EYE[k] + eye * pale[k]
+        # Lips follow the skin.
+        p[LIP, k] = skin * _LIP_TINT[k] * (1.0 - 0.05 * v[SKIN_TONE]) + 0.06 * v[LIP_COLOUR] * _LIP_SHIFT[k]
+        p[CLOTH, k], p[CLOTH_2, k], p[BACK_1, k], p[BACK_2, k] = cloth_1[k], cloth_2[k], back_1[k], back_2[k]
+        for row in range(KEY):
+            p[row, k] = max(0.01, min(1.0, p[row, k])) ** 2
+    warm = v[LIGHT_WARMTH]
+    p[KEY, 0], p[KEY, 1], p[KEY, 2] = 0.86 + 0.086 * warm, 0.86, 0.86 - 0.1032 * warm
+    p[AMBIENT, 0], p[AMBIENT, 1], p[AMBIENT, 2] = 0.45 - 0.027 * warm, 0.45, 0.45 + 0.036 * warm
+    side, height = math.radians(42.0 * v[LIGHT_SIDE]), math.radians(28.0 + 22.0 * v[LIGHT_HEIGHT])
+    p[LIGHT, 0] = math.sin(side) * math.cos(height)
+    p[LIGHT, 1] = -math.sin(height)
+    p[LIGHT, 2] = math.cos(side) * math.cos(height)
+    return p
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
@@ -198,7 +231,7 @@ def mouth_lines(s, v):
     _, centre, opening = mouth_frame(v)
     f = max(0.0, 1.0 - s * s)
     smile = v[SMILE]
-    y = centre - 0.085 * smile * (s * s - 0.35) + 0.012 * math.cos(s * 6.0) * (1.0 - abs(s))
+    y = centre - (0.085 * smile + 0.014) * (s * s - 0.35) + 0.012 * math.cos(s * 6.0) * (1.0 - abs(s))
     gap = opening * f**0.62
     thick = (1.0 + 0.42 * v[LIPS]) * (1.0 - 0.78 * v[PRESS]) * (1.0 + 0.40 * v[PUCKER]) * (1.0 - 0.18 * max(0.0, smile))
     bow = 1.0 - 0.26 * math.exp(-((s / 0.14) ** 2)) + 0.10 * math.exp(-(((abs(s) - 0.3) / 0.16) ** 2))

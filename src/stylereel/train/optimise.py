@@ -1,0 +1,73 @@
+"""Optimisers of the recipes: Muon for weight matrices beside Adam for the rest, and the step that all recipes take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+# Coefficients of the quintic Newton-Schulz iteration (Jordan et al. 2024, "Muon"): singular values end in 0.7..1.2.
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
+    """The matrix [M, N] with all its singular values near 1, by Newton-Schulz iteration in bfloat16."""
+    a, b, c = _QUINTIC
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is orthogonalised, for weights of two and more axes (Jordan et al. 2024).
+
+    The update has root mean square 1 times the learning rate whatever the shape; convolutions count as matrices
+    [out, in times window]. torch.optim.Muon takes only matrices and is not in the oldest torch that we accept.
+    """
+
+    def __init__(self, params: Iterable, lr: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of all parameters that have a gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                mean = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(mean, group["momentum"])
+                update = orthogonalize(ahead.reshape(len(ahead), -1))
+                size = max(update.shape) ** 0.5
+                parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * size)
+
+
+def muon_and_adam(model: nn.Module, rate: float) -> dict[str, torch.optim.Optimizer]:
+    """Muon at `rate` for the weights of hidden and output layers, AdamW at `rate` for gains and biases."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    rest = [p for p in model.parameters() if p.ndim < 2]
+    return {"matrices": Muon(matrices, rate), "rest": torch.optim.AdamW(rest, rate, foreach=True)}
+
+
+def descend(
+    loss: Tensor, optimizers: Iterable[torch.optim.Optimizer], clip: float | None = None, model: nn.Module | None = None
+) -> None:
+    """One step down `loss`; the gradient of `model` is clipped to norm `clip` first."""
+    optimizers = list(optimizers)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip is not None and model is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    for optimizer in optimizers:
+        optimizer.step()
