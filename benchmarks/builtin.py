@@ -25,6 +25,7 @@ from stylereel.generator import StyleGAN2
 from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
+from stylereel.metrics.likeness import shows_one_face
 from stylereel.render import pictures
 from stylereel.systems.stylemask import MaskConfig, MaskNets, StyleMask
 from stylereel.train.data import draw_batch, drawn, mixed_values
@@ -51,7 +52,7 @@ def of_generator(generator: StyleGAN2, sheets: Path | None) -> dict[str, Any]:
                 batch = draw_batch((HELD_OUT, int(mix), i), 8, size, mix=mix)
                 values.append(psnr(generator.synthesize(grouped_w(generator, batch.z)), batch.images))
             out[name] = round(float(torch.cat(values).mean()), 2)
-        detector = DlibBackend()._detector
+        backend = DlibBackend()
         found = tried = 0
         truth_found = 0
         index = 0
@@ -63,8 +64,8 @@ def of_generator(generator: StyleGAN2, sheets: Path | None) -> dict[str, Any]:
                 continue
             tried += 1
             image = pictures(generator(torch.from_numpy(z).float()))[0]
-            found += len(detector(image, 0)) == 1
-            truth_found += len(detector(world.draw(values, size).image, 0)) == 1
+            found += shows_one_face(image, backend)
+            truth_found += shows_one_face(world.draw(values, size).image, backend)
         out["detector rate on samples"] = found / tried
         out["detector rate on the world's pictures of the same people"] = truth_found / tried
         if sheets:

@@ -12,6 +12,7 @@ import numpy as np
 
 from stylereel import world
 from stylereel.faces.backend import DlibBackend
+from stylereel.metrics.likeness import shows_one_face
 from stylereel.world.factors import INDEX, LATENT_DIM
 
 
@@ -27,9 +28,9 @@ def main() -> None:
                 world.draw(values, size)
             best = min(best, (time.perf_counter() - start) / 100)
         result[f"pictures a second at {size} px"] = round(1 / best)
-    detector = DlibBackend()._detector
+    backend = DlibBackend()
     facing = [values for values in people if abs(values[INDEX["yaw"]]) <= 30][:400]
-    found = [len(detector(world.draw(values, 256).image, 0)) == 1 for values in facing]
+    found = [shows_one_face(world.draw(values, 256).image, backend) for values in facing]
     result["detector rate"] = float(np.mean(found))
     result["detector portraits"] = len(found)
     print(json.dumps(result, indent=2))

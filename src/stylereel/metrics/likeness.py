@@ -7,9 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from stylereel.faces.backend import track
+from stylereel.faces.backend import START_SCORE, FaceBackend, track
 from stylereel.faces.pose import pose_from_landmarks
 from stylereel.media.video import VideoReader
+
+
+def shows_one_face(picture: np.ndarray, backend: FaceBackend) -> bool:
+    """Whether the detector, at its usual threshold, finds exactly one face in a picture uint8 [H, W, 3]."""
+    return sum(box.score > START_SCORE for box in backend.detect(picture)) == 1
 
 
 def yaw_and_mouth(clip: str | Path) -> tuple[np.ndarray, np.ndarray]:

@@ -76,6 +76,17 @@ def draw_batch(seed: tuple[int, ...], count: int, size: int, mix: float = 0.5, a
     return drawn(z, world.aligned(values) if aligned else values, size)
 
 
+def draw_pairs(seed: tuple[int, ...], count: int, size: int) -> Batch:
+    """`count` random aligned portraits and then `count` partners, which differ in expression or (a third) in shape."""
+    first = draw_batch(seed, count, size)
+    random = np.random.default_rng((*seed, 1))
+    z = first.z.numpy().astype(np.float64)
+    group = np.where(random.random(count) < 2 / 3, GROUPS.index("expression"), GROUPS.index("shape"))
+    z[np.arange(count), group] = random.standard_normal((count, LATENT_DIM))
+    second = drawn(z, world.aligned(mixed_values(z)), size)
+    return Batch(*(torch.cat(parts) for parts in zip(first, second, strict=True)))
+
+
 def drawn(z: np.ndarray, values: np.ndarray, size: int) -> Batch:
     """The batch of given factor values [B, K]."""
     portraits = [world.draw(v, size) for v in values]

@@ -114,8 +114,9 @@ def _rasterise(screen, triangles, parts, depth, covering):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _point_colour(t, sx, sy, screen, local, extra, camera_normal, local_normal, triangles, parts, aa, v, p, rgb):
-    """Shade triangle t at sample position (sx, sy)."""
+def _point_colour(t, sx, sy, scene, aa, v, p, rgb):
+    """Shade triangle t of the scene (see `_draw`) at sample position (sx, sy)."""
+    screen, local, extra, camera_normal, local_normal, triangles, parts = scene
     a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
     ax, ay = screen[a, 0], screen[a, 1]
     bx, by, cx, cy = screen[b, 0] - ax, screen[b, 1] - ay, screen[c, 0] - ax, screen[c, 1] - ay
@@ -154,6 +155,7 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scree
     g.grid_normals(local, table, local_normal)
     g.grid_normals(camera, table, camera_normal)
     _rasterise(screen, triangles, parts, depth, covering)
+    scene = (screen, local, extra, camera_normal, local_normal, triangles, parts)
     aa = 0.5 / (size * _ZOOM * v[_SCALE])
     shapes = shading.backdrop_shapes(size, v)
     rgb = np.empty(3, np.float32)
@@ -174,22 +176,7 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scree
                         and abs(depth[2 * row, 2 * column + 1] - depth[2 * row + 1, 2 * column]) < 0.30
                     )
             if same:
-                region = _point_colour(
-                    t0,
-                    2 * column + 1.0,
-                    2 * row + 1.0,
-                    screen,
-                    local,
-                    extra,
-                    camera_normal,
-                    local_normal,
-                    triangles,
-                    parts,
-                    aa,
-                    v,
-                    p,
-                    total,
-                )
+                region = _point_colour(t0, 2 * column + 1.0, 2 * row + 1.0, scene, aa, v, p, total)
             elif t0 < 0 and t1 < 0 and t2 < 0 and t3 < 0:
                 shading.backdrop(column, row, shapes, v, p, total)
             else:
@@ -208,22 +195,7 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scree
                             done |= 1 << other
                             share += 0.25
                     if t >= 0:
-                        found = _point_colour(
-                            t,
-                            sub_column + 0.5,
-                            sub_row + 0.5,
-                            screen,
-                            local,
-                            extra,
-                            camera_normal,
-                            local_normal,
-                            triangles,
-                            parts,
-                            aa,
-                            v,
-                            p,
-                            rgb,
-                        )
+                        found = _point_colour(t, sub_column + 0.5, sub_row + 0.5, scene, aa, v, p, rgb)
                         region = max(region, found)
                     else:
                         shading.backdrop(column, row, shapes, v, p, rgb)
