@@ -113,7 +113,10 @@ def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(recipes, "BUILTIN", tmp_path / "nothing")
     with pytest.raises(ValueError, match="weights generator are needed first"):
         recipes.train("encoder", str(tmp_path), "scratch", 1.0)
-    made = [recipes.train(name, str(tmp_path), "scratch", 1.0) for name in ("perception", "generator", "encoder", "stylemask")]
+    made = [
+        recipes.train(name, str(tmp_path), "scratch", 1.0)
+        for name in ("perception", "generator", "encoder", "stylemask")
+    ]
     assert [path.name for paths in made for path in paths] == [
         "face.safetensors",
         "identity.safetensors",

@@ -38,8 +38,8 @@ from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.latents import Identity, Motion, Styles
 from stylereel.media.video import VideoReader
 from stylereel.render import pictures
-from stylereel.train.optimise import descend
 from stylereel.train.loop import Average, cosine, fit
+from stylereel.train.optimise import Muon, descend
 from stylereel.weights import builtin
 from stylereel.weights.files import load_module
 from stylereel.world.factors import LATENT_DIM, MOTION
@@ -94,8 +94,8 @@ class MaskNets(nn.Module):
 
 # Losses and training
 
-STEPS, COUNT = 700, 6
-RATE, BIAS_RATE = 2e-3, 5e-2  # biases carry what a channel usually means; they have far to go from a mask of 0.5
+STEPS, COUNT = 1500, 6
+RATE, BIAS_RATE = 1e-3, 5e-2  # biases carry what a channel usually means; they have far to go from a mask of 0.5
 IDENTITY_WEIGHT, SHAPE_WEIGHT = 1.0, 20.0
 
 
@@ -115,8 +115,7 @@ def train(
     model, average = start or MaskNets(config), MaskNets(config)
     weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
     biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
-    groups = [{"params": weights}, {"params": biases, "lr": BIAS_RATE}]
-    optimizer = torch.optim.Adam(groups, lr=RATE, foreach=True)
+    optimizers = {"matrices": Muon(weights, RATE), "rest": torch.optim.Adam(biases, lr=BIAS_RATE, foreach=True)}
     steps = max(2, int(STEPS * scale))
     follow = Average(model, average, 0.98)
     convolutions = [layer.index for layer in generator.style_layers if layer.kind == "conv"]
@@ -133,8 +132,9 @@ def train(
 
     def shape_loss(seen: Seen, values: np.ndarray) -> Tensor:
         points = torch.from_numpy(np.stack([world.project_landmarks(v)[0] for v in values]))
-        motion = unit_values(torch.from_numpy(values))[:, : len(MOTION)]
-        return SHAPE_WEIGHT * (seen.landmarks - points).abs().mean() + (seen.motion - motion).abs().mean()
+        off = (seen.values - unit_values(torch.from_numpy(values))).abs()
+        motion, person = off[:, : len(MOTION)].mean(), off[:, len(MOTION) :].mean()
+        return SHAPE_WEIGHT * (seen.landmarks - points).abs().mean() + motion + person
 
     def step(index: int) -> dict[str, float]:
         random = np.random.default_rng((51, index))
@@ -157,14 +157,14 @@ def train(
         people = [identity(picture) for picture in pictures]
         same = torch.stack([(1 - (person * p).sum(1)).mean() for p in people]).sum()
         same = same + (1 - (people[1] * people[2]).sum(1)).mean()
-        descend(shape + cycle + IDENTITY_WEIGHT * same, [optimizer])
+        descend(shape + cycle + IDENTITY_WEIGHT * same, optimizers.values())
         follow.update(index)
         return {"shape": shape.item(), "cycle": cycle.item() / 2, "identity": same.item() / 4}
 
     fit(
         folder,
         {"model": model, "average": average},
-        {"model": optimizer},
+        optimizers,
         step,
         steps,
         schedule=lambda index: cosine(index, steps),

@@ -23,7 +23,7 @@ from stylereel.train.optimise import descend, muon_and_adam
 from stylereel.train.perception import disturb
 from stylereel.world.factors import MOTION
 
-STEPS, COUNT, RENDERED = 1600, 32, 6
+STEPS, COUNT, RENDERED = 3000, 32, 9
 NEUTRAL = 10  # of COUNT: the neutral head with any motion, which is what a real clip's motion is shown on
 
 
@@ -56,7 +56,7 @@ def train(
         w = generator.mapping(torch.randn(4096, generator.config.z_dim))
         model.mean.copy_(w.mean(0))
         model.deviation.copy_(w.std(0).clamp_min(1e-3))
-    optimizers = muon_and_adam(model, 5e-4)
+    optimizers = muon_and_adam(model, 1e-3)
     steps = max(2, int(STEPS * scale))
     batches = Prefetch(batch_of)
     follow = Average(model, average, 0.995)
@@ -83,7 +83,7 @@ def train(
         points = (seen.landmarks.float() - wanted.landmarks.float()).abs().mean()
         motion = (seen.motion.float() - wanted.motion.float()).abs().mean()
         person = (1 - same.float()).mean()
-        loss = code_loss + 2 * picture + 10 * points + 0.5 * motion + 0.5 * person
+        loss = code_loss + 2 * picture + 20 * points + 2 * motion + 0.5 * person
         descend(loss, optimizers.values(), 5.0, model)
         follow.update(index)
         error = F.mse_loss(again.detach(), images[chosen])

@@ -43,7 +43,7 @@ class Stage(NamedTuple):
 # The last stage leaves all but the new block as it is, so that encoders and masks may be trained beside it.
 STAGES = (
     Stage(64, 2400, 16, 2e-2, 1.5e-2),
-    Stage(128, 6500, 16, 4e-3, 5e-5),
+    Stage(128, 6000, 16, 4e-3, 5e-5),
     Stage(256, 600, 12, 1e-2, 2e-4, top=True),
 )
 FINISH_STEPS, FINISH_BATCH, ADVERSARIAL_WEIGHT = 500, 8, 0.03

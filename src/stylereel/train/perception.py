@@ -88,9 +88,7 @@ def pairs(index: int) -> Batch:
     return drawn(np.concatenate([z, z]), np.concatenate([first, second]), SIZE)
 
 
-def train_identity(
-    folder: Path, trunk: FaceNet, scale: float = 1.0, start: IdentityNet | None = None
-) -> IdentityNet:
+def train_identity(folder: Path, trunk: FaceNet, scale: float = 1.0, start: IdentityNet | None = None) -> IdentityNet:
     """Train the identity embedding in `folder`, from the trunk of the trained face net or from a trained embedding."""
     torch.manual_seed(1)
     model, average = start or IdentityNet(), IdentityNet()

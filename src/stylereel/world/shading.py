@@ -114,7 +114,9 @@ def _hsv(hue, saturation, value):
     return rgb
 
 
-_TONES = np.array([(0.97, 0.82, 0.73), (0.90, 0.72, 0.60), (0.79, 0.59, 0.46), (0.64, 0.45, 0.34), (0.48, 0.325, 0.245)])
+_TONES = np.array(
+    [(0.97, 0.82, 0.73), (0.90, 0.72, 0.60), (0.79, 0.59, 0.46), (0.64, 0.45, 0.34), (0.48, 0.325, 0.245)]
+)
 # Dark, blond, brown and gray hair; dark eyes; what warm skin, red hair, lips and lip colour multiply or add.
 _DARK, _BLOND, _BROWN, _GRAY, _DARK_EYE, _WARM, _RED, _LIP_TINT, _LIP_SHIFT = np.array(
     [
