@@ -13,6 +13,8 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+from stylereel.weights.commands import weights_convert, weights_get, weights_info, weights_list, weights_verify
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
@@ -164,6 +166,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sheet": sheet,
     "world sheet": world_sheet,
     "train": train,
+    "weights info": weights_info,
+    "weights convert": weights_convert,
+    "weights list": weights_list,
+    "weights get": weights_get,
+    "weights verify": weights_verify,
 }
 
 
@@ -186,7 +193,7 @@ def _run(arguments: list[str]) -> None:
     if arguments in ([], ["-h"], ["--help"]):
         print(USAGE + "\n")
         for name, command in COMMANDS.items():
-            print(f"  {name:<12} {(command.__doc__ or '').splitlines()[0]}")
+            print(f"  {name:<16} {(command.__doc__ or '').splitlines()[0]}")
         return
     if arguments == ["--version"]:
         import stylereel

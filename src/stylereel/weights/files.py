@@ -1,4 +1,4 @@
-"""Our weight files: safetensors in half precision whose header holds kind, config and card. Nothing in one is run."""
+"""Our weight files: safetensors whose header holds kind, config and card. Nothing in one is run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def save_module(path: str | Path, kind: str, module: nn.Module, card: Mapping[str, Any] | None = None) -> None:
-    """Write a network's weights in half precision; its `config` dataclass (if any) and `card` go into the header."""
+    """Write a network's parameters in half precision and its buffers as they are.
+
+    The module's `config` dataclass (if any) and `card` go into the header.
+    """
     config = asdict(module.config) if hasattr(module, "config") else {}  # type: ignore[arg-type]
     header = {"format": "stylereel", "kind": kind, "config": json.dumps(config), "card": json.dumps(dict(card or {}))}
     halves = {}
+    parameters = dict(module.named_parameters())
     for key, value in module.state_dict().items():
-        half = value.detach().cpu().half()
+        half = value.detach().cpu().half() if key in parameters else value.detach().cpu()
         # A value beyond the range of half precision would become infinite.
         halves[key] = (half if half.isfinite().all() else value.detach().cpu().float()).contiguous()
     with replacing(path) as partial:
@@ -61,14 +65,25 @@ def load_module(path: str | Path, kind: str, build: Callable[[dict[str, Any]], N
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     tensors = {key: value.float() if value.dtype == torch.float16 else value for key, value in tensors.items()}
     try:
-        module = build(json.loads(header["config"]))
-    except TypeError as error:
+        settings = json.loads(header["config"])
+        _check_settings(settings)
+        module = build(settings)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"The config in {path} is not one of kind {kind!r}: {error}.") from error
     problems = misfits(module, tensors)
     if problems:
         raise ValueError(f"The weights in {path} do not fit their config: {'; '.join(problems)}.")
     module.load_state_dict(tensors)
     return module
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise TypeError for numbers that no network has, before one is built of them."""
+    for name, value in settings.items():
+        limit = 64 if name.endswith("layers") else 2**18
+        numbers = value if isinstance(value, list) else [value]
+        if len(numbers) > 64 or any(isinstance(number, (int, float)) and abs(number) > limit for number in numbers):
+            raise TypeError(f"{name} is beyond what any network has")
 
 
 def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:

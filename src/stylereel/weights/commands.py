@@ -1,6 +1,40 @@
-"""The commands `weights list`, `weights get` and `weights verify` of the official weight files."""
+"""The commands `stylereel weights ...`: what a file holds, a safe copy of it, and the official files."""
 
 from __future__ import annotations
+
+from typing import Literal
+
+
+def weights_info(file: str, /) -> None:
+    """Say in one line what a weight file of any known tool holds; nothing in it is run.
+
+    Args:
+        file: the weight file.
+    """
+    from stylereel.weights.formats import inspect
+
+    print(inspect(file))
+
+
+def weights_convert(file: str, /, *, out: str, network: Literal["G_ema", "G", "D"] = "G_ema") -> None:
+    """Copy a generator or discriminator from a weight file of any known tool into a file of stylereel's own.
+
+    Args:
+        file: the weight file.
+        out: the file to write (.safetensors), in half precision.
+        network: which of several networks; G_ema makes the best pictures, D is the discriminator.
+    """
+    from stylereel.media import ensure_writable
+    from stylereel.weights.files import save_module
+    from stylereel.weights.formats import inspect, load_discriminator_file, load_generator_file
+
+    ensure_writable(out, ".safetensors")
+    if network == "D":
+        save_module(out, "discriminator", load_discriminator_file(file))
+    else:
+        generator = load_generator_file(file, network)
+        generator.save(out, generator.card)
+    print(f"{out}: {inspect(out)}")
 
 
 def weights_list() -> None:
