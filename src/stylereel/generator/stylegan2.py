@@ -6,26 +6,17 @@ NVIDIA's PyTorch files (ada family), so such a state dict loads without renaming
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from stylereel.generator.ops import (
-    FullyConnected,
-    modulated_conv,
-    normalize_second_moment,
-    pointwise,
-    upsample,
-)
-from stylereel.weights.files import load_module, read_card, save_module
-
-LayerKey = int | str
-Tap = Callable[[Tensor], Tensor | None]
-Taps = Mapping[int, Tap] | Mapping[str, Tap]
+from stylereel.generator import fast
+from stylereel.generator.base import Generator, Taps, replaced, resized
+from stylereel.generator.ops import FullyConnected, modulated_conv, pointwise, upsample
+from stylereel.generator.style_space import LayerKey, StyleLayer
 
 
 @dataclass(frozen=True)
@@ -63,48 +54,10 @@ class StyleGAN2Config:
         """Block resolutions in pixels: 4, 8, ..., resolution."""
         return tuple(2**i for i in range(2, self.resolution.bit_length()))
 
-
-@dataclass(frozen=True)
-class StyleLayer:
-    """One layer that eats a style vector.
-
-    index: StyleSpace number; name: module name such as "b8.conv0"; row: row of W+ that drives it;
-    resolution: of its output in pixels; channels: length of its style vector (its input channels).
-    """
-
-    index: int
-    name: str
-    kind: Literal["conv", "rgb"]
-    row: int
-    resolution: int
-    channels: int
-
-
-class MappingNetwork(nn.Module):
-    """Latent z [B, Z], optionally with a label c [B, K], to w [B, D]."""
-
-    def __init__(self, z_dim: int, c_dim: int, w_dim: int, layers: int, multiplier: float) -> None:
-        super().__init__()
-        if c_dim:
-            self.embed = FullyConnected(c_dim, w_dim)
-        widths = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * layers
-        self.layers = layers
-        for i in range(layers):
-            fc = FullyConnected(widths[i], widths[i + 1], multiplier, activation=True)
-            self.add_module(f"fc{i}", fc)
-        self.c_dim = c_dim
-        self.register_buffer("w_avg", torch.zeros(w_dim))
-        self.w_avg: Tensor
-
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        x = normalize_second_moment(z)
-        if self.c_dim:
-            if c is None:
-                raise ValueError(f"This generator is conditional: give c as a tensor [B, {self.c_dim}].")
-            x = torch.cat([x, normalize_second_moment(self.embed(c))], dim=1)
-        for i in range(self.layers):
-            x = self.get_submodule(f"fc{i}")(x)
-        return x
+    @property
+    def num_ws(self) -> int:
+        """Rows of W+."""
+        return 2 * len(self.resolutions)
 
 
 class SynthesisLayer(nn.Module):
@@ -122,8 +75,15 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.noise_const: Tensor
 
-    def forward(self, x: Tensor, style: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
-        return modulated_conv(x, self.weight, style, self.bias, noise, self.noise_strength, self.up, gain, self.clamp)
+    def forward(
+        self, x: Tensor, style: Tensor, noise: Tensor | None, gain: float = 1.0, role: str | None = None
+    ) -> Tensor:
+        """`role` allows the result to be overwritten by the next layer of that role; None makes it the caller's."""
+        arguments = (x, self.weight, style, self.bias, noise, self.noise_strength)
+        work = self.weight.numel() * x.shape[2] * x.shape[3]
+        if fast.takes(work, *arguments):
+            return fast.modulated_conv(*arguments, self.up, gain, self.clamp, role)
+        return modulated_conv(*arguments, self.up, gain, self.clamp)
 
 
 class ToRGB(nn.Module):
@@ -136,12 +96,16 @@ class ToRGB(nn.Module):
         self.weight = nn.Parameter(torch.randn(config.img_channels, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(config.img_channels))
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, before: Tensor | None = None) -> Tensor:
+        """The colours of x, plus the image of the block before, up-sampled."""
         # The weight is small: scaling it for each sample saves a pass over the features.
         weight = self.weight.flatten(1) * (style / math.sqrt(x.shape[1]))[:, None]
+        if fast.takes(9 * x[0].numel() * x.shape[1], x, weight, self.bias, before):
+            return fast.colours(x, weight, self.bias, self.clamp, before)
         # Colours add up over all blocks, so they keep the precision of the weights.
         x = pointwise(x, weight.to(x.dtype)).to(weight.dtype) + self.bias[:, None, None]
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        x = x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+        return x if before is None else upsample(before) + x
 
 
 class ResidualSkip(nn.Module):
@@ -157,27 +121,14 @@ class ResidualSkip(nn.Module):
         return upsample(pointwise(x, weight.to(x.dtype)))
 
 
-class StyleGAN2(nn.Module):
-    """StyleGAN2 generator.
+class StyleGAN2(Generator):
+    """StyleGAN2 generator; see `Generator` for its attributes and for mapping, styles and files."""
 
-    Attributes: config; resolution [pixels]; num_ws, the rows L of W+; style_layers, the layers in StyleSpace
-    order; card, what the weight file says about itself.
-    """
+    kind = "stylegan2"
+    config_type = StyleGAN2Config
 
     def __init__(self, config: StyleGAN2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.card: dict[str, Any] = {}
-        self.resolution = config.resolution
-        self.num_ws = 2 * len(config.resolutions)
-        self.mapping = MappingNetwork(
-            config.z_dim,
-            config.c_dim,
-            config.w_dim,
-            config.mapping_layers,
-            config.mapping_learning_rate_multiplier,
-        )
-        self.synthesis = nn.Module()
+        super().__init__(config)
         layers: list[StyleLayer] = []
 
         def add(block: nn.Module, name: str, module: nn.Module, resolution: int, row: int, channels: int) -> None:
@@ -203,36 +154,6 @@ class StyleGAN2(nn.Module):
             self.synthesis.add_module(f"b{resolution}", block)
         self.style_layers = tuple(layers)
 
-    @property
-    def mean_w(self) -> Tensor:
-        """The mean [D] of w over z, tracked in training."""
-        return self.mapping.w_avg
-
-    def track_mean_w(self, w: Tensor, decay: float = 0.995) -> None:
-        """Training: move mean_w towards the mean of a batch w [B, L, D]."""
-        self.mapping.w_avg.lerp_(w.detach()[:, 0].mean(dim=0), 1 - decay)
-
-    def map(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0, cutoff: int | None = None) -> Tensor:
-        """Latents z [B, Z] (and labels c [B, K]) to W+ codes [B, L, D].
-
-        psi moves the first `cutoff` rows (all by default) towards the mean: mean + psi (w - mean).
-        """
-        w = self.mapping(z, c)[:, None].expand(-1, self.num_ws, -1)
-        if psi == 1:
-            return w
-        cutoff = self.num_ws if cutoff is None else cutoff
-        return torch.cat([torch.lerp(self.mean_w, w[:, :cutoff], psi), w[:, cutoff:]], dim=1)
-
-    def styles(self, w: Tensor) -> list[Tensor]:
-        """W+ codes [B, L, D] to the style vectors [B, C_l], in the order of style_layers.
-
-        These are the affine outputs as they are (NVIDIA's convention); the 1/sqrt(C) of a toRGB layer is
-        applied in synthesis. Raises ValueError if w has another shape.
-        """
-        if w.ndim != 3 or w.shape[1:] != (self.num_ws, self.config.w_dim):
-            raise ValueError(f"Give w as [B, {self.num_ws}, {self.config.w_dim}]; this one is {list(w.shape)}.")
-        return [self._module(layer).affine(w[:, layer.row]) for layer in self.style_layers]
-
     def synthesize(
         self,
         w: Tensor | None = None,
@@ -242,6 +163,7 @@ class StyleGAN2(nn.Module):
         start: tuple[LayerKey, Tensor] | tuple[LayerKey, Tensor, Tensor | None] | None = None,
         stop: LayerKey | None = None,
         dtype: torch.dtype | None = None,
+        resize: int | None = None,
     ) -> Tensor:
         """W+ codes w [B, L, D], or style vectors s as styles() gives them, to images [B, 3, H, W].
 
@@ -256,18 +178,13 @@ class StyleGAN2(nn.Module):
             takes no image.
         stop: return the output of this layer instead of the final image.
         dtype: precision of the features, by default that of the weights; images keep that of the weights.
+        resize: average the final image over areas to this height and width in pixels.
 
         Raises ValueError for a layer that does not exist, shapes that do not fit, a start that cannot work,
         and taps or a stop that do not come after the start.
         """
-        if (w is None) == (s is None):
-            raise ValueError("Give synthesize either w or s, not both.")
-        if s is None:
-            assert w is not None
-            s = self.styles(w)
-        self._check_styles(s)
-        tap_at = {self._layer(key).index: tap for key, tap in (taps or {}).items()}
-        last = None if stop is None else self._layer(stop)
+        s = self._given_styles(w, s)
+        self._check_resize(resize, stop)
         noises = self._noises(noise, batch=s[0].shape[0])
 
         x: Tensor | None = None
@@ -276,57 +193,37 @@ class StyleGAN2(nn.Module):
         first = 0
         if start is not None:
             first, x, image = self._start(start)
-            for index in [*tap_at, *([] if last is None else [last.index])]:
-                if index < first:
-                    name = self.style_layers[index].name
-                    raise ValueError(f"Taps and stop must come after the start layer, unlike {name}.")
+        tap_at, last = self._stations(taps, stop, first)
         if x is None:
             x = self.synthesis.get_parameter("b4.const").expand(s[0].shape[0], -1, -1, -1)
         x = x.to(dtype or s[0].dtype, memory_format=torch.channels_last)
 
         for layer, style in zip(self.style_layers[first:], s[first:], strict=True):
             module = self._module(layer)
+            # What a caller may keep gets memory of its own.
+            role = None if layer.index in tap_at or layer.index == last else layer.name.partition(".")[2]
             if layer.kind == "rgb":
-                colours = module(x, style)
-                output = image = colours if image is None else upsample(image) + colours
+                output = image = module(x, style, image)
             elif self.config.architecture == "resnet" and layer.resolution > 4:
                 if layer.name.endswith("conv0"):
                     residual = self.synthesis.get_submodule(f"b{layer.resolution}.skip")(x)
-                    output = x = module(x, style, noises[layer.index])
+                    output = x = module(x, style, noises[layer.index], role=role)
                 else:
                     assert residual is not None
-                    output = x = module(x, style, noises[layer.index], gain=math.sqrt(0.5)) + residual
+                    output = x = module(x, style, noises[layer.index], math.sqrt(0.5), role) + residual
             else:
-                output = x = module(x, style, noises[layer.index])
+                output = x = module(x, style, noises[layer.index], role=role)
             if layer.index in tap_at:
-                replaced = tap_at[layer.index](output)
-                if replaced is not None:
-                    output = replaced.to(output.dtype, memory_format=torch.channels_last)
-                    x, image = (x, output) if layer.kind == "rgb" else (output, image)
-            if layer is last:
+                output = replaced(tap_at[layer.index], output)
+                x, image = (x, output) if layer.kind == "rgb" else (output, image)
+            if layer.index == last:
                 return output
         assert image is not None
-        return image
+        return resized(image, resize)
 
     def forward(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0) -> Tensor:
         """Latents z [B, Z] to images [B, 3, H, W]."""
         return self.synthesize(self.map(z, c, psi))
-
-    def _module(self, layer: StyleLayer) -> Any:
-        return self.synthesis.get_submodule(layer.name)
-
-    def _layer(self, key: LayerKey) -> StyleLayer:
-        for layer in self.style_layers:
-            if key in (layer.index, layer.name):
-                return layer
-        names = ", ".join(layer.name for layer in self.style_layers)
-        raise ValueError(f"There is no layer {key!r}; choose an index below {len(self.style_layers)}, or {names}.")
-
-    def _check_styles(self, s: Sequence[Tensor]) -> None:
-        expected = [layer.channels for layer in self.style_layers]
-        found = [style.shape[-1] for style in s]
-        if expected != found:
-            raise ValueError(f"Give s as {len(expected)} style vectors of lengths {expected}, not {found}.")
 
     def _noises(self, noise: str | Sequence[Tensor], batch: int) -> dict[int, Tensor | None]:
         """Noise map per conv layer index, before its strength."""
@@ -366,14 +263,3 @@ class StyleGAN2(nn.Module):
         elif image is not None and list(image.shape[1:]) != [self.config.img_channels, size // 2, size // 2]:
             raise ValueError(f"To start from {layer.name}, give the image so far at {size // 2} px.")
         return layer.index + 1, x, image
-
-    def save(self, path: str | Path, card: Mapping[str, Any] | None = None) -> None:
-        """Write the weights in half precision, with the config and `card` (JSON) in the header."""
-        save_module(path, "stylegan2", self, card)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "StyleGAN2":
-        """Read a file that save() wrote, as float32. Raises ValueError if the file is not one or does not fit."""
-        generator = load_module(path, "stylegan2", lambda config: cls(StyleGAN2Config(**config)))
-        generator.card = read_card(path)
-        return generator
