@@ -94,7 +94,7 @@ class MaskNets(nn.Module):
 
 # Losses and training
 
-STEPS, COUNT = 1500, 6
+STEPS, COUNT = 1200, 6
 RATE, BIAS_RATE = 1e-3, 5e-2  # biases carry what a channel usually means; they have far to go from a mask of 0.5
 IDENTITY_WEIGHT, SHAPE_WEIGHT = 1.0, 20.0
 

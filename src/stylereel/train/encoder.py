@@ -23,7 +23,7 @@ from stylereel.train.optimise import descend, muon_and_adam
 from stylereel.train.perception import disturb
 from stylereel.world.factors import MOTION
 
-STEPS, COUNT, RENDERED = 3000, 32, 9
+STEPS, COUNT, RENDERED = 2600, 32, 9
 NEUTRAL = 10  # of COUNT: the neutral head with any motion, which is what a real clip's motion is shown on
 
 

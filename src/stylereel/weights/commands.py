@@ -11,9 +11,12 @@ def weights_info(file: str, /) -> None:
     Args:
         file: the weight file.
     """
+    from stylereel.weights.files import own_kind
     from stylereel.weights.formats import inspect
 
-    print(inspect(file))
+    kind = own_kind(file)
+    known = kind in (None, "stylegan2", "stylegan3", "discriminator")
+    print(inspect(file) if known else f"network of kind {kind}; stylereel")
 
 
 def weights_convert(file: str, /, *, out: str, network: Literal["G_ema", "G", "D"] = "G_ema") -> None:

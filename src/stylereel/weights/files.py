@@ -48,6 +48,14 @@ def read_header(path: str | Path) -> dict[str, str]:
     return header
 
 
+def own_kind(path: str | Path) -> str | None:
+    """The kind of network in one of our weight files, or None for any other file."""
+    try:
+        return read_header(path).get("kind")
+    except ValueError:
+        return None
+
+
 def read_card(path: str | Path) -> dict[str, Any]:
     """What a weight file says about itself: data, command, machine, licence."""
     return json.loads(read_header(path).get("card", "{}"))
