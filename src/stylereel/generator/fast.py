@@ -8,8 +8,11 @@ in strips that stay in the cache, one Numba kernel does the rest, and results li
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +22,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from stylereel.generator.ops import ACTIVATION_GAIN, DEMODULATION_EPSILON, LEAKY_SLOPE
 
-LEAST_WORK = 1e9  # multiplications of a layer; below, compiling the kernels (once) costs more than they ever save
+# Multiplications of a layer; in layers that have fewer, compiling the kernels (once) costs more than they ever save.
+LEAST_WORK = 1e9
 STRIP_BYTES = 8 << 20  # of a convolution's result; several fit into the last-level cache
 WINOGRAD_CHANNELS = 64  # from here on Winograd's transform pays
 TILE_NUMBERS = 16384  # tiles times channels of Winograd's at a time, more where many channels want larger products
@@ -41,7 +45,17 @@ class _Memory(threading.local):
 
 
 _memory = _Memory()
+_turn = threading.Lock()  # one layer at a time: it uses all cores, and not every thread pool of Numba's may be shared
 _prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _alone(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(function)
+    def waiting(*arguments: Any, **named: Any) -> Tensor:
+        with _turn:
+            return function(*arguments, **named)
+
+    return waiting
 
 
 def release() -> None:
@@ -102,6 +116,7 @@ def _rows(x: Tensor, first: int, last: int) -> Tensor:
     return F.pad(part, (0, 0, above, below)) if above or below else part
 
 
+@_alone
 def modulated_conv(
     x: Tensor,
     weight: Tensor,
@@ -228,6 +243,7 @@ def _winograd(
         winograd_output(product.numpy(), first, rows, across, target, scale, shift, noise, np.float32(slope), limit)
 
 
+@_alone
 def colours(x: Tensor, weight: Tensor, bias: Tensor, clamp: float | None, before: Tensor | None) -> Tensor:
     """toRGB with the sum of the blocks: x [B, I, H, W] by weight [B, K, I] plus bias [K], clamped; plus the image
     `before` [B, K, H / 2, W / 2] up-sampled. Returns float32 [B, K, H, W].
@@ -246,6 +262,7 @@ def colours(x: Tensor, weight: Tensor, bias: Tensor, clamp: float | None, before
     return out
 
 
+@_alone
 def filtered_layer(
     x: Tensor,
     weight: Tensor,
