@@ -29,17 +29,22 @@ def seed(number: int, width: int) -> Tensor:
 
 
 def strongest_channel(generator: StyleGAN2, s: list[Tensor]) -> tuple[int, Tensor]:
-    """The style layer at 32 px and up, and its channel, whose push of three changes the picture most."""
-    plain = generator.synthesize(s=s)
+    """The style layer of an expression row, and its channel, whose push changes the middle of the picture most."""
+
+    def middle(images: Tensor) -> Tensor:
+        size = images.shape[-1]
+        return images[..., size // 4 : -size // 4, size // 3 : -size // 3]
+
+    plain = middle(generator.synthesize(s=s))
     best, found = 0.0, (0, torch.zeros(1))
     for layer in generator.style_layers:
-        if layer.kind != "conv" or not 16 <= layer.resolution <= 64:
+        if layer.kind != "conv" or not FIRST_ROW["expression"] <= layer.row < FIRST_ROW["look"]:
             continue
-        for channel in range(0, layer.channels, 4):
+        for channel in range(layer.channels):
             push = torch.zeros(1, layer.channels)
             push[0, channel] = 3
             changed = [style + push if i == layer.index else style for i, style in enumerate(s)]
-            size = float((generator.synthesize(s=changed) - plain).abs().mean())
+            size = float((middle(generator.synthesize(s=changed)) - plain).abs().mean())
             if size > best:
                 best, found = size, (layer.index, push)
     return found

@@ -1,5 +1,7 @@
 """The CPU kernels equal the plain layers, and step aside where they cannot serve."""
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
@@ -39,16 +41,29 @@ def test_a_layer_equals_the_plain_one(dtype: torch.dtype, up: bool, channels: tu
     x, weight, style, bias = layer(*channels, 36, batch=2)
     size = 72 if up else 36
     maps = {"one": torch.randn(size, size), "each": torch.randn(2, 1, size, size), "none": None}[noise]
-    arguments = (x.to(dtype), weight, style, bias, maps, torch.tensor(0.3), up, 0.7, 8.0)
-    assert fast.takes(0, *arguments[:5])
+    tensors = (x.to(dtype), weight, style, bias, maps)
+    arguments = (*tensors, torch.tensor(0.3), up, 0.7, 8.0)
+    assert fast.takes(0, *tensors)
     assert close(fast.modulated_conv(*arguments, role=None), ops.modulated_conv(*arguments), dtype)
+
+
+@pytest.mark.parametrize("up", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_small_pictures_of_large_weights(up: bool, dtype: torch.dtype) -> None:
+    x, weight, style, bias = layer(64, 64, 4)
+    arguments = (x.to(dtype), weight, style, bias, None, torch.tensor(0.0), up, 1.0, None)
+    expected = ops.modulated_conv(*arguments)
+    for _ in range(2):
+        assert close(fast.modulated_conv(*arguments, role=None), expected, dtype)
 
 
 @pytest.mark.parametrize("up", [False, True])
 @torch.inference_mode()
 def test_strips_meet_without_a_seam(up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast, "STRIP_BYTES", 1)  # four rows at a time
-    arguments = (*layer(16, 16, 44), torch.randn((88, 88) if up else (44, 44)), torch.tensor(0.5), up, 1.0, None)
+    x, weight, style, bias = layer(16, 16, 44)
+    arguments = (x, weight, style, bias, torch.randn((88, 88) if up else (44, 44)), torch.tensor(0.5), up, 1.0, None)
     assert close(fast.modulated_conv(*arguments, role=None), ops.modulated_conv(*arguments))
 
 
@@ -71,7 +86,7 @@ def generator() -> StyleGAN2:
     model = StyleGAN2(StyleGAN2Config(128, z_dim=16, w_dim=16, channel_base=4096, channel_max=64, mapping_layers=1))
     for layer in model.style_layers:
         if layer.kind == "conv":
-            torch.nn.init.constant_(model.synthesis.get_submodule(layer.name).noise_strength, 0.2)
+            model.synthesis.get_parameter(f"{layer.name}.noise_strength").data.fill_(0.2)
     return model.eval().requires_grad_(False)
 
 
@@ -87,7 +102,7 @@ def test_a_generator_gives_the_same_picture(generator: StyleGAN2, dtype: torch.d
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_stylegan3_gives_the_same_picture(kernel: int, dtype: torch.dtype | None, monkeypatch) -> None:
+def test_stylegan3_gives_the_same_picture(kernel: Literal[1, 3], dtype: torch.dtype | None, monkeypatch) -> None:
     torch.manual_seed(2)
     config = StyleGAN3Config(
         32, z_dim=16, w_dim=16, channel_base=2048, channel_max=70, conv_kernel=kernel, use_radial_filters=kernel == 1
@@ -135,6 +150,8 @@ def test_small_layers_take_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(fast, "LEAST_WORK", 100)
     assert fast.takes(100, torch.randn(1, 8, 32, 32))
     assert not fast.takes(99, torch.randn(1, 8, 32, 32))
+    monkeypatch.setattr(fast, "LEAST_WEIGHT", 64)
+    assert fast.takes(99, torch.randn(1, 8, 32, 32), torch.randn(8, 8, 1, 1))
 
 
 def test_memory_can_be_given_back(generator: StyleGAN2) -> None:

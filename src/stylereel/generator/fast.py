@@ -24,9 +24,10 @@ from stylereel.generator.ops import ACTIVATION_GAIN, DEMODULATION_EPSILON, LEAKY
 
 # Multiplications of a layer; in layers that have fewer, compiling the kernels (once) costs more than they ever save.
 LEAST_WORK = 1e9
+LEAST_WEIGHT = 1 << 20  # numbers in a weight from which on preparing it once pays, however small the picture
 STRIP_BYTES = 8 << 20  # of a convolution's result; several fit into the last-level cache
 WINOGRAD_CHANNELS = 64  # from here on Winograd's transform pays
-TILE_NUMBERS = 16384  # tiles times channels of Winograd's at a time, more where many channels want larger products
+TILE_NUMBERS = 32768  # tiles times channels of Winograd's at a time, more where many channels want larger products
 _NO_NOISE = np.zeros((1, 1), np.float32)
 
 
@@ -65,11 +66,12 @@ def release() -> None:
 
 
 def takes(work: float, x: Tensor, *others: Tensor | None) -> bool:
-    """Whether a fast twin can stand in for the plain form on features x and other tensors.
+    """Whether a fast twin can stand in for the plain form on features x and other tensors, the weight first.
 
     `work` is the layer's number of multiplications for one sample, as a plain 3x3 convolution counts them.
     """
-    if work < LEAST_WORK or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+    small = work < LEAST_WORK and not (others and others[0] is not None and others[0].numel() >= LEAST_WEIGHT)
+    if small or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
         return False
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
@@ -79,23 +81,49 @@ def takes(work: float, x: Tensor, *others: Tensor | None) -> bool:
     return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *tensors)))
 
 
-def _transformed(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Energy [O, I] of a 3x3 weight [O, I, 3, 3], and its Winograd transform [36, I, O]; kept with the weight."""
-    lasting = not weight.is_inference()  # an inference tensor may change without a trace
-    known = _prepared.get(weight) if lasting else None
-    if known is not None and known[0] == weight._version:
-        return known[1], known[2]
+def _derived(weight: Tensor, name: str, make: Callable[[Tensor], Any]) -> Any:
+    """`make(weight)`, kept with the weight until it changes."""
     with torch.no_grad():
-        energy = weight.square().sum(dim=(2, 3))
-        matrix = (
-            torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64)
-            / 24
-        )
-        spread = torch.einsum("ar,oirs,bs->abio", matrix, weight.double(), matrix)
-        transform = spread.reshape(36, weight.shape[1], weight.shape[0]).float().contiguous()
-    if lasting:
-        _prepared[weight] = (weight._version, energy, transform)
-    return energy, transform
+        if weight.is_inference():  # it may change without a trace
+            return make(weight)
+        known = _prepared.get(weight)
+        if known is None or known[0] != weight._version:
+            known = _prepared[weight] = (weight._version, {})
+        if name not in known[1]:
+            known[1][name] = make(weight.detach())
+        return known[1][name]
+
+
+def _energy(weight: Tensor) -> Tensor:
+    """Sum of squares [O, I] over the window of a weight [O, I, K, K]."""
+    return weight.square().sum(dim=(2, 3))
+
+
+def _transform(weight: Tensor) -> Tensor:
+    """Winograd's transform [36, I, O] of a weight [O, I, 3, 3]."""
+    rows = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
+    matrix = torch.tensor(rows, dtype=torch.float64) / 24
+    spread = torch.einsum("ar,oirs,bs->abio", matrix, weight.double(), matrix)
+    return spread.reshape(36, weight.shape[1], weight.shape[0]).float().contiguous()
+
+
+def _phases(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The parts of a 3x3 weight that make the even and odd rows and columns of its transposed convolution.
+
+    Row y of that takes tap k from row (y - k) / 2: even rows the taps 2 and 0, odd rows tap 1.
+    """
+    parts = (
+        weight[:, :, 0::2, 0::2].flip(2, 3),
+        weight[:, :, 0::2, 1:2].flip(2),
+        weight[:, :, 1:2, 0::2].flip(3),
+        weight[:, :, 1:2, 1:2],
+    )
+    ee, eo, oe, oo = (part.contiguous(memory_format=torch.channels_last) for part in parts)
+    return ee, eo, oe, oo
+
+
+def _window(weight: Tensor) -> Tensor:
+    return weight.contiguous(memory_format=torch.channels_last)
 
 
 def _result(role: str | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -133,8 +161,15 @@ def modulated_conv(
     batch, _, height, width = x.shape
     outputs = weight.shape[0]
     shape = (batch, 2 * height, 2 * width, outputs) if up else (batch, height, width, outputs)
-    winograd = x.dtype == torch.float32 and not up and min(weight.shape[:2]) >= WINOGRAD_CHANNELS
-    energy, transform = _transformed(weight) if winograd else (weight.square().sum(dim=(2, 3)), None)
+    winograd = x.dtype == torch.float32 and not up and min(weight.shape[:2]) >= WINOGRAD_CHANNELS and width >= 16
+    energy = _derived(weight, "energy", _energy)
+    # The style goes where there is less to multiply; a weight that stays as it is stays prepared.
+    styled_input = not winograd and x[0].numel() <= weight.numel()
+    prepare: Callable[[Tensor], Any] = _phases if up else _window
+
+    def prepared(weight: Tensor) -> Any:
+        return prepare(weight.to(x.dtype))
+
     result = _result(role, shape, x.dtype)
     total = ACTIVATION_GAIN * gain
     demodulation = total * (style.square() @ energy.T + DEMODULATION_EPSILON).rsqrt()
@@ -149,14 +184,19 @@ def modulated_conv(
             grain = (grain.float() * factor).contiguous().numpy()
         sample, out = x[index : index + 1], result[index].permute(2, 0, 1)
         scale = demodulation[index].detach().numpy()
-        if transform is not None:
+        if winograd:
+            transform = _derived(weight, "winograd", _transform)
             _winograd(sample, transform, style[index], out, scale, shift, grain, limit)
             continue
-        modulated = (weight * style[index][None, :, None, None]).to(x.dtype)
-        if up:
-            _up(sample, modulated, out, scale / np.float32(16), shift, grain, limit)
+        if styled_input:
+            sample = sample * style[index].to(x.dtype)[:, None, None]
+            kernel: Any = _derived(weight, f"{prepare.__name__} {x.dtype}", prepared)
         else:
-            _direct(sample, modulated, out, scale, shift, grain, limit)
+            kernel = prepare((weight * style[index][None, :, None, None]).to(x.dtype))
+        if up:
+            _up(sample, kernel, out, scale / np.float32(16), shift, grain, limit)
+        else:
+            _direct(sample, kernel, out, scale, shift, grain, limit)
     return result.permute(0, 3, 1, 2)
 
 
@@ -170,7 +210,6 @@ def _direct(
     from stylereel.generator.kernels import finish
 
     height, width = x.shape[2:]
-    weight = weight.contiguous(memory_format=torch.channels_last)
     step = _strip(width, len(weight), x.dtype)
     for first in range(0, height, step):
         last = min(height, first + step)
@@ -186,29 +225,28 @@ def _direct(
 
 
 def _up(
-    x: Tensor, weight: Tensor, out: Tensor, scale: np.ndarray, shift: np.ndarray, noise: np.ndarray, limit: np.float32
+    x: Tensor,
+    parts: tuple[Tensor, Tensor, Tensor, Tensor],
+    out: Tensor,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    noise: np.ndarray,
+    limit: np.float32,
 ) -> None:
     from stylereel.generator.kernels import smooth
 
     height, width = x.shape[2:]
-    # Row y of the transposed convolution takes tap k from row (y - k) / 2: even rows taps 2 and 0, odd rows tap 1.
-    ee = weight[:, :, 0::2, 0::2].flip(2, 3).contiguous(memory_format=torch.channels_last)
-    eo = weight[:, :, 0::2, 1:2].flip(2).contiguous(memory_format=torch.channels_last)
-    oe = weight[:, :, 1:2, 0::2].flip(3).contiguous(memory_format=torch.channels_last)
-    oo = weight[:, :, 1:2, 1:2].contiguous(memory_format=torch.channels_last)
-    step = _strip(4 * width, len(weight), x.dtype)
+    ee, eo, oe, oo = parts
+    step = _strip(4 * width, len(ee), x.dtype)
     for first in range(0, height, step):
         last = min(height, first + step)
         part = _rows(x, first - 1, last + 1)
-        phases = (
-            F.conv2d(part, ee, padding=(0, 1)),
-            F.conv2d(part, eo),
-            F.conv2d(part, oe, padding=(0, 1)),
-            F.conv2d(part, oo),
-        )
+        even = _array(F.conv2d(part, ee, padding=(0, 1))[0]), _array(F.conv2d(part, eo)[0])
+        odd = _array(F.conv2d(part, oe, padding=(0, 1))[0]), _array(F.conv2d(part, oo)[0])
         grain = noise[2 * first : 2 * last] if noise.size > 1 else noise
         each = max(4, (last - first + 3) // 4)
-        smooth(*(_array(y[0]) for y in phases), _array(out[:, 2 * first : 2 * last]), scale, shift, grain, limit, each)
+        target = _array(out[:, 2 * first : 2 * last])
+        smooth(even[0], even[1], odd[0], odd[1], target, scale, shift, grain, limit, each)
 
 
 def _winograd(
@@ -299,7 +337,9 @@ def filtered_layer(
         if winograd:
             factor = style[index].detach()
             free = np.float32(math.inf)
-            _winograd(sample, _transformed(weight)[1], factor, target, ones, zeros, _NO_NOISE, free, 2, 1.0)
+            _winograd(
+                sample, _derived(weight, "winograd", _transform), factor, target, ones, zeros, _NO_NOISE, free, 2, 1.0
+            )
         else:
             modulated = (weight * style[index][None, :, None, None]).detach().to(x.dtype)
             if kernel == 1:

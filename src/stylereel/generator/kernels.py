@@ -41,7 +41,7 @@ def read(value):
 @overload(read, inline="always")
 def _read(value):
     if isinstance(value, types.Integer):
-        return lambda value: _bits_to_float(np.uint32(value) << np.uint32(16))
+        return lambda value: _bits_to_float(np.uint32(value) << np.uint32(16))  # pyright: ignore[reportCallIssue]
     return lambda value: value
 
 
@@ -55,7 +55,7 @@ def _write(array, i, j, c, value):
     if isinstance(array.dtype, types.Integer):
 
         def half(array, i, j, c, value):
-            bits = _float_to_bits(np.float32(value))
+            bits = _float_to_bits(np.float32(value))  # pyright: ignore[reportCallIssue]
             bits += np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
             array[i, j, c] = np.uint16(bits >> np.uint32(16))
 
