@@ -93,22 +93,16 @@ ROWS: tuple[Row, ...] = (
             f"{NGC}/{name.split('-')[0]}/versions/1/files/{name}.pkl",
             NVIDIA,
             systems,
-            sha256=sha256,
         )
-        for name, about, systems, sha256 in (
-            ("stylegan2-ffhq-1024x1024", "StyleGAN2 FFHQ 1024 px, NVIDIA (StyleGAN3 release)", SG2_SYSTEMS, None),
-            ("stylegan2-ffhq-256x256", "StyleGAN2 FFHQ 256 px, NVIDIA (StyleGAN3 release)", SG2_SYSTEMS, None),
-            ("stylegan3-r-ffhq-1024x1024", "StyleGAN3-R FFHQ 1024 px, NVIDIA", SG3_SYSTEMS, None),
-            ("stylegan3-r-ffhqu-1024x1024", "StyleGAN3-R unaligned FFHQ 1024 px, NVIDIA", SG3_SYSTEMS, None),
-            ("stylegan3-r-ffhqu-256x256", "StyleGAN3-R unaligned FFHQ 256 px, NVIDIA", SG3_SYSTEMS, None),
-            (
-                "stylegan3-t-ffhq-1024x1024",
-                "StyleGAN3-T FFHQ 1024 px, NVIDIA",
-                SG3_SYSTEMS,
-                "efd9fa1f967a11b5390399a8ed512dc32e341c245fa2d4dafa6d94e96222085b",
-            ),
-            ("stylegan3-t-ffhqu-1024x1024", "StyleGAN3-T unaligned FFHQ 1024 px, NVIDIA", SG3_SYSTEMS, None),
-            ("stylegan3-t-ffhqu-256x256", "StyleGAN3-T unaligned FFHQ 256 px, NVIDIA", SG3_SYSTEMS, None),
+        for name, about, systems in (
+            ("stylegan2-ffhq-1024x1024", "StyleGAN2 FFHQ 1024 px, NVIDIA (StyleGAN3 release)", SG2_SYSTEMS),
+            ("stylegan2-ffhq-256x256", "StyleGAN2 FFHQ 256 px, NVIDIA (StyleGAN3 release)", SG2_SYSTEMS),
+            ("stylegan3-r-ffhq-1024x1024", "StyleGAN3-R FFHQ 1024 px, NVIDIA", SG3_SYSTEMS),
+            ("stylegan3-r-ffhqu-1024x1024", "StyleGAN3-R unaligned FFHQ 1024 px, NVIDIA", SG3_SYSTEMS),
+            ("stylegan3-r-ffhqu-256x256", "StyleGAN3-R unaligned FFHQ 256 px, NVIDIA", SG3_SYSTEMS),
+            ("stylegan3-t-ffhq-1024x1024", "StyleGAN3-T FFHQ 1024 px, NVIDIA", SG3_SYSTEMS),
+            ("stylegan3-t-ffhqu-1024x1024", "StyleGAN3-T unaligned FFHQ 1024 px, NVIDIA", SG3_SYSTEMS),
+            ("stylegan3-t-ffhqu-256x256", "StyleGAN3-T unaligned FFHQ 256 px, NVIDIA", SG3_SYSTEMS),
         )
     ),
     # Encoders
@@ -118,8 +112,6 @@ ROWS: tuple[Row, ...] = (
         _drive("1cUv_reLE6k3604or78EranS7XzuVMWeO"),
         WITH_GENERATOR,
         SG2_SYSTEMS,
-        size=1_201_649_680,
-        sha256="2ace1d9a8c05c10a399bcd500b8dda118f759ff1aac89dbdab7435f2136a0999",
     ),
     Row(
         "psp_ffhq_encode.pt",
