@@ -146,6 +146,18 @@ def test_gradients_take_the_plain_form(generator: StyleGAN2) -> None:
     assert not fast.takes(0, x.double(), weight.detach(), style)
 
 
+@pytest.mark.parametrize("quiet", [torch.no_grad, torch.inference_mode])
+def test_weights_that_could_be_trained_serve_too(quiet) -> None:
+    """Loaded weights want gradients; the kernels see them only where none are recorded."""
+    torch.manual_seed(3)
+    model = StyleGAN2(StyleGAN2Config(32, z_dim=16, w_dim=16, channel_base=512, channel_max=16, mapping_layers=1))
+    alias_free = StyleGAN3(StyleGAN3Config(32, z_dim=16, w_dim=16, channel_base=512, channel_max=16)).eval()
+    for network in (model, alias_free):
+        with quiet():
+            image = network.synthesize(network.map(torch.randn(1, 16)))
+        assert image.isfinite().all()
+
+
 def test_small_layers_take_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fast, "LEAST_WORK", 100)
     assert fast.takes(100, torch.randn(1, 8, 32, 32))

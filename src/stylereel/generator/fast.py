@@ -294,9 +294,8 @@ def colours(x: Tensor, weight: Tensor, bias: Tensor, clamp: float | None, before
     limit = np.float32(math.inf if clamp is None else clamp)
     for index in range(batch):
         image = nothing if before is None else before[index].contiguous().numpy()
-        kernels.colours(
-            _array(x[index]), weight[index].contiguous().numpy(), bias.numpy(), limit, image, out[index].numpy()
-        )
+        matrix, result = weight[index].contiguous().numpy(), out[index].numpy()
+        kernels.colours(_array(x[index]), matrix, bias.detach().numpy(), limit, image, result)
     return out
 
 
@@ -352,7 +351,8 @@ def filtered_layer(
                     last = min(height + 2, first + step)
                     strip = F.conv2d(_rows(sample, first - 2, last), modulated, padding=(0, 2))
                     target[:, first:last].copy_(strip[0])
-        chunk = max(8, -(-size // max(1, 4 * 16 // outputs + 1)))
+        # A task takes sixteen channels; few channels are cut into more rows, so that all cores have work.
+        chunk = max(8, -(-size // (64 // outputs + 1)))
         filtered_leaky_relu(
             convolved.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else convolved.numpy(),
             _array(result[index].permute(2, 0, 1)),

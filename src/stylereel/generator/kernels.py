@@ -35,7 +35,7 @@ def _float_to_bits(context, value):
 
 def read(value):
     """An element of a feature as float32; uint16 holds the upper half of one."""
-    raise NotImplementedError
+    raise TypeError("only compiled kernels can call this; the overload below is its code")
 
 
 @overload(read, inline="always")
@@ -47,7 +47,7 @@ def _read(value):
 
 def write(array, i, j, c, value):
     """Store a float32 in array[i, j, c], rounded to the nearest (even) if the array holds bfloat16."""
-    raise NotImplementedError
+    raise TypeError("only compiled kernels can call this; the overload below is its code")
 
 
 @overload(write, inline="always")
@@ -361,7 +361,7 @@ def filtered_leaky_relu(x, out, scale, shift, up_taps, up, pad, gain, clamp, dow
 
 def _emit(ring, start, taps, out, row, begin, n):
     """One output row from the twelve rows of the ring that begin with fine row `start`."""
-    raise NotImplementedError
+    raise TypeError("only compiled kernels can call this; the overload below is its code")
 
 
 @overload(_emit)
