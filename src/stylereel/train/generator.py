@@ -4,7 +4,8 @@ Distillation. G(z) is regressed onto the world's picture of the factors of z, so
 factors. Half of the batch mixes styles *with truth*: pose, shape, expression and look are each taken from one of two
 latents, the rows of W+ that carry a group get the w of its latent, and the target is the world's picture of the mixed
 factors. So the rows of W+, and the S of their layers, come to mean what coarse, middle and fine rows mean in a
-StyleGAN. The picture grows: 64, 128, then 256 px.
+StyleGAN. Half of a batch are partners that differ in expression or shape alone; a loss on the differences gives small
+movements a clear gradient. The picture grows: 64, 128, then 256 px.
 """
 
 from __future__ import annotations
