@@ -47,6 +47,22 @@ def test_a_layer_equals_the_plain_one(dtype: torch.dtype, up: bool, channels: tu
     assert close(fast.modulated_conv(*arguments, role=None), ops.modulated_conv(*arguments), dtype)
 
 
+@pytest.mark.parametrize("channels", [(64, 32), (24, 16)])
+@pytest.mark.parametrize("size", [40, 44])  # halves of 20 and 22 rows
+@pytest.mark.parametrize("up", [False, True])
+def test_two_threads_give_the_same_as_one(up: bool, size: int, channels: tuple[int, int]) -> None:
+    x, weight, style, bias = layer(*channels, size)
+    arguments = (x, weight, style, bias, None, torch.tensor(0.0), up, 1.0, None)
+    alone = fast.modulated_conv(*arguments, role=None)
+    torch.set_num_threads(2)
+    try:
+        together = fast.modulated_conv(*arguments, role=None)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert close(together, alone)
+
+
 @pytest.mark.parametrize("up", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from stylereel.generator.discriminator import Discriminator, DiscriminatorConfig
+from stylereel.generator.fast import keep_memory
 from stylereel.generator.style_space import StyleLayer, StyleSpace
 from stylereel.generator.stylegan2 import StyleGAN2, StyleGAN2Config
 from stylereel.generator.stylegan3 import StyleGAN3, StyleGAN3Config, image_transform
@@ -18,6 +19,7 @@ __all__ = [
     "StyleLayer",
     "StyleSpace",
     "image_transform",
+    "keep_memory",
     "load_generator",
 ]
 

@@ -53,6 +53,7 @@ class Generator(nn.Module):
     kind: ClassVar[str]  # in the header of weight files
     config_type: ClassVar[type]
     style_layers: tuple[StyleLayer, ...]
+    synthesize: Any  # of codes w or style vectors s; each generator documents its own
 
     def __init__(self, config: Any) -> None:
         super().__init__()
@@ -137,6 +138,10 @@ class Generator(nn.Module):
             raise ValueError(f"Images can be resized to 1 to {self.resolution} pixels, not to {resize}.")
         if stop is not None:
             raise ValueError("Give synthesize either a stop layer or resize; only the final image is resized.")
+
+    def forward(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0) -> Tensor:
+        """Latents z [B, Z] to images [B, 3, H, W]."""
+        return self.synthesize(self.map(z, c, psi))
 
     def save(self, path: str | Path, card: Mapping[str, Any] | None = None) -> None:
         """Write the weights in half precision, with the config and `card` (JSON) in the header."""

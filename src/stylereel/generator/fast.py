@@ -3,16 +3,20 @@
 Used by themselves when no gradient is wanted, on CPU tensors in float32 or bfloat16; equal to the plain form up to
 rounding (tests/test_fast.py). Where the time of the plain form goes: fresh memory for every result, five passes over
 each feature, nine multiplications where Winograd's transform needs two and a quarter. So here the convolution runs
-in strips that stay in the cache, one Numba kernel does the rest, and results lie in buffers that are used again.
+in strips that stay in the cache, one Numba kernel does the rest, and results lie in buffers that are used again. Each
+core works on strips of its own with torch on one thread: two pools of threads that take turns, torch's and another,
+would wait for each other after every operation.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,9 +29,10 @@ from stylereel.generator.ops import ACTIVATION_GAIN, DEMODULATION_EPSILON, LEAKY
 # Multiplications of a layer; in layers that have fewer, compiling the kernels (once) costs more than they ever save.
 LEAST_WORK = 1e9
 LEAST_WEIGHT = 1 << 20  # numbers in a weight from which on preparing it once pays, however small the picture
-STRIP_BYTES = 8 << 20  # of a convolution's result; several fit into the last-level cache
-WINOGRAD_CHANNELS = 64  # from here on Winograd's transform pays
-TILE_NUMBERS = 32768  # tiles times channels of Winograd's at a time, more where many channels want larger products
+STRIP_BYTES = 4 << 20  # of a convolution's result; one for each core fits into the last-level cache
+LEAST_PIXELS = 96 * 96  # of a picture that is cut into strips; below, torch shares the work better among its threads
+WINOGRAD_CHANNELS = 32  # from here on Winograd's transform pays
+TILE_NUMBERS = 16384  # tiles times channels of Winograd's at a time, more where many channels want larger products
 _NO_NOISE = np.zeros((1, 1), np.float32)
 
 
@@ -46,23 +51,71 @@ class _Memory(threading.local):
 
 
 _memory = _Memory()
-_turn = threading.Lock()  # one layer at a time: it uses all cores, and not every thread pool of Numba's may be shared
 _prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def _alone(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    @functools.wraps(function)
-    def waiting(*arguments: Any, **named: Any) -> Tensor:
-        with _turn:
-            return function(*arguments, **named)
+Item = TypeVar("Item")
 
-    return waiting
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """As many threads as torch has, each with torch on one thread, which is a setting of the thread."""
+    ready = threading.Barrier(threads)
+
+    def prepare() -> None:
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(threads, "stylereel-layers", prepare)
+    for waiting in [pool.submit(torch.get_num_threads) for _ in range(threads)]:
+        waiting.result()
+    torch.set_num_threads(threads)  # new threads take the number that was set last
+    return pool
+
+
+def _each(items: Sequence[Item], work: Callable[[Item], None]) -> None:
+    """work(item) for all items, on as many cores as torch may use."""
+    threads = torch.get_num_threads()
+    if threads == 1 or len(items) == 1:
+        for item in items:
+            work(item)
+        return
+
+    def alone(item: Item) -> None:
+        with torch.inference_mode():  # a setting of the thread too
+            work(item)
+
+    for _ in _pool(threads).map(alone, items):
+        pass
+
+
+def _strips(height: int, width: int, most: int) -> list[tuple[int, int]]:
+    """First and last row of strips of at most `most` rows, an equal share of them for every core."""
+    threads = torch.get_num_threads() if height * width >= LEAST_PIXELS else 1
+    count = -(-height // max(1, most))
+    step = -(-height // (-(-count // threads) * threads))
+    return [(first, min(height, first + step)) for first in range(0, height, step)]
 
 
 def release() -> None:
     """Give back this thread's buffers and the transformed weights."""
     _memory.buffers.clear()
     _prepared.clear()
+
+
+def keep_memory() -> bool:
+    """Make the C library keep freed memory for the next request instead of giving it back; False where it cannot.
+
+    It holds for the whole process, which then keeps its peak memory, so it is for programs to choose. With glibc, large
+    tensors otherwise come as fresh pages each time, which cost more than filling them; layers that have no twin here,
+    and all of training, gain most.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    most_mapped, trim_threshold = -4, -1  # names of glibc's malloc.h
+    return bool(mallopt(most_mapped, 0)) and bool(mallopt(trim_threshold, 2**31 - 1))
 
 
 def takes(work: float, x: Tensor, *others: Tensor | None) -> bool:
@@ -122,6 +175,18 @@ def _phases(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return ee, eo, oe, oo
 
 
+def _transform_up(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The parts of `_phases`, transformed by F(4, 2) where they have two taps: [25, I, O], [5, I, O] twice, [I, O]."""
+    matrix = torch.tensor([[3, 0], [3, 3], [1, -1], [1, 2], [0, 6]], dtype=torch.float64) / 6
+    parts = weight.double()
+    even_even = torch.einsum("ar,oirs,bs->abio", matrix, parts[:, :, ::2, ::2].flip(2, 3), matrix).flatten(0, 1)
+    even_odd = torch.einsum("ar,oir->aio", matrix, parts[:, :, ::2, 1].flip(2))
+    odd_even = torch.einsum("bs,ois->bio", matrix, parts[:, :, 1, ::2].flip(2))
+    parts = even_even, even_odd, odd_even, parts[:, :, 1, 1].T
+    ee, eo, oe, oo = (part.float().contiguous() for part in parts)
+    return ee, eo, oe, oo
+
+
 def _window(weight: Tensor) -> Tensor:
     return weight.contiguous(memory_format=torch.channels_last)
 
@@ -144,7 +209,6 @@ def _rows(x: Tensor, first: int, last: int) -> Tensor:
     return F.pad(part, (0, 0, above, below)) if above or below else part
 
 
-@_alone
 def modulated_conv(
     x: Tensor,
     weight: Tensor,
@@ -161,7 +225,8 @@ def modulated_conv(
     batch, _, height, width = x.shape
     outputs = weight.shape[0]
     shape = (batch, 2 * height, 2 * width, outputs) if up else (batch, height, width, outputs)
-    winograd = x.dtype == torch.float32 and not up and min(weight.shape[:2]) >= WINOGRAD_CHANNELS and width >= 16
+    winograd = x.dtype == torch.float32 and min(weight.shape[:2]) >= WINOGRAD_CHANNELS and width >= 16
+    winograd = winograd and not (up and height % 4)
     energy = _derived(weight, "energy", _energy)
     # The style goes where there is less to multiply; a weight that stays as it is stays prepared.
     styled_input = not winograd and x[0].numel() <= weight.numel()
@@ -184,69 +249,114 @@ def modulated_conv(
             grain = (grain.float() * factor).contiguous().numpy()
         sample, out = x[index : index + 1], result[index].permute(2, 0, 1)
         scale = demodulation[index].detach().numpy()
+        end = _End(scale / np.float32(16) if up else scale, shift, grain, limit)
+        if winograd and up:
+            _winograd_up(sample, _derived(weight, "winograd up", _transform_up), style[index], out, end)
+            continue
         if winograd:
-            transform = _derived(weight, "winograd", _transform)
-            _winograd(sample, transform, style[index], out, scale, shift, grain, limit)
+            _winograd(sample, _derived(weight, "winograd", _transform), style[index], out, end)
             continue
         if styled_input:
             sample = sample * style[index].to(x.dtype)[:, None, None]
             kernel: Any = _derived(weight, f"{prepare.__name__} {x.dtype}", prepared)
         else:
             kernel = prepare((weight * style[index][None, :, None, None]).to(x.dtype))
-        if up:
-            _up(sample, kernel, out, scale / np.float32(16), shift, grain, limit)
-        else:
-            _direct(sample, kernel, out, scale, shift, grain, limit)
+        (_up if up else _direct)(sample, kernel, out, end)
     return result.permute(0, 3, 1, 2)
 
 
-def _strip(width: int, channels: int, dtype: torch.dtype) -> int:
+def _rows_of(width: int, channels: int, dtype: torch.dtype) -> int:
+    """Rows of a strip."""
     return max(4, STRIP_BYTES // (width * channels * dtype.itemsize))
 
 
-def _direct(
-    x: Tensor, weight: Tensor, out: Tensor, scale: np.ndarray, shift: np.ndarray, noise: np.ndarray, limit: np.float32
-) -> None:
+class _End(NamedTuple):
+    """What follows a convolution, see `kernels.finish`: scale and shift [C], noise [H, W] or one zero, clamp."""
+
+    scale: np.ndarray
+    shift: np.ndarray
+    noise: np.ndarray
+    clamp: np.float32
+
+    def rows(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32]:
+        """The same for rows first..last alone."""
+        noise = self.noise[first:last] if self.noise.size > 1 else self.noise
+        return self.scale, self.shift, noise, self.clamp
+
+
+def _direct(x: Tensor, weight: Tensor, out: Tensor, end: _End) -> None:
     from stylereel.generator.kernels import finish
 
-    height, width = x.shape[2:]
-    step = _strip(width, len(weight), x.dtype)
-    for first in range(0, height, step):
-        last = min(height, first + step)
+    def work(strip: tuple[int, int]) -> None:
+        first, last = strip
         y = F.conv2d(_rows(x, first - 1, last + 1), weight, padding=(0, 1))
-        finish(
-            _array(y[0]),
-            _array(out[:, first:last]),
-            scale,
-            shift,
-            noise[first:last] if noise.size > 1 else noise,
-            limit,
-        )
+        finish(_array(y[0]), _array(out[:, first:last]), *end.rows(first, last))
+
+    height, width = x.shape[2:]
+    _each(_strips(height, width, _rows_of(width, len(weight), x.dtype)), work)
 
 
-def _up(
-    x: Tensor,
-    parts: tuple[Tensor, Tensor, Tensor, Tensor],
-    out: Tensor,
-    scale: np.ndarray,
-    shift: np.ndarray,
-    noise: np.ndarray,
-    limit: np.float32,
-) -> None:
+def _up(x: Tensor, parts: tuple[Tensor, Tensor, Tensor, Tensor], out: Tensor, end: _End) -> None:
     from stylereel.generator.kernels import smooth
 
-    height, width = x.shape[2:]
-    ee, eo, oe, oo = parts
-    step = _strip(4 * width, len(ee), x.dtype)
-    for first in range(0, height, step):
-        last = min(height, first + step)
+    def work(strip: tuple[int, int]) -> None:
+        first, last = strip
         part = _rows(x, first - 1, last + 1)
-        even = _array(F.conv2d(part, ee, padding=(0, 1))[0]), _array(F.conv2d(part, eo)[0])
-        odd = _array(F.conv2d(part, oe, padding=(0, 1))[0]), _array(F.conv2d(part, oo)[0])
-        grain = noise[2 * first : 2 * last] if noise.size > 1 else noise
-        each = max(4, (last - first + 3) // 4)
-        target = _array(out[:, 2 * first : 2 * last])
-        smooth(even[0], even[1], odd[0], odd[1], target, scale, shift, grain, limit, each)
+        phases = [F.conv2d(part, weight, padding=(0, weight.shape[3] - 1))[0] for weight in parts]
+        ee, eo, oe, oo = (_array(phase)[:, None] for phase in phases)
+        smooth(ee, eo, oe, oo, 0, _array(out[:, 2 * first : 2 * last]), *end.rows(2 * first, 2 * last))
+
+    height, width = x.shape[2:]
+    _each(_strips(height, width, _rows_of(4 * width, len(parts[0]), x.dtype)), work)
+
+
+def _winograd_up(
+    x: Tensor, parts: tuple[Tensor, Tensor, Tensor, Tensor], style: Tensor, out: Tensor, end: _End
+) -> None:
+    """As `_up`, on float32 with the weights of `_transform_up`; 81 multiplications instead of 144."""
+    from stylereel.generator.kernels import smooth, winograd_up_input, winograd_up_output
+
+    height, width = x.shape[2:]
+    inputs, outputs = parts[3].shape
+    across = width // 4 + 1
+    source, factor, picture = _array(x[0]), style.numpy(), x[0].permute(1, 2, 0)
+    middle = parts[3] * style[:, None]
+
+    def work(band: tuple[int, int]) -> None:
+        start, stop = band
+        most = 4 * max(1, max(inputs // 2, TILE_NUMBERS // inputs) // across)
+        for i in range(4):  # rows are carried over, so these buffers must not grow on the way
+            _memory.get(f"phase {i}", (most + 2, 4, across + 1, outputs), torch.float32)
+        # The first round makes the rows from before the band that the filter needs; later ones go on from the last.
+        for first in (start - 4, *range(start, stop, most)):
+            rows = 4 if first < start else min(most, stop - first)
+            counts = (25, rows // 4 * across), (5, rows * (across + 1)), (5, rows * across)
+            spreads = [_memory.get(f"spread {i}", (*count, inputs), torch.float32) for i, count in enumerate(counts)]
+            products = [_memory.get(f"product {i}", (*count, outputs), torch.float32) for i, count in enumerate(counts)]
+            ee, eo, oe = (spread.view(len(spread), -1).numpy() for spread in spreads)
+            winograd_up_input(source, first, rows, across, factor, ee, eo.reshape(5, rows // 4, 4, -1), oe)
+            for spread, part, product in zip(spreads, parts, products, strict=False):
+                torch.bmm(spread, part, out=product)
+            sizes = (rows + 1, 4, across), (rows + 1, 4, across + 1), (rows + 2, 4, across), (rows + 2, 1, width)
+            phases = [_memory.get(f"phase {i}", (*size, outputs), torch.float32) for i, size in enumerate(sizes)]
+            top, bottom = max(first + 1, 0), min(first + 1 + rows, height)
+            place = phases[3][top - first + 1 : bottom - first + 1]
+            torch.mm(picture[top:bottom].reshape(-1, inputs), middle, out=place.view(-1, outputs))
+            ready = [phase.numpy() for phase in phases]
+            ready[3][2 : top - first + 1] = ready[3][bottom - first + 1 :] = 0
+            ee, eo, oe = (product.view(len(product), -1).numpy() for product in products)
+            to_ee, to_eo, to_oe = (phase.reshape(*phase.shape[:2], -1) for phase in ready[:3])
+            eo = eo.reshape(5, rows // 4, -1)
+            winograd_up_output(ee, eo, oe, to_ee[1:], to_eo[1:].reshape(rows, -1), to_oe[2:])
+            if first >= start:
+                ee, eo, oe, oo = ready
+                span = 2 * first, 2 * (first + rows)
+                smooth(ee, eo, oe, oo, 1, _array(out[:, span[0] : span[1]]), *end.rows(*span))
+            for phase in ready:
+                kept = len(phase) - rows
+                phase[:kept] = phase[rows:]
+
+    _each([(4 * first, 4 * last) for first, last in _strips(height // 4, 16 * width, height)], work)
 
 
 def _winograd(
@@ -254,10 +364,7 @@ def _winograd(
     transform: Tensor,
     style: Tensor,
     out: Tensor,
-    scale: np.ndarray,
-    shift: np.ndarray,
-    noise: np.ndarray,
-    limit: np.float32,
+    end: _End,
     pad: int = 1,
     slope: float = LEAKY_SLOPE,
 ) -> None:
@@ -269,19 +376,20 @@ def _winograd(
     widest = max(inputs, outputs)
     step = max(2, max(widest // 2, TILE_NUMBERS // widest) // across)
     source, target, factor = _array(x[0]), _array(out), style.numpy()
-    spreads = _memory.get("winograd in", (36 * step * across * inputs,), torch.float32)
-    products = _memory.get("winograd out", (36 * step * across * outputs,), torch.float32)
-    for first in range(0, down, step):
-        rows = min(step, down - first)
-        tiles = rows * across
-        spread = spreads[: 36 * tiles * inputs].view(36, tiles, inputs)
-        product = products[: 36 * tiles * outputs].view(36, tiles, outputs)
-        winograd_input(source, first, rows, across, pad, factor, spread.numpy())
+
+    def work(strip: tuple[int, int]) -> None:
+        first, last = strip
+        tiles = (last - first) * across
+        spread = _memory.get("spread", (36, tiles, inputs), torch.float32)
+        product = _memory.get("product", (36, tiles, outputs), torch.float32)
+        winograd_input(source, first, last - first, across, pad, factor, spread.view(36, -1).numpy())
         torch.bmm(spread, transform, out=product)
-        winograd_output(product.numpy(), first, rows, across, target, scale, shift, noise, np.float32(slope), limit)
+        rows = product.view(36, -1).numpy(), first, last - first, across
+        winograd_output(*rows, target, end.scale, end.shift, end.noise, np.float32(slope), end.clamp)
+
+    _each(_strips(down, 16 * across, step), work)
 
 
-@_alone
 def colours(x: Tensor, weight: Tensor, bias: Tensor, clamp: float | None, before: Tensor | None) -> Tensor:
     """toRGB with the sum of the blocks: x [B, I, H, W] by weight [B, K, I] plus bias [K], clamped; plus the image
     `before` [B, K, H / 2, W / 2] up-sampled. Returns float32 [B, K, H, W].
@@ -294,12 +402,12 @@ def colours(x: Tensor, weight: Tensor, bias: Tensor, clamp: float | None, before
     limit = np.float32(math.inf if clamp is None else clamp)
     for index in range(batch):
         image = nothing if before is None else before[index].contiguous().numpy()
-        matrix, result = weight[index].contiguous().numpy(), out[index].numpy()
-        kernels.colours(_array(x[index]), matrix, bias.detach().numpy(), limit, image, result)
+        picture, matrix, result = _array(x[index]), weight[index].contiguous().numpy(), out[index].numpy()
+        arguments = picture, matrix, bias.detach().numpy(), limit, image, result
+        _each(_strips(height, width, height), functools.partial(_call, kernels.colours, arguments))
     return out
 
 
-@_alone
 def filtered_layer(
     x: Tensor,
     weight: Tensor,
@@ -327,43 +435,42 @@ def filtered_layer(
     winograd = kernel == 3 and x.dtype == torch.float32 and min(inputs, outputs) >= WINOGRAD_CHANNELS
     result = _result(role, (batch, size, size, outputs), x.dtype)
     convolved = _memory.get("convolved", (height + kernel - 1, width + kernel - 1, outputs), x.dtype)
-    shift, ones, zeros = bias.detach().numpy(), np.ones(outputs, np.float32), np.zeros(outputs, np.float32)
+    shift, ones = bias.detach().numpy(), np.ones(outputs, np.float32)
+    plain = _End(ones, 0 * ones, _NO_NOISE, np.float32(math.inf))
     limit = np.float32(math.inf if clamp is None else clamp)
-    up_taps = (up_filter * up).numpy()
+    up_taps, down_taps = (up_filter * up).numpy(), down_filter.numpy()
+    gain, corner = np.float32(ACTIVATION_GAIN), (padding[0], padding[2])
+    # A task takes sixteen channels; few channels are cut into more rows, so that all cores have work.
+    chunk = max(8, -(-size // (64 // outputs + 1)))
+    tasks = [
+        (begin, first, min(size, first + chunk)) for first in range(0, size, chunk) for begin in range(0, outputs, 16)
+    ]
     for index in range(batch):
         sample, target = x[index : index + 1], convolved.permute(2, 0, 1)
-        scale = demodulation[index].detach().numpy()
+        factor = style[index].detach()
         if winograd:
-            factor = style[index].detach()
-            free = np.float32(math.inf)
-            _winograd(
-                sample, _derived(weight, "winograd", _transform), factor, target, ones, zeros, _NO_NOISE, free, 2, 1.0
-            )
+            _winograd(sample, _derived(weight, "winograd", _transform), factor, target, plain, 2, 1.0)
         else:
-            modulated = (weight * style[index][None, :, None, None]).detach().to(x.dtype)
-            if kernel == 1:
-                pixels = sample[0].permute(1, 2, 0).reshape(height * width, inputs)
-                torch.mm(pixels, modulated.flatten(1).T, out=convolved.view(height * width, outputs))
-            else:
-                modulated = modulated.contiguous(memory_format=torch.channels_last)
-                step = _strip(width, outputs, x.dtype)
-                for first in range(0, height + 2, step):
-                    last = min(height + 2, first + step)
-                    strip = F.conv2d(_rows(sample, first - 2, last), modulated, padding=(0, 2))
-                    target[:, first:last].copy_(strip[0])
-        # A task takes sixteen channels; few channels are cut into more rows, so that all cores have work.
-        chunk = max(8, -(-size // (64 // outputs + 1)))
-        filtered_leaky_relu(
-            convolved.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else convolved.numpy(),
-            _array(result[index].permute(2, 0, 1)),
-            scale,
-            shift,
-            up_taps,
-            up,
-            (padding[0], padding[2]),
-            np.float32(ACTIVATION_GAIN),
-            limit,
-            down_filter.numpy(),
-            chunk,
-        )
+            _convolve(sample, (weight * factor[None, :, None, None]).detach().to(x.dtype), target)
+        source, made = _array(target), _array(result[index].permute(2, 0, 1))
+        scale = demodulation[index].detach().numpy()
+        arguments = source, made, scale, shift, up_taps, up, corner, gain, limit, down_taps
+        _each(tasks, functools.partial(_call, filtered_leaky_relu, arguments))
     return result.permute(0, 3, 1, 2)
+
+
+def _call(function: Callable[..., None], arguments: tuple, more: tuple) -> None:
+    function(*arguments, *more)
+
+
+def _convolve(x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """Convolution of x [1, I, H, W] with weight [O, I, K, K] and K - 1 zeros around x, into out [O, H', W']."""
+    kernel, height = weight.shape[2], out.shape[1]
+    weight = weight.contiguous(memory_format=torch.channels_last)
+
+    def work(strip: tuple[int, int]) -> None:
+        first, last = strip
+        part = _rows(x, first - kernel + 1, last)
+        out[:, first:last].copy_(F.conv2d(part, weight, padding=(0, kernel - 1))[0])
+
+    _each(_strips(height, out.shape[2], _rows_of(out.shape[2], len(weight), x.dtype)), work)

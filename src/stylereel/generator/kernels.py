@@ -1,16 +1,18 @@
 """Numba kernels of the StyleGAN2 layers on a CPU: each does in one pass over memory what takes torch five.
 
-Features are arrays [H, W, C], one picture at a time, float32 or bfloat16 (as uint16); arithmetic is float32. The
-functions that call them, and the plain form that they equal, are in `fast` and `ops`.
+Features are arrays [H, W, C], one picture at a time, float32 or bfloat16 (as uint16); arithmetic is float32. Each runs
+on one core without Python's lock; `fast`, which calls them, gives each core rows of its own. The plain form that they
+equal is in `ops` and `resample`.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange, types
+from numba import njit, types
 from numba.extending import intrinsic, overload
 
 SLOPE = np.float32(0.2)
+CHUNK = 2048  # tiles times channels between the two passes of a transform, which then stay in the nearest cache
 
 
 @intrinsic
@@ -67,12 +69,12 @@ def _write(array, i, j, c, value):
     return whole
 
 
-@njit(cache=True, fastmath=True, parallel=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def finish(y, out, scale, shift, noise, clamp):
     """out = clamp(leaky_relu(y * scale[c] + shift[c] + noise[h, w])), all [H, W, C]; noise may have one element."""
     height, width, channels = y.shape
     noisy = noise.size > 1
-    for i in prange(height):
+    for i in range(height):
         for j in range(width):
             n = noise[i, j] if noisy else np.float32(0.0)
             for c in range(channels):
@@ -82,18 +84,23 @@ def finish(y, out, scale, shift, noise, clamp):
 
 
 @njit(cache=True, fastmath=True, inline="always", error_model="numpy")
-def _spread(evens, odds, row, even, odd, filtered, width, channels):
-    """One row of an up-sampled pair (evens [.., W + 1, C], odds [.., W, C]) through [1, 3, 3, 1] along the row.
+def _spread(evens, odds, row, shift, even, odd, filtered, width, channels):
+    """One row of an up-sampled pair through [1, 3, 3, 1] along the row.
 
-    even and odd [W + 2, C] take the two rows in float32; the first and last of odd stay zero.
+    evens [.., N, (W + 1) / N, C] and odds [.., M, W / M, C] are sorted by column modulo N and M, odds after `shift`
+    columns. even and odd [W + 2, C] take the two rows in float32; the first and last of odd stay zero.
     """
     three = np.float32(3.0)
+    n, m = evens.shape[1], odds.shape[1]
     for j in range(width):
+        k = j + shift
+        source, other = evens[row, j % n, j // n], odds[row, k % m, k // m]
         for c in range(channels):
-            even[j, c] = read(evens[row, j, c])
-            odd[j + 1, c] = read(odds[row, j, c])
+            even[j, c] = read(source[c])
+            odd[j + 1, c] = read(other[c])
+    source = evens[row, width % n, width // n]
     for c in range(channels):
-        even[width, c] = read(evens[row, width, c])
+        even[width, c] = read(source[c])
     for j in range(width):
         for c in range(channels):
             e, o, f = even[j, c], odd[j + 1, c], even[j + 1, c]
@@ -101,158 +108,269 @@ def _spread(evens, odds, row, even, odd, filtered, width, channels):
             filtered[2 * j + 1, c] = e + three * (o + f) + odd[j + 2, c]
 
 
-@njit(cache=True, fastmath=True, parallel=True, nogil=True, error_model="numpy")
-def smooth(ee, eo, oe, oo, out, scale, shift, noise, clamp, rows_each):
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def smooth(ee, eo, oe, oo, shift_eo, out, scale, shift, noise, clamp):
     """The [1, 3, 3, 1] filter over the four phases of a transposed convolution, then as `finish`.
 
-    For output rows 2 m, 2 m + 1 with m below M: ee [M + 1, W + 1, C], eo [M + 1, W, C] are the even rows 0..M, and
-    oe [M + 2, W + 1, C], oo [M + 2, W, C] the odd rows -1..M. out is [2 M, 2 W, C]; scale holds the filter's gain.
+    For output rows 2 m, 2 m + 1 with m below M: ee and eo are the even rows 0..M, oe and oo the odd rows -1..M, of the
+    even (W + 1) and odd columns (W), sorted as `_spread` says: [rows, N, columns / N, C]. out is [2 M, 2 W, C]; scale
+    holds the filter's gain.
     """
     count = out.shape[0] // 2
-    width, channels = oo.shape[1], oo.shape[2]
+    width, channels = out.shape[1] // 2, out.shape[2]
     noisy = noise.size > 1
-    parts = (count + rows_each - 1) // rows_each
     three = np.float32(3.0)
-    for part in prange(parts):
-        first, last = part * rows_each, min(count, (part + 1) * rows_each)
-        odd_0 = np.empty((2 * width, channels), np.float32)
-        odd_1 = np.empty((2 * width, channels), np.float32)
-        odd_2 = np.empty((2 * width, channels), np.float32)
-        even_0 = np.empty((2 * width, channels), np.float32)
-        even_1 = np.empty((2 * width, channels), np.float32)
-        even, odd = np.empty((width + 2, channels), np.float32), np.zeros((width + 2, channels), np.float32)
-        _spread(oe, oo, first, even, odd, odd_0, width, channels)
-        _spread(ee, eo, first, even, odd, even_0, width, channels)
-        _spread(oe, oo, first + 1, even, odd, odd_1, width, channels)
-        for m in range(first, last):
-            _spread(ee, eo, m + 1, even, odd, even_1, width, channels)
-            _spread(oe, oo, m + 2, even, odd, odd_2, width, channels)
-            for j in range(2 * width):
-                n = noise[2 * m, j] if noisy else np.float32(0.0)
-                k = noise[2 * m + 1, j] if noisy else np.float32(0.0)
-                for c in range(channels):
-                    a, b = even_0[j, c], even_1[j, c]
-                    o = odd_1[j, c]
-                    t = (odd_0[j, c] + three * (a + o) + b) * scale[c] + (shift[c] + n)
-                    u = (a + three * (o + b) + odd_2[j, c]) * scale[c] + (shift[c] + k)
-                    t, u = max(t, SLOPE * t), max(u, SLOPE * u)
-                    write(out, 2 * m, j, c, min(max(t, -clamp), clamp))
-                    write(out, 2 * m + 1, j, c, min(max(u, -clamp), clamp))
-            odd_0, odd_1, odd_2 = odd_1, odd_2, odd_0
-            even_0, even_1 = even_1, even_0
+    odd_0 = np.empty((2 * width, channels), np.float32)
+    odd_1 = np.empty((2 * width, channels), np.float32)
+    odd_2 = np.empty((2 * width, channels), np.float32)
+    even_0 = np.empty((2 * width, channels), np.float32)
+    even_1 = np.empty((2 * width, channels), np.float32)
+    even, odd = np.empty((width + 2, channels), np.float32), np.zeros((width + 2, channels), np.float32)
+    _spread(oe, oo, 0, 0, even, odd, odd_0, width, channels)
+    _spread(ee, eo, 0, shift_eo, even, odd, even_0, width, channels)
+    _spread(oe, oo, 1, 0, even, odd, odd_1, width, channels)
+    for m in range(count):
+        _spread(ee, eo, m + 1, shift_eo, even, odd, even_1, width, channels)
+        _spread(oe, oo, m + 2, 0, even, odd, odd_2, width, channels)
+        for j in range(2 * width):
+            n = noise[2 * m, j] if noisy else np.float32(0.0)
+            k = noise[2 * m + 1, j] if noisy else np.float32(0.0)
+            for c in range(channels):
+                a, b = even_0[j, c], even_1[j, c]
+                o = odd_1[j, c]
+                t = (odd_0[j, c] + three * (a + o) + b) * scale[c] + (shift[c] + n)
+                u = (a + three * (o + b) + odd_2[j, c]) * scale[c] + (shift[c] + k)
+                t, u = max(t, SLOPE * t), max(u, SLOPE * u)
+                write(out, 2 * m, j, c, min(max(t, -clamp), clamp))
+                write(out, 2 * m + 1, j, c, min(max(u, -clamp), clamp))
+        odd_0, odd_1, odd_2 = odd_1, odd_2, odd_0
+        even_0, even_1 = even_1, even_0
 
 
-@njit(cache=True, fastmath=True, parallel=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def winograd_input(x, first, rows, across, pad, style, out):
-    """Transform of F(4x4, 3x3) (Lavin and Gray 2015) of tile rows first..first + rows: out [36, tiles, C].
+    """Transform of F(4x4, 3x3) (Lavin and Gray 2015) of tile rows first..first + rows: out [36, tiles times C].
 
     x [H, W, C] counts as zero outside and has `pad` zeros before it; a tile makes 4x4 outputs from 6x6 inputs; `style`
-    [C] scales the inputs.
+    [C] scales the inputs. Pixels are sorted by their column modulo 4 on the way, so that the loops along the row are
+    long.
     """
     height, width, channels = x.shape
     two, four, five = np.float32(2.0), np.float32(4.0), np.float32(5.0)
-    blocks = (channels + 63) // 64
-    for row in prange(rows):
-        middle = np.empty((6, 6, 64), np.float32)
-        inside = np.empty(6, np.float32)
+    chunk = max(1, CHUNK // channels)
+    middle = np.empty((6, 4, (chunk + 1) * channels), np.float32)
+    inside = np.empty(6, np.float32)
+    for row in range(rows):
         top = 4 * (first + row) - pad
-        for step in range(across * blocks):
-            tile, begin = row * across + step // blocks, 64 * (step % blocks)
-            left, n = 4 * (step // blocks) - pad, min(64, channels - begin)
-            lane = x[:, :, begin : begin + n]
-            target = out[:, tile, begin : begin + n]
-            factor = style[begin : begin + n]
-            for j in range(6):
-                # What lies outside is read at the border and counts nothing.
-                w = min(max(left + j, 0), width - 1)
-                for i in range(6):
-                    inside[i] = top + i >= 0 and top + i < height and left + j >= 0 and left + j < width
-                i0, i1, i2 = max(top, 0), max(top + 1, 0), min(top + 2, height - 1)
-                i3, i4, i5 = min(top + 3, height - 1), min(top + 4, height - 1), min(top + 5, height - 1)
-                f0, f1, f2, f3, f4, f5 = inside[0], inside[1], inside[2], inside[3], inside[4], inside[5]
-                for c in range(n):
-                    s = factor[c]
-                    d0, d1, d2 = lane[i0, w, c] * s * f0, lane[i1, w, c] * s * f1, lane[i2, w, c] * s * f2
-                    d3, d4, d5 = lane[i3, w, c] * s * f3, lane[i4, w, c] * s * f4, lane[i5, w, c] * s * f5
-                    middle[0, j, c] = four * d0 - five * d2 + d4
-                    middle[1, j, c] = d3 + d4 - four * (d1 + d2)
-                    middle[2, j, c] = four * (d1 - d2) - d3 + d4
-                    middle[3, j, c] = two * (d3 - d1) - d2 + d4
-                    middle[4, j, c] = two * (d1 - d3) - d2 + d4
-                    middle[5, j, c] = four * d1 - five * d3 + d5
+        # What lies outside is read at the border and counts nothing.
+        for i in range(6):
+            inside[i] = top + i >= 0 and top + i < height
+        f0, f1, f2, f3, f4, f5 = inside[0], inside[1], inside[2], inside[3], inside[4], inside[5]
+        x0, x1, x2 = x[max(top, 0)], x[max(top + 1, 0)], x[min(top + 2, height - 1)]
+        x3, x4, x5 = x[min(top + 3, height - 1)], x[min(top + 4, height - 1)], x[min(top + 5, height - 1)]
+        for begin in range(0, across, chunk):
+            end = min(across, begin + chunk)
+            for q in range(4 * begin, 4 * end + 2):
+                w, at = q - pad, (q // 4 - begin) * channels
+                part = middle[:, q % 4, at : at + channels]
+                if w < 0 or w >= width:
+                    part[:] = np.float32(0.0)
+                    continue
+                p0, p1, p2, p3, p4, p5 = x0[w], x1[w], x2[w], x3[w], x4[w], x5[w]
+                m0, m1, m2, m3, m4, m5 = part[0], part[1], part[2], part[3], part[4], part[5]
+                for c in range(channels):
+                    s = style[c]
+                    d0, d1, d2 = p0[c] * s * f0, p1[c] * s * f1, p2[c] * s * f2
+                    d3, d4, d5 = p3[c] * s * f3, p4[c] * s * f4, p5[c] * s * f5
+                    m0[c] = four * d0 - five * d2 + d4
+                    m1[c] = d3 + d4 - four * (d1 + d2)
+                    m2[c] = four * (d1 - d2) - d3 + d4
+                    m3[c] = two * (d3 - d1) - d2 + d4
+                    m4[c] = two * (d1 - d3) - d2 + d4
+                    m5[c] = four * d1 - five * d3 + d5
+            n, base = (end - begin) * channels, (row * across + begin) * channels
             for k in range(6):
-                for c in range(n):
-                    d0, d1, d2 = middle[k, 0, c], middle[k, 1, c], middle[k, 2, c]
-                    d3, d4, d5 = middle[k, 3, c], middle[k, 4, c], middle[k, 5, c]
-                    target[6 * k, c] = four * d0 - five * d2 + d4
-                    target[6 * k + 1, c] = d3 + d4 - four * (d1 + d2)
-                    target[6 * k + 2, c] = four * (d1 - d2) - d3 + d4
-                    target[6 * k + 3, c] = two * (d3 - d1) - d2 + d4
-                    target[6 * k + 4, c] = two * (d1 - d3) - d2 + d4
-                    target[6 * k + 5, c] = four * d1 - five * d3 + d5
+                line, target = middle[k], out[6 * k : 6 * k + 6, base : base + n]
+                p0, p1, p2, p3 = line[0, :n], line[1, :n], line[2, :n], line[3, :n]
+                p4, p5 = line[0, channels : channels + n], line[1, channels : channels + n]
+                t0, t1, t2, t3, t4, t5 = target[0], target[1], target[2], target[3], target[4], target[5]
+                for e in range(n):
+                    d0, d1, d2, d3, d4, d5 = p0[e], p1[e], p2[e], p3[e], p4[e], p5[e]
+                    t0[e] = four * d0 - five * d2 + d4
+                    t1[e] = d3 + d4 - four * (d1 + d2)
+                    t2[e] = four * (d1 - d2) - d3 + d4
+                    t3[e] = two * (d3 - d1) - d2 + d4
+                    t4[e] = two * (d1 - d3) - d2 + d4
+                    t5[e] = four * d1 - five * d3 + d5
 
 
-@njit(cache=True, fastmath=True, parallel=True, nogil=True, error_model="numpy")
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
 def winograd_output(product, first, rows, across, out, scale, shift, noise, slope, clamp):
-    """Back transform of product [36, tiles, C] into tile rows first..first + rows of out [H, W, C], then as `finish`.
+    """Back transform of product [36, tiles times C] into tile rows first..first + rows of out [H, W, C], then `finish`.
 
     Tiles may reach beyond the picture; `slope` 1 leaves the activation out.
     """
     height, width, channels = out.shape
     noisy = noise.size > 1
     two, four, eight = np.float32(2.0), np.float32(4.0), np.float32(8.0)
-    blocks = (channels + 63) // 64
-    for row in prange(rows):
-        middle = np.empty((4, 6, 64), np.float32)
-        spare = np.empty((4, 4, 65), np.float32)[:, :, :64]  # a tile that reaches beyond the picture goes here first
-        grain = np.zeros((4, 4), np.float32)
+    chunk = max(1, CHUNK // channels)
+    middle = np.empty((4, 6, chunk * channels), np.float32)
+    spare = np.empty((4, channels), np.float32)  # a tile that reaches beyond the picture goes here first
+    grain = np.zeros(4, np.float32)
+    for row in range(rows):
         top = 4 * (first + row)
-        for step in range(across * blocks):
-            tile, begin = row * across + step // blocks, 64 * (step % blocks)
-            left, n = 4 * (step // blocks), min(64, channels - begin)
-            deep, wide = min(4, height - top), min(4, width - left)
-            whole = deep == 4 and wide == 4
-            source = product[:, tile, begin : begin + n]
-            square = out[top : top + 4, left : left + 4, begin : begin + n] if whole else spare
-            factor, offset = scale[begin : begin + n], shift[begin : begin + n]
-            if noisy:
-                grain[:deep, :wide] = noise[top : top + deep, left : left + wide]
+        for begin in range(0, across, chunk):
+            end = min(across, begin + chunk)
+            n, base = (end - begin) * channels, (row * across + begin) * channels
             for j in range(6):
-                for c in range(n):
-                    m0, m1, m2 = source[j, c], source[6 + j, c], source[12 + j, c]
-                    m3, m4, m5 = source[18 + j, c], source[24 + j, c], source[30 + j, c]
-                    middle[0, j, c] = m0 + m1 + m2 + m3 + m4
-                    middle[1, j, c] = m1 - m2 + two * (m3 - m4)
-                    middle[2, j, c] = m1 + m2 + four * (m3 + m4)
-                    middle[3, j, c] = m1 - m2 + eight * (m3 - m4) + m5
-            for i in range(4):
-                n0, n1, n2, n3 = grain[i, 0], grain[i, 1], grain[i, 2], grain[i, 3]
-                for c in range(n):
-                    m0, m1, m2 = middle[i, 0, c], middle[i, 1, c], middle[i, 2, c]
-                    m3, m4, m5 = middle[i, 3, c], middle[i, 4, c], middle[i, 5, c]
-                    a, b = factor[c], offset[c]
-                    t0 = (m0 + m1 + m2 + m3 + m4) * a + (b + n0)
-                    t1 = (m1 - m2 + two * (m3 - m4)) * a + (b + n1)
-                    t2 = (m1 + m2 + four * (m3 + m4)) * a + (b + n2)
-                    t3 = (m1 - m2 + eight * (m3 - m4) + m5) * a + (b + n3)
-                    square[i, 0, c] = min(max(max(t0, slope * t0), -clamp), clamp)
-                    square[i, 1, c] = min(max(max(t1, slope * t1), -clamp), clamp)
-                    square[i, 2, c] = min(max(max(t2, slope * t2), -clamp), clamp)
-                    square[i, 3, c] = min(max(max(t3, slope * t3), -clamp), clamp)
-            if not whole:
-                out[top : top + deep, left : left + wide, begin : begin + n] = spare[:deep, :wide, :n]
+                source = product[j::6, base : base + n]
+                p0, p1, p2, p3, p4, p5 = source[0], source[1], source[2], source[3], source[4], source[5]
+                r0, r1, r2, r3 = middle[0, j], middle[1, j], middle[2, j], middle[3, j]
+                for e in range(n):
+                    m0, m1, m2, m3, m4, m5 = p0[e], p1[e], p2[e], p3[e], p4[e], p5[e]
+                    r0[e] = m0 + m1 + m2 + m3 + m4
+                    r1[e] = m1 - m2 + two * (m3 - m4)
+                    r2[e] = m1 + m2 + four * (m3 + m4)
+                    r3[e] = m1 - m2 + eight * (m3 - m4) + m5
+            for i in range(min(4, height - top)):
+                for tile in range(begin, end):
+                    left, at = 4 * tile, (tile - begin) * channels
+                    wide = min(4, width - left)
+                    if noisy:
+                        grain[:wide] = noise[top + i, left : left + wide]
+                    n0, n1, n2, n3 = grain[0], grain[1], grain[2], grain[3]
+                    source = middle[i, :, at : at + channels]
+                    p0, p1, p2, p3, p4, p5 = source[0], source[1], source[2], source[3], source[4], source[5]
+                    square = out[top + i, left : left + 4] if wide == 4 else spare
+                    o0, o1, o2, o3 = square[0], square[1], square[2], square[3]
+                    for c in range(channels):
+                        m0, m1, m2, m3, m4, m5 = p0[c], p1[c], p2[c], p3[c], p4[c], p5[c]
+                        a, b = scale[c], shift[c]
+                        t0 = (m0 + m1 + m2 + m3 + m4) * a + (b + n0)
+                        t1 = (m1 - m2 + two * (m3 - m4)) * a + (b + n1)
+                        t2 = (m1 + m2 + four * (m3 + m4)) * a + (b + n2)
+                        t3 = (m1 - m2 + eight * (m3 - m4) + m5) * a + (b + n3)
+                        o0[c] = min(max(max(t0, slope * t0), -clamp), clamp)
+                        o1[c] = min(max(max(t1, slope * t1), -clamp), clamp)
+                        o2[c] = min(max(max(t2, slope * t2), -clamp), clamp)
+                        o3[c] = min(max(max(t3, slope * t3), -clamp), clamp)
+                    if wide < 4:
+                        out[top + i, left:width] = spare[:wide]
 
 
-@njit(cache=True, fastmath=True, parallel=True, nogil=True, error_model="numpy")
-def colours(x, weight, bias, clamp, before, out):
-    """toRGB: out [K, H, W] = clamp(x [H, W, C] times weight [K, C] + bias [K]) + before [K, H / 2, W / 2] doubled.
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _spread_two(d, n, channels, out):
+    """Transform of F(4, 2) along a row whose pixels are sorted by column modulo 4: d [4, ..] to out [5, n]."""
+    two, three = np.float32(2.0), np.float32(3.0)
+    p0, p1, p2, p3, p4 = d[0, :n], d[1, :n], d[2, :n], d[3, :n], d[0, channels : channels + n]
+    t0, t1, t2, t3, t4 = out[0], out[1], out[2], out[3], out[4]
+    for e in range(n):
+        d0, d1, d2, d3, d4 = p0[e], p1[e], p2[e], p3[e], p4[e]
+        t0[e] = two * (d0 - d2) - d1 + d3
+        t1[e] = two * d1 + d2 - d3
+        t2[e] = three * d2 - two * d1 - d3
+        t3[e] = d3 - d1
+        t4[e] = two * (d1 - d3) - d2 + d4
 
-    `before` may have no elements (first layer). Doubling is zero insertion and [1, 3, 3, 1] / 4 along both axes.
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def winograd_up_input(x, first, rows, across, style, even_even, even_odd, odd_even):
+    """Transforms for a transposed 3x3 convolution of stride 2, of the parts that take two taps along an axis.
+
+    Even rows (columns) take taps 2 and 0 of two neighbours, odd ones tap 1, so F(4, 2) serves the even ones and the
+    odd ones stay as they are. x [H, W, C], zero outside, times `style` [C]. Serves the rows first + 1..first + rows of
+    either kind, rows = 4 R: even_even [25, R * across * C] for even rows and columns, even_odd [5, R, 4, (across + 1)
+    * C] for even rows and odd columns (sorted by column modulo 4, after one zero column), odd_even [5, rows * across *
+    C] for odd rows and even columns.
     """
     height, width, channels = x.shape
+    two, three = np.float32(2.0), np.float32(3.0)
+    n = across * channels
+    inside = np.empty(5, np.float32)
+    for r in range(even_odd.shape[1]):
+        top = first + 4 * r
+        for i in range(5):
+            inside[i] = top + i >= 0 and top + i < height
+        f0, f1, f2, f3, f4 = inside[0], inside[1], inside[2], inside[3], inside[4]
+        x0, x1, x2 = x[max(top, 0)], x[max(top + 1, 0)], x[max(top + 2, 0)]
+        x3, x4 = x[max(top + 3, 0)], x[min(top + 4, height - 1)]
+        for q in range(4 * across + 4):
+            w, at = q - 1, (q // 4) * channels
+            part = even_odd[:, r, q % 4, at : at + channels]
+            if w < 0 or w >= width:
+                part[:] = np.float32(0.0)
+                continue
+            p0, p1, p2, p3, p4 = x0[w], x1[w], x2[w], x3[w], x4[w]
+            t0, t1, t2, t3, t4 = part[0], part[1], part[2], part[3], part[4]
+            for c in range(channels):
+                s = style[c]
+                d0, d1, d2, d3, d4 = p0[c] * s * f0, p1[c] * s * f1, p2[c] * s * f2, p3[c] * s * f3, p4[c] * s * f4
+                t0[c] = two * (d0 - d2) - d1 + d3
+                t1[c] = two * d1 + d2 - d3
+                t2[c] = three * d2 - two * d1 - d3
+                t3[c] = d3 - d1
+                t4[c] = two * (d1 - d3) - d2 + d4
+        for k in range(5):
+            _spread_two(even_odd[k, r], n, channels, even_even[5 * k : 5 * k + 5, r * n : (r + 1) * n])
+    line = np.zeros((4, (across + 1) * channels), np.float32)
+    for m in range(rows):
+        row = first + 1 + m
+        target = odd_even[:, m * n : (m + 1) * n]
+        if row < 0 or row >= height:
+            target[:] = np.float32(0.0)
+            continue
+        for w in range(width):
+            at = ((w + 1) // 4) * channels
+            part, source = line[(w + 1) % 4, at : at + channels], x[row, w]
+            for c in range(channels):
+                part[c] = source[c] * style[c]
+        _spread_two(line, n, channels, target)
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _gather_two(m, n, out):
+    """Back transform of F(4, 2) of m [5, n] to out [4, n]."""
+    two, four, eight = np.float32(2.0), np.float32(4.0), np.float32(8.0)
+    p0, p1, p2, p3, p4 = m[0], m[1], m[2], m[3], m[4]
+    t0, t1, t2, t3 = out[0], out[1], out[2], out[3]
+    for e in range(n):
+        m0, m1, m2, m3, m4 = p0[e], p1[e], p2[e], p3[e], p4[e]
+        t0[e] = m0 + m1 + m2 + m3
+        t1[e] = m1 - m2 + two * m3
+        t2[e] = m1 + m2 + four * m3
+        t3[e] = m1 - m2 + eight * m3 + m4
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def winograd_up_output(even_even, even_odd, odd_even, ee, eo, oe):
+    """Back transform of the products of `winograd_up_input`'s transforms into phases as `smooth` takes them.
+
+    even_even [25, R * N], even_odd [5, R, M] and odd_even [5, rows * N] become ee [4 R, 4, N], eo [4 R, M] and oe
+    [rows, 4, N], where N and M are all tiles and channels of a row.
+    """
+    n = ee.shape[2]
+    middle = np.empty((4, 5, n), np.float32)
+    for r in range(even_odd.shape[1]):
+        for j in range(5):
+            _gather_two(even_even[j::5, r * n : (r + 1) * n], n, middle[:, j])
+        for i in range(4):
+            _gather_two(middle[i], n, ee[4 * r + i])
+        _gather_two(even_odd[:, r], eo.shape[1], eo[4 * r : 4 * r + 4])
+    for m in range(len(oe)):
+        _gather_two(odd_even[:, m * n : (m + 1) * n], n, oe[m])
+
+
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def colours(x, weight, bias, clamp, before, out, first, last):
+    """toRGB: out [K, H, W] = clamp(x [H, W, C] times weight [K, C] + bias [K]) + before [K, H / 2, W / 2] doubled.
+
+    Makes rows first..last. `before` may have no elements (first layer). Doubling is zero insertion and [1, 3, 3, 1] / 4
+    along both axes.
+    """
+    _, width, channels = x.shape
     count = weight.shape[0]
     doubled = before.size > 0
-    for i in prange(height):
+    for i in range(first, last):
         m = i // 2
         near, far = m, m + 1 if i % 2 else m - 1
         for k in range(count):
@@ -274,89 +392,86 @@ def colours(x, weight, bias, clamp, before, out):
                     out[k, i, 2 * j + 1] += np.float32(3.0) * column[j + 1] + column[j + 2]
 
 
-@njit(cache=True, fastmath=True, parallel=True, nogil=True, error_model="numpy")
-def filtered_leaky_relu(x, out, scale, shift, up_taps, up, pad, gain, clamp, down_taps, chunk):
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def filtered_leaky_relu(x, out, scale, shift, up_taps, up, pad, gain, clamp, down_taps, begin, first, last):
     """Up-sample, leaky ReLU, down-sample by 2 (Karras et al. 2021, section 3), without the high-rate picture.
 
     x [H, W, C] times scale [C] plus shift [C] counts as zero outside. up_taps [6 up] serve both axes and hold the
     gain `up` each; `pad` = (left, top) zeros stand before the zero-stuffed picture. down_taps [12] serve both axes, or
-    [12, 12] is radially symmetric. out [H', W', C]. Sixteen channels at a time, `chunk` output rows a task, and
-    twelve high-rate rows in memory; symmetric taps are added before they are multiplied.
+    [12, 12] is radially symmetric. Makes rows first..last of out [H', W', C] and of those the sixteen channels from
+    `begin`, with twelve high-rate rows in memory; symmetric taps are added before they are multiplied.
     """
     height, width, channels = x.shape
-    rows, columns = out.shape[0], out.shape[1]
+    columns = out.shape[1]
     radial = down_taps.ndim == 2
     fine = 2 * columns + 10
-    blocks, chunks = (channels + 15) // 16, (rows + chunk - 1) // chunk
-    for task in prange(blocks * chunks):
-        begin, first = 16 * (task % blocks), (task // blocks) * chunk
-        last, n = min(rows, first + chunk), min(16, channels - begin)
-        middle = np.zeros((width + 16, 16), np.float32)
-        line = np.empty((fine, 16), np.float32)
-        ring = np.empty((12, fine if radial else columns, 16), np.float32)
-        factor, offset = np.zeros(16, np.float32), np.zeros(16, np.float32)
-        for c in range(n):
-            factor[c], offset[c] = scale[begin + c], shift[begin + c]
-        for r in range(2 * first, 2 * last + 10):
-            # Down the columns: six input rows make one fine row.
-            tap = (pad[1] - r) % up
-            i = (r + tap - pad[1]) // up
-            taps = np.zeros(6, np.float32)
-            at = np.zeros(6, np.int64)
-            total = np.float32(0.0)
-            for t in range(6):
-                if i + t >= 0 and i + t < height:
-                    taps[t], at[t] = up_taps[tap + t * up], i + t
-                    total += taps[t]
-            k0, k1, k2, k3, k4, k5 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5]
-            r0, r1, r2, r3, r4, r5 = x[at[0]], x[at[1]], x[at[2]], x[at[3]], x[at[4]], x[at[5]]
-            if n == 16:
-                for w in range(width):
+    n = min(16, channels - begin)
+    middle = np.zeros((width + 16, 16), np.float32)
+    line = np.empty((fine, 16), np.float32)
+    ring = np.empty((12, fine if radial else columns, 16), np.float32)
+    factor, offset = np.zeros(16, np.float32), np.zeros(16, np.float32)
+    for c in range(n):
+        factor[c], offset[c] = scale[begin + c], shift[begin + c]
+    for r in range(2 * first, 2 * last + 10):
+        # Down the columns: six input rows make one fine row.
+        tap = (pad[1] - r) % up
+        i = (r + tap - pad[1]) // up
+        taps = np.zeros(6, np.float32)
+        at = np.zeros(6, np.int64)
+        total = np.float32(0.0)
+        for t in range(6):
+            if i + t >= 0 and i + t < height:
+                taps[t], at[t] = up_taps[tap + t * up], i + t
+                total += taps[t]
+        k0, k1, k2, k3, k4, k5 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5]
+        r0, r1, r2, r3, r4, r5 = x[at[0]], x[at[1]], x[at[2]], x[at[3]], x[at[4]], x[at[5]]
+        if n == 16:
+            for w in range(width):
+                for c in range(16):
+                    d = begin + c
+                    value = k0 * read(r0[w, d]) + k1 * read(r1[w, d]) + k2 * read(r2[w, d])
+                    value += k3 * read(r3[w, d]) + k4 * read(r4[w, d]) + k5 * read(r5[w, d])
+                    middle[w + 8, c] = value * factor[c] + total * offset[c]
+        else:
+            for w in range(width):
+                for c in range(n):
+                    d = begin + c
+                    value = k0 * read(r0[w, d]) + k1 * read(r1[w, d]) + k2 * read(r2[w, d])
+                    value += k3 * read(r3[w, d]) + k4 * read(r4[w, d]) + k5 * read(r5[w, d])
+                    middle[w + 8, c] = value * factor[c] + total * offset[c]
+        # Along the row, then the activation.
+        fine_row = ring[r % 12] if radial else line
+        for phase in range(up):
+            tap = (pad[0] - phase) % up
+            k0, k1, k2 = up_taps[tap] * gain, up_taps[tap + up] * gain, up_taps[tap + 2 * up] * gain
+            k3, k4, k5 = up_taps[tap + 3 * up] * gain, up_taps[tap + 4 * up] * gain, up_taps[tap + 5 * up] * gain
+            start = (phase + tap - pad[0]) // up + 8
+            for m in range((fine - phase + up - 1) // up):
+                w = start + m
+                if w < 0 or w + 5 >= width + 16:  # far outside: all zero
                     for c in range(16):
-                        d = begin + c
-                        value = k0 * read(r0[w, d]) + k1 * read(r1[w, d]) + k2 * read(r2[w, d])
-                        value += k3 * read(r3[w, d]) + k4 * read(r4[w, d]) + k5 * read(r5[w, d])
-                        middle[w + 8, c] = value * factor[c] + total * offset[c]
-            else:
-                for w in range(width):
-                    for c in range(n):
-                        d = begin + c
-                        value = k0 * read(r0[w, d]) + k1 * read(r1[w, d]) + k2 * read(r2[w, d])
-                        value += k3 * read(r3[w, d]) + k4 * read(r4[w, d]) + k5 * read(r5[w, d])
-                        middle[w + 8, c] = value * factor[c] + total * offset[c]
-            # Along the row, then the activation.
-            fine_row = ring[r % 12] if radial else line
-            for phase in range(up):
-                tap = (pad[0] - phase) % up
-                k0, k1, k2 = up_taps[tap] * gain, up_taps[tap + up] * gain, up_taps[tap + 2 * up] * gain
-                k3, k4, k5 = up_taps[tap + 3 * up] * gain, up_taps[tap + 4 * up] * gain, up_taps[tap + 5 * up] * gain
-                start = (phase + tap - pad[0]) // up + 8
-                for m in range((fine - phase + up - 1) // up):
-                    w = start + m
-                    if w < 0 or w + 5 >= width + 16:  # far outside: all zero
-                        for c in range(16):
-                            fine_row[phase + m * up, c] = 0.0
-                        continue
-                    for c in range(16):
-                        value = k0 * middle[w, c] + k1 * middle[w + 1, c] + k2 * middle[w + 2, c]
-                        value += k3 * middle[w + 3, c] + k4 * middle[w + 4, c] + k5 * middle[w + 5, c]
-                        value = max(value, SLOPE * value)
-                        fine_row[phase + m * up, c] = min(max(value, -clamp), clamp)
-            if not radial:
-                coarse = ring[r % 12]
-                g0, g1, g2 = down_taps[0], down_taps[1], down_taps[2]
-                g3, g4, g5 = down_taps[3], down_taps[4], down_taps[5]
-                for w in range(columns):
-                    j = 2 * w
-                    for c in range(16):
-                        value = g0 * (line[j, c] + line[j + 11, c]) + g1 * (line[j + 1, c] + line[j + 10, c])
-                        value += g2 * (line[j + 2, c] + line[j + 9, c]) + g3 * (line[j + 3, c] + line[j + 8, c])
-                        value += g4 * (line[j + 4, c] + line[j + 7, c]) + g5 * (line[j + 5, c] + line[j + 6, c])
-                        coarse[w, c] = value
-            k = (r - 11) // 2
-            if r % 2 == 0 or k < first:
-                continue
-            _emit(ring, 2 * k, down_taps, out, k, begin, n)
+                        fine_row[phase + m * up, c] = 0.0
+                    continue
+                for c in range(16):
+                    value = k0 * middle[w, c] + k1 * middle[w + 1, c] + k2 * middle[w + 2, c]
+                    value += k3 * middle[w + 3, c] + k4 * middle[w + 4, c] + k5 * middle[w + 5, c]
+                    value = max(value, SLOPE * value)
+                    fine_row[phase + m * up, c] = min(max(value, -clamp), clamp)
+        if not radial:
+            coarse = ring[r % 12]
+            g0, g1, g2 = down_taps[0], down_taps[1], down_taps[2]
+            g3, g4, g5 = down_taps[3], down_taps[4], down_taps[5]
+            for w in range(columns):
+                j = 2 * w
+                for c in range(16):
+                    value = g0 * (line[j, c] + line[j + 11, c]) + g1 * (line[j + 1, c] + line[j + 10, c])
+                    value += g2 * (line[j + 2, c] + line[j + 9, c]) + g3 * (line[j + 3, c] + line[j + 8, c])
+                    value += g4 * (line[j + 4, c] + line[j + 7, c]) + g5 * (line[j + 5, c] + line[j + 6, c])
+                    coarse[w, c] = value
+        k = (r - 11) // 2
+        if r % 2 == 0 or k < first:
+            continue
+        _emit(ring, 2 * k, down_taps, out, k, begin, n)
 
 
 def _emit(ring, start, taps, out, row, begin, n):

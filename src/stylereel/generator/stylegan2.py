@@ -221,10 +221,6 @@ class StyleGAN2(Generator):
         assert image is not None
         return resized(image, resize)
 
-    def forward(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0) -> Tensor:
-        """Latents z [B, Z] to images [B, 3, H, W]."""
-        return self.synthesize(self.map(z, c, psi))
-
     def _noises(self, noise: str | Sequence[Tensor], batch: int) -> dict[int, Tensor | None]:
         """Noise map per conv layer index, before its strength."""
         layers = [layer for layer in self.style_layers if layer.kind == "conv"]

@@ -405,10 +405,6 @@ class StyleGAN3(Generator):
         assert x is not None
         return resized(x, resize)
 
-    def forward(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0) -> Tensor:
-        """Latents z [B, Z] to images [B, 3, H, W]."""
-        return self.synthesize(self.map(z, c, psi))
-
     def _start(self, start: tuple[Any, ...]) -> tuple[int, Tensor]:
         """Index of the first layer to run, and the feature to begin with."""
         layer, x = self._layer(start[0]), start[1]
