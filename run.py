@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "stylereel-stamp"
-EXTRAS = {"test": {"test"}, "lint": {"test", "dev"}}
+EXTRAS = {"test": {"test"}, "lint": {"test", "dev"}, "train": {"train"}, "eval": {"metrics"}}
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 
 

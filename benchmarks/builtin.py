@@ -25,6 +25,8 @@ from stylereel.generator import StyleGAN2
 from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
+from stylereel.metrics import exact
+from stylereel.metrics.exact import HELD_OUT
 from stylereel.metrics.likeness import shows_one_face
 from stylereel.render import pictures
 from stylereel.systems.stylemask import MaskConfig, MaskNets, StyleMask
@@ -33,8 +35,6 @@ from stylereel.train.generator import grouped_w
 from stylereel.weights import BUILTIN
 from stylereel.weights.files import load_module
 from stylereel.world.factors import INDEX, LATENT_DIM, MOTION
-
-HELD_OUT = 7_000_000  # seeds from here on are never used in training
 
 
 def psnr(images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -137,44 +137,28 @@ def of_encoder(encoder: Encoder, generator: StyleGAN2, identity: IdentityNet, sh
     }
 
 
-def of_stylemask(system: StyleMask, face: FaceNet, identity: IdentityNet, sheets: Path | None) -> dict[str, Any]:
-    """Generated pairs: identity of one, motion of the other, against the world's exact picture of that."""
-    random = np.random.default_rng(HELD_OUT + 9)
-    z = random.standard_normal((2, 64, LATENT_DIM))
-    values = world.aligned(world.from_latent(z))
-    truth = values[0].copy()
-    truth[:, : len(MOTION)] = values[1, :, : len(MOTION)]
-    images = []
+def of_stylemask(system: StyleMask, sheets: Path | None) -> dict[str, Any]:
+    """Generated pairs: codes of one, motion of the other, against the world's exact picture; then the same people as
+    pictures, through the encoder."""
+    z = np.random.default_rng(HELD_OUT + 9).standard_normal((2, 64, LATENT_DIM))
+    source, driver = world.aligned(world.from_latent(z))
     with torch.inference_mode():
-        source, target = (system.generator.map(torch.from_numpy(part).float()) for part in z)
+        first, second = (system.generator.map(torch.from_numpy(part).float()) for part in z)
+        parts = []
         for begin in range(0, 64, 8):
-            part = slice(begin, begin + 8)
-            styles = system.mix(system.generator.styles(source[part]), system.generator.styles(target[part]))
-            images.append(system.generator.synthesize(s=styles))
-        moved = torch.cat(images)
-        exact = drawn(np.zeros((64, 4, LATENT_DIM)), truth, 256)
-        seen = face(moved)
-        who = identity(system.generator.synthesize(w=source))
-        likeness = (identity(moved) * who).sum(1)
-        strangers = (identity(moved) * who.roll(1, 0)).sum(1)
-    points = (seen.landmarks - exact.landmarks).norm(dim=2).mean(1) / (
-        exact.landmarks[:, 36] - exact.landmarks[:, 45]
-    ).norm(dim=1)
-    wanted = unit_values(torch.from_numpy(truth))[:, : len(MOTION)]
-    if sheets:
-        rows = [pictures(system.generator.synthesize(w=w[:6])) for w in (source, target)]
-        grid = [*rows[0], *rows[1], *pictures(moved[:6]), *pictures(exact.images[:6])]
-        labels = [name for name in ("source", "target", "result", "exact") for _ in range(6)]
-        save_picture(sheets / "stylemask.png", contact_sheet(grid, 6, labels))
+            codes = (system.generator.styles(w[begin : begin + 8]) for w in (first, second))
+            parts.append(pictures(system.generator.synthesize(s=system.mix(*codes))))
+        moved = np.concatenate(parts)
+        if sheets:
+            rows = [pictures(system.generator.synthesize(w=w[:6])) for w in (first, second)]
+            grid = [*rows[0], *rows[1], *moved[:6], *exact.drawn(exact.crossed(source, driver)[:6], 256)]
+            labels = [name for name in ("source", "target", "result", "exact") for _ in range(6)]
+            save_picture(sheets / "stylemask.png", contact_sheet(grid, 6, labels))
+    measured = exact.errors(moved, source, driver)
     return {
-        "psnr to the exact cross-identity picture": round(float(psnr(moved, exact.images).mean()), 2),
-        "landmark error in eye distances": round(float(points.mean()), 4),
-        "yaw error in degrees": round(40 * float((seen.motion - wanted)[:, 0].abs().mean()), 2),
-        "jaw correlation": round(float(np.corrcoef(seen.motion[:, 6], wanted[:, 6])[0, 1]), 3),
-        "identity cosine to source, to a stranger": [
-            round(float(likeness.mean()), 3),
-            round(float(strangers.mean()), 3),
-        ],
+        "codes": {name: round(float(np.nanmean(ours)), 4) for name, (ours, _) in measured.items()},
+        "floor": {name: round(float(np.nanmean(floor)), 4) for name, (_, floor) in measured.items() if name != "psnr"},
+        "pictures": {score.name: round(score.value, 4) for score in exact.exact(system, 64)},
     }
 
 
@@ -204,7 +188,7 @@ def main() -> None:
             if stored("stylemask").exists():
                 nets = load_module(stored("stylemask"), "stylemask", lambda config: MaskNets(MaskConfig(**config)))
                 system = StyleMask(generator, encoder, nets)
-                result["stylemask"] = of_stylemask(system, face, identity, arguments.sheets)
+                result["stylemask"] = of_stylemask(system, arguments.sheets)
     text = json.dumps(result, indent=2)
     print(text)
     if arguments.out:

@@ -23,7 +23,8 @@ import stylereel
 from stylereel.drive import drive
 from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.media.video import VideoReader
-from stylereel.metrics.likeness import motion_correlation, same_person_closer
+from stylereel.metrics.likeness import same_person_closer
+from stylereel.metrics.registry import find, open_clips
 from stylereel.render import render
 
 
@@ -38,7 +39,8 @@ def clip_row(system: object, clip: Path, source: int, folder: Path) -> dict[str,
     record = drive(system, str(source), str(clip), str(out))
     given, made = VideoReader(clip), VideoReader(out)
     frames = sum(1 for _ in given)
-    correlation = motion_correlation(clip, out)
+    theirs, ours = open_clips(clip), open_clips(out)
+    correlation = {track: find(f"correlation-{track}")(ours, theirs).value for track in ("yaw", "mouth")}
     return {
         "clip": clip.stem,
         "source": source,

@@ -48,7 +48,7 @@ class Squares:
         count = sum(1 for _ in reader)
         placement = np.tile(np.array([32, 24, 32, 0], np.float32), (count, 1))
         values = np.linspace(0, smooth_frames, count, dtype=np.float32)[:, None]
-        return SimpleNamespace(values=values, rate=reader.rate, placement=placement, missing=[3, 4])
+        return SimpleNamespace(values=values, rate=reader.rate, placement=placement, missing=[3, 4], num_faces=1)
 
     def apply(
         self,
@@ -135,6 +135,7 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert record["weights"] == {"weights": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
     assert record["settings"] == {
         "compare": False,
+        "paste_back": False,
         "chunk": 8,
         "detail": None,
         "smooth_frames": 1.5,
@@ -201,14 +202,14 @@ def test_help_is_fast_because_it_imports_little() -> None:
         (["drive", "squares", "--strength", "much"], "--strength takes a number, not much"),
         (["drive", "squares", "--missing", "skip"], "--missing takes one of hold, stop, not skip"),
         (["drive", "squares", "--detail", "x"], "--detail takes a whole number or null, not x"),
-        (["sheet", "--out", "x.png"], "needs file"),
+        (["look", "--out", "x.png"], "needs files"),
     ],
 )
 def test_wrong_words(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert expected in mistake(capsys, main(arguments))
 
 
-@pytest.mark.parametrize("command", ["drive", "sheet"])
+@pytest.mark.parametrize("command", ["drive", "look"])
 @pytest.mark.parametrize(
     "case", ["missing", "folder", "empty", "text", "only sound", "no frames", "without index", "cut"]
 )
@@ -219,7 +220,7 @@ def test_unusable_clips(tmp_path: Path, case: str, command: str, capsys: pytest.
     if command == "drive":
         code = run_drive(1, cases[case], out / "out.mp4")
     else:
-        code = main(["sheet", str(cases[case]), "--out", str(out / "out.png")])
+        code = main(["look", str(cases[case]), "--out", str(out / "out.png")])
     assert str(cases[case]) in mistake(capsys, code)
     assert list(out.rglob("*")) == []
 
@@ -285,7 +286,7 @@ def test_unusable_outputs_are_found_before_any_work(
 def test_values_out_of_range(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "1 frame or more" in mistake(capsys, run_drive(1, clip, tmp_path / "out.mp4", "--chunk", "0"))
     assert "larger numbers" in mistake(
-        capsys, main(["sheet", str(clip), "--out", str(tmp_path / "a.png"), "--rows", "0"])
+        capsys, main(["look", str(clip), "--out", str(tmp_path / "a.png"), "--rows", "0"])
     )
 
 
@@ -313,16 +314,17 @@ def test_drive_from_python(tmp_path: Path, clip: Path) -> None:
         drive("squares", "9", str(clip), str(tmp_path / "out.mp4"), options={"strenght": 0.0})
 
 
-def test_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("clip.mp4", "clip.mkv"):  # with and without a promised number of frames
+def test_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("clip.mp4", "clip.mkv"):  # with and without an index of frames
         clip = make_clip(tmp_path / name, num_frames=11)
-        assert main(["sheet", str(clip), "--out", str(tmp_path / "sheet.png"), "--columns", "3", "--rows", "2"]) == 0
-        page = read_picture(tmp_path / "sheet.png")
-        assert page.shape == (2 * 64 + 2, 3 * 64 + 4, 3)
+        assert main(["look", str(clip), "--columns", "3", "--rows", "2"]) == 0
+        page = read_picture(tmp_path / "clip-look.png")[-(2 * 64 + 2) :, : 3 * 64 + 4]
         for place, index in enumerate([0, 2, 4, 6, 8, 10]):
             top, left = 16 + place // 3 * 66, place % 3 * 66
             assert np.abs(page[top : top + 48, left : left + 64].astype(int) - square(index)).mean() < 5
-    assert capsys.readouterr().out.count("sheet.png") == 2
+    assert capsys.readouterr().out.count("clip-look.png") == 2
+    assert main(["look", str(tmp_path / "clip.mp4"), str(tmp_path / "clip.mkv"), "--out", str(tmp_path / "b.png")]) == 0
+    assert read_picture(tmp_path / "b.png").shape == (2 * 64 + 2, 6 * 64 + 5 * 2, 3)
 
 
 def test_world_sheet_gives_each_portrait_its_own_seed(tmp_path: Path) -> None:

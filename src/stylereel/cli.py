@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
     from stylereel.record import Stages
 
-USAGE = "usage: stylereel COMMAND ...  (stylereel COMMAND --help tells more)"
+USAGE = """usage: stylereel [--keep-memory] COMMAND ...  (stylereel COMMAND --help tells more)
+
+--keep-memory makes the C library keep freed memory, which speeds up training and large pictures on Linux."""
 
 
 def drive(arguments: list[str]) -> None:
@@ -55,6 +58,11 @@ def drive(arguments: list[str]) -> None:
     print(f"{frames['written']} frames of {width} x {height} at {record['rate']} frames a second, {sound}")
     if lost := frames["without a face"]:
         print(f"no face was found in {len(lost)} frames: {', '.join(map(str, lost))}")
+    if (count := record["faces in the clip"]) > 1:
+        print(f"the clip shows up to {count} faces; --face chooses which one drives")
+    for name, unit in {"crop jitter": "of the crop's side", "seam": "levels a pixel"}.items():
+        if record[name] is not None:
+            print(f"{name}: {record[name]:.2g} {unit}")
     _print_result(record)
 
 
@@ -82,31 +90,59 @@ def systems() -> None:
         print(name)
 
 
-def sheet(file: str, /, *, out: str, columns: int = 6, rows: int = 4, size: int = 192) -> None:
-    """Put frames of a clip on one picture, evenly spaced from the first to the last.
+def look(*files: str, out: str | None = None, columns: int = 6, rows: int = 4, size: int = 192) -> None:
+    """Make a picture of what is in a file: frames of a clip, curves of a motion; several files go side by side.
 
     Args:
-        file: the clip.
-        out: the picture to write (.png, .jpg or .webp).
+        files: clips, folders of pictures, pictures, or one saved motion or identity.
+        out: the picture to write (.png, .jpg or .webp); null puts FILE-look.png beside the first file.
         columns: frames in a row.
         rows: rows of frames, at most.
-        size: longer side of a frame on the sheet, in pixels.
+        size: longer side of a frame, in pixels.
     """
-    from stylereel.media import ensure_writable
-    from stylereel.media.pictures import save_picture
-    from stylereel.media.sheet import contact_sheet, shrink
-    from stylereel.media.video import VideoReader
+    from pathlib import Path
 
-    ensure_writable(out)
-    if min(columns, rows, size) < 1:
-        raise ValueError("A sheet needs 1 or more columns, rows and pixels; give larger numbers.")
-    reader = VideoReader(file)
-    num_frames = reader.num_frames or sum(1 for _ in reader)
-    count = min(columns * rows, num_frames)
-    wanted = {round(place * (num_frames - 1) / max(count - 1, 1)) for place in range(count)}
-    frames = [shrink(frame, size) for index, frame in enumerate(reader) if index in wanted]
-    save_picture(out, contact_sheet(frames, columns, [f"{float(i / reader.rate):.2f} s" for i in sorted(wanted)]))
-    print(out)
+    from stylereel.media import ensure_writable
+    from stylereel.media.look import look
+    from stylereel.media.pictures import FORMATS, save_picture
+
+    first = Path(files[0])
+    target = ensure_writable(out or first.with_name(f"{first.stem}-look.png"), *FORMATS)
+    save_picture(target, look(files, columns, rows, size))
+    print(target)
+
+
+def invert(
+    source: str,
+    /,
+    *,
+    out: str,
+    space: Literal["w", "w+", "features"] = "w+",
+    steps: int = 100,
+    pti: bool = False,
+) -> None:
+    """Find the codes of the face in a picture or clip, so that the built-in generator shows it again.
+
+    Args:
+        source: a picture or a clip.
+        out: the file NAME.safetensors, or a folder for it; NAME.png shows target, reconstruction and difference.
+        space: one w, a w for each layer, or a feature map and the layers after it.
+        steps: of the optimisation; 0 leaves what the encoder finds.
+        pti: also tune the generator to the face.
+    """
+    from stylereel.inversion import invert
+    from stylereel.record import Stages
+
+    stages = Stages()
+    with _progress() as stages.watch:
+        record = invert(source, out, space, steps, pti, stages)
+    for step, numbers in record["quality"].items():
+        distance = f"{record['perceptual']} {numbers['perceptual']:.4f}"
+        print(f"{step}: PSNR {numbers['psnr']:.2f} dB, identity {numbers['identity']:.4f}, {distance}")
+    if record["cached"]:
+        print("kept from an earlier run")
+    for file in record["files"]:
+        print(file)
 
 
 def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, size: int = 192) -> None:
@@ -141,31 +177,112 @@ def train(
     network: Literal["generator", "perception", "encoder", "stylemask"],
     /,
     *,
-    folder: str,
+    folder: str = "runs",
+    data: str | None = None,
     start: Literal["scratch", "builtin"] = "scratch",
     scale: float = 1.0,
+    devices: int = 1,
+    nodes: int = 1,
+    precision: Literal["32", "bf16", "16"] = "bf16",
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
-    """Train built-in weights on the procedural world; an interrupted run goes on where it was.
+    """Train a network on the procedural world, or a generator on your pictures; an interrupted run goes on.
 
     Args:
         network: perception first; generator needs it; encoder and stylemask need both.
         folder: where checkpoints, logs, sample pictures and the finished weight files go.
+        data: your pictures for the generator, which then trains adversarially; the world if not given.
         start: from random weights, or from the built-in ones.
         scale: share of the recipe's steps, for a trial run.
+        devices: processes on this machine, each with its own GPU or its share of the cores.
+        nodes: machines; torchrun tells this and devices by itself.
+        precision: of features and convolutions; 16 needs CUDA.
+        accelerator: auto takes CUDA where there is one.
     """
     from stylereel.recipes import train
 
-    for path in train(network, folder, start, scale):
+    for path in train(network, folder, start, scale, data, devices, nodes, precision, accelerator):
         print(path)
+
+
+def evaluate(
+    result: str,
+    /,
+    *,
+    reference: str | None = None,
+    measures: str | None = None,
+    out: str | None = None,
+    processes: int = 1,
+    seed: int = 0,
+    batch: int = 8,
+    video_protocol: str = "windows",
+) -> None:
+    """Measure a clip, a folder of clips or a folder of pictures, and print the numbers as a Markdown table.
+
+    Args:
+        result: what to measure.
+        reference: what to compare with: the original of each clip, or for Frechet distances any set.
+        measures: names with commas between; without it, all that fit what is given.
+        out: folder for results.json, table.md and plot.png.
+        processes: how many share the work.
+        seed: of the 95 % intervals and of random draws.
+        batch: frames that go through a network at a time.
+        video_protocol: which windows a Frechet video distance draws; docs/measures.md lists them.
+    """
+    from stylereel.evaluate import evaluate, table
+
+    names = [name.strip() for name in (measures or "").split(",") if name.strip()]
+    scores, skipped = evaluate(
+        result,
+        reference,
+        names,
+        seed=seed,
+        processes=processes,
+        batch=batch,
+        video_protocol=video_protocol,
+        out=out,
+    )
+    if int(os.environ.get("RANK", 0)):  # in torchrun one process speaks for all
+        return
+    print(table(scores), end="")
+    for name, reason in skipped.items():
+        print(f"not measured: {name}: {reason}")
+    if out is not None:
+        print(f"{out}: results.json, table.md, plot.png")
+
+
+def evaluate_exact(*, system: str = "stylemask", pairs: int = 64, seed: int = 0, out: str | None = None) -> None:
+    """Measure a system against the world's true pictures of one person with another's motion.
+
+    Args:
+        system: which system's built-in weights.
+        pairs: of a source person and a driver.
+        seed: of the people and of the 95 % intervals.
+        out: results.json to write.
+    """
+    from stylereel.evaluate import evaluate_exact, table
+
+    print(table(evaluate_exact(system, pairs, seed, out)), end="")
+
+
+def measures() -> None:
+    """List the measures: what each compares, its protocol and its source."""
+    from stylereel.metrics.registry import describe
+
+    print(describe(), end="")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "drive": drive,  # reads its arguments itself, since the system named first decides which there are
     "demo": demo,
     "systems": systems,
-    "sheet": sheet,
+    "look": look,
+    "invert": invert,
     "world sheet": world_sheet,
     "train": train,
+    "eval exact": evaluate_exact,
+    "eval": evaluate,
+    "measures": measures,
     "weights info": weights_info,
     "weights convert": weights_convert,
     "weights list": weights_list,
@@ -190,6 +307,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> None:
+    if arguments[:1] == ["--keep-memory"]:
+        from stylereel.generator import keep_memory
+
+        if not keep_memory():
+            print("stylereel: this C library cannot be told to keep memory; going on without", file=sys.stderr)
+        arguments = arguments[1:]
     if arguments in ([], ["-h"], ["--help"]):
         print(USAGE + "\n")
         for name, command in COMMANDS.items():
@@ -212,6 +335,7 @@ def _run(arguments: list[str]) -> None:
     given = _parse(parser, rest)
     parameters = inspect.signature(command).parameters.values()
     positional = [given.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    positional += [each for p in parameters if p.kind is p.VAR_POSITIONAL for each in given.pop(p.name)]
     command(*positional, **given)
 
 
@@ -246,13 +370,15 @@ def _add_flags(parser: ArgumentParser, function: Callable[..., Any], skip: Conta
 
 
 def _add_flag(parser: ArgumentParser, name: str, parameter: inspect.Parameter, text: str) -> None:
-    """A function's argument as a flag; positional-only ones have no dashes, a bool has --x and --no-x."""
+    """A function's argument as a flag; positional ones have no dashes, a bool has --x and --no-x."""
     from jsonargparse import ActionYesNo
 
     required = parameter.default is parameter.empty
     flag = "--" + name.replace("_", "-")
     if parameter.kind is parameter.POSITIONAL_ONLY:
         parser.add_argument(name, type=parameter.annotation, help=text)
+    elif parameter.kind is parameter.VAR_POSITIONAL:
+        parser.add_argument(name, type=parameter.annotation, nargs="+", help=text)
     elif parameter.annotation is bool:
         parser.add_argument(flag, action=ActionYesNo(no_prefix="no-"), default=parameter.default, help=text)
     elif required:

@@ -12,11 +12,14 @@ import numpy as np
 from PIL import Image
 
 import stylereel
+from stylereel.faces.paste import paste
 from stylereel.faces.placement import cut
 from stylereel.media import MediaError, ensure_writable
 from stylereel.media.pictures import read_picture
 from stylereel.media.sheet import side_by_side
 from stylereel.media.video import VideoReader, VideoWriter
+from stylereel.media.writer import ENDINGS
+from stylereel.metrics.motion import crop_jitter
 from stylereel.record import Stages, sha256, write_record
 
 VERBS = ("identify", "extract", "apply")
@@ -50,6 +53,7 @@ def drive(
     driving: str,
     out: str,
     compare: bool = False,
+    paste_back: bool = False,
     chunk: int = 8,
     options: dict[str, Any] | None = None,
     stages: Stages | None = None,
@@ -60,8 +64,9 @@ def drive(
         system: name of a system, or a loaded one.
         source: who; a whole number is the seed of an invented person, else a picture's file name.
         driving: the clip that gives the motion.
-        out: the mp4 file to write; its record is written beside it as .json.
+        out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written beside it as .json.
         compare: show source, driving face and result side by side.
+        paste_back: put the result back into the source picture, from which the face was cut.
         chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
         options: values for the system's own options (see `verb_options`); the others keep their defaults.
         stages: clock to use, for watching the progress.
@@ -74,12 +79,14 @@ def drive(
             (MediaError). Nothing is left under the name `out` then.
     """
     stages = stages or Stages()
-    target = ensure_writable(out, ".mp4")
+    target = ensure_writable(out, *filter(None, ENDINGS))
     record_path = ensure_writable(target.with_suffix(".json"))
     seed = int(source) if str(source).isdecimal() else None
     inputs = {"driving": Path(driving)}
     if seed is None:
         inputs["source"] = Path(source)
+    elif paste_back:
+        raise ValueError("A seed has no picture to paste the result into; give a picture as the source.")
     for name, path in inputs.items():
         if path.exists() and path.resolve() in (target.resolve(), record_path.resolve()):
             raise MediaError(f"{out} would overwrite the {name} file {path}; choose another name.")
@@ -105,6 +112,15 @@ def drive(
         motion = system.extract(reader.path, **chosen["extract"])
     frames: Iterable[np.ndarray] = stylereel.render(system, identity, motion, chunk=chunk, **chosen["apply"])
     frames = stages.through("render", frames)
+    seams: list[float] = []
+    if paste_back:
+        if "placement" not in identity.tensors:
+            raise ValueError(f"{system.name} does not say where the face was cut out; leave out --paste-back.")
+        assert picture is not None
+        frames = _pasted(frames, picture, identity.tensors["placement"].numpy(), seams, stages)
+    if settings.get("missing") == "skip-edit" and motion.missing:
+        still = picture if paste_back else system.portrait(identity)
+        frames = (still if index in motion.missing else frame for index, frame in enumerate(frames))
     if compare:
         if picture is None:
             picture = system.portrait(identity)
@@ -119,7 +135,7 @@ def drive(
     assert num_frames == len(motion.values), f"{len(motion.values)} frames in, {num_frames} out"
 
     files = {"source": source, "driving": driving, "out": out}
-    settings = {"compare": compare, "chunk": chunk, **settings}
+    settings = {"compare": compare, "paste_back": paste_back, "chunk": chunk, **settings}
     record = {
         "command": _command(system.name, files | settings),
         "system": system.name,
@@ -128,9 +144,13 @@ def drive(
         "inputs": {name: {"file": path, "sha256": sha256(path)} for name, path in inputs.items()},
         "weights": {Path(path).name: sha256(path) for path in getattr(system, "weight_files", ())},
         "frames": {"driving": reader.num_frames, "written": num_frames, "without a face": motion.missing},
+        "faces in the clip": motion.num_faces,
+        "crop jitter": crop_jitter(motion.placement) if num_frames >= 5 else None,
+        "seam": float(np.mean(seams)) if seams else None,
         "size": [writer.width, writer.height],
         "rate": motion.rate,
-        "sound": reader.has_audio,
+        "timing": reader.timing,
+        "sound": writer.has_audio,
         "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
         "frames_per_second": {
             "render": round(stages.frames_per_second(num_frames, "render"), 2),
@@ -140,6 +160,17 @@ def drive(
     }
     write_record(target, record)
     return record
+
+
+def _pasted(
+    frames: Iterable[np.ndarray], picture: np.ndarray, placement: np.ndarray, seams: list[float], stages: Stages
+) -> Iterator[np.ndarray]:
+    """The picture with each frame pasted at the placement [4]; every paste's seam is added to `seams`."""
+    for frame in frames:
+        with stages("paste"):
+            pasted = paste(picture, frame, placement)
+        seams.append(pasted.seam)
+        yield pasted.frame
 
 
 def _compared(

@@ -1,6 +1,7 @@
 """What systems exchange, and the files of it: who (Identity), what happens (Motion), what to draw (Styles).
 
-Identity and Motion are saved as safetensors with a JSON header; reading one never runs anything in it.
+`Codes` is what inversion makes of a picture or clip. Identity, Motion and Codes are saved as safetensors with a JSON
+header; reading one never runs anything in it.
 """
 
 from __future__ import annotations
@@ -27,24 +28,62 @@ VERSION = 1
 class Identity:
     """Who is shown.
 
-    w: W+ code [L, D]; system: name of the system that made it; tensors: what else that system needs of the person.
+    w: W+ code [L, D]; system: name of the system that made it; tensors: what else that system needs of the person;
+    delta: how the generator was tuned to the person, {parameter: difference}, for `generator.tuned(delta)`.
     """
 
     w: Tensor
     system: str
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    delta: Mapping[str, Tensor] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file (replaced only when complete)."""
-        tensors = {"w": self.w, **{f"tensor.{name}": value for name, value in self.tensors.items()}}
+        tensors = {"w": self.w, **_prefixed("tensor.", self.tensors), **_prefixed("delta.", self.delta)}
         _save(path, "identity", tensors, {"system": self.system})
 
     @classmethod
     def load(cls, path: str | Path) -> Identity:
         """Read a file that `save` wrote. Raises ValueError when it is something else."""
         tensors, header = _load(path, "identity")
-        extra = {name.removeprefix("tensor."): value for name, value in tensors.items() if name.startswith("tensor.")}
-        return cls(tensors["w"], header["system"], extra)
+        return cls(tensors["w"], header["system"], _part("tensor.", tensors), _part("delta.", tensors))
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A picture (one frame) or the frames of a clip, inverted.
+
+    w: W+ codes [T, L, D]; generator: SHA-256 of its weight file; rate: frames a second, 1 for a picture; placement:
+    [T, 4], the crop of each frame in the source (see `stylereel.faces.placement`); features: {layer: [T, C, H, W]},
+    maps that stand for what the generator makes of w; delta: how it was tuned to the frames, {parameter: difference}.
+    """
+
+    w: Tensor
+    generator: str
+    rate: Fraction
+    placement: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    delta: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.w)
+
+    def identity(self, system: str, frame: int = 0) -> Identity:
+        """Who is shown, by one frame. Feature maps stay behind: they hold that frame's pose."""
+        return Identity(self.w[frame], system, delta=self.delta)
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file (replaced only when complete)."""
+        tensors = {"w": self.w, "placement": self.placement}
+        tensors |= _prefixed("feature.", self.features) | _prefixed("delta.", self.delta)
+        _save(path, "codes", tensors, {"generator": self.generator, "rate": str(self.rate)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Codes:
+        """Read a file that `save` wrote. Raises ValueError when it is something else."""
+        tensors, header = _load(path, "codes")
+        extra = _part("feature.", tensors), _part("delta.", tensors)
+        return cls(tensors["w"], header["generator"], Fraction(header["rate"]), tensors["placement"], *extra)
 
 
 @dataclass(frozen=True)
@@ -53,7 +92,7 @@ class Motion:
 
     values: [T, K] float32 in the coordinates that `kind` names, one column for each of `names`; rate: frames a second;
     placement: [T, 4] float32, the crop of each frame in the source clip (centre x, centre y, side, roll; pixels and
-    degrees); missing: frames without a face, whose values were filled in.
+    degrees); missing: frames without a face, whose values were filled in; num_faces: the most faces seen in one frame.
     """
 
     values: np.ndarray
@@ -62,6 +101,7 @@ class Motion:
     rate: Fraction
     placement: np.ndarray
     missing: tuple[int, ...] = ()
+    num_faces: int = 1
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != len(self.names):
@@ -84,6 +124,7 @@ class Motion:
             "missing": torch.tensor(self.missing, dtype=torch.int64),
         }
         header = {"motion_kind": self.kind, "names": json.dumps(self.names), "rate": str(self.rate)}
+        header["num_faces"] = str(self.num_faces)
         _save(path, "motion", tensors, header)
 
     @classmethod
@@ -97,6 +138,7 @@ class Motion:
             Fraction(header["rate"]),
             tensors["placement"].numpy(),
             tuple(int(i) for i in tensors["missing"]),
+            int(header.get("num_faces", 1)),
         )
 
 
@@ -105,6 +147,14 @@ class Styles:
     """What the generator eats for a chunk of frames: style vectors [B, C_l] in the order of its style layers."""
 
     s: list[Tensor]
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def _part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _save(path: str | Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The commands that train the built-in weights: `stylereel train NETWORK --folder RUNS`."""
+"""The command that trains networks, on the procedural world or on a user's pictures: `stylereel train NETWORK`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from stylereel.generator import StyleGAN2
 from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.media import ensure_writable
 from stylereel.systems import stylemask
-from stylereel.train import encoder, generator, perception
+from stylereel.train import adversarial, encoder, generator, perception
+from stylereel.train.loop import Accelerator, Precision, Trainer
 from stylereel.weights import BUILTIN, builtin
 from stylereel.weights.files import load_module, save_module
 
 Network = Literal["generator", "perception", "encoder", "stylemask"]
 Start = Literal["scratch", "builtin"]
+WORLD = "pictures of stylereel.world, drawn on the fly; no photographs, no real people"
 
 
 def _stored(folder: Path, name: str) -> Path:
@@ -30,10 +32,6 @@ def _stored(folder: Path, name: str) -> Path:
     if not path.exists():
         raise ValueError(f"The weights {name} are needed first; train them in the same folder.")
     return path
-
-
-def _generator(folder: Path) -> StyleGAN2:
-    return StyleGAN2.load(_stored(folder, "generator"))
 
 
 def _perception(folder: Path) -> tuple[FaceNet, IdentityNet]:
@@ -56,52 +54,84 @@ def _masks(path: Path) -> stylemask.MaskNets:
     return load_module(path, "stylemask", lambda config: stylemask.MaskNets(stylemask.MaskConfig(**config)))
 
 
-def train(network: Network, folder: str, start: Start, scale: float) -> list[Path]:
+def train(
+    network: Network,
+    folder: str,
+    start: Start = "scratch",
+    scale: float = 1.0,
+    data: str | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    precision: Precision = "bf16",
+    accelerator: Accelerator = "auto",
+) -> list[Path]:
     """Train `network` in `folder`, from random or built-in weights, with a share `scale` of the recipe's steps.
 
-    Returns the weight files.
+    `data` are a user's pictures for the generator; all else learns from the world. The other settings are those of
+    `Trainer`. Returns the weight files.
 
     Raises:
-        ValueError: weights that the recipe needs are missing, or the folder cannot be written.
+        ValueError: weights that the recipe needs are missing, the folder cannot be written, or a setting cannot be
+            honoured.
+        KeyboardInterrupt: stopped by a signal, after the state was saved.
     """
     place = Path(folder)
     ensure_writable(place / "try")
-    if not 0 < scale <= 1:
-        raise ValueError(f"The scale is a share of the steps between 0 and 1, not {scale}.")
+    if data is not None and network != "generator":
+        raise ValueError(f"The recipe of {network} learns from the world alone; leave out --data.")
+    teacher = StyleGAN2.load(_stored(place, "generator")) if network in ("encoder", "stylemask") else None
+    seeing = _perception(place) if network != "perception" and data is None else None
+    source = None
+    if data is not None:
+        from stylereel.train.sources import open_source
+
+        source = open_source(data, size=generator.CONFIG.resolution)
+    trainer = Trainer(
+        place,
+        scale=scale,
+        accelerator=accelerator,
+        devices=devices,
+        nodes=nodes,
+        precision=precision,
+        settings={"network": network, "start": start, "data": data},
+    )
     began = time.time()
-    made: dict[str, tuple[str, nn.Module]] = {}
+    made: dict[str, nn.Module] = {}
     old = start == "builtin"
-    if network == "generator":
-        first = StyleGAN2.load(builtin("generator")) if old else None
-        made["generator"] = ("stylegan2", generator.train(place / network, _perception(place)[0], scale, first))
-    elif network == "perception":
-        face = perception.train_face(place / "face", scale, _face(builtin("face")) if old else None)
-        made["face"] = ("face", face)
+    if network == "perception":
+        made["face"] = face = perception.train_face(trainer, _face(builtin("face")) if old else None)
         first = _identity(builtin("identity")) if old else None
-        made["identity"] = ("identity", perception.train_identity(place / "identity", face, scale, first))
-    elif network == "encoder":
-        first = _encoder(builtin("encoder")) if old else None
-        nets = (_generator(place), *_perception(place))
-        made["encoder"] = ("encoder", encoder.train(place / network, *nets, scale, first))
-    else:
-        first = _masks(builtin("stylemask")) if old else None
-        nets = (_generator(place), *_perception(place))
-        made["stylemask"] = ("stylemask", stylemask.train(place / network, *nets, scale, first))
-    files = []
-    for name, (kind, module) in made.items():
-        path = place / f"{name}.safetensors"
-        save_module(path, kind, module, _card(name, network, start, scale, time.time() - began))
-        files.append(path)
+        made["identity"] = perception.train_identity(trainer, face, first)
+    elif network == "generator":
+        first = StyleGAN2.load(builtin("generator")) if old else None
+        if source:
+            made["generator"] = adversarial.train(trainer, source, first)
+        else:
+            assert seeing
+            made["generator"] = generator.train(trainer, seeing[0], first)
+    elif teacher and seeing:
+        if network == "encoder":
+            first = _encoder(builtin("encoder")) if old else None
+            made["encoder"] = encoder.train(trainer, teacher, *seeing, first)
+        else:
+            first = _masks(builtin("stylemask")) if old else None
+            made["stylemask"] = stylemask.train(trainer, teacher, *seeing, first)
+    files = [place / f"{name}.safetensors" for name in made]
+    if trainer.share[0] == 0:
+        card = _card(network, start, scale, data, time.time() - began)
+        for (name, module), path in zip(made.items(), files):
+            kind = StyleGAN2.kind if name == "generator" else name
+            save_module(path, kind, module, {"name": name, **card})
     return files
 
 
-def _card(name: str, network: Network, start: Start, scale: float, seconds: float) -> dict[str, Any]:
-    """What the file itself says; the page beside it says more."""
-    return {
-        "name": name,
-        "data": "pictures of stylereel.world, drawn on the fly; no photographs, no real people",
-        "command": f"stylereel train {network} --folder runs --start {start} --scale {scale:g}",
+def _card(network: Network, start: Start, scale: float, data: str | None, seconds: float) -> dict[str, Any]:
+    """What the weight file itself says; the licence of weights that learned a user's pictures is the user's."""
+    command = f"stylereel train {network} --folder runs --start {start} --scale {scale:g}"
+    card = {
+        "data": WORLD if data is None else f"pictures of {data}",
+        "command": command if data is None else f"{command} --data {data}",
         "seconds_of_last_run": round(seconds),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "licence": "Apache-2.0",
     }
+    return card | ({"licence": "Apache-2.0"} if data is None else {})

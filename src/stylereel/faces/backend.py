@@ -1,8 +1,8 @@
 """Finding and following one face: boxes, 68 landmarks in iBUG order, and an embedding that tells who.
 
 `DlibBackend` needs the packages dlib-bin and face_recognition_models (extra `faces`). Its 68-point model
-was trained on iBUG 300-W, whose pictures are for research use. Pixels are continuous: pixel i covers
-i..i+1.
+was trained on iBUG 300-W, whose pictures are for research use. `landmarker.MediaPipeBackend` is the other
+one. Pixels are continuous: pixel i covers i..i+1.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ from PIL import Image
 
 from stylereel.faces.appearance import read
 from stylereel.faces.placement import cut, to_crop, to_picture
-from stylereel.faces.pose import mean_head
+from stylereel.faces.pose import mean_head, smooth
+from stylereel.media.pictures import read_picture
 
 _LANDMARK_MODEL = "shape_predictor_68_face_landmarks.dat"
 _EMBEDDING_MODEL = "dlib_face_recognition_resnet_model_v1.dat"
 
-Missing = Literal["hold", "stop"]  # what to do with a frame without a face
+Missing = Literal["hold", "interpolate", "skip-edit", "stop"]  # what to do with a frame without a face
+Detector = Literal["dlib", "mediapipe"]
 
 BOX_SIDE = 1.66  # side of a face box in distances between the outer eye corners
 BOX_CENTRE = 0.345  # its centre below the eye line, same unit: about the tip of the nose
 START_SCORE = 0.0  # a detection that begins a track
 # One that continues it. Measured in the upright crop of the tracker: faces over 0.8, other things under -0.7.
 KEEP_SCORE = -0.3
+SAME_PERSON = 0.6  # embeddings of one person are usually closer than this (Euclidean), by the network's authors
 
 
 class Box(NamedTuple):
@@ -143,6 +146,15 @@ class DlibBackend:
         return np.array(self._embedder.compute_face_descriptor(chip, shape), np.float32)
 
 
+def open_backend(detector: Detector = "dlib") -> FaceBackend:
+    """The face library of that name. Raises ValueError, with what to install, when it or its model is missing."""
+    if detector == "mediapipe":
+        from stylereel.faces.landmarker import MediaPipeBackend
+
+        return MediaPipeBackend()
+    return DlibBackend()
+
+
 def _import_dlib() -> Any:
     try:
         return importlib.import_module("dlib")
@@ -161,24 +173,70 @@ def _model_folder() -> Path:
 
 
 class Tracker:
-    """Follows the largest face of a stream, one frame at a time, from its landmarks in the frame before."""
+    """Follows one face of a stream, one frame at a time, from its landmarks in the frame before.
+
+    The whole frame is searched only where there is nobody to follow. Which face is meant decides then:
+
+    face: "largest", "left", a number (0 is the left-most), or the file of a picture: the face most like the largest
+    one in it, and none that is another person's. Once lost, a face is known again among several by its embedding.
+
+    Attributes:
+        num_faces: the most faces that one search of a whole frame has shown.
+
+    Raises ValueError when the picture shows no face, or a frame has no face of that number.
+    """
 
     CHECK = 112  # side of the upright crop in which the detector confirms the face, pixels
 
-    def __init__(self, backend: FaceBackend | None = None) -> None:
+    def __init__(self, backend: FaceBackend | None = None, face: str = "largest") -> None:
         self.backend = backend or DlibBackend()
+        self.face = face
+        self.num_faces = 0
         self._box: Box | None = None
+        self._seen: tuple[np.ndarray, np.ndarray] | None = None  # the last frame with the face, its landmarks
+        self._wanted: np.ndarray | None = None  # an embedding
+        if not (face in ("largest", "left") or face.isdecimal()):
+            picture = read_picture(face)
+            self._wanted = self.backend.embedding(picture, find_face(picture, self.backend))
 
     def step(self, frame: np.ndarray) -> np.ndarray | None:
         """Landmarks [68, 2] float32 in pixels of a frame uint8 [H, W, 3], or None where no face is seen."""
         landmarks = self._follow(frame, self._box) if self._box else None
         if landmarks is None:
-            boxes = [box for box in self.backend.detect(frame) if box.score > START_SCORE]
+            boxes = self.search(frame)
             if boxes:
-                rough = max(boxes, key=lambda box: box.side)  # the detector's grid is coarse: centre it first
-                landmarks = self._follow(frame, box_around(self.backend.landmarks(frame, rough)))
+                landmarks = self._choose(frame, boxes)
         self._box = None if landmarks is None else box_around(landmarks)
+        if landmarks is not None:
+            self._seen = frame, landmarks
         return landmarks
+
+    def search(self, frame: np.ndarray) -> list[Box]:
+        """All faces of a frame, from left to right; `num_faces` takes note."""
+        boxes = sorted(box for box in self.backend.detect(frame) if box.score > START_SCORE)
+        self.num_faces = max(self.num_faces, len(boxes))
+        return boxes
+
+    def _choose(self, frame: np.ndarray, boxes: list[Box]) -> np.ndarray | None:
+        if self._wanted is None and (self._seen is None or len(boxes) == 1):
+            if self.face == "largest" or self._seen:
+                box = max(boxes, key=lambda box: box.side)
+            elif self.face != "left" and int(self.face) >= len(boxes):
+                count = f"{len(boxes)} face{'s' * (len(boxes) > 1)}"
+                raise ValueError(f"The clip shows {count}, so none has the number {self.face}; the left one is 0.")
+            else:
+                box = boxes[0 if self.face == "left" else int(self.face)]
+            return self._centred(frame, box)
+        if self._wanted is None:
+            assert self._seen is not None
+            self._wanted = self.backend.embedding(*self._seen)
+        found = [points for box in boxes if (points := self._centred(frame, box)) is not None]
+        far = [float(np.linalg.norm(self.backend.embedding(frame, points) - self._wanted)) for points in found]
+        return found[int(np.argmin(far))] if found and min(far) < SAME_PERSON else None
+
+    def _centred(self, frame: np.ndarray, rough: Box) -> np.ndarray | None:
+        """Landmarks in a box of the detector, whose grid is coarse: it is centred on the face first."""
+        return self._follow(frame, box_around(self.backend.landmarks(frame, rough)))
 
     def _follow(self, frame: np.ndarray, box: Box) -> np.ndarray | None:
         try:
@@ -193,8 +251,10 @@ class Tracker:
 class Track:
     """One face through a clip.
 
-    landmarks: [T, 68, 2] float32 pixels; readings: [T, 2, 4] float32, see `appearance.read`; found: [T] bool,
-    False where both are held; rate: frames a second; size: (width, height) of the frames in pixels.
+    landmarks: [T, 68, 2] float32 pixels; readings: [T, 2, 4] float32, see `appearance.read`; found: [T] bool, False
+    where both are filled in; rate: frames a second; size: (width, height) of the frames in pixels; bridged: whether
+    what is filled in lies between its neighbours and counts, or is merely held; num_faces: the most faces seen in one
+    frame, among those looked at as a whole (the first, about one a second, and wherever the face was lost).
     """
 
     landmarks: np.ndarray
@@ -202,19 +262,31 @@ class Track:
     found: np.ndarray
     rate: Fraction
     size: tuple[int, int]
+    bridged: bool = False
+    num_faces: int = 1
 
     @property
     def missing(self) -> list[int]:
         """Frames in which no face was seen."""
         return np.flatnonzero(~self.found).tolist()
 
+    @property
+    def counted(self) -> np.ndarray:
+        """[T] bool, frames whose values say something: those with a face, and bridged ones."""
+        return self.found | self.bridged
 
-def find_face(picture: np.ndarray, backend: FaceBackend | None = None) -> np.ndarray:
-    """Landmarks [68, 2] float32 of the largest face in a picture uint8 [H, W, 3].
+    def steady(self, seconds: float = 0.035) -> np.ndarray:
+        """The landmarks [T, 68, 2] without their tremble: low-passed by a Gaussian of this width, without lag."""
+        flat = self.landmarks.reshape(len(self.landmarks), -1)
+        return smooth(flat, self.rate, seconds, self.counted).reshape(self.landmarks.shape).astype(np.float32)
+
+
+def find_face(picture: np.ndarray, backend: FaceBackend | None = None, face: str = "largest") -> np.ndarray:
+    """Landmarks [68, 2] float32 of a face in a picture uint8 [H, W, 3]; which one, see `Tracker`.
 
     Raises ValueError when there is none.
     """
-    landmarks = Tracker(backend).step(picture)
+    landmarks = Tracker(backend, face).step(picture)
     if landmarks is None:
         raise ValueError("No face was found in the picture; use one in which a face is clear.")
     return landmarks
@@ -225,15 +297,18 @@ def track(
     rate: Fraction,
     missing: Missing = "hold",
     backend: FaceBackend | None = None,
+    face: str = "largest",
 ) -> Track:
-    """Follows the largest face through frames uint8 [H, W, 3], which are taken one by one.
+    """Follows a face through frames uint8 [H, W, 3], which are taken one by one.
 
     missing: what to do with a frame without a face. `hold` keeps the last landmarks (before the first face:
-    the first), `stop` raises. Raises ValueError when no frame shows a face.
+    the first), `interpolate` goes straight from the last to the next, `stop` raises; `skip-edit` holds too and
+    is for the caller, who leaves these frames as they are. face: which one, see `Tracker`. Raises ValueError
+    when no frame shows a face, and as `Tracker`.
     """
     if missing not in get_args(Missing):
-        raise ValueError(f"Missing faces can be handled by 'hold' or 'stop', not by {missing!r}.")
-    tracker = Tracker(backend)
+        raise ValueError(f"Missing faces can be handled by {', '.join(get_args(Missing))}, not by {missing!r}.")
+    tracker = Tracker(backend, face)
     rows: list[tuple[np.ndarray, np.ndarray] | None] = []
     size = (0, 0)
     for index, frame in enumerate(frames):
@@ -241,13 +316,30 @@ def track(
         points = tracker.step(frame)
         if missing == "stop" and points is None:
             raise ValueError(f"Frame {index} shows no face; cut it out or use missing='hold'.")
+        if index and index % max(1, round(rate)) == 0:
+            tracker.search(frame)
         rows.append(None if points is None else (points, read(frame, points)))
-    held = next((row for row in rows if row is not None), None)
-    if held is None:
+    known = [index for index, row in enumerate(rows) if row is not None]
+    if not known:
         raise ValueError("No frame shows a face; use a clip in which one face looks roughly at the camera.")
-    filled = []
-    for row in rows:
-        held = row or held
-        filled.append(held)
-    landmarks, readings = (np.stack(column) for column in zip(*filled, strict=True))
-    return Track(landmarks, readings, np.array([row is not None for row in rows]), Fraction(rate), size)
+    landmarks, readings = (np.stack(column) for column in zip(*(row for row in rows if row is not None)))
+    found = np.array([row is not None for row in rows])
+    fill = _bridge if missing == "interpolate" else _hold
+    return Track(
+        fill(landmarks, found), fill(readings, found), found, Fraction(rate), size, missing == "interpolate",
+        tracker.num_faces,
+    )  # fmt: skip
+
+
+def _hold(values: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Values [N, ...] of the N found frames for all frames [T, ...]: the last one, or at the start the first."""
+    return values[np.maximum(np.cumsum(found) - 1, 0)]
+
+
+def _bridge(values: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Values [N, ...] of the N found frames for all frames [T, ...]: on a straight line between them."""
+    place = np.interp(np.arange(len(found)), np.flatnonzero(found), np.arange(len(values)))
+    low = place.astype(int)
+    part = (place - low).reshape(-1, *[1] * (values.ndim - 1))
+    high = np.minimum(low + 1, len(values) - 1)
+    return ((1 - part) * values[low] + part * values[high]).astype(values.dtype)

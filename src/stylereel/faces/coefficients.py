@@ -7,16 +7,18 @@ where it was read.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 
 from stylereel.faces.appearance import READINGS
+from stylereel.faces.backend import Track
 from stylereel.faces.placement import EYE_LEVEL, EYE_TO_MOUTH, place
 from stylereel.faces.pose import PIVOT, eyes_to_mouth, mean_head, pose_from_landmarks, smooth, unrotate
 from stylereel.latents import Motion
 
-__all__ = ["NAMES", "coefficients", "mean_head", "pose_from_landmarks"]
+__all__ = ["NAMES", "coefficients", "mean_head", "motion_of", "pose_from_landmarks"]
 
 # The names and order of stylereel.world.factors.MOTION; units in `coefficients`.
 NAMES = (
@@ -167,3 +169,9 @@ def coefficients(
     values = np.clip(values, _LOW, _HIGH).astype(np.float32)
     placement = place(landmarks, rate, found, head=head)
     return Motion(values, "face", NAMES, Fraction(rate), placement, tuple(np.flatnonzero(~found).tolist()))
+
+
+def motion_of(track: Track) -> Motion:
+    """The `coefficients` of a tracked face, against the clip's own usual framing."""
+    motion = coefficients(track.landmarks, track.counted, track.rate, readings=track.readings)
+    return replace(motion, missing=tuple(track.missing), num_faces=track.num_faces)

@@ -84,7 +84,7 @@ class Seen(NamedTuple):
 
 def unit_values(values: Tensor) -> Tensor:
     """World factor values [B, K] in units of half their range around its middle: -1..1."""
-    low, high = torch.from_numpy(LOW), torch.from_numpy(HIGH)
+    low, high = (torch.from_numpy(limit).to(values.device) for limit in (LOW, HIGH))
     return (values - (high + low) / 2) / ((high - low) / 2)
 
 

@@ -1,5 +1,9 @@
 """Where a face lies in a picture: the steady square crop of each frame, and cutting it out.
 
+There are several ways to place a crop, each for the network that was trained on it: `place` (the built-in world's
+framing), `place_ffhq`, `place_by_eyes`, `place_window`, and `registration.place_registered`. All give the same rows,
+so all have the same inverse. `stylegan3_transform` hands a placement to StyleGAN3 instead of the camera.
+
 A placement is a row (centre x, centre y, side, roll): the centre and side of a square in picture pixels and
 the clockwise angle in degrees by which it is turned. Picture pixels are continuous: (0, 0) is the top left
 corner and pixel i covers i..i+1. The canonical framing is that of the built-in world: at frontal pose the
@@ -13,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
-from stylereel.faces.pose import PIVOT, eyes_to_mouth, pose_from_landmarks, smooth, unrotate
+from stylereel.faces.pose import PIVOT, eyes_to_mouth, mean_head, pose_from_landmarks, smooth, unrotate
 
 EYE_LEVEL = 0.43  # height of the middle between the eyes in the canonical crop
 EYE_TO_MOUTH = 0.21  # distance from there to the mouth, both as fractions of the crop's height
@@ -51,6 +55,95 @@ def place(
 def align(landmarks: np.ndarray, head: np.ndarray | None = None) -> np.ndarray:
     """The canonical crop of one portrait: landmarks [68, 2] picture pixels -> placement row [4] float32."""
     return place(landmarks[None], Fraction(1), head=head)[0]
+
+
+def place_ffhq(
+    landmarks: np.ndarray, rate: Fraction = Fraction(1), found: np.ndarray | None = None, seconds: float = 0.0
+) -> np.ndarray:
+    """The crop of the FFHQ data set (Karras et al. 2019), which follows eyes and mouth: what its generators know.
+
+    It breathes when the mouth opens; seconds > 0 low-passes it as `place` does, whose arguments and answer it shares.
+    """
+    eyes, across = _eyes(landmarks, slice(36, 42), slice(42, 48))
+    down = landmarks[:, [48, 54]].mean(1) @ (1, 1j) - eyes
+    right = across - 1j * down  # both say which way is up
+    side = 2 * np.maximum(2.0 * np.abs(across), 1.8 * np.abs(down))
+    return _low_passed(_rows(eyes + 0.1 * down, side, right), rate, (seconds,) * 4, found)
+
+
+def place_by_eyes(
+    landmarks: np.ndarray, rate: Fraction, found: np.ndarray | None = None, seconds: float = 0.3
+) -> np.ndarray:
+    """FFHQ's crop from the corners of the eyes alone, so that no mouth moves it (StyleVideoGAN, 2021).
+
+    Rotation and scale are low-passed with the Gaussian of `seconds`; the position keeps up with the head and is
+    low-passed by a sixth of that, which the paper does not do. Arguments and answer as for `place`.
+    """
+    eyes, across = _eyes(landmarks, [36, 39], [42, 45])
+    head_eyes, head_across = _eyes(mean_head()[None, :, :2], [36, 39], [42, 45])
+    mouth = mean_head()[[48, 54], :2].mean(0) @ (1, 1j) - head_eyes[0]
+    down = across * (mouth / head_across[0])
+    side = 2 * np.maximum(2.0 * np.abs(across), 1.8 * np.abs(down))
+    widths = (seconds / 6, seconds / 6, seconds, seconds)
+    return _low_passed(_rows(eyes + 0.1 * down, side, across), rate, widths, found)
+
+
+def place_window(landmarks: np.ndarray, rate: Fraction, found: np.ndarray | None = None) -> np.ndarray:
+    """One upright square for the whole clip, in which the head may move (StyleFaceV, StyleHEAT).
+
+    The smallest square that holds the canonical crop of every frame turned upright, of the clip's median size.
+    Arguments and answer as for `place`.
+    """
+    rows = place(landmarks, rate, found)
+    x, y, side, _ = (rows if found is None or not found.any() else rows[found]).T
+    side = np.median(side) + max(np.ptp(x), np.ptp(y))
+    row = ((x.min() + x.max()) / 2, (y.min() + y.max()) / 2, side, 0.0)
+    return np.tile(np.array(row, np.float32), (len(rows), 1))
+
+
+def stylegan3_transform(placement: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """Where StyleGAN3 has to put an aligned face so that it stands in `window` as the camera saw it.
+
+    placement: rows [..., 4] of the aligned crops; window: row [..., 4] of what is shown. Returns [..., 3, 3] float64
+    for the argument `transform` of `StyleGAN3.synthesize`: from the aligned picture to the window, origin in the
+    middle, unit = width of the picture. The buffer in a StyleGAN3 file holds the inverse of such a matrix.
+    """
+    corners = np.array([[0.5, 0.5], [1.5, 0.5], [0.5, 1.5]])
+    middle, right, down = np.moveaxis(to_crop(to_picture(corners, placement), window), -2, 0)
+    matrix = np.zeros((*middle.shape[:-1], 3, 3))
+    matrix[..., :2, :] = np.stack([right - middle, down - middle, middle - 0.5], axis=-1)
+    matrix[..., 2, 2] = 1
+    return matrix
+
+
+def placement_from_stylegan3(transform: np.ndarray, window: np.ndarray) -> np.ndarray:
+    """The rows [..., 4] float32 of which `stylegan3_transform` made `transform` [..., 3, 3] for `window`."""
+    turn, window = transform[..., 0, 0] + 1j * transform[..., 1, 0], np.asarray(window, np.float64)
+    centre = to_picture(transform[..., None, :2, 2] + 0.5, window)[..., 0, :]
+    size, angle = np.abs(turn) * window[..., 2], np.rad2deg(np.angle(turn)) + window[..., 3]
+    return np.concatenate([centre, size[..., None], angle[..., None]], axis=-1).astype(np.float32)
+
+
+def _eyes(landmarks: np.ndarray, right: slice | list[int], left: slice | list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Middle between the eyes, and the way from the subject's right eye to the left, complex [T]."""
+    first, second = (landmarks[:, eye].mean(1) @ (1, 1j) for eye in (right, left))
+    return (first + second) / 2, second - first
+
+
+def _rows(centre: np.ndarray, side: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Placement rows [T, 4] from complex centres, sides, and complex directions of the crop's upper edge."""
+    return np.stack([centre.real, centre.imag, side, np.rad2deg(np.unwrap(np.angle(right)))], axis=1)
+
+
+def _low_passed(
+    rows: np.ndarray, rate: Fraction, seconds: tuple[float, ...], found: np.ndarray | None
+) -> np.ndarray:
+    """Rows [T, 4] smoothed column by column, each with its own width in seconds; float32."""
+    columns = [
+        smooth(rows[:, i : i + 1], rate, width, found) if width else rows[:, i : i + 1]
+        for i, width in enumerate(seconds)
+    ]
+    return np.concatenate(columns, axis=1).astype(np.float32)
 
 
 def to_crop(landmarks: np.ndarray, placement: np.ndarray) -> np.ndarray:

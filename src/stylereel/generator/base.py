@@ -1,5 +1,6 @@
 """What StyleGAN2 and StyleGAN3 have in common: z -> w -> W+ -> S, layers by name, taps, and weight files."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -142,6 +143,19 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, c: Tensor | None = None, psi: float = 1.0) -> Tensor:
         """Latents z [B, Z] to images [B, 3, H, W]."""
         return self.synthesize(self.map(z, c, psi))
+
+    def tuned(self, delta: Mapping[str, Tensor]) -> Self:
+        """A copy whose parameters have `delta` {name: difference} added; this one stays as it is.
+
+        Raises ValueError if a difference fits no parameter.
+        """
+        other = copy.deepcopy(self)
+        parameters = dict(other.named_parameters())
+        for name, difference in delta.items():
+            if name not in parameters or parameters[name].shape != difference.shape:
+                raise ValueError(f"The tuning of {name} {list(difference.shape)} is for another generator.")
+            parameters[name].data.add_(difference.to(parameters[name]))
+        return other
 
     def save(self, path: str | Path, card: Mapping[str, Any] | None = None) -> None:
         """Write the weights in half precision, with the config and `card` (JSON) in the header."""

@@ -32,6 +32,7 @@ LEAST_WEIGHT = 1 << 20  # numbers in a weight from which on preparing it once pa
 STRIP_BYTES = 4 << 20  # of a convolution's result; one for each core fits into the last-level cache
 LEAST_PIXELS = 96 * 96  # of a picture that is cut into strips; below, torch shares the work better among its threads
 WINOGRAD_CHANNELS = 32  # from here on Winograd's transform pays
+BFLOAT16_CHANNELS = 128  # the same for bfloat16: the transform is in float32, whose products are half as fast
 TILE_NUMBERS = 16384  # tiles times channels of Winograd's at a time, more where many channels want larger products
 _NO_NOISE = np.zeros((1, 1), np.float32)
 
@@ -225,8 +226,10 @@ def modulated_conv(
     batch, _, height, width = x.shape
     outputs = weight.shape[0]
     shape = (batch, 2 * height, 2 * width, outputs) if up else (batch, height, width, outputs)
-    winograd = x.dtype == torch.float32 and min(weight.shape[:2]) >= WINOGRAD_CHANNELS and width >= 16
-    winograd = winograd and not (up and height % 4)
+    least = WINOGRAD_CHANNELS if x.dtype == torch.float32 else BFLOAT16_CHANNELS
+    winograd = min(weight.shape[:2]) >= least and width >= 16
+    if up:
+        winograd = winograd and x.dtype == torch.float32 and height % 4 == 0
     energy = _derived(weight, "energy", _energy)
     # The style goes where there is less to multiply; a weight that stays as it is stays prepared.
     styled_input = not winograd and x[0].numel() <= weight.numel()

@@ -47,24 +47,24 @@ def _read(value):
     return lambda value: value
 
 
-def write(array, i, j, c, value):
-    """Store a float32 in array[i, j, c], rounded to the nearest (even) if the array holds bfloat16."""
+def write(row, c, value):
+    """Store a float32 in row[c], rounded to the nearest (even) if the row holds bfloat16."""
     raise TypeError("only compiled kernels can call this; the overload below is its code")
 
 
 @overload(write, inline="always")
-def _write(array, i, j, c, value):
-    if isinstance(array.dtype, types.Integer):
+def _write(row, c, value):
+    if isinstance(row.dtype, types.Integer):
 
-        def half(array, i, j, c, value):
+        def half(row, c, value):
             bits = _float_to_bits(np.float32(value))  # pyright: ignore[reportCallIssue]
             bits += np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-            array[i, j, c] = np.uint16(bits >> np.uint32(16))
+            row[c] = np.uint16(bits >> np.uint32(16))
 
         return half
 
-    def whole(array, i, j, c, value):
-        array[i, j, c] = value
+    def whole(row, c, value):
+        row[c] = value
 
     return whole
 
@@ -77,10 +77,11 @@ def finish(y, out, scale, shift, noise, clamp):
     for i in range(height):
         for j in range(width):
             n = noise[i, j] if noisy else np.float32(0.0)
+            source, target = y[i, j], out[i, j]
             for c in range(channels):
-                t = read(y[i, j, c]) * scale[c] + (shift[c] + n)
+                t = read(source[c]) * scale[c] + (shift[c] + n)
                 t = max(t, SLOPE * t)
-                write(out, i, j, c, min(max(t, -clamp), clamp))
+                write(target, c, min(max(t, -clamp), clamp))
 
 
 @njit(cache=True, fastmath=True, inline="always", error_model="numpy")
@@ -135,14 +136,15 @@ def smooth(ee, eo, oe, oo, shift_eo, out, scale, shift, noise, clamp):
         for j in range(2 * width):
             n = noise[2 * m, j] if noisy else np.float32(0.0)
             k = noise[2 * m + 1, j] if noisy else np.float32(0.0)
+            upper, lower = out[2 * m, j], out[2 * m + 1, j]
             for c in range(channels):
                 a, b = even_0[j, c], even_1[j, c]
                 o = odd_1[j, c]
                 t = (odd_0[j, c] + three * (a + o) + b) * scale[c] + (shift[c] + n)
                 u = (a + three * (o + b) + odd_2[j, c]) * scale[c] + (shift[c] + k)
                 t, u = max(t, SLOPE * t), max(u, SLOPE * u)
-                write(out, 2 * m, j, c, min(max(t, -clamp), clamp))
-                write(out, 2 * m + 1, j, c, min(max(u, -clamp), clamp))
+                write(upper, c, min(max(t, -clamp), clamp))
+                write(lower, c, min(max(u, -clamp), clamp))
         odd_0, odd_1, odd_2 = odd_1, odd_2, odd_0
         even_0, even_1 = even_1, even_0
 
@@ -180,8 +182,8 @@ def winograd_input(x, first, rows, across, pad, style, out):
                 m0, m1, m2, m3, m4, m5 = part[0], part[1], part[2], part[3], part[4], part[5]
                 for c in range(channels):
                     s = style[c]
-                    d0, d1, d2 = p0[c] * s * f0, p1[c] * s * f1, p2[c] * s * f2
-                    d3, d4, d5 = p3[c] * s * f3, p4[c] * s * f4, p5[c] * s * f5
+                    d0, d1, d2 = read(p0[c]) * s * f0, read(p1[c]) * s * f1, read(p2[c]) * s * f2
+                    d3, d4, d5 = read(p3[c]) * s * f3, read(p4[c]) * s * f4, read(p5[c]) * s * f5
                     m0[c] = four * d0 - five * d2 + d4
                     m1[c] = d3 + d4 - four * (d1 + d2)
                     m2[c] = four * (d1 - d2) - d3 + d4
@@ -215,7 +217,7 @@ def winograd_output(product, first, rows, across, out, scale, shift, noise, slop
     two, four, eight = np.float32(2.0), np.float32(4.0), np.float32(8.0)
     chunk = max(1, CHUNK // channels)
     middle = np.empty((4, 6, chunk * channels), np.float32)
-    spare = np.empty((4, channels), np.float32)  # a tile that reaches beyond the picture goes here first
+    spare = np.empty((4, channels), out.dtype)  # a tile that reaches beyond the picture goes here first
     grain = np.zeros(4, np.float32)
     for row in range(rows):
         top = 4 * (first + row)
@@ -250,10 +252,10 @@ def winograd_output(product, first, rows, across, out, scale, shift, noise, slop
                         t1 = (m1 - m2 + two * (m3 - m4)) * a + (b + n1)
                         t2 = (m1 + m2 + four * (m3 + m4)) * a + (b + n2)
                         t3 = (m1 - m2 + eight * (m3 - m4) + m5) * a + (b + n3)
-                        o0[c] = min(max(max(t0, slope * t0), -clamp), clamp)
-                        o1[c] = min(max(max(t1, slope * t1), -clamp), clamp)
-                        o2[c] = min(max(max(t2, slope * t2), -clamp), clamp)
-                        o3[c] = min(max(max(t3, slope * t3), -clamp), clamp)
+                        write(o0, c, min(max(max(t0, slope * t0), -clamp), clamp))
+                        write(o1, c, min(max(max(t1, slope * t1), -clamp), clamp))
+                        write(o2, c, min(max(max(t2, slope * t2), -clamp), clamp))
+                        write(o3, c, min(max(max(t3, slope * t3), -clamp), clamp))
                     if wide < 4:
                         out[top + i, left:width] = spare[:wide]
 
@@ -494,8 +496,9 @@ def _emit_one(ring, start, taps, out, row, begin, n):
                     total = taps[0] * (a[w, c] + m[w, c]) + taps[1] * (b[w, c] + k[w, c])
                     total += taps[2] * (p[w, c] + j[w, c]) + taps[3] * (d[w, c] + i[w, c])
                     value[c] = total + taps[4] * (e[w, c] + h[w, c]) + taps[5] * (f[w, c] + g[w, c])
+                target = out[row, w, begin : begin + n]
                 for c in range(n):
-                    write(out, row, w, begin + c, value[c])
+                    write(target, c, value[c])
 
         return separable
 
@@ -519,7 +522,8 @@ def _emit_one(ring, start, taps, out, row, begin, n):
                     total = g0 * (line[j, c] + line[j + 11, c]) + g1 * (line[j + 1, c] + line[j + 10, c])
                     total += g2 * (line[j + 2, c] + line[j + 9, c]) + g3 * (line[j + 3, c] + line[j + 8, c])
                     value[c] += total + g4 * (line[j + 4, c] + line[j + 7, c]) + g5 * (line[j + 5, c] + line[j + 6, c])
+            target = out[row, w, begin : begin + n]
             for c in range(n):
-                write(out, row, w, begin + c, value[c])
+                write(target, c, value[c])
 
     return radial

@@ -1,1 +1,1 @@
-"""From pictures back to codes: the built-in encoder."""
+"""From pictures back to codes: the built-in encoder, and the published ones."""

@@ -5,6 +5,7 @@ Here stands what the room's modules share: the error for unusable files, and saf
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,4 +75,31 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; rename it to `path` at the end, remove it after an error.
+
+    Raises:
+        MediaError: `path` is a file or a folder with something in it, or nothing can be written beside it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise MediaError(f"The folder {path} holds files already; give the name of a new folder.")
+    elif path.exists():
+        raise MediaError(f"{path} is a file; give the name of a new folder.")
+    else:
+        ensure_writable(path)
+    partial = _partial(path)
+    try:
+        partial.mkdir()
+        yield partial
+        if path.is_dir():
+            path.rmdir()
+        os.replace(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
         raise

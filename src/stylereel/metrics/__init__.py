@@ -1,1 +1,1 @@
-"""Measures of results. Each says what it compares and how."""
+"""Measures of results. Each says what it compares and how; `registry` finds them by name."""

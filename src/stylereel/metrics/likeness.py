@@ -1,15 +1,27 @@
-"""Does a result move as its driving clip, and does it stay one person? Measured with dlib on the pixels."""
+"""Whose face it is, and whether it is one: measures of identity on embeddings of frames.
+
+Two embeddings, never mixed: dlib's of real faces [128] (two pictures of one person are usually closer than 0.6), and
+the built-in identity net's [128] of unit length, which knows the world's people.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cache
+from typing import Literal
 
 import numpy as np
+import torch
 
-from stylereel.faces.backend import START_SCORE, FaceBackend, track
-from stylereel.faces.pose import pose_from_landmarks
-from stylereel.media.video import VideoReader
+from stylereel.faces.backend import START_SCORE, DlibBackend, FaceBackend
+from stylereel.faces.perception import IdentityNet
+from stylereel.faces.placement import cut, place
+from stylereel.metrics.clips import Clip
+from stylereel.metrics.faces import seen
+from stylereel.metrics.features import to_unit
+from stylereel.metrics.registry import Net, Unfit, measure
+from stylereel.weights import builtin
+from stylereel.weights.files import load_module
 
 
 def shows_one_face(picture: np.ndarray, backend: FaceBackend) -> bool:
@@ -17,22 +29,56 @@ def shows_one_face(picture: np.ndarray, backend: FaceBackend) -> bool:
     return sum(box.score > START_SCORE for box in backend.detect(picture)) == 1
 
 
-def yaw_and_mouth(clip: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Yaw [T] in degrees and opening between the lips [T] in distances between the eye centres, frame by frame.
+@cache
+def _identity_net() -> IdentityNet:
+    return load_module(builtin("identity"), "identity", lambda config: IdentityNet()).eval()
 
-    Raises ValueError when no frame shows a face.
+
+def builtin_embeddings(portraits: np.ndarray) -> np.ndarray:
+    """Embeddings [N, 128] by the built-in identity net of portraits uint8 [N, H, W, 3] in canonical framing."""
+    net = _identity_net()
+    with torch.inference_mode():
+        parts = [net(to_unit(portraits[i : i + 32])) for i in range(0, len(portraits), 32)]
+    return torch.cat(parts).double().numpy()
+
+
+def cosine(embeddings: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Cosine similarity [N] of embeddings [N, D] with others [N, D] or [D]: 1 is the same direction, 0 unrelated.
+
+    With the source portrait as the other it is the papers' CSIM (StyleHEAT, StyleMask), there on ArcFace.
     """
-    reader = VideoReader(clip)
-    points = track(reader, reader.rate).landmarks
-    opening = np.linalg.norm(points[:, [61, 62, 63]] - points[:, [67, 66, 65]], axis=2).mean(1)
-    eyes = np.linalg.norm(points[:, 36:42].mean(1) - points[:, 42:48].mean(1), axis=1)
-    return pose_from_landmarks(points)["yaw"], opening / eyes
+    length = np.linalg.norm(embeddings, axis=-1) * np.linalg.norm(others, axis=-1)
+    return (embeddings * others).sum(-1) / length
 
 
-def motion_correlation(driving: str | Path, result: str | Path) -> dict[str, float]:
-    """Pearson correlation between two clips of equal length, of `yaw` and of `mouth` opening."""
-    ours, theirs = yaw_and_mouth(result), yaw_and_mouth(driving)
-    return {name: float(np.corrcoef(a, b)[0, 1]) for name, a, b in zip(("yaw", "mouth"), ours, theirs, strict=True)}
+def distance(embeddings: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Euclidean distance [N] of embeddings [N, D] from others [N, D] or [D]."""
+    return np.linalg.norm(embeddings - others, axis=-1)
+
+
+def content_distance(embeddings: np.ndarray, form: Literal["pairs", "consecutive"] = "pairs") -> float:
+    """Average content distance (ACD) of one clip's embeddings [T, D], T of 2 or more; 0 where nothing changes.
+
+    `pairs` is the mean Euclidean distance of all pairs of frames (Tulyakov et al. 2018; StyleVideoGAN, on the
+    embeddings of face_recognition, which are dlib's). `consecutive` takes each frame with the next alone and so
+    misses slow drift. A clip that barely moves has a low one too: read it beside a measure of motion.
+    """
+    _at_least(embeddings, 2)
+    if form == "consecutive":
+        return float(distance(embeddings[1:], embeddings[:-1]).mean())
+    far = np.concatenate([distance(embeddings[i + 1 :], embeddings[i]) for i in range(len(embeddings) - 1)])
+    return float(far.mean())
+
+
+def identity_variance(embeddings: np.ndarray) -> float:
+    """Mean squared distance of a clip's embeddings [T, D] from their mean: half the mean square over all pairs."""
+    _at_least(embeddings, 2)
+    return float(((embeddings - embeddings.mean(0)) ** 2).sum(1).mean())
+
+
+def _at_least(values: np.ndarray, count: int) -> None:
+    if len(values) < count:
+        raise ValueError(f"This measure needs {count} frames with a face or more, not {len(values)}.")
 
 
 def same_person_closer(embeddings: Sequence[np.ndarray]) -> float:
@@ -53,3 +99,94 @@ def same_person_closer(embeddings: Sequence[np.ndarray]) -> float:
                 wins += int((own[:, None] < cross[a][None]).sum())
                 total += own.size * cross.shape[1]
     return wins / total
+
+
+# --- The measures
+
+
+def dlib_embeddings(clip: Clip) -> np.ndarray:
+    """dlib's embeddings [T, 128] of a clip's frames, NaN where no face is seen."""
+    track = seen(clip)
+
+    def embed() -> np.ndarray:
+        backend, rows = DlibBackend(), np.full((len(track.found), 128), np.nan)
+        for index, frame in enumerate(clip):
+            if track.found[index]:
+                rows[index] = backend.embedding(frame, track.landmarks[index])
+        return rows
+
+    return clip.keep("dlib embeddings", embed)
+
+
+def _builtin_embeddings(clip: Clip) -> np.ndarray:
+    """The built-in net's embeddings [T, 128] of the steady crop of each frame, NaN where no face is seen."""
+    track = seen(clip)
+
+    def embed() -> np.ndarray:
+        squares = place(track.landmarks, track.rate, track.found)
+        rows = np.concatenate(
+            [builtin_embeddings(cut(frame, squares[i], 128)[None].copy()) for i, frame in enumerate(clip)]
+        )  # one by one: constant memory
+        rows[~track.found] = np.nan
+        return rows
+
+    return clip.keep("built-in embeddings", embed)
+
+
+def _builtin_net() -> Net:
+    return Net("builtin", builtin("identity"))
+
+
+def _portrait(embeddings: np.ndarray) -> np.ndarray:
+    """The embedding of the first frame that has one."""
+    return embeddings[np.flatnonzero(~np.isnan(embeddings[:, 0]))[0]]
+
+
+def _told(embeddings: np.ndarray) -> np.ndarray:
+    kept = embeddings[~np.isnan(embeddings[:, 0])]
+    if len(kept) < 2:
+        raise Unfit("This measure needs a face in two frames or more; give a longer clip.")
+    return kept
+
+
+@measure(
+    "identity-cosine", compares="clip pairs", better="higher", unit="", net=_builtin_net,
+    protocol="Cosine of the built-in identity net's embeddings of each frame and of the first face of the reference.",
+    source="CSIM of StyleHEAT and StyleMask, with another net",
+)  # fmt: skip
+def identity_cosine(result: Clip, reference: Clip) -> np.ndarray:
+    return cosine(_builtin_embeddings(result), _portrait(_builtin_embeddings(reference)))
+
+
+@measure(
+    "identity-distance-dlib", compares="clip pairs", better="lower", unit="",
+    protocol="Euclidean distance of dlib's embeddings of each frame and of the first face of the reference.",
+    source="defined here; dlib calls two faces one person below 0.6",
+)  # fmt: skip
+def identity_distance(result: Clip, reference: Clip) -> np.ndarray:
+    return distance(dlib_embeddings(result), _portrait(dlib_embeddings(reference)))
+
+
+@measure(
+    "acd-dlib", compares="clip", better="lower", unit="",
+    protocol="Mean Euclidean distance of dlib's embeddings over all pairs of frames.",
+    source="Tulyakov et al. 2018; StyleVideoGAN",
+)  # fmt: skip
+def acd(result: Clip) -> float:
+    return content_distance(_told(dlib_embeddings(result)))
+
+
+@measure(
+    "acd-consecutive-dlib", compares="clip", better="lower", unit="",
+    protocol="Mean Euclidean distance of dlib's embeddings of neighbouring frames.", source="defined here",
+)  # fmt: skip
+def acd_consecutive(result: Clip) -> float:
+    return content_distance(_told(dlib_embeddings(result)), "consecutive")
+
+
+@measure(
+    "identity-variance-dlib", compares="clip", better="lower", unit="",
+    protocol="Mean squared distance of dlib's embeddings from their mean.", source="defined here",
+)  # fmt: skip
+def identity_variance_dlib(result: Clip) -> float:
+    return identity_variance(_told(dlib_embeddings(result)))

@@ -23,7 +23,7 @@ Different from the paper, and why:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +36,11 @@ from stylereel.faces.perception import SIZE, FaceNet, IdentityNet, Seen, unit_va
 from stylereel.generator import StyleGAN2
 from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.latents import Identity, Motion, Styles
+from stylereel.media.sheet import side_by_side
 from stylereel.media.video import VideoReader
 from stylereel.render import pictures
-from stylereel.train.loop import Average, cosine, fit
-from stylereel.train.optimise import Muon, descend
+from stylereel.train.loop import Average, Trainer, cosine
+from stylereel.train.optimise import Muon
 from stylereel.weights import builtin
 from stylereel.weights.files import load_module
 from stylereel.world.factors import LATENT_DIM, MOTION
@@ -100,48 +101,42 @@ IDENTITY_WEIGHT, SHAPE_WEIGHT = 1.0, 20.0
 
 
 def train(
-    folder: Path,
-    generator: StyleGAN2,
-    face: FaceNet,
-    identity: IdentityNet,
-    scale: float = 1.0,
-    start: MaskNets | None = None,
+    trainer: Trainer, generator: StyleGAN2, face: FaceNet, identity: IdentityNet, start: MaskNets | None = None
 ) -> MaskNets:
-    """Train the mask networks of `generator` in `folder`, from scratch or trained ones; continues where it was."""
+    """Train the mask networks of `generator`, from scratch or trained ones."""
     torch.manual_seed(3)
-    for frozen in (generator, face, identity):
-        frozen.eval().requires_grad_(False)
+    trainer.freeze(generator, face, identity)
     config = MaskConfig.of(generator)
     model, average = start or MaskNets(config), MaskNets(config)
     weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
     biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
     optimizers = {"matrices": Muon(weights, RATE), "rest": torch.optim.Adam(biases, lr=BIAS_RATE, foreach=True)}
-    steps = max(2, int(STEPS * scale))
+    steps, (rank, ranks) = trainer.steps(STEPS), trainer.share
     follow = Average(model, average, 0.98)
     convolutions = [layer.index for layer in generator.style_layers if layer.kind == "conv"]
 
     def paint(styles: list[Tensor]) -> Tensor:
-        return generator.synthesize(s=styles, noise="none", stop=f"b{SIZE}.torgb", dtype=torch.bfloat16)
+        return generator.synthesize(s=styles, noise="none", stop=f"b{SIZE}.torgb", dtype=trainer.dtype)
 
-    def mix(source: list[Tensor], target: list[Tensor]) -> list[Tensor]:
+    def mix(source: list[Tensor], target: list[Tensor], nets: MaskNets = model) -> list[Tensor]:
         mixed = list(source)
-        new = model([source[i] for i in convolutions], [target[i] for i in convolutions])
+        new = nets([source[i] for i in convolutions], [target[i] for i in convolutions])
         for index, style in zip(convolutions, new, strict=True):
             mixed[index] = style
         return mixed
 
     def shape_loss(seen: Seen, values: np.ndarray) -> Tensor:
-        points = torch.from_numpy(np.stack([world.project_landmarks(v)[0] for v in values]))
-        off = (seen.values - unit_values(torch.from_numpy(values))).abs()
+        points = torch.from_numpy(np.stack([world.project_landmarks(v)[0] for v in values])).to(trainer.device)
+        off = (seen.values - unit_values(torch.from_numpy(values).to(trainer.device))).abs()
         motion, person = off[:, : len(MOTION)].mean(), off[:, len(MOTION) :].mean()
         return SHAPE_WEIGHT * (seen.landmarks - points).abs().mean() + motion + person
 
-    def step(index: int) -> dict[str, float]:
+    def step(index: int) -> dict[str, Tensor]:
         random = np.random.default_rng((51, index))
-        z = random.standard_normal((3, COUNT, LATENT_DIM))
+        z = random.standard_normal((3, COUNT, LATENT_DIM))[:, rank::ranks]
         values = world.aligned(world.from_latent(z))
         with torch.no_grad():
-            w = generator.map(torch.from_numpy(z.reshape(3 * COUNT, -1)).float())
+            w = generator.map(torch.from_numpy(z.reshape(-1, LATENT_DIM)).float().to(trainer.device))
             source, first, second = zip(*(style.chunk(3) for style in generator.styles(w)), strict=True)
         driven, again = values[0].copy(), values[0].copy()
         driven[:, : len(MOTION)] = values[1, :, : len(MOTION)]
@@ -149,26 +144,36 @@ def train(
 
         moved = mix(list(source), list(first))
         direct, cycled = mix(list(source), list(second)), mix(moved, list(second))
-        pictures = [paint(styles) for styles in (moved, direct, cycled)]
+        images = [paint(styles) for styles in (moved, direct, cycled)]
         with torch.no_grad():
             person = identity(paint(list(source)))
-        shape = shape_loss(face(pictures[0]), driven)
-        cycle = shape_loss(face(pictures[1]), again) + shape_loss(face(pictures[2]), again)
-        people = [identity(picture) for picture in pictures]
+        shape = shape_loss(face(images[0]), driven)
+        cycle = shape_loss(face(images[1]), again) + shape_loss(face(images[2]), again)
+        people = [identity(image) for image in images]
         same = torch.stack([(1 - (person * p).sum(1)).mean() for p in people]).sum()
         same = same + (1 - (people[1] * people[2]).sum(1)).mean()
-        descend(shape + cycle + IDENTITY_WEIGHT * same, optimizers.values())
+        trainer.descend(shape + cycle + IDENTITY_WEIGHT * same, optimizers.values())
         follow.update(index)
-        return {"shape": shape.item(), "cycle": cycle.item() / 2, "identity": same.item() / 4}
+        return {"shape": shape, "cycle": cycle / 2, "identity": same / 4}
 
-    fit(
-        folder,
+    @torch.no_grad()
+    def sample() -> np.ndarray:
+        """Eight people, eight targets below them, and below these the people as the targets move them."""
+        z = torch.randn(16, LATENT_DIM, generator=torch.Generator().manual_seed(0)).to(trainer.device)
+        source, target = zip(*(style.chunk(2) for style in generator.styles(generator.map(z))), strict=True)
+        rows = [list(source), list(target), mix(list(source), list(target), average)]
+        return np.concatenate([side_by_side(list(pictures(paint(styles)))) for styles in rows])
+
+    trainer.fit(
+        "stylemask",
         {"model": model, "average": average},
         optimizers,
         step,
         steps,
+        batch=COUNT,
         schedule=lambda index: cosine(index, steps),
         every=50,
+        sample=sample,
     )
     return average
 
@@ -185,7 +190,7 @@ class StyleMask:
         self.mask_nets = mask_nets.eval()
         self.weight_files = tuple(files)
         self._convolutions = [layer.index for layer in generator.style_layers if layer.kind == "conv"]
-        self._faces: backend.FaceBackend | None = None
+        self._faces: dict[backend.Detector, backend.FaceBackend] = {}
 
     @classmethod
     def builtin(cls) -> StyleMask:
@@ -198,20 +203,30 @@ class StyleMask:
 
     # Verbs
 
-    def identify(self, source: int | np.ndarray, *, psi: float = 1.0) -> Identity:
-        """Who is to move: a seed, or a picture uint8 [H, W, 3] with one face.
+    def identify(
+        self,
+        source: int | np.ndarray,
+        *,
+        psi: float = 1.0,
+        source_face: str = "largest",
+        detector: backend.Detector = "dlib",
+    ) -> Identity:
+        """Who is to move: a seed, or a picture uint8 [H, W, 3] with a face; then its `placement` [4] is kept too.
 
         Args:
             source: seed of an invented person (0 or more), or a picture.
             psi: how far an invented person may lie from the mean face, 0 to 1; a picture is taken as it is.
+            source_face: which one of several faces in the picture; as for `face`.
+            detector: what finds faces; mediapipe needs its package and model file.
 
         Raises:
-            ValueError: no face in the picture, a negative seed, or psi outside 0 to 1.
+            ValueError: no such face in the picture, a negative seed, psi outside 0 to 1, or no such detector.
         """
         if isinstance(source, np.ndarray):
-            face = self._portrait_crop(source)
+            row = placement.align(backend.find_face(source, self._face_backend(detector), source_face))
+            crop = torch.tensor(placement.cut(source, row, 256)).permute(2, 0, 1)[None].float() / 127.5 - 1
             with torch.inference_mode():
-                return Identity(self.encoder(face)[0], self.name)
+                return Identity(self.encoder(crop)[0], self.name, {"placement": torch.from_numpy(row)})
         if source < 0:
             raise ValueError(f"A seed is 0 or more, not {source}.")
         if not 0 <= psi <= 1:
@@ -220,26 +235,37 @@ class StyleMask:
         with torch.inference_mode():
             return Identity(self.generator.map(torch.from_numpy(z).float(), psi=psi)[0], self.name)
 
-    def extract(self, driving: str | Path, *, missing: backend.Missing = "hold", strength: float = 1.0) -> Motion:
-        """The motion of the largest face in a clip.
+    def extract(
+        self,
+        driving: str | Path,
+        *,
+        missing: backend.Missing = "hold",
+        face: str = "largest",
+        strength: float = 1.0,
+        detector: backend.Detector = "dlib",
+    ) -> Motion:
+        """The motion of a face in a clip.
 
         Args:
             driving: the clip.
-            missing: what to do with frames without a face: hold the last one, or stop.
+            missing: what to do with frames without a face: hold the last one, interpolate, skip the edit (show the
+                source as it is), or stop.
+            face: which one of several: largest, left, a number (0 is the left-most), or a picture of the person.
             strength: factor on the expression, 1 as it is.
+            detector: what finds faces; mediapipe needs its package and model file.
 
         Raises:
-            ValueError: no face in the clip, or a file that cannot be read (MediaError).
+            ValueError: no such face in the clip, no such detector, or a file that cannot be read (MediaError).
         """
         if strength < 0:
             raise ValueError(f"The strength is 0 or more, not {strength}.")
         reader = VideoReader(driving)
-        track = backend.track(reader, reader.rate, missing, self._face_backend())
-        motion = coefficients.coefficients(track.landmarks, track.found, track.rate, readings=track.readings)
+        track = backend.track(reader, reader.rate, missing, self._face_backend(detector), face)
+        motion = coefficients.motion_of(track)
         if strength != 1:
             values = motion.values.copy()
             values[:, 6:] *= strength
-            motion = Motion(values, motion.kind, motion.names, motion.rate, motion.placement, motion.missing)
+            motion = replace(motion, values=values)
         return motion
 
     def apply(self, identity: Identity, motion: Motion) -> Styles:
@@ -271,12 +297,7 @@ class StyleMask:
         with torch.inference_mode():
             return pictures(self.generator.synthesize(w=identity.w[None]))[0]
 
-    def _face_backend(self) -> backend.FaceBackend:
-        if self._faces is None:
-            self._faces = backend.DlibBackend()
-        return self._faces
-
-    def _portrait_crop(self, picture: np.ndarray) -> Tensor:
-        row = placement.align(backend.find_face(picture, self._face_backend()))
-        crop = placement.cut(picture, row, 256)
-        return torch.tensor(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
+    def _face_backend(self, detector: backend.Detector) -> backend.FaceBackend:
+        if detector not in self._faces:
+            self._faces[detector] = backend.open_backend(detector)
+        return self._faces[detector]

@@ -1,10 +1,14 @@
-"""Training pictures of the world, drawn on the fly."""
+"""Training pictures of the world, drawn on the fly.
+
+A batch follows from its seed alone. With a share (rank, ranks) only every ranks-th sample from rank on is drawn, so
+that several processes draw one batch together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +28,10 @@ def group_of_row(row: int) -> int:
 
 
 _GROUP_OF_FACTOR = np.array([GROUPS.index(GROUP[name]) for name in NAMES])
+
+
+Share = tuple[int, int]
+WHOLE: Share = (0, 1)
 
 
 class Batch(NamedTuple):
@@ -65,30 +73,39 @@ def latents_of(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return z
 
 
-def draw_batch(seed: tuple[int, ...], count: int, size: int, mix: float = 0.5, aligned: bool = True) -> Batch:
-    """`count` random portraits of `size` pixels; a share `mix` of them takes each group from one of two latents."""
+def draw_batch(
+    seed: tuple[int, ...], count: int, size: int, mix: float = 0.5, aligned: bool = True, share: Share = WHOLE
+) -> Batch:
+    """`count` random portraits of `size` pixels; a part `mix` of them takes each group from one of two latents."""
+    z = mixed_latents(seed, count, mix)
+    values = mixed_values(z)
+    return drawn(z, world.aligned(values) if aligned else values, size, share)
+
+
+def mixed_latents(seed: tuple[int, ...], count: int, mix: float) -> np.ndarray:
+    """Latents z [B, 4, 64]; a part `mix` of them takes each group from one of two latents."""
     random = np.random.default_rng(seed)
     z = np.repeat(random.standard_normal((count, 1, LATENT_DIM)), len(GROUPS), axis=1)
     other = random.standard_normal((count, 1, LATENT_DIM))
     swap = (random.random((count, len(GROUPS), 1)) < 0.5) & (random.random((count, 1, 1)) < mix)
-    z = np.where(swap, other, z)
-    values = mixed_values(z)
-    return drawn(z, world.aligned(values) if aligned else values, size)
+    return np.where(swap, other, z)
 
 
-def draw_pairs(seed: tuple[int, ...], count: int, size: int) -> Batch:
+def draw_pairs(seed: tuple[int, ...], count: int, size: int, share: Share = WHOLE) -> Batch:
     """`count` random aligned portraits and then `count` partners, which differ in expression or (a third) in shape."""
-    first = draw_batch(seed, count, size)
+    first = draw_batch(seed, count, size, share=share)
     random = np.random.default_rng((*seed, 1))
-    z = first.z.numpy().astype(np.float64)
+    z = mixed_latents(seed, count, 0.5).astype(np.float32).astype(np.float64)
     group = np.where(random.random(count) < 2 / 3, GROUPS.index("expression"), GROUPS.index("shape"))
     z[np.arange(count), group] = random.standard_normal((count, LATENT_DIM))
-    second = drawn(z, world.aligned(mixed_values(z)), size)
+    second = drawn(z, world.aligned(mixed_values(z)), size, share)
     return Batch(*(torch.cat(parts) for parts in zip(first, second, strict=True)))
 
 
-def drawn(z: np.ndarray, values: np.ndarray, size: int) -> Batch:
-    """The batch of given factor values [B, K]."""
+def drawn(z: np.ndarray, values: np.ndarray, size: int, share: Share = WHOLE) -> Batch:
+    """The batch of given latents [B, 4, 64] and factor values [B, K]."""
+    rank, ranks = share
+    z, values = z[rank::ranks], values[rank::ranks]
     portraits = [world.draw(v, size) for v in values]
     images = torch.from_numpy(np.stack([p.image for p in portraits])).permute(0, 3, 1, 2)
     return Batch(
@@ -100,16 +117,20 @@ def drawn(z: np.ndarray, values: np.ndarray, size: int) -> Batch:
     )
 
 
-class Prefetch:
+Item = TypeVar("Item")
+
+
+class Prefetch(Generic[Item]):
     """Makes the batch of the next step in a thread while the present one is used (drawing releases the GIL)."""
 
-    def __init__(self, make: Callable[[int], Batch]) -> None:
-        self._make, self._pool = make, ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[Batch]] | None = None
+    def __init__(self, make: Callable[[int], Item], move: Callable[[Item], Item]) -> None:
+        self._make, self._move, self._pool = make, move, ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[Item]] | None = None
 
-    def __call__(self, index: int) -> Batch:
+    def __call__(self, index: int) -> Item:
+        """The batch of a step, after `move` has brought it to the device."""
         if self._next is None or self._next[0] != index:
             self._next = (index, self._pool.submit(self._make, index))
         batch = self._next[1].result()
         self._next = (index + 1, self._pool.submit(self._make, index + 1))
-        return batch
+        return self._move(batch)

@@ -10,20 +10,23 @@ movements a clear gradient. The picture grows: 64, 128, then 256 px.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.faces.perception import SIZE, FaceNet, unit_values
 from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN2, StyleGAN2Config
-from stylereel.media.pictures import save_picture
+from stylereel.media.sheet import side_by_side
+from stylereel.render import pictures
 from stylereel.train.data import FIRST_ROW, Batch, Prefetch, draw_batch, draw_pairs, group_of_row
-from stylereel.train.loop import Average, cosine, fit
-from stylereel.train.optimise import Muon, descend
+from stylereel.train.loop import Average, Trainer, cosine
+from stylereel.train.losses import critic_loss, fooling_loss, r1_penalty
+from stylereel.train.optimise import Muon
 from stylereel.world.factors import GROUP, MOTION, NAMES
 from stylereel.world.shading import REGIONS
 
@@ -65,7 +68,7 @@ def grouped_w(generator: StyleGAN2, z: Tensor) -> Tensor:
 
 def picture_loss(images: Tensor, batch: Batch) -> Tensor:
     """L1 of pixels, of their 4x4 means and of differences between neighbours; eyes, brows, mouth count ten times."""
-    weight = _DETAIL[batch.regions.long()][:, None]
+    weight = _DETAIL.to(images.device)[batch.regions.long()][:, None]
     weight = F.max_pool2d(weight, 3, 1, 1)
     weight = weight / weight.mean()
     difference = images - batch.images
@@ -76,9 +79,9 @@ def picture_loss(images: Tensor, batch: Batch) -> Tensor:
     return loss + 0.5 * (across.mean() + down.mean())
 
 
-def perceived_loss(face: FaceNet, images: Tensor, batch: Batch) -> Tensor:
+def perceived_loss(trainer: Trainer, face: FaceNet, images: Tensor, batch: Batch) -> Tensor:
     """What the face net sees in the pictures against what it sees in the world's: landmarks, factors, features."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with trainer.autocast():
         seen = face(images)
         with torch.no_grad():
             wanted = face(batch.images)
@@ -111,11 +114,11 @@ class RegionHeads(nn.Module):
 
     def forward(self, features: list[Tensor], regions: Tensor) -> Tensor:
         """Mean cross-entropy for features [B, C, S, S] of `layers` and regions [B, H, W]."""
-        loss = torch.zeros([])
+        loss = torch.zeros([], device=regions.device)
         for head, feature in zip(self.heads, features, strict=True):
             step = regions.shape[-1] // feature.shape[-1]
             target = regions[:, step // 2 :: step, step // 2 :: step].long()
-            loss = loss + F.cross_entropy(head(feature.float()), target, weight=_DETAIL)
+            loss = loss + F.cross_entropy(head(feature.float()), target, weight=_DETAIL.to(regions.device))
         return loss / len(self.heads)
 
 
@@ -147,102 +150,6 @@ def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
     return large
 
 
-def train(folder: Path, face: FaceNet, scale: float = 1.0, start: StyleGAN2 | None = None) -> StyleGAN2:
-    """Train the built-in generator in `folder`; continues where it was.
-
-    `scale` shortens the run (for trials). With a trained generator to `start` from, the first stage is left out.
-    """
-    average: StyleGAN2 | None = start
-    for number, stage in enumerate(STAGES):
-        if number == 0 and start is not None:
-            continue
-        config = replace(CONFIG, resolution=stage.resolution)
-        torch.manual_seed(number)
-        model = StyleGAN2(config) if average is None else grow(average, config)
-        average = StyleGAN2(config)
-        stage = stage._replace(steps=max(2, int(stage.steps * scale)))
-        distil(model, average, face, folder / f"{number}-distil-{stage.resolution}", number, stage)
-    assert average is not None
-    model, finished = StyleGAN2(CONFIG), StyleGAN2(CONFIG)
-    model.load_state_dict(average.state_dict())
-    finish(model, finished, face, folder / "finish", max(2, int(FINISH_STEPS * scale)))
-    average = finished
-    with torch.no_grad():
-        latents = torch.randn(8192, CONFIG.z_dim, generator=torch.Generator().manual_seed(0))
-        average.mapping.w_avg.copy_(average.mapping(latents).mean(dim=0))
-    return average
-
-
-def finish(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, steps: int) -> None:
-    """Adversarial finishing of the last two blocks, with style mixing; `average` follows the model.
-
-    Non-saturating loss with R1 (Karras et al. 2020) beside the losses of the distillation, which keep what the picture
-    shows. Mapping, affines and the blocks below stay, so codes and style vectors keep their meaning.
-    """
-    face.eval().requires_grad_(False)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.requires_grad_(False)
-    trained = []
-    for resolution in (CONFIG.resolution // 2, CONFIG.resolution):
-        for name, parameter in model.synthesis.get_submodule(f"b{resolution}").named_parameters():
-            if "affine" not in name and "noise" not in name:
-                trained.append(parameter.requires_grad_(True))
-    torch.manual_seed(9)
-    critic = Discriminator(DiscriminatorConfig(CONFIG.resolution, channel_base=2048, channel_max=128))
-    critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(trained, lr=3e-3, betas=(0.0, 0.99), foreach=True)
-    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=2e-3, betas=(0.0, 0.99), foreach=True)
-    batches = Prefetch(lambda index: draw_batch((13, index), FINISH_BATCH, CONFIG.resolution))
-    follow = Average(model, average, 0.99)
-
-    def step(index: int) -> dict[str, float]:
-        batch = batches(index)
-        with torch.no_grad():
-            w = grouped_w(model, batch.z)
-        images = model.synthesize(w, noise="none", dtype=torch.bfloat16)
-        critic.requires_grad_(True)
-        real = critic(batch.images, dtype=torch.bfloat16)
-        fake = critic(images.detach(), dtype=torch.bfloat16)
-        judged = F.softplus(-real).mean() + F.softplus(fake).mean()
-        critic_optimizer.zero_grad(set_to_none=True)
-        judged.backward()  # the penalty adds its gradient before the step
-        penalty = torch.zeros([])
-        if index % R1_EVERY == 0:
-            pictures = batch.images[:4].detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(critic(pictures).sum(), pictures, create_graph=True)
-            penalty = slope.square().sum((1, 2, 3)).mean()
-            (0.5 * R1_EVERY * R1_WEIGHT * penalty).backward()
-        critic_optimizer.step()
-        critic.requires_grad_(False)
-        fooled = F.softplus(-critic(images, dtype=torch.bfloat16)).mean()
-        loss = picture_loss(images, batch)
-        seen = perceived_loss(face, images, batch)
-        descend(loss + seen + ADVERSARIAL_WEIGHT * fooled, [optimizer])
-        follow.update(index)
-        values = {"critic": judged, "r1": penalty, "fooled": fooled, "picture": loss, "seen": seen}
-        return {name: value.item() for name, value in values.items()}
-
-    fit(
-        folder,
-        {"model": model, "average": average, "critic": critic},
-        {"model": optimizer, "critic": critic_optimizer},
-        step,
-        steps,
-        schedule=lambda index: min(1.0, (index + 1) / 30),
-        every=20,
-        sample=lambda path: save_samples(average, path),
-    )
-
-
-def save_samples(generator: StyleGAN2, path: Path) -> None:
-    """Eight held-out portraits of the world above what the generator makes of their latents."""
-    batch = draw_batch((12, 0), 8, generator.resolution)
-    with torch.no_grad():
-        images = generator.synthesize(grouped_w(generator, batch.z), noise="none")
-    rows = torch.cat([torch.cat(list(batch.images), 2), torch.cat(list(images.clamp(-1, 1)), 2)], 1)
-    save_picture(path, ((rows + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
-
-
 def optimizers_of(model: StyleGAN2, rate: float) -> dict[str, torch.optim.Optimizer]:
     """Muon for the weights of mapping, affines and convolutions, Adam for the rest; only what wants a gradient."""
     split: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -260,9 +167,10 @@ def optimizers_of(model: StyleGAN2, rate: float) -> dict[str, torch.optim.Optimi
     }
 
 
-def distil(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, number: int, stage: Stage) -> None:
+def distil(
+    trainer: Trainer, name: str, model: StyleGAN2, average: StyleGAN2, face: FaceNet, seed: int, stage: Stage
+) -> None:
     """One stage of distillation at the model's resolution; `average` follows the model."""
-    face.eval().requires_grad_(False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if stage.top:
         model.requires_grad_(False)
@@ -270,34 +178,140 @@ def distil(model: StyleGAN2, average: StyleGAN2, face: FaceNet, folder: Path, nu
     optimizers = optimizers_of(model, stage.first)
     heads, probe = RegionHeads(model.config), FactorProbe(model.config.w_dim)
     optimizers["heads"] = torch.optim.Adam([*heads.parameters(), *probe.parameters()], lr=3e-3)
-    batches = Prefetch(lambda index: draw_pairs((11, number, index), stage.batch // 2, stage.resolution))
+    steps, half, share = trainer.steps(stage.steps), stage.batch // 2, trainer.share
+    batches = Prefetch(
+        lambda index: draw_pairs((11, seed, index), half, stage.resolution, share=share), trainer.to_device
+    )
     follow = Average(model, average, 0.998)
 
-    def step(index: int) -> dict[str, float]:
+    def step(index: int) -> dict[str, Tensor]:
         batch = batches(index)
         features: list[Tensor] = []
-        taps = {name: features.append for name in heads.layers}
+        taps = {layer: features.append for layer in heads.layers}
         w = grouped_w(model, batch.z)
-        images = model.synthesize(w, noise="none", taps=taps, dtype=torch.bfloat16)
-        loss = picture_loss(images, batch)
-        regions = loss.new_zeros([]) if stage.top else heads(features, batch.regions)
-        seen = perceived_loss(face, images, batch) if stage.resolution == SIZE else loss.new_zeros([])
-        pairs = difference_loss(images, batch)
-        facts = probe(w, batch)
-        total = loss + 0.4 * regions + seen + 0.4 * pairs + 0.2 * facts
-        descend(total, optimizers.values(), 1.0, model)
+        images = model.synthesize(w, noise="none", taps=taps, dtype=trainer.dtype)
+        losses = {"loss": picture_loss(images, batch)}
+        total = losses["loss"]
+        if not stage.top:
+            losses["regions"] = heads(features, batch.regions)
+            total = total + 0.4 * losses["regions"]
+        if stage.resolution == SIZE:
+            losses["seen"] = perceived_loss(trainer, face, images, batch)
+            total = total + losses["seen"]
+        losses["pairs"] = difference_loss(images, batch)
+        losses["facts"] = probe(w, batch)
+        trainer.descend(total + 0.4 * losses["pairs"] + 0.2 * losses["facts"], optimizers.values(), 1.0, model)
         follow.update(index)
-        error = (images.detach() - batch.images).square().mean()
-        psnr = 10 * float(torch.log10(4 / error))
-        values = {"loss": loss, "regions": regions, "seen": seen, "pairs": pairs, "facts": facts}
-        return {name: value.item() for name, value in values.items()} | {"psnr": psnr}
+        losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
+        return losses
 
-    fit(
-        folder,
+    trainer.fit(
+        name,
         {"model": model, "average": average, "heads": heads, "probe": probe},
         optimizers,
         step,
-        stage.steps,
-        schedule=lambda index: cosine(index, stage.steps, floor=stage.last / stage.first),
-        sample=lambda path: save_samples(average, path),
+        steps,
+        batch=half,
+        schedule=lambda index: cosine(index, steps, floor=stage.last / stage.first),
+        sample=lambda: samples(average),
     )
+
+
+def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet) -> None:
+    """Adversarial finishing of the last two blocks, with style mixing; `average` follows the model.
+
+    Non-saturating loss with R1 beside the losses of the distillation, which keep what the picture shows. Mapping,
+    affines and the blocks below stay, so codes and style vectors keep their meaning.
+    """
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.requires_grad_(False)
+    trained = []
+    for resolution in (CONFIG.resolution // 2, CONFIG.resolution):
+        for name, parameter in model.synthesis.get_submodule(f"b{resolution}").named_parameters():
+            if "affine" not in name and "noise" not in name:
+                trained.append(parameter.requires_grad_(True))
+    torch.manual_seed(9)
+    critic = Discriminator(DiscriminatorConfig(CONFIG.resolution, channel_base=2048, channel_max=128))
+    critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(trained, lr=3e-3, betas=(0.0, 0.99), foreach=True)
+    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=2e-3, betas=(0.0, 0.99), foreach=True)
+    share = trainer.share
+    batches = Prefetch(
+        lambda index: draw_batch((13, index), FINISH_BATCH, CONFIG.resolution, share=share), trainer.to_device
+    )
+    follow = Average(model, average, 0.99)
+
+    def step(index: int) -> dict[str, Tensor]:
+        batch = batches(index)
+        losses: dict[str, Tensor] = {}
+        with torch.no_grad():
+            w = grouped_w(model, batch.z)
+        images = model.synthesize(w, noise="none", dtype=trainer.dtype)
+
+        def judge() -> Iterator[Tensor]:
+            real = critic(batch.images, dtype=trainer.dtype)
+            fake = critic(images.detach(), dtype=trainer.dtype)
+            losses["critic"] = critic_loss(real, fake)
+            yield losses["critic"]
+            if index % R1_EVERY == 0:
+                losses["r1"] = r1_penalty(critic, batch.images[: max(1, 4 // share[1])])
+                yield 0.5 * R1_EVERY * R1_WEIGHT * losses["r1"]
+
+        critic.requires_grad_(True)
+        trainer.descend(judge(), [critic_optimizer])
+        critic.requires_grad_(False)
+        losses["fooled"] = fooling_loss(critic(images, dtype=trainer.dtype))
+        losses["picture"] = picture_loss(images, batch)
+        losses["seen"] = perceived_loss(trainer, face, images, batch)
+        trainer.descend(losses["picture"] + losses["seen"] + ADVERSARIAL_WEIGHT * losses["fooled"], [optimizer])
+        follow.update(index)
+        return losses
+
+    trainer.fit(
+        "generator/finish",
+        {"model": model, "average": average, "critic": critic},
+        {"model": optimizer, "critic": critic_optimizer},
+        step,
+        trainer.steps(FINISH_STEPS),
+        batch=FINISH_BATCH,
+        schedule=lambda index: min(1.0, (index + 1) / 30),
+        every=20,
+        sample=lambda: samples(average),
+    )
+
+
+def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
+    """Train the built-in generator; with a trained one to `start` from, the first stage is left out."""
+    trainer.freeze(face)
+    average: StyleGAN2 | None = start
+    for number, stage in enumerate(STAGES):
+        if number == 0 and start is not None:
+            continue
+        config = replace(CONFIG, resolution=stage.resolution)
+        torch.manual_seed(number)
+        model = StyleGAN2(config) if average is None else grow(average, config)
+        average = StyleGAN2(config)
+        seed = number + (0 if start is None else len(STAGES))  # pictures that a trained generator has not seen yet
+        distil(trainer, f"generator/{number}-distil-{stage.resolution}", model, average, face, seed, stage)
+    assert average is not None
+    model, finished = StyleGAN2(CONFIG), StyleGAN2(CONFIG)
+    model.load_state_dict(average.state_dict())
+    finish(trainer, model, finished, face)
+    measure_mean_w(finished)
+    return finished
+
+
+@torch.no_grad()
+def measure_mean_w(generator: StyleGAN2) -> None:
+    """Set the mean of w to that of 8192 latents."""
+    mean = generator.mapping.w_avg
+    latents = torch.randn(8192, generator.config.z_dim, generator=torch.Generator().manual_seed(0))
+    mean.copy_(generator.mapping(latents.to(mean.device)).mean(dim=0))
+
+
+def samples(generator: StyleGAN2) -> np.ndarray:
+    """Eight held-out portraits of the world above what the generator makes of their latents: uint8 [H, W, 3]."""
+    batch = draw_batch((12, 0), 8, generator.resolution)
+    with torch.no_grad():
+        images = generator.synthesize(grouped_w(generator, batch.z.to(generator.mean_w.device)), noise="none")
+    return np.concatenate([side_by_side(list(pictures(row))) for row in (batch.images, images)])

@@ -1,20 +1,51 @@
-"""The training loop: resumable, logged, stopped by a non-finite loss.
+"""The one training loop, on Lightning Fabric: a CPU, a GPU, several processes or several machines.
 
-A recipe gives modules, optimisers and a `step(index) -> {loss name: value}`; `fit` does the rest. Random numbers of a
-step come from its index alone, so an interrupted run continues with the data it would have seen.
+A recipe makes modules, optimisers and a `step(index) -> {loss name: scalar}` and calls `Trainer.fit` with them, stage
+after stage. The loop gives learning rates, checkpoints, logs and pictures; it resumes, stops cleanly, and refuses to
+go on from a loss that is not finite.
+
+Several processes hold the same weights. A step's *global* batch follows from its index alone and every process takes
+its share of it, `[rank::ranks]`; `Trainer.descend` averages the gradients. Modules stay unwrapped, because a wrapper
+for distributed training sees neither `synthesize` nor several passes and double backward. So:
+- Losses that are means over samples are right when averaged over equal shares. Ratios and contrasts are taken within
+  each share, and batch normalisation and minibatch deviation see the share alone.
+- Buffers (running statistics, mean w) are those of process 0.
+- Logged losses are means over the processes.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from stylereel.media import replacing
+from stylereel.train import checkpoints
+from stylereel.train.report import Report
+
+Item = TypeVar("Item")
+Accelerator = Literal["auto", "cpu", "cuda"]
+Precision = Literal["32", "bf16", "16"]
+_PLUGIN = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+_DTYPE = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+_MUST_AGREE = ("start", "scale")  # settings that a resumed run cannot change
+
+
+class Diverged(ValueError):
+    """A loss or a weight is not finite; the message names it, the step and what is left."""
 
 
 class Average:
@@ -41,76 +72,345 @@ def cosine(index: int, steps: int, warm: int = 50, floor: float = 0.02) -> float
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, (index - warm) / max(1, steps - warm))))
 
 
-def _write(state: dict, path: Path) -> None:
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+class Trainer:
+    """Where a run trains, on what, and with which settings.
 
-
-def fit(
-    folder: Path,
-    modules: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    step: Callable[[int], dict[str, float]],
-    steps: int,
-    schedule: Callable[[int], float] = lambda index: 1.0,
-    every: int = 100,
-    checkpoint_seconds: float = 120.0,
-    sample: Callable[[Path], None] | None = None,
-) -> None:
-    """Run `step` for indices up to `steps`, continuing from `folder`/checkpoint.pt if it is there.
-
-    Writes one JSON line to log.jsonl every `every` steps, a checkpoint every `checkpoint_seconds` and at the end, and
-    calls `sample(path)` to draw samples.png with every checkpoint. The learning rate of each parameter group is its
-    own base rate times `schedule(index)`. Raises FloatingPointError, naming the loss, when one is not finite; the last
-    checkpoint stays as it was.
+    Attributes: folder; device; share, this process's (rank, ranks); dtype, the precision of features and of
+    `autocast`; settings, as they go into every checkpoint.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "checkpoint.pt"
-    start = 0
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        start = state["step"]
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        scale: float = 1.0,
+        accelerator: Accelerator = "auto",
+        devices: int = 1,
+        nodes: int = 1,
+        precision: Precision = "bf16",
+        checkpoint_seconds: float = 120.0,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start the processes, unless torchrun did; then its numbers of devices and nodes hold.
+
+        Args:
+            folder: each stage gets a folder in it.
+            scale: share of a recipe's steps, over 0 and up to 1.
+            accelerator: auto takes CUDA where there is one.
+            devices: processes a machine, each with its GPU or its share of the cores.
+            nodes: machines.
+            precision: of features and convolutions; weights and optimisers stay in float32.
+            checkpoint_seconds: time between checkpoints.
+            settings: further facts for the checkpoints; plain values.
+
+        Raises:
+            ValueError: a setting that cannot be honoured, or the extra `train` is not installed.
+        """
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every setting
+        try:
+            from lightning_fabric import Fabric
+        except ImportError as error:
+            raise ValueError("Training needs the extra train: pip install 'stylereel[train]'.") from error
+        if not 0 < scale <= 1:
+            raise ValueError(f"The scale is a share of the steps between 0 and 1, not {scale}.")
+        if min(devices, nodes) < 1:
+            raise ValueError("Training needs 1 or more devices and nodes.")
+        if accelerator == "auto":
+            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+        if accelerator == "cuda" and not torch.cuda.is_available():
+            raise ValueError("PyTorch finds no CUDA device here; use --accelerator cpu.")
+        if accelerator == "cpu" and precision == "16":
+            raise ValueError("Half precision trains on CUDA only; use --precision bf16 or 32 on a CPU.")
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            devices = int(os.environ["LOCAL_WORLD_SIZE"])
+            nodes = int(os.environ["WORLD_SIZE"]) // devices
+        if accelerator == "cuda" and devices > torch.cuda.device_count():
+            raise ValueError(f"There are {torch.cuda.device_count()} CUDA devices here; give no more as --devices.")
+        self._fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            precision=_PLUGIN[precision],  # type: ignore[arg-type]
+        )
+        self._fabric.launch()
+        self.folder, self.scale = Path(folder), scale
+        self.device: torch.device = self._fabric.device
+        self.share: tuple[int, int] = (self._fabric.global_rank, self._fabric.world_size)
+        self.dtype = _DTYPE[precision]
+        self._scaler: Any = getattr(self._fabric.strategy.precision, "scaler", None)
+        self._checkpoint_seconds = checkpoint_seconds
+        machine = {"accelerator": accelerator, "devices": devices, "nodes": nodes, "precision": precision}
+        self.settings = {**(settings or {}), "scale": scale, **machine}
+        self._git = checkpoints.git_state() if self.share[0] == 0 else None
+
+    # What a recipe uses
+
+    def steps(self, whole: int) -> int:
+        """The recipe's number of steps times the scale, at least 2."""
+        return max(2, int(whole * self.scale))
+
+    def autocast(self) -> AbstractContextManager:
+        """Run what it encloses in the run's precision, where PyTorch finds that safe."""
+        return self._fabric.autocast()
+
+    def to_device(self, batch: Item) -> Item:
+        """A batch (a tensor, or a named tuple or dict of tensors) on the device."""
+        return self._fabric.to_device(batch)
+
+    def freeze(self, *modules: nn.Module) -> None:
+        """Put networks that are only used on the device, in evaluation mode and without gradients."""
+        for module in modules:
+            module.to(self.device).eval().requires_grad_(False)
+
+    def descend(
+        self,
+        losses: Tensor | Iterable[Tensor],
+        optimizers: Iterable[torch.optim.Optimizer],
+        clip: float | None = None,
+        model: nn.Module | None = None,
+    ) -> None:
+        """One step of the optimisers down the sum of the losses, averaged over the processes.
+
+        Losses of an iterable are made and differentiated one after the other, so that the graph of a penalty, which
+        is large, does not stand beside that of the loss. The gradient of `model` is clipped to norm `clip`.
+        """
+        optimizers = list(optimizers)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        for loss in [losses] if isinstance(losses, Tensor) else losses:
+            (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        if self.share[1] > 1:
+            groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+            self._average([p.grad for group in groups for p in group["params"] if p.grad is not None])
+        if self._scaler is not None:
+            for optimizer in optimizers:
+                self._scaler.unscale_(optimizer)
+        if clip is not None and model is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        for optimizer in optimizers:
+            optimizer.step() if self._scaler is None else self._scaler.step(optimizer)
+        if self._scaler is not None:
+            self._scaler.update()
+
+    def fit(
+        self,
+        name: str,
+        modules: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        step: Callable[[int], Mapping[str, Tensor | float]],
+        steps: int,
+        *,
+        batch: int = 0,
+        schedule: Callable[[int], float] = lambda index: 1.0,
+        every: int = 100,
+        sample: Callable[[], np.ndarray] | None = None,
+    ) -> None:
+        """Run one stage: `step` for indices up to `steps`, from the newest checkpoint in `folder`/`name` on.
+
+        Args:
+            name: of the stage and its folder.
+            modules: all whose state is to be kept, averages included; they are moved to the device.
+            optimizers: all of them; a group's learning rate is its own base rate times `schedule(index)`.
+            step: does one step and gives its losses. Its data and random numbers must follow from the index.
+            steps: number of steps.
+            batch: global batch size, which the processes must be able to share; 0 if the recipe shares otherwise.
+            every: steps between two lines of the log.
+            sample: draws a picture uint8 [H, W, 3] of what the networks make, for every checkpoint.
+
+        Raises:
+            Diverged: a loss or a weight is not finite; the last checkpoint stays.
+            ValueError: the checkpoint is of a run with other settings, none can be read or written, or the batch
+                cannot be shared.
+            KeyboardInterrupt: after SIGINT or SIGTERM, once the state is saved.
+        """
+        rank, ranks = self.share
+        folder = self.folder / name
+        for module in modules.values():
+            module.to(self.device)
+        groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
+        for group in groups:
+            group.setdefault("base", group["lr"])
+        start = self._resume(folder, batch, modules, optimizers)
+        if start >= steps:
+            return
+        groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]  # loading renews them
+        buffers = [b for module in modules.values() for b in module.buffers() if b.is_floating_point()]
+        report = None
+        if rank == 0:
+            self._describe(folder)
+            report = Report(folder, name, start, steps, every)
+        saved = time.monotonic()
+        try:
+            with _stop_requests() as requests:
+                for index in range(start, steps):
+                    factor = schedule(index)
+                    for group in groups:
+                        group["lr"] = group["base"] * factor
+                    losses = step(index)
+                    late = rank == 0 and time.monotonic() - saved > self._checkpoint_seconds
+                    (stop, due), values = self._agree([bool(requests), late], losses)
+                    if ranks > 1 and buffers:
+                        self._together(buffers, torch.distributed.broadcast, 0)
+                    for loss, value in values.items():
+                        if not math.isfinite(value):
+                            raise Diverged(
+                                f"{name}: the loss {loss!r} is {value} at step {index}, on the batch of index {index}; "
+                                f"the checkpoints in {folder} hold the last good state."
+                            )
+                    if report:
+                        report.add(index + 1, values)
+                    if due or stop or index + 1 == steps:
+                        self._save(folder, index + 1, modules, optimizers)
+                        if report and sample:
+                            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+                                report.show(index + 1, sample())
+                        saved = time.monotonic()
+                    if stop and index + 1 < steps:
+                        if report:
+                            print(f"{name}: stopped and saved after step {index + 1} of {steps}.", file=sys.stderr)
+                        raise KeyboardInterrupt
+        except (Diverged, KeyboardInterrupt):
+            # One process speaks for all; a launcher would kill it if another ended with an error before it.
+            if rank:
+                raise SystemExit(0) from None
+            raise
+        finally:
+            if report:
+                report.close()
+
+    # Parts of the loop
+
+    def _resume(self, folder: Path, batch: int, modules: Mapping, optimizers: Mapping) -> int:
+        """Restore the newest checkpoint, the same on all processes; gives the number of steps done."""
+        rank, ranks = self.share
+
+        def read() -> dict[str, Any] | None:
+            if batch % ranks:
+                raise ValueError(f"{ranks} processes cannot share {folder.name}'s batch of {batch}; choose a divisor.")
+            folder.mkdir(parents=True, exist_ok=True)
+            state = checkpoints.read_newest(folder)
+            if state is None:
+                return None
+            for key in _MUST_AGREE:
+                old, new = state["settings"].get(key), self.settings.get(key)
+                if old != new:
+                    raise ValueError(
+                        f"{folder} holds a run with {key} {old}, not {new}; give {key} {old} again or another folder."
+                    )
+            return state
+
+        state = self._on_first(read)
+        if state is None:
+            if ranks > 1:  # begin from the same weights, whatever each process drew
+                for module in modules.values():
+                    for tensor in module.state_dict().values():
+                        self._together([tensor], torch.distributed.broadcast, 0)
+            return 0
         for name, module in modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-    rates = {
-        name: [group.setdefault("base", group["lr"]) for group in o.param_groups] for name, o in optimizers.items()
-    }
+        if self._scaler is not None and state["scaler"]:
+            self._scaler.load_state_dict(state["scaler"])
+        if rank < len(state["random"]):
+            checkpoints.restore_random_state(state["random"][rank])
+        return state["step"]
 
-    def save(done: int) -> None:
+    def _save(self, folder: Path, done: int, modules: Mapping, optimizers: Mapping) -> None:
+        for name, module in modules.items():
+            if not all(p.isfinite().all() for p in module.parameters()):
+                raise Diverged(f"{folder}: the weights of {name!r} are not finite after step {done}; nothing is saved.")
+        rank, ranks = self.share
+        randoms: list[Any] = [checkpoints.random_state()]
+        if ranks > 1:
+            randoms = [None] * ranks
+            torch.distributed.all_gather_object(randoms, checkpoints.random_state())
         state = {
             "step": done,
             "modules": {name: module.state_dict() for name, module in modules.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in optimizers.items()},
+            "scaler": self._scaler.state_dict() if self._scaler is not None else {},
+            "random": randoms,
+            "settings": self.settings,
+            "git": self._git,
         }
-        _write(state, path)
-        if sample is not None:
-            sample(folder / "samples.png")
+        self._on_first(lambda: checkpoints.write(folder, state))
 
-    totals: dict[str, float] = {}
-    since, saved = time.monotonic(), time.monotonic()
-    for index in range(start, steps):
-        for name, optimizer in optimizers.items():
-            for group, base in zip(optimizer.param_groups, rates[name], strict=True):
-                group["lr"] = base * schedule(index)
-        for name, value in step(index).items():
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"The loss {name!r} is {value} at step {index}; {path} holds the last good state."
-                )
-            totals[name] = totals.get(name, 0.0) + value
-        done = index + 1
-        if done % every == 0 or done == steps:
-            count = (index - start) % every + 1 if done % every else min(every, done - start)
-            now = time.monotonic()
-            line = {"step": done, "seconds_per_step": round((now - since) / count, 4)}
-            line |= {name: round(total / count, 5) for name, total in totals.items()}
-            with (folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(line) + "\n")
-            print(json.dumps(line), flush=True)
-            totals, since = {}, now
-        if time.monotonic() - saved > checkpoint_seconds or done == steps:
-            save(done)
-            saved = time.monotonic()
+    def _describe(self, folder: Path) -> None:
+        """settings.json: with what the stage runs."""
+        facts = {"settings": self.settings, "git": self._git, "torch": torch.__version__, "device": str(self.device)}
+        with replacing(folder / "settings.json") as partial:
+            partial.write_text(json.dumps(facts, indent=2) + "\n")
+
+    # Several processes
+
+    def _agree(
+        self, flags: Sequence[bool], losses: Mapping[str, Tensor | float]
+    ) -> tuple[list[bool], dict[str, float]]:
+        """Flags that any process raised, and the mean losses: one exchange and one wait for the device a step."""
+        parts = [
+            torch.as_tensor(value, dtype=torch.float32, device=self.device) for value in (*flags, *losses.values())
+        ]
+        numbers = torch.stack([part.detach() for part in parts])
+        if self.share[1] > 1:
+            self._average([numbers])
+        first, rest = numbers.tolist()[: len(flags)], numbers.tolist()[len(flags) :]
+        return [flag > 0 for flag in first], dict(zip(losses, rest))
+
+    def _average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors by their means over the processes."""
+
+        def mean(flat: Tensor) -> None:
+            torch.distributed.all_reduce(flat)
+            flat /= self.share[1]
+
+        self._together(tensors, mean)
+
+    @torch.no_grad()
+    def _together(self, tensors: Sequence[Tensor], exchange: Callable[..., Any], *arguments: Any) -> None:
+        """Let `exchange` change tensors of one type as one vector."""
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        exchange(flat, *arguments)
+        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
+            tensor.copy_(part.view(tensor.shape))
+
+    def _on_first(self, work: Callable[[], Any]) -> Any:
+        """What `work` gives on process 0, on all processes; its ValueError ends all of them."""
+        rank, ranks = self.share
+        if ranks == 1:
+            return work()
+        outcome: list[Any] = [None]
+        if rank == 0:
+            try:
+                outcome = [work()]
+            except ValueError as error:
+                outcome = [error]
+        torch.distributed.broadcast_object_list(outcome, 0)
+        if isinstance(outcome[0], ValueError):
+            if rank:
+                raise SystemExit(0)
+            raise outcome[0]
+        return outcome[0]
+
+
+@contextmanager
+def _stop_requests() -> Iterator[list[int]]:
+    """A list that is filled by SIGINT and SIGTERM; a second signal acts at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def take(number: int, frame: Any) -> None:
+        received.append(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, take)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Optimisers of the recipes: Muon for weight matrices beside Adam for the rest, and the step that all recipes take."""
+"""Optimisers of the recipes: Muon for weight matrices beside Adam for the rest, and Adam for adversarial training."""
 
 from __future__ import annotations
 
@@ -59,15 +59,7 @@ def muon_and_adam(model: nn.Module, rate: float) -> dict[str, torch.optim.Optimi
     return {"matrices": Muon(matrices, rate), "rest": torch.optim.AdamW(rest, rate, foreach=True)}
 
 
-def descend(
-    loss: Tensor, optimizers: Iterable[torch.optim.Optimizer], clip: float | None = None, model: nn.Module | None = None
-) -> None:
-    """One step down `loss`; the gradient of `model` is clipped to norm `clip` first."""
-    optimizers = list(optimizers)
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    if clip is not None and model is not None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-    for optimizer in optimizers:
-        optimizer.step()
+def lazy_adam(model: nn.Module, rate: float, every: int) -> torch.optim.Adam:
+    """Adam for a network whose regulariser runs at each `every`-th step (Karras et al. 2020, appendix B)."""
+    share = every / (every + 1)
+    return torch.optim.Adam(model.parameters(), share * rate, betas=(0.0, 0.99**share), foreach=True)

@@ -19,19 +19,27 @@ def weights_info(file: str, /) -> None:
     print(inspect(file) if known else f"network of kind {kind}; stylereel")
 
 
-def weights_convert(file: str, /, *, out: str, network: Literal["G_ema", "G", "D"] = "G_ema") -> None:
-    """Copy a generator or discriminator from a weight file of any known tool into a file of stylereel's own.
+def weights_convert(
+    file: str, /, *, out: str, network: Literal["G_ema", "G", "D", "style_encoder", "hfgi", "arcface"] = "G_ema"
+) -> None:
+    """Copy a network from a weight file of any known tool into a file of stylereel's own.
 
     Args:
         file: the weight file.
         out: the file to write (.safetensors), in half precision.
-        network: which of several networks; G_ema makes the best pictures, D is the discriminator.
+        network: which of several networks; G_ema makes the best pictures, D is the discriminator; style_encoder
+            (pSp, e4e, ReStyle), hfgi and arcface are those of inversion and identity.
     """
     from stylereel.media import ensure_writable
     from stylereel.weights.files import save_module
     from stylereel.weights.formats import inspect, load_discriminator_file, load_generator_file
 
     ensure_writable(out, ".safetensors")
+    if network in ("style_encoder", "hfgi", "arcface"):
+        from stylereel.weights.encoders import convert
+
+        convert(file, out, network)
+        return weights_info(out)
     if network == "D":
         save_module(out, "discriminator", load_discriminator_file(file))
     else:

@@ -1,0 +1,82 @@
+"""Pivotal tuning: the generator itself is changed a little until it shows a person as the pictures do.
+
+Roich et al., "Pivotal Tuning for Latent-based Editing of Real Images" (2021); one generator for all frames of a clip as
+in Tzaban et al., "Stitch it in Time" (2022). The loss is the mean squared error plus the perceptual distance at the
+pivots, and `LOCALITY` times the same between the tuned and the original generator at a random code near a pivot, so
+that the rest of the latent space stays what it was (section 3.3 of the first paper).
+
+Different from the papers: the distance of that random code is the usual distance of two codes instead of 30, which
+belongs to one generator; steps are passes over all frames; what is kept is the difference of the weights, in half
+precision, and never a module.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor
+
+from stylereel.generator import StyleGAN2, StyleGAN3
+from stylereel.invert.optimise import Fit, Through
+from stylereel.invert.perceptual import Perceptual, distance
+
+RATE = 1e-3  # of Adam
+LOCALITY = 0.1
+BATCH = 4  # frames at a time
+
+
+def tune(
+    generator: StyleGAN2 | StyleGAN3,
+    fit: Fit,
+    images: Tensor,
+    perceptual: Perceptual,
+    passes: int = 60,
+    locality: float = LOCALITY,
+    through: Through = iter,
+) -> dict[str, Tensor]:
+    """What to add to a generator's parameters so that its pictures of `fit` become `images` [T, 3, H, W].
+
+    All layers of synthesis change, the mapping network does not. The generator given stays as it is;
+    `generator.tuned(delta)` makes the other one.
+
+    Returns:
+        {name of the parameter: difference, float16}.
+    """
+    generator = copy.deepcopy(generator).requires_grad_(False)
+    tuned = copy.deepcopy(generator)
+    tuned.synthesis.requires_grad_(True)
+    parameters = dict(tuned.named_parameters())
+    free = [p for p in parameters.values() if p.requires_grad]
+    optimizer = torch.optim.Adam(free, RATE, betas=(0.9, 0.99))
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        targets = torch.cat([perceptual(part) for part in images.split(BATCH)])
+    for _ in through(range(passes)):
+        for frames in torch.randperm(len(images), generator=random).split(BATCH):
+            again = fit[frames].render(tuned)
+            loss = (again - images[frames]).square().mean() + distance(perceptual(again), targets[frames]).mean()
+            if locality:
+                w = _near(generator, fit.w[frames[:1]], random)
+                with torch.no_grad():
+                    wanted = generator.synthesize(w)
+                    seen = perceptual(wanted)
+                other = tuned.synthesize(w)
+                apart = (other - wanted).square().mean() + distance(perceptual(other), seen).mean()
+                loss = loss + locality * apart
+            for parameter, gradient in zip(free, torch.autograd.grad(loss, free, allow_unused=True), strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+    before = dict(generator.named_parameters())
+    with torch.no_grad():
+        return {name: (p - before[name]).half() for name, p in parameters.items() if p.requires_grad}
+
+
+def _near(generator: StyleGAN2 | StyleGAN3, pivot: Tensor, random: torch.Generator) -> Tensor:
+    """A code [1, L, D] in a random direction from the pivot, as far from it as two random codes are apart."""
+    z = torch.randn(3, generator.config.z_dim, generator=random).to(pivot.device)
+    with torch.no_grad():
+        towards, one, two = generator.map(z).split(1)
+        length = (one - two)[:, :1].norm(dim=2, keepdim=True)
+        way = towards - pivot
+        return pivot + way * length / way.norm(dim=2, keepdim=True)

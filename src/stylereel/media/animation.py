@@ -1,0 +1,100 @@
+"""Moving pictures that are no video files: animated GIF, PNG and WebP, and folders of numbered pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from stylereel.media import MediaError
+from stylereel.media.pictures import FORMATS, read_picture, to_rgb
+
+SHORTEST = 11  # milliseconds; browsers show what asks for less for a tenth of a second, and so do we
+
+
+def open_animation(path: Path) -> Animation | None:
+    """The file as an animation, or None if it is none of the kinds that Pillow reads here."""
+    try:
+        with Image.open(path, formats=["GIF", "PNG", "WEBP", "JPEG"]):
+            pass
+    except (OSError, SyntaxError, ValueError):
+        return None
+    return Animation(path)
+
+
+class Animation:
+    """An animated GIF, PNG or WebP, or one still picture; each frame complete, transparent parts over white.
+
+    Attributes and methods are those of `Clip`.
+    """
+
+    promised = None
+    has_audio = False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rates: list[Fraction] = []
+        durations: list[int] = []
+        try:
+            with Image.open(path) as image:
+                self._first = int(image.info.get("default_image", False))  # a PNG's stand-in, no frame
+                for index in range(self._first, getattr(image, "n_frames", 1)):
+                    image.seek(index)
+                    image.load()
+                    durations.append(round(image.info.get("duration", 0)))
+                clock = 100 if image.format == "GIF" else 1000  # units a second in the file; Pillow gives milliseconds
+                self.width, self.height = ImageOps.exif_transpose(image).size
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise MediaError(f"{path} cannot be read as a picture or animation; give a complete copy of it.") from error
+        self.time_base = Fraction(1, clock)
+        durations = [(each if each >= SHORTEST else 100) * clock // 1000 for each in durations]
+        self.ticks = np.array([0, *accumulate(durations[:-1])], np.int64)
+        self.end = int(self.ticks[-1]) + durations[-1]
+
+    def pictures(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        with Image.open(self.path) as image:
+            for index in range(first, len(self.ticks)):
+                image.seek(self._first + index)
+                yield index, to_rgb(ImageOps.exif_transpose(image))
+
+
+class Folder:
+    """A folder of pictures of one size as a clip, in natural order: frame2.png comes before frame10.png.
+
+    Attributes and methods are those of `Clip`.
+
+    Raises:
+        MediaError: no PNG, JPEG or WebP picture in it, or one cannot be read; while iterating: another size.
+    """
+
+    promised = None
+    has_audio = False
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        self.path = path
+        self._files = sorted((f for f in path.iterdir() if f.suffix.lower() in FORMATS), key=_natural)
+        if not self._files:
+            raise MediaError(f"{path} is a folder without pictures; give one with PNG, JPEG or WebP files.")
+        self.height, self.width = read_picture(self._files[0]).shape[:2]
+        self.rates, self.time_base = [rate], 1 / rate
+        self.ticks, self.end = np.arange(len(self._files)), len(self._files)
+
+    def pictures(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        for index in range(first, len(self._files)):
+            picture = read_picture(self._files[index])
+            height, width = picture.shape[:2]
+            if (width, height) != (self.width, self.height):
+                size = f"{width} x {height}, not {self.width} x {self.height}"
+                raise MediaError(f"{self._files[index]} is {size} as the first picture; give pictures of one size.")
+            yield index, picture
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    """A key that sorts digits by their number; the split makes every second part one."""
+    parts = re.split(r"(\d+)", file.name.lower())
+    return [(int(part), "") if index % 2 else (0, part) for index, part in enumerate(parts)]

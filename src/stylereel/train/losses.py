@@ -1,0 +1,56 @@
+"""Losses of adversarial training, lazy regularisers included.
+
+Goodfellow et al. (2014): non-saturating logistic loss. Mescheder et al. (2018): R1. Karras et al., "Analyzing and
+Improving the Image Quality of StyleGAN" (2020): path length (equation 4), and regularisers that are evaluated only
+every k-th step with k times the weight (appendix B).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """What a critic minimises, given its scores [B, 1] of real and of generated pictures."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def fooling_loss(fake: Tensor) -> Tensor:
+    """What a generator minimises, given the critic's scores [B, 1] of its pictures."""
+    return F.softplus(-fake).mean()
+
+
+def r1_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Mean squared norm of the slope of a critic's score at real pictures [B, 3, H, W], differentiable twice."""
+    images = images.detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+    return slope.square().sum((1, 2, 3)).mean()
+
+
+class PathLength(nn.Module):
+    """Keeps steps in W of one length in the picture; `mean`, a running mean of that length, belongs to the state."""
+
+    def __init__(self, decay: float = 0.99) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("mean", torch.zeros([]))
+        self.mean: Tensor
+
+    def forward(self, images: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        """Mean squared distance of the path lengths from their running mean, which is moved.
+
+        Args:
+            images: [B, 3, H, W] that depend on w.
+            w: W+ codes [B, L, D].
+            noise: normal numbers in the shape of the images.
+        """
+        direction = noise / math.sqrt(images.shape[2] * images.shape[3])
+        (slope,) = torch.autograd.grad((images * direction).sum(), w, create_graph=True)
+        lengths = slope.square().sum(2).mean(1).sqrt()
+        self.mean.lerp_(lengths.detach().mean(), 1 - self.decay)
+        return (lengths - self.mean).square().mean()
