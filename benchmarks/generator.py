@@ -48,6 +48,7 @@ from stylereel.generator import (
     StyleGAN2Config,
     StyleGAN3,
     StyleGAN3Config,
+    fast,
 )
 from stylereel.media import replacing
 
@@ -80,13 +81,15 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Variant:
-    """How to compute: the reference or ours, in which precision, compiled or recorded as a CUDA graph or not."""
+    """How to compute: the reference or ours, in which precision, compiled or recorded as a CUDA graph or not, with the
+    CPU's faster twins of layers or in plain PyTorch alone."""
 
     ours: bool = True
     dtype: str = "float32"
     compiled: bool = False
     graph: bool = False
     kept: bool = False
+    twins: bool = True
     per_sample: bool = True
 
 
@@ -96,6 +99,7 @@ VARIANTS = {
         "reference-kept": Variant(ours=False, kept=True),
         "ours": Variant(),
         "ours-bf16": Variant(dtype="bfloat16"),
+        "ours-plain": Variant(twins=False),
         "ours-compiled": Variant(compiled=True),
         "ours-bf16-compiled": Variant(dtype="bfloat16", compiled=True),
     },
@@ -198,6 +202,8 @@ def frames(job: Job) -> Callable[[], Tensor]:
         tensors = reference.tensors_of(generator)
         return lambda: reference.synthesize(tensors, w)
     dtype = getattr(torch, job.variant.dtype)
+    if not job.variant.twins:
+        fast.takes = lambda *anything: False
     synthesize = torch.compile(generator.synthesize) if job.variant.compiled else generator.synthesize
     run = lambda: synthesize(w, dtype=dtype)  # noqa: E731
     return recorded(run) if job.variant.graph else run

@@ -34,6 +34,7 @@ LEAST_PIXELS = 96 * 96  # of a picture that is cut into strips; below, torch sha
 WINOGRAD_CHANNELS = 32  # from here on Winograd's transform pays
 BFLOAT16_CHANNELS = 128  # the same for bfloat16: the transform is in float32, whose products are half as fast
 TILE_NUMBERS = 16384  # tiles times channels of Winograd's at a time, more where many channels want larger products
+TASK_NUMBERS = 8192  # columns times channels of StyleGAN3's filters at a time
 _NO_NOISE = np.zeros((1, 1), np.float32)
 
 
@@ -435,7 +436,8 @@ def filtered_layer(
 
     batch, inputs, height, width = x.shape
     outputs, kernel = weight.shape[0], weight.shape[2]
-    winograd = kernel == 3 and x.dtype == torch.float32 and min(inputs, outputs) >= WINOGRAD_CHANNELS
+    least = WINOGRAD_CHANNELS if x.dtype == torch.float32 else BFLOAT16_CHANNELS
+    winograd = kernel == 3 and min(inputs, outputs) >= least
     result = _result(role, (batch, size, size, outputs), x.dtype)
     convolved = _memory.get("convolved", (height + kernel - 1, width + kernel - 1, outputs), x.dtype)
     shift, ones = bias.detach().numpy(), np.ones(outputs, np.float32)
@@ -443,10 +445,14 @@ def filtered_layer(
     limit = np.float32(math.inf if clamp is None else clamp)
     up_taps, down_taps = (up_filter * up).numpy(), down_filter.numpy()
     gain, corner = np.float32(ACTIVATION_GAIN), (padding[0], padding[2])
-    # A task takes sixteen channels; few channels are cut into more rows, so that all cores have work.
-    chunk = max(8, -(-size // (64 // outputs + 1)))
+    # A task takes some channels of a part of the picture, so that its twelve high-rate rows stay in the cache.
+    most = min(128, outputs)
+    wide, high = -(-size // -(-size * most // TASK_NUMBERS)), max(8, min(64, -(-size // torch.get_num_threads())))
     tasks = [
-        (begin, first, min(size, first + chunk)) for first in range(0, size, chunk) for begin in range(0, outputs, 16)
+        (begin, min(outputs, begin + most), first, min(size, first + high), left, min(size, left + wide))
+        for first in range(0, size, high)
+        for begin in range(0, outputs, most)
+        for left in range(0, size, wide)
     ]
     for index in range(batch):
         sample, target = x[index : index + 1], convolved.permute(2, 0, 1)
@@ -468,7 +474,7 @@ def _call(function: Callable[..., None], arguments: tuple, more: tuple) -> None:
 
 def _convolve(x: Tensor, weight: Tensor, out: Tensor) -> None:
     """Convolution of x [1, I, H, W] with weight [O, I, K, K] and K - 1 zeros around x, into out [O, H', W']."""
-    kernel, height = weight.shape[2], out.shape[1]
+    kernel, width = weight.shape[2], out.shape[2]
     weight = weight.contiguous(memory_format=torch.channels_last)
 
     def work(strip: tuple[int, int]) -> None:
@@ -476,4 +482,4 @@ def _convolve(x: Tensor, weight: Tensor, out: Tensor) -> None:
         part = _rows(x, first - kernel + 1, last)
         out[:, first:last].copy_(F.conv2d(part, weight, padding=(0, kernel - 1))[0])
 
-    _each(_strips(height, out.shape[2], _rows_of(out.shape[2], len(weight), x.dtype)), work)
+    _each(_strips(out.shape[1], width, _rows_of(width, len(weight), x.dtype)), work)

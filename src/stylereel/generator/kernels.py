@@ -395,135 +395,132 @@ def colours(x, weight, bias, clamp, before, out, first, last):
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def filtered_leaky_relu(x, out, scale, shift, up_taps, up, pad, gain, clamp, down_taps, begin, first, last):
+def filtered_leaky_relu(
+    x, out, scale, shift, up_taps, up, pad, gain, clamp, down_taps, begin, end, first, last, left, right
+):
     """Up-sample, leaky ReLU, down-sample by 2 (Karras et al. 2021, section 3), without the high-rate picture.
 
     x [H, W, C] times scale [C] plus shift [C] counts as zero outside. up_taps [6 up] serve both axes and hold the
-    gain `up` each; `pad` = (left, top) zeros stand before the zero-stuffed picture. down_taps [12] serve both axes, or
-    [12, 12] is radially symmetric. Makes rows first..last of out [H', W', C] and of those the sixteen channels from
-    `begin`, with twelve high-rate rows in memory; symmetric taps are added before they are multiplied.
+    gain `up` (2 or 4) each; `pad` = (left, top) zeros stand before the zero-stuffed picture. down_taps [12] serve both
+    axes, or [12, 12] is radially symmetric. Makes rows first..last, columns left..right and channels begin..end of
+    out [H', W', C], with twelve high-rate rows in memory. Those are sorted by column modulo `up`, so that all loops
+    along the row are long; symmetric taps are added before they are multiplied.
     """
-    height, width, channels = x.shape
-    columns = out.shape[1]
+    height, width = x.shape[:2]
+    n, columns, split = end - begin, right - left, up // 2
+    most = (2 * columns + 10 + up - 1) // up  # high-rate columns of one remainder
+    half = (columns + split - 1) // split  # columns of one remainder in the result
+    base = (2 * left - pad[0]) // up  # first input column that counts
     radial = down_taps.ndim == 2
-    fine = 2 * columns + 10
-    n = min(16, channels - begin)
-    middle = np.zeros((width + 16, 16), np.float32)
-    line = np.empty((fine, 16), np.float32)
-    ring = np.empty((12, fine if radial else columns, 16), np.float32)
-    factor, offset = np.zeros(16, np.float32), np.zeros(16, np.float32)
-    for c in range(n):
-        factor[c], offset[c] = scale[begin + c], shift[begin + c]
+    middle = np.zeros((most + 8) * n, np.float32)
+    planes, folded = np.empty((up, most * n), np.float32), np.empty((up, most * n), np.float32)
+    ring = np.empty((12, up if radial else split, (most if radial else half) * n), np.float32)
+    ready = np.empty((split, half * n), np.float32)
+    factor, offset = scale[begin:end], shift[begin:end]
+    taps, at = np.empty(6, np.float32), np.empty(6, np.int64)
     for r in range(2 * first, 2 * last + 10):
-        # Down the columns: six input rows make one fine row.
+        # Down the columns: six input rows make one high-rate row.
         tap = (pad[1] - r) % up
         i = (r + tap - pad[1]) // up
-        taps = np.zeros(6, np.float32)
-        at = np.zeros(6, np.int64)
         total = np.float32(0.0)
         for t in range(6):
-            if i + t >= 0 and i + t < height:
-                taps[t], at[t] = up_taps[tap + t * up], i + t
-                total += taps[t]
+            inside = i + t >= 0 and i + t < height
+            taps[t], at[t] = up_taps[tap + t * up] if inside else np.float32(0.0), i + t if inside else 0
+            total += taps[t]
         k0, k1, k2, k3, k4, k5 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5]
         r0, r1, r2, r3, r4, r5 = x[at[0]], x[at[1]], x[at[2]], x[at[3]], x[at[4]], x[at[5]]
-        if n == 16:
-            for w in range(width):
-                for c in range(16):
-                    d = begin + c
-                    value = k0 * read(r0[w, d]) + k1 * read(r1[w, d]) + k2 * read(r2[w, d])
-                    value += k3 * read(r3[w, d]) + k4 * read(r4[w, d]) + k5 * read(r5[w, d])
-                    middle[w + 8, c] = value * factor[c] + total * offset[c]
-        else:
-            for w in range(width):
-                for c in range(n):
-                    d = begin + c
-                    value = k0 * read(r0[w, d]) + k1 * read(r1[w, d]) + k2 * read(r2[w, d])
-                    value += k3 * read(r3[w, d]) + k4 * read(r4[w, d]) + k5 * read(r5[w, d])
-                    middle[w + 8, c] = value * factor[c] + total * offset[c]
+        for m in range(most + 8):
+            w, target = base + m, middle[m * n : (m + 1) * n]
+            if w < 0 or w >= width:
+                target[:] = np.float32(0.0)
+                continue
+            p0, p1, p2 = r0[w, begin:end], r1[w, begin:end], r2[w, begin:end]
+            p3, p4, p5 = r3[w, begin:end], r4[w, begin:end], r5[w, begin:end]
+            for c in range(n):
+                value = k0 * read(p0[c]) + k1 * read(p1[c]) + k2 * read(p2[c])
+                value += k3 * read(p3[c]) + k4 * read(p4[c]) + k5 * read(p5[c])
+                target[c] = value * factor[c] + total * offset[c]
         # Along the row, then the activation.
-        fine_row = ring[r % 12] if radial else line
-        for phase in range(up):
-            tap = (pad[0] - phase) % up
+        lines, count = ring[r % 12] if radial else planes, most * n
+        for p in range(up):
+            tap = (pad[0] - 2 * left - p) % up
             k0, k1, k2 = up_taps[tap] * gain, up_taps[tap + up] * gain, up_taps[tap + 2 * up] * gain
             k3, k4, k5 = up_taps[tap + 3 * up] * gain, up_taps[tap + 4 * up] * gain, up_taps[tap + 5 * up] * gain
-            start = (phase + tap - pad[0]) // up + 8
-            for m in range((fine - phase + up - 1) // up):
-                w = start + m
-                if w < 0 or w + 5 >= width + 16:  # far outside: all zero
-                    for c in range(16):
-                        fine_row[phase + m * up, c] = 0.0
-                    continue
-                for c in range(16):
-                    value = k0 * middle[w, c] + k1 * middle[w + 1, c] + k2 * middle[w + 2, c]
-                    value += k3 * middle[w + 3, c] + k4 * middle[w + 4, c] + k5 * middle[w + 5, c]
-                    value = max(value, SLOPE * value)
-                    fine_row[phase + m * up, c] = min(max(value, -clamp), clamp)
+            source = middle[((2 * left + p + tap - pad[0]) // up - base) * n :]
+            p0, p1, p2 = source[:count], source[n : n + count], source[2 * n : 2 * n + count]
+            p3, p4, p5 = source[3 * n : 3 * n + count], source[4 * n : 4 * n + count], source[5 * n : 5 * n + count]
+            line = lines[p]
+            for e in range(count):
+                value = k0 * p0[e] + k1 * p1[e] + k2 * p2[e] + k3 * p3[e] + k4 * p4[e] + k5 * p5[e]
+                value = max(value, SLOPE * value)
+                line[e] = min(max(value, -clamp), clamp)
         if not radial:
-            coarse = ring[r % 12]
-            g0, g1, g2 = down_taps[0], down_taps[1], down_taps[2]
-            g3, g4, g5 = down_taps[3], down_taps[4], down_taps[5]
-            for w in range(columns):
-                j = 2 * w
-                for c in range(16):
-                    value = g0 * (line[j, c] + line[j + 11, c]) + g1 * (line[j + 1, c] + line[j + 10, c])
-                    value += g2 * (line[j + 2, c] + line[j + 9, c]) + g3 * (line[j + 3, c] + line[j + 8, c])
-                    value += g4 * (line[j + 4, c] + line[j + 7, c]) + g5 * (line[j + 5, c] + line[j + 6, c])
-                    coarse[w, c] = value
-        k = (r - 11) // 2
-        if r % 2 == 0 or k < first:
-            continue
-        _emit(ring, 2 * k, down_taps, out, k, begin, n)
+            _halve(planes, n, down_taps, ring[r % 12], True)
+        if r >= 2 * first + 11 and r % 2 == 1:
+            row = (r - 11) // 2
+            _emit(ring, 2 * row, n, down_taps, ready, folded)
+            for j in range(columns):
+                at_j = (j // split) * n
+                source, target = ready[j % split, at_j : at_j + n], out[row, left + j, begin:end]
+                for c in range(n):
+                    write(target, c, source[c])
 
 
-def _emit(ring, start, taps, out, row, begin, n):
-    """One output row from the twelve rows of the ring that begin with fine row `start`."""
+@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
+def _halve(planes, n, taps, out, fresh):
+    """Twelve symmetric taps along a row at every second column, into out or, unless `fresh`, added to it.
+
+    planes [up, ..] and out [up / 2, ..] hold columns times n channels, sorted by column modulo their number.
+    """
+    up, count = len(planes), out.shape[1]
+    for s in range(len(out)):
+        line = out[s]
+        for q in range(0, 6, 2):
+            g0, g1 = taps[q], taps[q + 1]
+            a, b, c, d = 2 * s + q, 2 * s + 11 - q, 2 * s + q + 1, 2 * s + 10 - q
+            p0, p1 = planes[a % up, (a // up) * n :], planes[b % up, (b // up) * n :]
+            p2, p3 = planes[c % up, (c // up) * n :], planes[d % up, (d // up) * n :]
+            # With an odd number of columns the last of a remainder may have no neighbours; nobody reads it.
+            size = min(count, len(p0), len(p1), len(p2), len(p3))
+            if fresh and q == 0:
+                for e in range(size):
+                    line[e] = g0 * (p0[e] + p1[e]) + g1 * (p2[e] + p3[e])
+            else:
+                for e in range(size):
+                    line[e] += g0 * (p0[e] + p1[e]) + g1 * (p2[e] + p3[e])
+
+
+def _emit(ring, start, n, taps, out, folded):
+    """One row [up / 2, columns n] from twelve in the ring; with separable taps those are at half rate already."""
     raise TypeError("only compiled kernels can call this; the overload below is its code")
 
 
 @overload(_emit)
-def _emit_one(ring, start, taps, out, row, begin, n):
+def _emit_one(ring, start, n, taps, out, folded):
     if taps.ndim == 1:
 
-        def separable(ring, start, taps, out, row, begin, n):
-            a, b, p, d = ring[start % 12], ring[(start + 1) % 12], ring[(start + 2) % 12], ring[(start + 3) % 12]
-            e, f, g, h = ring[(start + 4) % 12], ring[(start + 5) % 12], ring[(start + 6) % 12], ring[(start + 7) % 12]
-            i, j = ring[(start + 8) % 12], ring[(start + 9) % 12]
-            k, m = ring[(start + 10) % 12], ring[(start + 11) % 12]
-            value = np.empty(16, np.float32)
-            for w in range(out.shape[1]):
-                for c in range(16):
-                    total = taps[0] * (a[w, c] + m[w, c]) + taps[1] * (b[w, c] + k[w, c])
-                    total += taps[2] * (p[w, c] + j[w, c]) + taps[3] * (d[w, c] + i[w, c])
-                    value[c] = total + taps[4] * (e[w, c] + h[w, c]) + taps[5] * (f[w, c] + g[w, c])
-                target = out[row, w, begin : begin + n]
-                for c in range(n):
-                    write(target, c, value[c])
+        def separable(ring, start, n, taps, out, folded):
+            for s in range(len(out)):
+                line = out[s]
+                for q in range(0, 6, 2):
+                    g0, g1 = taps[q], taps[q + 1]
+                    p0, p1 = ring[(start + q) % 12, s], ring[(start + 11 - q) % 12, s]
+                    p2, p3 = ring[(start + q + 1) % 12, s], ring[(start + 10 - q) % 12, s]
+                    if q == 0:
+                        for e in range(len(line)):
+                            line[e] = g0 * (p0[e] + p1[e]) + g1 * (p2[e] + p3[e])
+                    else:
+                        for e in range(len(line)):
+                            line[e] += g0 * (p0[e] + p1[e]) + g1 * (p2[e] + p3[e])
 
         return separable
 
-    def radial(ring, start, taps, out, row, begin, n):
-        folded = np.empty((6, ring.shape[1], 16), np.float32)
+    def radial(ring, start, n, taps, out, folded):
         for i in range(6):
-            upper, lower = ring[(start + i) % 12], ring[(start + 11 - i) % 12]
-            for w in range(ring.shape[1]):
-                for c in range(16):
-                    folded[i, w, c] = upper[w, c] + lower[w, c]
-        value = np.empty(16, np.float32)
-        for w in range(out.shape[1]):
-            j = 2 * w
-            for c in range(16):
-                value[c] = 0.0
-            for i in range(6):
-                line = folded[i]
-                g0, g1, g2 = taps[i, 0], taps[i, 1], taps[i, 2]
-                g3, g4, g5 = taps[i, 3], taps[i, 4], taps[i, 5]
-                for c in range(16):
-                    total = g0 * (line[j, c] + line[j + 11, c]) + g1 * (line[j + 1, c] + line[j + 10, c])
-                    total += g2 * (line[j + 2, c] + line[j + 9, c]) + g3 * (line[j + 3, c] + line[j + 8, c])
-                    value[c] += total + g4 * (line[j + 4, c] + line[j + 7, c]) + g5 * (line[j + 5, c] + line[j + 6, c])
-            target = out[row, w, begin : begin + n]
-            for c in range(n):
-                write(target, c, value[c])
+            for p in range(len(folded)):
+                upper, lower, line = ring[(start + i) % 12, p], ring[(start + 11 - i) % 12, p], folded[p]
+                for e in range(len(line)):
+                    line[e] = upper[e] + lower[e]
+            _halve(folded, n, taps[i], out, i == 0)
 
     return radial

@@ -292,7 +292,7 @@ class SynthesisLayer(nn.Module):
             return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
         up, down = self.up_filter, self.down_filter
         work = 9 * layer.in_channels * layer.out_channels * layer.in_size**2
-        fits = layer.down == 2 and fast.takes(work, x, self.weight, style, self.bias)
+        fits = layer.up in (2, 4) and layer.down == 2 and fast.takes(work, x, self.weight, style, self.bias)
         if fits and up is not None and down is not None:
             style, demodulation = normalized(self.weight, style)
             return fast.filtered_layer(
