@@ -250,7 +250,7 @@ def test_mistakes_are_named() -> None:
         backend.track([DARK, DARK], RATE, backend=Painted())
     with pytest.raises(ValueError, match="No face was found"):
         backend.find_face(DARK, Painted())
-    with pytest.raises(ValueError, match="'hold' or 'stop'"):
+    with pytest.raises(ValueError, match="hold, interpolate, skip-edit, stop"):
         backend.track([BRIGHT], RATE, "skip", Painted())  # type: ignore[arg-type]
 
 

@@ -23,7 +23,7 @@ from stylereel.metrics.motion import crop_jitter
 from stylereel.record import Stages, sha256, write_record
 
 VERBS = ("identify", "extract", "apply")
-LOOP = ("render", "decode", "encode")  # the stages that run frame by frame
+LOOP = ("render", "decode", "paste", "encode")  # the stages that run frame by frame
 
 
 def verb_options(system: Any) -> dict[str, inspect.Parameter]:
@@ -119,7 +119,7 @@ def drive(
         assert picture is not None
         frames = _pasted(frames, picture, identity.tensors["placement"].numpy(), seams, stages)
     if settings.get("missing") == "skip-edit" and motion.missing:
-        still = picture if paste_back else system.portrait(identity)
+        still = picture if paste_back and picture is not None else system.portrait(identity)
         frames = (still if index in motion.missing else frame for index, frame in enumerate(frames))
     if compare:
         if picture is None:

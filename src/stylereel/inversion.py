@@ -6,7 +6,6 @@ import hashlib
 import json
 import shlex
 import shutil
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from stylereel.faces.perception import IdentityNet
 from stylereel.generator import StyleGAN2
 from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.invert.optimise import Fit, Space, optimise
-from stylereel.invert.perceptual import Perceptual, distance
+from stylereel.invert.perceptual import Perceptual, distance, likeness
 from stylereel.invert.pti import BATCH, tune
 from stylereel.latents import Codes
 from stylereel.media import MediaError, ensure_writable, replacing_folder
@@ -51,7 +50,7 @@ class Quality(NamedTuple):
     @torch.no_grad()
     def of(cls, images: Tensor, again: Tensor, perceptual: Perceptual) -> Quality:
         """Both [B, 3, H, W] in [-1, 1]."""
-        rounded, embed = ((again.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1, _identity_net()
+        rounded, embed = ((again.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1, identity_net()
         error = (rounded - images).square().mean((1, 2, 3)).clamp_min(1e-12)
         same = (embed(rounded) * embed(images)).sum(1)
         apart = distance(perceptual(rounded), perceptual(images))
@@ -63,8 +62,10 @@ def load_encoder() -> Encoder:
     return load_module(builtin("encoder"), "encoder", lambda c: Encoder(EncoderConfig(**c))).eval()
 
 
-def _identity_net() -> IdentityNet:
-    return load_module(builtin("identity"), "identity", lambda config: IdentityNet()).eval()
+def identity_net() -> IdentityNet:
+    """The built-in identity net, for use."""
+    net = load_module(builtin("identity"), "identity", lambda config: IdentityNet())
+    return net.eval().requires_grad_(False)
 
 
 def invert(
@@ -162,10 +163,10 @@ def _made(
         encoder = load_encoder()
         start = torch.cat([encoder(part) for part in images.split(CHUNK)])
     quality = {"encoder": _quality(Fit(start), generator, images, perceptual)}
-    fit = Fit(start)
+    fit, look = Fit(start), likeness(perceptual, identity_net())
     if steps:
         parts = [
-            optimise(generator, part, codes, perceptual, space, steps, lambda s: stages.through("optimise", s))
+            optimise(generator, part, codes, look, space, steps, lambda s: stages.through("optimise", s))
             for part, codes in zip(images.split(CHUNK), start.split(CHUNK), strict=True)
         ]
         fit = Fit(
@@ -175,7 +176,7 @@ def _made(
         quality["optimised"] = _quality(fit, generator, images, perceptual)
     delta: dict[str, Tensor] = {}
     if pti:
-        delta = tune(generator, fit, images, perceptual, through=lambda s: stages.through("tune", s))
+        delta = tune(generator, fit, images, look, through=lambda s: stages.through("tune", s))
         generator = generator.tuned(delta)
         quality["tuned"] = _quality(fit, generator, images, perceptual)
     codes = Codes(fit.w, weights["generator"], rate, torch.from_numpy(rows), fit.features, delta)
@@ -217,7 +218,7 @@ def comparison(generator: StyleGAN2, fit: Fit, images: Tensor) -> np.ndarray:
     chosen = sorted(set(np.linspace(0, len(images) - 1, SHOWN).round().astype(int).tolist()))
     with torch.no_grad():
         again = fit[chosen].render(generator).clamp(-1, 1)
-    columns = [images[chosen], again, again - images[chosen]]
+    columns = [images[chosen], again, 2 * (again - images[chosen])]
     labels = ["target", "reconstruction", "2 x difference"]
     rows = [side_by_side(list(row), labels) for row in zip(*map(pictures, columns))]
     return contact_sheet(rows, 1)

@@ -1,1 +1,2 @@
-"""Faces: finding and following one (`backend`), its crop (`placement`), its motion (`coefficients`)."""
+"""Faces: finding and following one (`backend`), its crop (`placement`, `registration`) and the way back (`paste`), its
+motion (`coefficients`)."""

@@ -178,7 +178,8 @@ class Tracker:
     The whole frame is searched only where there is nobody to follow. Which face is meant decides then:
 
     face: "largest", "left", a number (0 is the left-most), or the file of a picture: the face most like the largest
-    one in it, and none that is another person's. Once lost, a face is known again among several by its embedding.
+    one in it, and none that is another person's. Where a clip has shown several faces, one that was lost is known again
+    by its embedding.
 
     Attributes:
         num_faces: the most faces that one search of a whole frame has shown.
@@ -194,7 +195,8 @@ class Tracker:
         self.num_faces = 0
         self._box: Box | None = None
         self._seen: tuple[np.ndarray, np.ndarray] | None = None  # the last frame with the face, its landmarks
-        self._wanted: np.ndarray | None = None  # an embedding
+        self._wanted: np.ndarray | None = None  # embedding of the person in the picture that was given
+        self._lost: np.ndarray | None = None  # embedding of the face in `_seen`, while it is lost
         if not (face in ("largest", "left") or face.isdecimal()):
             picture = read_picture(face)
             self._wanted = self.backend.embedding(picture, find_face(picture, self.backend))
@@ -208,7 +210,7 @@ class Tracker:
                 landmarks = self._choose(frame, boxes)
         self._box = None if landmarks is None else box_around(landmarks)
         if landmarks is not None:
-            self._seen = frame, landmarks
+            self._seen, self._lost = (frame, landmarks), None
         return landmarks
 
     def search(self, frame: np.ndarray) -> list[Box]:
@@ -218,21 +220,22 @@ class Tracker:
         return boxes
 
     def _choose(self, frame: np.ndarray, boxes: list[Box]) -> np.ndarray | None:
-        if self._wanted is None and (self._seen is None or len(boxes) == 1):
-            if self.face == "largest" or self._seen:
-                box = max(boxes, key=lambda box: box.side)
-            elif self.face != "left" and int(self.face) >= len(boxes):
-                count = f"{len(boxes)} face{'s' * (len(boxes) > 1)}"
-                raise ValueError(f"The clip shows {count}, so none has the number {self.face}; the left one is 0.")
-            else:
-                box = boxes[0 if self.face == "left" else int(self.face)]
-            return self._centred(frame, box)
-        if self._wanted is None:
-            assert self._seen is not None
-            self._wanted = self.backend.embedding(*self._seen)
-        found = [points for box in boxes if (points := self._centred(frame, box)) is not None]
-        far = [float(np.linalg.norm(self.backend.embedding(frame, points) - self._wanted)) for points in found]
-        return found[int(np.argmin(far))] if found and min(far) < SAME_PERSON else None
+        known = self._wanted
+        if known is None and self._seen is not None and self.num_faces > 1:
+            if self._lost is None:
+                self._lost = self.backend.embedding(*self._seen)
+            known = self._lost
+        if known is not None:
+            found = [points for box in boxes if (points := self._centred(frame, box)) is not None]
+            far = [float(np.linalg.norm(self.backend.embedding(frame, points) - known)) for points in found]
+            return found[int(np.argmin(far))] if found and min(far) < SAME_PERSON else None
+        if self.face == "largest" or self._seen is not None:
+            return self._centred(frame, max(boxes, key=lambda box: box.side))
+        number = 0 if self.face == "left" else int(self.face)
+        if number >= len(boxes):
+            count = f"{len(boxes)} face{'s' * (len(boxes) > 1)}"
+            raise ValueError(f"The clip shows {count}, so none has the number {number}; the left one is 0.")
+        return self._centred(frame, boxes[number])
 
     def _centred(self, frame: np.ndarray, rough: Box) -> np.ndarray | None:
         """Landmarks in a box of the detector, whose grid is coarse: it is centred on the face first."""

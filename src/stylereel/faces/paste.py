@@ -11,12 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from stylereel.faces.placement import to_crop, to_picture, warp
+from stylereel.faces.placement import EYE_LEVEL, to_crop, to_picture, warp
 
-_RIM = 0.2  # width of the soft rim in half sides of the crop
-_ROUND = 5  # exponent of the superellipse that the mask is: 2 is a disk, infinity a square
+# The mask is a superellipse around the middle between the eyes. It reaches from the crop's top to the neck and leaves
+# out the shoulders, which in most pictures do not turn with the head.
+_NECK = 0.9  # height in the crop at which it ends
+_ROUND = 5  # its exponent: 2 is an ellipse, infinity a rectangle
+_RIM, _NECK_RIM = 0.12, 0.4  # how wide its soft rim is, in half sizes, around the head and on the neck
 _CELLS = 16  # the colour correction is found on a grid of so many cells a side
-_COLOUR = 16.0  # levels of 8 bits: what differs by much more is another thing, not another colour
+_COLOUR = 24.0  # levels of 8 bits: what differs by much more is another thing, not another colour
 
 
 class Pasted(NamedTuple):
@@ -41,8 +44,8 @@ def paste(frame: np.ndarray, crop: np.ndarray, placement: np.ndarray) -> Pasted:
         return Pasted(frame.copy(), 0.0)
     origin, to_right, down = to_crop(np.array([[left, top], [left + 1, top], [left, top + 1]], float), placement)
     affine = np.column_stack([to_right - origin, down - origin, origin])
-    y, x = np.indices((bottom - top, right - left)) + 0.5
-    mask = _mask(np.tensordot(affine[:, :2], [x, y], axes=1) + affine[:, 2, None, None])
+    y, x = np.indices((bottom - top, right - left), np.float32) + np.float32(0.5)
+    mask = _mask(*(np.float32(row[0]) * x + np.float32(row[1]) * y + np.float32(row[2]) for row in affine))
 
     below = frame[top:bottom, left:right].astype(np.float32)
     above = warp(crop, affine * len(crop), (right - left, bottom - top)).astype(np.float32)
@@ -52,20 +55,24 @@ def paste(frame: np.ndarray, crop: np.ndarray, placement: np.ndarray) -> Pasted:
     result[top:bottom, left:right] = np.where(mask[..., None] > 0, blend, result[top:bottom, left:right])
 
     slope = np.hypot(*np.gradient(mask))
-    difference = np.abs(above - below).mean(-1)
-    return Pasted(result, float((slope**2 * difference).sum() / max(slope.sum(), 1e-6)))
+    rim = slope > 0
+    difference = np.abs(above[rim] - below[rim]).mean(-1)
+    return Pasted(result, float(slope[rim] ** 2 @ difference / max(slope.sum(), 1e-6)))
 
 
-def _mask(place: np.ndarray) -> np.ndarray:
-    """How much of the crop shows [H, W], 0 to 1, at positions [2, H, W] in fractions of the crop."""
-    reach = (np.abs(2 * place - 1) ** _ROUND).sum(0) ** (1 / _ROUND)
-    rising = np.clip((1 - reach) / _RIM, 0, 1)
+def _mask(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How much of the crop shows [H, W], 0 to 1, at positions x and y [H, W] in fractions of the crop."""
+    x, y = 2 * x - 1, y - EYE_LEVEL
+    y = np.where(y > 0, y / (_NECK - EYE_LEVEL), y / EYE_LEVEL)
+    rim = _RIM + (_NECK_RIM - _RIM) * np.clip(y, 0, 1)
+    rising = np.clip((1 - (np.abs(x) ** _ROUND + np.abs(y) ** _ROUND) ** (1 / _ROUND)) / rim, 0, 1)
     return (rising**2 * (3 - 2 * rising)).astype(np.float32)
 
 
 def _colour_shift(difference: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """What to add to the crop [H, W, 3]: the difference on the rim, carried inwards by inverse squared distance."""
-    size = difference.shape[1::-1]
+    size, step = difference.shape[1::-1], max(1, min(mask.shape) // (8 * _CELLS))  # a sample of the pixels will do
+    difference, mask = difference[::step, ::step], mask[::step, ::step]
     # A difference counts by how much it looks like one of colour, and by how near the middle of the rim it lies.
     likely = 1 / (1 + (np.abs(difference).max(-1) / _COLOUR) ** 2)
     weight = mask * (1 - mask) * likely
@@ -75,7 +82,7 @@ def _colour_shift(difference: np.ndarray, mask: np.ndarray) -> np.ndarray:
     near = 1 / ((x[:, None] - x) ** 2 + (y[:, None] - y) ** 2 + 0.5)
     total = near @ cells
     shift = (total[:, 1:] / (total[:, :1] + 1e-6)).reshape(_CELLS, _CELLS, 3)
-    return _resized(shift, size)
+    return _resized(shift / (1 + (shift / (2 * _COLOUR)) ** 4), size)
 
 
 def _resized(field: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -132,12 +132,11 @@ def _eyes(landmarks: np.ndarray, right: slice | list[int], left: slice | list[in
 
 def _rows(centre: np.ndarray, side: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Placement rows [T, 4] from complex centres, sides, and complex directions of the crop's upper edge."""
-    return np.stack([centre.real, centre.imag, side, np.rad2deg(np.unwrap(np.angle(right)))], axis=1)
+    angle = np.rad2deg(np.unwrap(np.angle(right)))
+    return np.stack([np.real(centre), np.imag(centre), side, angle], axis=1)
 
 
-def _low_passed(
-    rows: np.ndarray, rate: Fraction, seconds: tuple[float, ...], found: np.ndarray | None
-) -> np.ndarray:
+def _low_passed(rows: np.ndarray, rate: Fraction, seconds: tuple[float, ...], found: np.ndarray | None) -> np.ndarray:
     """Rows [T, 4] smoothed column by column, each with its own width in seconds; float32."""
     columns = [
         smooth(rows[:, i : i + 1], rate, width, found) if width else rows[:, i : i + 1]

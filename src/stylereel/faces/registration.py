@@ -19,7 +19,7 @@ from stylereel.faces.placement import cut, place, to_crop
 from stylereel.faces.pose import pose_from_landmarks, smooth
 
 _TURN = 8.0  # degrees of yaw or pitch from the key frame at which another is taken
-_FADE_SECONDS = 0.5  # how fast the crop goes from where one key frame leaves it to where an old one wants it
+_FADE_SECONDS = 0.3  # how fast the crop goes from where one key frame leaves it to where an old one wants it
 _LEVELS = (64, 224)  # sides of the crops compared, coarse to fine
 _STEPS = 8  # at most, at each level
 _STILL = 0.005  # pixels of the fine crop; a smaller step is the last
@@ -36,8 +36,8 @@ class _Key:
         for size in _LEVELS:
             picture = cut(frame, row, size).astype(np.float64)
             inside = _steady_part(points, size)
-            by_y, by_x = (gradient[inside] * size for gradient in np.gradient(picture))
-            y, x = ((axis[inside] + 0.5) / size - 0.5 for axis in np.indices(picture.shape))
+            by_y, by_x = (np.gradient(picture, axis=axis)[inside] * size for axis in (0, 1))
+            y, x = (np.argwhere(inside).T + 0.5) / size - 0.5
             seen = picture[inside]
             # Columns: scale, rotation, shift to the right, shift down, contrast, brightness.
             slopes = [by_x * x + by_y * y, by_y * x - by_x * y, by_x, by_y, seen - seen.mean(), np.ones_like(seen)]

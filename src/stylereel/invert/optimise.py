@@ -6,9 +6,10 @@
 | w+ | a w for each row | Abdal et al., "Image2StyleGAN" (2019) |
 | features | the map after the 32 px block, and the rows after it | Zhu et al., "Barbershop" (2021), section 3.2 |
 
-All start from an encoder's codes. The loss of a picture is its mean squared error, `PERCEPTUAL` times the perceptual
-distance, `PRIOR` times how unlikely the codes are (Zhu et al., "Improved StyleGAN Embedding", 2020: the squared length
-of the whitened codes before the mapping network's last activation), and `STRUCTURE` times how far the map moved.
+All start from an encoder's codes. The loss of a picture is its mean squared error, the distance of what networks see in
+it (`perceptual.likeness`), `PRIOR` times how unlikely the codes are (Zhu et al., "Improved StyleGAN Embedding", 2020:
+the squared length of the whitened codes before the mapping network's last activation), and `STRUCTURE` times how far
+the map moved.
 
 Different from the papers: steps are counted in standard deviations of w (of the map), so that one rate fits any
 generator; noise maps stay as they are, and w is not perturbed on the way, because the encoder starts near the goal.
@@ -26,14 +27,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylereel.generator import StyleGAN2, StyleGAN3
-from stylereel.invert.perceptual import Perceptual, distance
+from stylereel.invert.perceptual import Vectors, distance
 
 Space = Literal["w", "w+", "features"]
 Through = Callable[[range], Iterable[int]]  # hands the numbers of the steps on, and may show or time them
 
 STRUCTURE_LAYER = "b32.conv1"  # its output is the structure map
 RATE = 0.03  # of Adam, in standard deviations
-PERCEPTUAL, PRIOR, STRUCTURE = 0.8, 0.001, 0.1
+PRIOR, STRUCTURE = 0.001, 0.1
 SAMPLES = 10_000  # of w, for its statistics, as in the published projector
 
 
@@ -75,7 +76,7 @@ class Known(NamedTuple):
         return cls(w.std(0).clamp_min(1e-3), before.mean(0), whitening)
 
     def unlikely(self, w: Tensor) -> Tensor:
-        """Mean square [B] of the whitened codes w [B, L, D]; about 1 for the generator's own."""
+        """Mean square [B] of the whitened codes w [B, L, D]; up to about 1 for the generator's own."""
         return ((F.leaky_relu(w, 5.0) - self.mean) @ self.whitening).square().mean((1, 2))
 
 
@@ -83,7 +84,7 @@ def optimise(
     generator: StyleGAN2 | StyleGAN3,
     images: Tensor,
     start: Tensor,
-    perceptual: Perceptual,
+    look: Vectors,
     space: Space = "w+",
     steps: int = 100,
     through: Through = iter,
@@ -91,6 +92,7 @@ def optimise(
     """Codes of pictures [B, 3, H, W] in [-1, 1] of the generator's size, from codes `start` [B, L, D] on.
 
     All pictures are done at once, and none of them changes what comes out for another. Steps of 0 give the start.
+    look: gives the vectors whose squared distance is added to the loss, as `likeness` or `Perceptual` do.
 
     Raises:
         ValueError: pictures of another size or number, an unknown space, fewer than 0 steps, or a structure map is
@@ -104,8 +106,8 @@ def optimise(
     start = start.detach().clone()
     if space == "w":
         start = start.mean(1, keepdim=True).expand_as(start)
-    known, target = Known.of(generator), perceptual(images).detach()
     first, maps, before = _structure(generator, start) if space == "features" else (0, None, None)
+    known, target = Known.of(generator), look(images).detach()
     free = torch.zeros_like(start[:, first : first + 1] if space == "w" else start[:, first:]).requires_grad_()
     moves = [free]
     if maps is not None:
@@ -120,13 +122,13 @@ def optimise(
     for index in through(range(steps)):
         optimizer.param_groups[0]["lr"] = RATE * _ramp(index, steps)
         w, structure = fit()
-        again = generator.synthesize(w, start=None if structure is None else (STRUCTURE_LAYER, structure, before))
-        loss = (again - images).square().mean((1, 2, 3)) + PERCEPTUAL * distance(perceptual(again), target)
+        begin: Any = None if structure is None else (STRUCTURE_LAYER, structure, before)
+        again = generator.synthesize(w, start=begin)
+        loss = (again - images).square().mean((1, 2, 3)) + distance(look(again), target)
         loss = loss + PRIOR * known.unlikely(w)
         if structure is not None:
             loss = loss + STRUCTURE * moves[1].square().mean((1, 2, 3))
-        moves_gradients = torch.autograd.grad(loss.sum(), moves)
-        for move, gradient in zip(moves, moves_gradients, strict=True):
+        for move, gradient in zip(moves, torch.autograd.grad(loss.sum(), moves), strict=True):
             move.grad = gradient
         optimizer.step()
     with torch.no_grad():

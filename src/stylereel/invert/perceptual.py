@@ -1,9 +1,10 @@
-"""The perceptual distance that inversion goes down: LPIPS where its files are, else the built-in face net's."""
+"""What inversion goes down besides pixels: a perceptual distance, LPIPS where its files are, else the built-in face
+net's; and with it the identity of the face."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from stylereel.metrics.features import face_trunk, official
 from stylereel.metrics.pictures import LPIPS, lpips_heads, lpips_network
 from stylereel.metrics.registry import Unfit
 
+Vectors = Callable[[Tensor], Tensor]  # pictures [B, 3, H, W] in [-1, 1] to vectors [B, N]
+
+PERCEPTUAL, IDENTITY = 0.8, 0.5  # weights beside 1 for the mean squared error, those of e4e's published command
 LARGEST = 256  # pixels; larger pictures are averaged over areas before LPIPS, as in the published inversions
 
 
@@ -63,6 +67,14 @@ class Perceptual:
         for block in network.blocks:
             x = block(x)
             yield x, 1.0
+
+
+def likeness(perceptual: Vectors, embed: Vectors) -> Vectors:
+    """Vectors whose squared distance is `PERCEPTUAL` times the perceptual distance plus `IDENTITY` times 1 - cosine.
+
+    embed: gives embeddings of length 1, of the face.
+    """
+    return lambda images: torch.cat([PERCEPTUAL**0.5 * perceptual(images), (IDENTITY / 2) ** 0.5 * embed(images)], 1)
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:

@@ -1,13 +1,13 @@
 """Pivotal tuning: the generator itself is changed a little until it shows a person as the pictures do.
 
-Roich et al., "Pivotal Tuning for Latent-based Editing of Real Images" (2021); one generator for all frames of a clip as
-in Tzaban et al., "Stitch it in Time" (2022). The loss is the mean squared error plus the perceptual distance at the
-pivots, and `LOCALITY` times the same between the tuned and the original generator at a random code near a pivot, so
-that the rest of the latent space stays what it was (section 3.3 of the first paper).
+Roich et al., "Pivotal Tuning for Latent-based Editing of Real Images" (2021); one generator for all frames of a clip
+as in Tzaban et al., "Stitch it in Time" (2022). The loss is the mean squared error plus the distance of what networks
+see (`perceptual.likeness`) at the pivots, and `LOCALITY` times the same between the tuned and the original generator at
+a random code near a pivot, so that the rest of the latent space stays what it was (section 3.3 of the first paper).
 
 Different from the papers: the distance of that random code is the usual distance of two codes instead of 30, which
-belongs to one generator; steps are passes over all frames; what is kept is the difference of the weights, in half
-precision, and never a module.
+belongs to one generator; the face's identity counts, which the papers' loss leaves out; steps are passes over all
+frames; what is kept is the difference of the weights, in half precision, and never a module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert.optimise import Fit, Through
-from stylereel.invert.perceptual import Perceptual, distance
+from stylereel.invert.perceptual import Vectors, distance
 
 RATE = 1e-3  # of Adam
 LOCALITY = 0.1
@@ -30,7 +30,7 @@ def tune(
     generator: StyleGAN2 | StyleGAN3,
     fit: Fit,
     images: Tensor,
-    perceptual: Perceptual,
+    look: Vectors,
     passes: int = 60,
     locality: float = LOCALITY,
     through: Through = iter,
@@ -51,18 +51,18 @@ def tune(
     optimizer = torch.optim.Adam(free, RATE, betas=(0.9, 0.99))
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        targets = torch.cat([perceptual(part) for part in images.split(BATCH)])
+        targets = torch.cat([look(part) for part in images.split(BATCH)])
     for _ in through(range(passes)):
         for frames in torch.randperm(len(images), generator=random).split(BATCH):
             again = fit[frames].render(tuned)
-            loss = (again - images[frames]).square().mean() + distance(perceptual(again), targets[frames]).mean()
+            loss = (again - images[frames]).square().mean() + distance(look(again), targets[frames]).mean()
             if locality:
                 w = _near(generator, fit.w[frames[:1]], random)
                 with torch.no_grad():
                     wanted = generator.synthesize(w)
-                    seen = perceptual(wanted)
+                    seen = look(wanted)
                 other = tuned.synthesize(w)
-                apart = (other - wanted).square().mean() + distance(perceptual(other), seen).mean()
+                apart = (other - wanted).square().mean() + distance(look(other), seen).mean()
                 loss = loss + locality * apart
             for parameter, gradient in zip(free, torch.autograd.grad(loss, free, allow_unused=True), strict=True):
                 parameter.grad = gradient

@@ -141,7 +141,7 @@ class LPIPS(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         x = (torch.cat([a, b]) - self.mean) / self.deviation
-        total = torch.zeros(len(a))
+        total = torch.zeros(len(a), device=a.device)
         taken = 0
         for number, layer in enumerate(self.features):
             x = layer(x)

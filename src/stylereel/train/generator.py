@@ -290,6 +290,9 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
         config = replace(CONFIG, resolution=stage.resolution)
         torch.manual_seed(number)
         model = StyleGAN2(config) if average is None else grow(average, config)
+        if start is not None and stage.top:
+            block = f"synthesis.b{stage.resolution}"
+            model.get_submodule(block).load_state_dict(start.get_submodule(block).state_dict())
         average = StyleGAN2(config)
         seed = number + (0 if start is None else len(STAGES))  # pictures that a trained generator has not seen yet
         distil(trainer, f"generator/{number}-distil-{stage.resolution}", model, average, face, seed, stage)

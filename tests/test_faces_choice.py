@@ -1,0 +1,228 @@
+"""Which face is followed, what happens in frames without one, and the other backend."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+
+import stylereel
+from stylereel import world
+from stylereel.drive import drive
+from stylereel.faces import backend, coefficients, landmarker, pose
+from stylereel.latents import Motion
+from stylereel.media.pictures import read_picture, save_picture
+from stylereel.media.video import VideoReader, VideoWriter
+from stylereel.world.factors import INDEX, LATENT_DIM
+
+RATE = Fraction(25)
+HEAD = pose.mean_head()[:, :2]
+
+
+class Actors:
+    """A backend that knows who is where in each frame: pixel (0, 0) holds the frame's number."""
+
+    def __init__(self, scenes: Sequence[Sequence[tuple[int, int, int]]]) -> None:
+        self.scenes = scenes  # of each frame: (who, x, width of the head's eyes)
+        self.searches = 0
+
+    def _heads(self, frame: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        scene = self.scenes[int(frame[0, 0, 0])]
+        return [(who, (HEAD * width + (x, 60)).astype(np.float32)) for who, x, width in scene]
+
+    def detect(self, frame: np.ndarray) -> list[backend.Box]:
+        if frame.shape[0] == backend.Tracker.CHECK:  # the tracker's view of one face, cut from a frame
+            return [backend.Box(0, 0, 1, score=1.0)]
+        self.searches += 1
+        return [backend.box_around(points, 1.0) for _, points in self._heads(frame)]
+
+    def landmarks(self, frame: np.ndarray, box: backend.Box) -> np.ndarray:
+        heads = [points for _, points in self._heads(frame)]
+        if not heads or min(abs(points[27, 0] - box.x) for points in heads) > 20:
+            raise ValueError("nobody")
+        return min(heads, key=lambda points: abs(points[27, 0] - box.x))
+
+    def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        who, _ = min(self._heads(frame), key=lambda head: abs(head[1][27, 0] - landmarks[27, 0]))
+        return np.eye(128, dtype=np.float32)[who]
+
+
+def frames(count: int) -> list[np.ndarray]:
+    pictures = [np.full((128, 320, 3), 90, np.uint8) for _ in range(count)]
+    for index, picture in enumerate(pictures):
+        picture[0, 0] = index
+    return pictures
+
+
+def followed(scenes: Sequence[Sequence[tuple[int, int, int]]], face: str = "largest", **options: str) -> backend.Track:
+    return backend.track(frames(len(scenes)), RATE, backend=Actors(scenes), face=face, **options)  # type: ignore[arg-type]
+
+
+ANNA, BEN, CARL = (0, 60, 30), (1, 160, 40), (2, 260, 35)
+
+
+@pytest.mark.parametrize(("face", "x"), [("largest", 160), ("left", 60), ("0", 60), ("2", 260)])
+def test_the_face_that_is_asked_for_is_followed_and_all_are_counted(face: str, x: int) -> None:
+    tracked = followed([[BEN, CARL, ANNA]] * 3, face)
+    assert tracked.num_faces == 3
+    np.testing.assert_allclose(tracked.landmarks[:, 27, 0], x, atol=1)
+
+
+def test_a_reference_picture_chooses_the_person_and_nobody_else(tmp_path: Path) -> None:
+    picture = frames(1)[0]
+    picture[0, 0] = 3  # Carl alone
+    save_picture(tmp_path / "carl.png", picture)
+    scenes = [[ANNA, BEN], [ANNA, BEN, CARL], [ANNA, CARL], [CARL]]
+    tracked = followed(scenes, str(tmp_path / "carl.png"))
+    assert tracked.missing == [0] and tracked.num_faces == 3
+    np.testing.assert_allclose(tracked.landmarks[:, 27, 0], 260, atol=1)
+
+
+def test_after_a_loss_the_same_person_is_found_again_among_several() -> None:
+    tracked = followed([[ANNA, BEN], [BEN], [], [(0, 200, 30), (1, 100, 40)]], "left")
+    assert tracked.missing == [1, 2]
+    assert tracked.landmarks[3, 27, 0] == pytest.approx(200, abs=1)  # neither the larger nor the left one
+
+
+def test_whole_frames_are_searched_only_at_the_start_after_a_loss_and_once_a_second() -> None:
+    actors = Actors([[ANNA]] * 40 + [[]] + [[ANNA]] * 9)
+    assert backend.track(frames(50), RATE, backend=actors).missing == [40]
+    assert actors.searches == 4  # frames 0, 25, 40 and 41
+
+
+def test_a_number_beyond_the_faces_and_a_wrong_picture_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shows 1 face, so none has the number 1"):
+        followed([[ANNA]], "1")
+    with pytest.raises(ValueError, match="There is no file"):
+        followed([[ANNA]], str(tmp_path / "nobody.png"))
+
+
+def test_missing_frames_are_held_or_bridged() -> None:
+    scenes = [[], [(0, 100, 30)], [], [], [(0, 112, 30)], []]
+    held, bridged, skipped = (followed(scenes, missing=name) for name in ("hold", "interpolate", "skip-edit"))
+    assert held.missing == bridged.missing == skipped.missing == [0, 2, 3, 5]
+    np.testing.assert_allclose(held.landmarks[:, 27, 0] - 100, [0, 0, 0, 0, 12, 12], atol=0.1)
+    np.testing.assert_allclose(bridged.landmarks[:, 27, 0] - 100, [0, 0, 4, 8, 12, 12], atol=0.1)
+    np.testing.assert_array_equal(skipped.landmarks, held.landmarks)
+    motion = coefficients.motion_of(bridged)
+    assert motion.missing == (0, 2, 3, 5) and motion.num_faces == 1 and np.isfinite(motion.values).all()
+
+
+def test_the_number_of_faces_is_saved_with_the_motion(tmp_path: Path) -> None:
+    motion = coefficients.motion_of(followed([[ANNA, BEN]] * 3))
+    motion.save(tmp_path / "motion.safetensors")
+    assert Motion.load(tmp_path / "motion.safetensors").num_faces == 2
+
+
+def test_steady_landmarks_tremble_less_and_do_not_lag() -> None:
+    time = np.arange(60)
+    path = np.stack([40 * np.sin(time / 9), 10 * np.cos(time / 9)], axis=-1)
+    true = HEAD * 100 + path[:, None]
+    noisy = (true + np.random.default_rng(0).normal(0, 1, true.shape)).astype(np.float32)
+    tracked = backend.Track(noisy, np.zeros((60, 2, 4), np.float32), np.ones(60, bool), RATE, (200, 200))
+    miss = np.abs(tracked.steady() - true)[5:-5].mean()
+    assert miss < 0.75 * np.abs(noisy - true).mean()
+    assert miss < np.abs(np.roll(tracked.steady(), 1, axis=0) - true)[5:-5].mean()
+
+
+# MediaPipe
+
+
+@pytest.fixture
+def mediapipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A stand-in for the package: it sees one head, in the middle of whatever picture it is given."""
+    points = np.full((478, 2), 0.5)
+    points[landmarker.POINTS] = HEAD * 0.3 + (0.5, 0.4)
+
+    class Landmarker:
+        @staticmethod
+        def create_from_options(options: SimpleNamespace) -> Landmarker:
+            assert Path(options.base_options.model_asset_path).is_file() and options.num_faces > 1
+            return Landmarker()
+
+        def detect(self, image: SimpleNamespace) -> SimpleNamespace:
+            faces = [[SimpleNamespace(x=x, y=y) for x, y in points]] if image.data.mean() > 50 else []
+            return SimpleNamespace(face_landmarks=faces)
+
+    package, tasks, python = (ModuleType(name) for name in ("mediapipe", "mediapipe.tasks", "mediapipe.tasks.python"))
+    package.Image = SimpleNamespace  # type: ignore[attr-defined]
+    package.ImageFormat = SimpleNamespace(SRGB=1)  # type: ignore[attr-defined]
+    python.BaseOptions = SimpleNamespace  # type: ignore[attr-defined]
+    python.vision = SimpleNamespace(  # type: ignore[attr-defined]
+        FaceLandmarkerOptions=SimpleNamespace, FaceLandmarker=Landmarker
+    )
+    for module in (package, tasks, python):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path))
+    (tmp_path / landmarker.MODEL).write_bytes(b"model")
+    return tmp_path / landmarker.MODEL
+
+
+def test_mediapipes_points_become_the_68_in_the_pixels_of_the_frame(mediapipe: Path) -> None:
+    faces = backend.open_backend("mediapipe")
+    frame = np.full((100, 200, 3), 200, np.uint8)
+    (box,) = faces.detect(frame)
+    assert (box.x, box.score) == (pytest.approx(100), 1.0)
+    square = backend.Box(80.0, 50.0, 40.0, roll=30.0)
+    points = faces.landmarks(frame, square)
+    assert points.shape == (68, 2) and points.dtype == np.float32
+    eyes = points[45] - points[36]
+    assert np.rad2deg(np.arctan2(eyes[1], eyes[0])) == pytest.approx(30, abs=0.1)
+    assert np.linalg.norm(eyes) == pytest.approx(0.3 * 40 * landmarker.MediaPipeBackend.MARGIN, rel=1e-3)
+    tracked = backend.track([frame, np.zeros_like(frame), frame], RATE, backend=faces)
+    assert tracked.missing == [1]
+
+
+def test_mediapipes_points_are_68_and_mirror_each_other() -> None:
+    assert len(set(landmarker.POINTS.tolist())) == 68
+    # Two points that swap sides in iBUG swap sides in MediaPipe's mesh; some well-known pairs of it.
+    pairs = {33: 263, 133: 362, 61: 291, 70: 300, 127: 356, 234: 454, 58: 288, 150: 379, 78: 308, 97: 326}
+    mirrored = dict(zip(landmarker.POINTS.tolist(), landmarker.POINTS[pose.MIRROR].tolist()))
+    assert {point: mirrored[point] for point in pairs} == pairs
+    assert [mirrored[point] for point in (152, 168, 4, 2, 0, 17, 13, 14)] == [152, 168, 4, 2, 0, 17, 13, 14]
+
+
+def test_what_mediapipe_lacks_is_named(mediapipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mediapipe", None)
+    with pytest.raises(ValueError, match="pip install mediapipe"):
+        backend.open_backend("mediapipe")
+    mediapipe.unlink()
+    with pytest.raises(ValueError, match="weights get face_landmarker.task"):
+        backend.open_backend("mediapipe")
+
+
+# From file to file
+
+
+def test_a_driven_face_goes_back_into_its_picture_and_frames_without_a_face_stay_as_they_were(tmp_path: Path) -> None:
+    pytest.importorskip("dlib", reason="needs the extra `faces`")
+    values = world.from_latent(np.random.default_rng(11).standard_normal(LATENT_DIM))
+    values[[INDEX["yaw"], INDEX["pitch"]]] = 0
+    face = world.draw(values, 200).image
+    picture = np.full((260, 320, 3), 120, np.uint8)
+    picture[30:230, 60:260] = face
+    save_picture(tmp_path / "who.png", picture)
+    with VideoWriter(tmp_path / "clip.mp4", RATE) as writer:
+        for index in range(7):
+            writer.write(np.full_like(face, 90) if index in (3, 4) else face)
+    options = {"missing": "skip-edit"}
+    out = tmp_path / "out.mkv"
+    system = stylereel.load("stylemask")
+    record = drive(
+        system, str(tmp_path / "who.png"), str(tmp_path / "clip.mp4"), str(out), paste_back=True, options=options
+    )
+    assert record["frames"]["without a face"] == (3, 4) and record["faces in the clip"] == 1
+    assert 0 < record["seam"] < 20 and 0 <= record["crop jitter"] < 0.01
+    written = list(VideoReader(out))  # lossless
+    picture = read_picture(tmp_path / "who.png")
+    for index, frame in enumerate(written):
+        if index in (3, 4):
+            np.testing.assert_array_equal(frame, picture)
+        else:
+            np.testing.assert_array_equal(frame[:, :10], picture[:, :10])
+            assert (frame != picture).any()

@@ -1,0 +1,177 @@
+"""Crops that keep still, their inverses, and pasting them back, against the truth of the built-in world."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import torch
+
+from stylereel import world
+from stylereel.faces import placement, pose, registration
+from stylereel.faces.paste import paste
+from stylereel.generator import StyleGAN3, StyleGAN3Config
+from stylereel.metrics.motion import crop_jitter
+from stylereel.world.factors import INDEX, LATENT_DIM
+
+RATE = Fraction(25)
+CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+
+
+def person(**factors: float) -> np.ndarray:
+    """Values of one person who looks at the camera."""
+    values = world.from_latent(np.random.default_rng(11).standard_normal(LATENT_DIM))
+    for name, value in {"yaw": 0, "pitch": 0, "roll": 0, **factors}.items():
+        values[INDEX[name]] = value
+    return values
+
+
+def filmed(rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """A person who only speaks and frowns, through a camera that moves as the rows [T, 4] say; noisy landmarks."""
+    frames, landmarks = [], []
+    for index, row in enumerate(rows):
+        drawn = world.draw(person(jaw=0.5 - 0.5 * np.cos(index), brow_left=0.5 * np.sin(index)), 400)
+        frames.append(placement.cut(drawn.image, row, 320))
+        landmarks.append(placement.to_crop(drawn.landmarks * 400, row) * 320)
+    noise = np.random.default_rng(0).normal(0, 0.7, (len(rows), 68, 2))
+    return frames, np.stack(landmarks) + noise
+
+
+def talking(num_frames: int = 40) -> np.ndarray:
+    """Noisy landmarks [T, 68, 2] of a still head, mouth opening and closing."""
+    seen = [world.project_landmarks(person(jaw=0.5 - 0.5 * np.cos(i / 2)))[0] * 400 for i in range(num_frames)]
+    return np.stack(seen) + np.random.default_rng(1).normal(0, 0.5, (num_frames, 68, 2))
+
+
+def test_ffhq_crop_is_the_published_rectangle() -> None:
+    landmarks = np.zeros((1, 68, 2))
+    landmarks[:, 36:42], landmarks[:, 42:48] = (-30, 0), (30, 0)
+    landmarks[:, 48], landmarks[:, 54] = (-20, 80), (20, 80)
+    row = placement.place_ffhq(landmarks)[0]
+    # Eyes 60 apart, mouth 80 below: half sides max(2 * 60, 1.8 * 80) = 144, centre a tenth of the way to the mouth.
+    np.testing.assert_allclose(row, (0, 8, 288, 0), atol=1e-4)
+    turned = landmarks @ np.array([[0.0, 1.0], [-1.0, 0.0]])  # a quarter clockwise
+    np.testing.assert_allclose(placement.place_ffhq(turned)[0], (-8, 0, 288, 90), atol=1e-4)
+
+
+def test_crop_by_eyes_ignores_the_mouth_and_agrees_with_ffhq_at_rest() -> None:
+    landmarks = (pose.mean_head()[None, :, :2] * 90 + 200).repeat(3, axis=0)
+    by_eyes = placement.place_by_eyes(landmarks, RATE)
+    np.testing.assert_allclose(by_eyes, placement.place_ffhq(landmarks), atol=0.02 * by_eyes[0, 2])
+    landmarks[1, 48:] += (0, 40)
+    np.testing.assert_array_equal(placement.place_by_eyes(landmarks, RATE), by_eyes)
+
+
+def test_window_holds_every_crop_and_stands_still() -> None:
+    landmarks = talking() + np.linspace(0, 60, 40)[:, None, None] * (1, 0.5)
+    rows, canonical = placement.place_window(landmarks, RATE), placement.place(landmarks, RATE)
+    assert np.ptp(rows, axis=0).max() == 0 and rows[0, 3] == 0
+    inside = placement.to_crop(canonical[:, None, :2], rows)[:, 0]
+    reach = canonical[:, 2:3] / rows[:, 2:3] / 2
+    assert (inside - reach > -0.02).all() and (inside + reach < 1.02).all()
+
+
+def test_every_smoothed_crop_halves_the_jitter_of_raw_landmarks() -> None:
+    landmarks = talking()
+    raw = crop_jitter(placement.place_ffhq(landmarks))
+    for rows in (
+        placement.place(landmarks, RATE),
+        placement.place_ffhq(landmarks, RATE, seconds=0.1),
+        placement.place_by_eyes(landmarks, RATE),
+    ):
+        assert crop_jitter(rows) < 0.5 * raw
+
+
+def test_stylegan3_transform_and_its_inverse() -> None:
+    window = np.array([300.0, 200.0, 400.0, 5.0])
+    rows = np.array([[320, 180, 250, 20], [260, 240, 410, -33], [300, 200, 400, 5]], float)
+    matrices = placement.stylegan3_transform(rows, window)
+    np.testing.assert_allclose(matrices[2], np.eye(3), atol=1e-12)
+    aligned = np.array([0.2, -0.1])  # a point of the aligned picture, from its middle
+    expected = placement.to_crop(placement.to_picture(aligned[None] + 0.5, rows[0]), window)[0] - 0.5
+    np.testing.assert_allclose(matrices[0, :2] @ [*aligned, 1], expected)
+    np.testing.assert_allclose(placement.placement_from_stylegan3(matrices, window), rows, atol=1e-3)
+
+
+def test_stylegan3_draws_the_aligned_face_where_the_camera_saw_it() -> None:
+    torch.manual_seed(0)
+    size = 64
+    config = StyleGAN3Config(resolution=size, z_dim=16, w_dim=16, num_layers=6, channel_base=1024, channel_max=16)
+    generator = StyleGAN3(config).eval()
+    window, row = np.array([32.0, 32.0, 64.0, 0.0]), np.array([38.0, 29.0, 64.0, 0.0])
+    w = generator.map(torch.randn(1, 16))
+    with torch.no_grad():
+        aligned = generator.synthesize(w=w)[0].mean(0).numpy()
+        moved = generator.synthesize(w=w, transform=torch.from_numpy(placement.stylegan3_transform(row, window)))
+    inner = moved[0].mean(0).numpy()[16:48, 16:48]
+    miss = np.abs(inner - aligned[19:51, 10:42]).mean()  # 6 to the right, 3 up
+    assert miss < 0.2 * np.abs(inner - aligned[16:48, 16:48]).mean()
+
+
+def test_registered_crop_of_a_still_head_is_still_while_the_mouth_moves() -> None:
+    frames, landmarks = filmed(np.tile([200.0, 200.0, 400.0, 0.0], (16, 1)))
+    rows = registration.place_registered(frames, landmarks, RATE, seconds=0)
+    corners = placement.to_picture(np.broadcast_to(CORNERS, (16, 4, 2)), rows)
+    assert np.abs(corners - corners[0]).max() < 0.2  # pixels
+    assert crop_jitter(rows) < 0.05 * crop_jitter(placement.place_ffhq(landmarks))
+
+
+def test_registration_recovers_a_known_motion_to_a_fraction_of_a_pixel() -> None:
+    time = np.arange(16)
+    rows = np.stack(
+        [200 + 9 * np.sin(time / 3), 200 + 7 * np.cos(time / 3), 350 + 20 * np.sin(time / 4), 8 * np.sin(time / 3)],
+        axis=1,
+    )
+    frames, landmarks = filmed(rows)
+    found = registration.place_registered(frames, landmarks, RATE, seconds=0)
+    # Where the crop's corners lie on the person, who has not moved.
+    on_person = placement.to_picture(placement.to_picture(np.broadcast_to(CORNERS, (16, 4, 2)), found) / 320, rows)
+    miss = np.linalg.norm(on_person - on_person[0], axis=-1)
+    assert miss.mean() < 0.15 and miss.max() < 0.4  # pixels of 400
+
+
+def test_registration_takes_another_key_frame_when_the_head_turns_and_comes_back_without_a_jump() -> None:
+    yaw = np.append(25 * np.sin(np.linspace(0, np.pi, 20)), np.zeros(25))
+    drawn = [world.draw(person(yaw=angle), 256) for angle in yaw]
+    landmarks = np.stack([each.landmarks * 256 for each in drawn])
+    rows = registration.place_registered([each.image for each in drawn], landmarks, RATE)
+    assert np.abs(np.diff(rows[:, :2], axis=0)).max() < 6
+    np.testing.assert_allclose(rows[-1], rows[0], atol=3)
+
+
+def test_paste_keeps_outside_bytes_and_gives_an_unchanged_crop_back() -> None:
+    frame = world.draw(person(), 300).image
+    row = np.array([150.0, 150.0, 160.0, 12.0])
+    pasted, seam = paste(frame, placement.cut(frame, row, 160), row)
+    y, x = np.indices((300, 300)) + 0.5
+    inside = placement.to_crop(np.stack([x, y], -1).reshape(-1, 2), row).reshape(300, 300, 2)
+    outside = ((inside < 0) | (inside > 1)).any(-1)
+    np.testing.assert_array_equal(pasted[outside], frame[outside])
+    assert (pasted != frame).any() and np.abs(pasted.astype(int) - frame).mean() < 1
+    assert seam < 0.2
+
+
+def test_paste_matches_a_colour_cast_and_shows_the_edit() -> None:
+    frame = np.clip(np.indices((200, 200)).sum(0)[..., None] * 0.3 + (60, 70, 80), 0, 255).astype(np.uint8)
+    row = np.array([100.0, 100.0, 120.0, 0.0])
+    crop = placement.cut(frame, row, 120).astype(int) + (10, -8, 6)
+    crop[50:70, 50:70] = (250, 10, 10)
+    pasted, seam = paste(frame, crop.astype(np.uint8), row)
+    assert np.abs(pasted.astype(int) - frame)[45:80, 45:80].mean() < 2  # the cast is gone
+    assert pasted[100, 100, 0] > 220 and seam < 0.2
+
+
+def test_seam_grows_with_what_differs_at_the_border() -> None:
+    frame = np.full((200, 200, 3), 90, np.uint8)
+    row = np.array([100.0, 100.0, 120.0, 0.0])
+    same, cast, white = (paste(frame, np.full((64, 64, 3), level, np.uint8), row) for level in (90, 100, 250))
+    assert same.seam == 0 and cast.seam < 0.1 and white.seam > 10 * cast.seam
+    assert white.frame[100, 100, 0] > 220  # another thing keeps its colour
+
+
+def test_paste_beside_and_across_the_edge_of_the_frame() -> None:
+    frame = np.full((100, 120, 3), 50, np.uint8)
+    crop = np.full((64, 64, 3), 60, np.uint8)
+    np.testing.assert_array_equal(paste(frame, crop, np.array([500.0, 500.0, 80.0, 0.0])).frame, frame)
+    across = paste(frame, crop, np.array([0.0, 50.0, 80.0, 0.0]))
+    assert across.frame.shape == frame.shape and np.isfinite(across.seam)
