@@ -249,8 +249,8 @@ def modulated_conv(
         if noise is None or factor == 0:
             grain = _NO_NOISE
         else:
-            grain = (noise if noise.ndim == 2 or len(noise) == 1 else noise[index]).reshape(shape[1:3])
-            grain = (grain.float() * factor).contiguous().numpy()
+            own = (noise if noise.ndim == 2 or len(noise) == 1 else noise[index]).detach().reshape(shape[1:3])
+            grain = torch.mul(own, factor, out=_memory.get("noise", shape[1:3], torch.float32)).numpy()
         sample, out = x[index : index + 1], result[index].permute(2, 0, 1)
         scale = demodulation[index].detach().numpy()
         end = _End(scale / np.float32(16) if up else scale, shift, grain, limit)

@@ -218,7 +218,6 @@ def winograd_output(product, first, rows, across, out, scale, shift, noise, slop
     chunk = max(1, CHUNK // channels)
     middle = np.empty((4, 6, chunk * channels), np.float32)
     spare = np.empty((4, channels), out.dtype)  # a tile that reaches beyond the picture goes here first
-    grain = np.zeros(4, np.float32)
     for row in range(rows):
         top = 4 * (first + row)
         for begin in range(0, across, chunk):
@@ -238,9 +237,11 @@ def winograd_output(product, first, rows, across, out, scale, shift, noise, slop
                 for tile in range(begin, end):
                     left, at = 4 * tile, (tile - begin) * channels
                     wide = min(4, width - left)
+                    n0 = n1 = n2 = n3 = np.float32(0.0)
                     if noisy:
-                        grain[:wide] = noise[top + i, left : left + wide]
-                    n0, n1, n2, n3 = grain[0], grain[1], grain[2], grain[3]
+                        line, most = noise[top + i], width - 1
+                        n0, n1 = line[left], line[min(left + 1, most)]
+                        n2, n3 = line[min(left + 2, most)], line[min(left + 3, most)]
                     source = middle[i, :, at : at + channels]
                     p0, p1, p2, p3, p4, p5 = source[0], source[1], source[2], source[3], source[4], source[5]
                     square = out[top + i, left : left + 4] if wide == 4 else spare
