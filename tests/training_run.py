@@ -57,10 +57,10 @@ def train_with_kills(folder: Path, steps: int, kills: int) -> None:
     for _ in range(kills):
         child = os.fork()
         if child == 0:
-            train(folder, steps, slow=0.002)
+            train(folder, steps, slow=0.02)  # so slow that all kills find it at work
             os._exit(0)
-        before = _newest(folder)
-        while _newest(folder) == before:  # let it get somewhere
+        before, patience = _newest(folder), time.monotonic() + 120
+        while _newest(folder) == before and time.monotonic() < patience:  # let it get somewhere
             time.sleep(0.01)
         time.sleep(moments.uniform(0.0, 0.15))
         os.kill(child, signal.SIGKILL)
