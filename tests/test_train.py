@@ -7,11 +7,16 @@ import pytest
 import torch
 
 from stylereel import recipes, world
-from stylereel.generator import StyleGAN2, StyleGAN2Config
+from stylereel.faces.perception import load_face
+from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config
+from stylereel.invert.encoder import Encoder, EncoderConfig, load_encoder
 from stylereel.media.pictures import save_picture
 from stylereel.systems import stylemask
 from stylereel.train import adversarial, data, encoder, generator, perception
-from stylereel.world.factors import GROUP
+from stylereel.weights import BUILTIN
+from stylereel.weights.commands import weights_list
+from stylereel.weights.files import read_card
+from stylereel.world.factors import GROUP, LATENT_DIM
 
 
 def test_batches_are_reproducible_and_mixed_with_truth() -> None:
@@ -31,7 +36,7 @@ def test_batches_are_reproducible_and_mixed_with_truth() -> None:
 
 def test_latents_of_given_values() -> None:
     values = np.concatenate(
-        [world.neutral()[None], world.from_latent(np.random.default_rng(1).standard_normal((9, 64)))]
+        [world.neutral()[None], world.from_latent(np.random.default_rng(1).standard_normal((9, LATENT_DIM)))]
     )
     again = data.mixed_values(data.latents_of(values, np.random.default_rng(0)))
     assert (np.abs(again - values) / (world.HIGH - world.LOW)).max() < 0.03
@@ -40,7 +45,7 @@ def test_latents_of_given_values() -> None:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes with few channels, few steps and small batches."""
-    config = StyleGAN2Config(128, z_dim=64, w_dim=32, channel_base=512, channel_max=16, mapping_layers=1)
+    config = StyleGAN2Config(128, z_dim=LATENT_DIM, w_dim=32, channel_base=512, channel_max=16, mapping_layers=1)
     monkeypatch.setattr(generator, "CONFIG", config)
     stages = (generator.Stage(64, 60, 4, 2e-2, 1e-2), generator.Stage(128, 6, 2, 1e-2, 1e-3, top=True))
     monkeypatch.setattr(generator, "STAGES", stages)
@@ -133,5 +138,59 @@ def test_training_can_start_from_the_built_in_weights(tmp_path: Path) -> None:
     recipes.train("perception", str(tmp_path), "builtin", 0.1)
     batch = data.draw_batch((5,), 16, 128, aligned=False)
     with torch.inference_mode():
-        seen = recipes._face(tmp_path / "face.safetensors").eval()(batch.images)
+        seen = load_face(tmp_path / "face.safetensors").eval()(batch.images)
     assert (seen.landmarks - batch.landmarks).abs().mean() < 0.02
+
+
+def test_rows_of_an_encoder_become_free_one_after_the_other() -> None:
+    """e4e's stages: all rows begin as one w, and the offsets' weights move only once their stage has come."""
+    assert [encoder.free_rows(index, 100, 15) for index in (0, 4, 12, 20, 99)] == [0, 0, 6, 14, 14]
+    torch.manual_seed(0)
+    model = Encoder(EncoderConfig((0,), 6, 8)).eval()
+    torch.nn.init.normal_(model.rows.weight)
+    images = torch.rand(2, 3, 128, 128)
+    stages = [model(images, deltas) for deltas in range(6)]
+    assert all(torch.equal(stages[0][:, row], stages[0][:, 0]) for row in range(6))
+    for deltas, codes in enumerate(stages):
+        assert torch.equal(codes[:, deltas + 1 :], codes[:, :1].expand(-1, 5 - deltas, -1))
+        assert torch.equal(codes[:, : deltas + 1], model(images)[:, : deltas + 1])
+    stages[2].sum().backward()
+    moved = model.rows.weight.grad.view(6, -1).abs().sum(1) > 0  # type: ignore[union-attr]
+    assert moved.tolist() == [True, True, True, False, False, False]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_an_encoder_of_any_generator_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A StyleGAN3 that never saw the world, with pictures of the user's: the codes of its own samples come nearer."""
+    torch.manual_seed(0)
+    foreign = StyleGAN3(StyleGAN3Config(32, z_dim=8, w_dim=8, channel_base=256, channel_max=12, num_layers=4))
+    foreign.save(tmp_path / "other.safetensors")
+    for number in range(4):
+        save_picture(tmp_path / "pictures" / f"{number}.png", np.full((40, 40, 3), 50 * number, np.uint8))
+    monkeypatch.setattr(encoder, "STEPS", 40)
+    (path,) = recipes.train(
+        "encoder", str(tmp_path), data=str(tmp_path / "pictures"), generator_file=str(tmp_path / "other.safetensors")
+    )
+    model = load_encoder(path).eval()
+    assert model.config == EncoderConfig((0,), foreign.num_ws, 8)
+    z = torch.randn(16, 8)
+    with torch.inference_mode():
+        codes = foreign.map(z)
+        off = (model(foreign.synthesize(codes)) - codes).square().mean()
+        assert off < 0.9 * (codes - codes.mean(0)).square().mean()
+    assert "other" in str(read_card(path))
+    with pytest.raises(ValueError, match="has its own generator"):
+        recipes.train("generator", str(tmp_path), generator_file="x")
+
+
+def test_every_built_in_file_is_listed_and_has_a_card_that_tells_all(capsys: pytest.CaptureFixture[str]) -> None:
+    weights_list()
+    listed = capsys.readouterr().out
+    cards = [path.read_text() for path in BUILTIN.glob("*.md")]
+    for path in BUILTIN.glob("*.safetensors"):
+        assert f"{path.name} (built in, " in listed
+        assert any(path.name in card.splitlines()[0] for card in cards)
+    for card in cards:
+        for part in ("Data", "Recipe", "Command", "Made on", "Numbers", "Limits", "Licence"):
+            assert f"- **{part}" in card
+    assert sum(path.stat().st_size for path in BUILTIN.glob("*.safetensors")) < 80e6

@@ -9,6 +9,7 @@ from stylereel import world
 from stylereel.faces.backend import DlibBackend, box_around
 from stylereel.metrics.likeness import shows_one_face
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM
+from stylereel.world.hair import STYLES
 from stylereel.world.shading import REGIONS
 
 
@@ -95,39 +96,68 @@ def test_parts_can_be_chosen() -> None:
     assert share("beard") == 0 and share("beard", beard=1) > 0.01
     assert share("mouth") == 0 and share("mouth", jaw=0.8) > 0.003
     assert share("hair", hair_length=1) > 1.3 * share("hair", hair_length=0)
+    assert share("hat") == 0 and min(share("hat", hat=1, hat_style=kind) for kind in (0, 0.5, 1)) > 0.02
+    assert share("earring") == 0 and share("earring", earring=0.75, hair_style=0.05) > 0.0003
+    assert share("eye", glasses=1) > 0.001 and share("eye", glasses=1, glasses_tint=1) < 0.0005, "dark lenses hide eyes"
+    bare, collar = (share("neck", neckline=value) for value in (0.1, 0.95))
+    assert bare > 1.2 * collar
+
+
+def test_hair_styles_differ() -> None:
+    """Every pair of the ten styles, on a half-turned head, differs visibly in 2 % of the picture or more."""
+    drawn = [
+        world.draw(set_value(world.neutral(), yaw=25, hair_style=(index + 0.5) / len(STYLES)), 128)
+        for index in range(len(STYLES))
+    ]
+    for index, first in enumerate(drawn):
+        for second in drawn[index + 1 :]:
+            changed = np.abs(first.image.astype(int) - second.image).max(2) > 16
+            assert changed.mean() > 0.02
+
+
+def test_small_steps_of_a_factor_make_small_changes() -> None:
+    """No factor jumps: a hundredth of its range changes the picture little, wherever it starts."""
+    values = people(1, seed=11)[0]
+    for index in range(len(world.NAMES)):
+        at = world.LOW[index] + (world.HIGH - world.LOW)[index] * np.linspace(0.05, 0.95, 5)
+        for start in at:
+            first, second = values.copy(), values.copy()
+            first[index], second[index] = start, start + 0.002 * (world.HIGH - world.LOW)[index]
+            change = np.abs(world.draw(first, 64).image.astype(float) - world.draw(second, 64).image).mean()
+            assert change < 4, f"{world.NAMES[index]} jumps at {start}"
 
 
 def test_edges_are_anti_aliased() -> None:
-    """Along a row through the head's outline there are values between the backdrop's and the hair's."""
-    values = set_value(world.neutral(), backdrop_light=1, hair_light=0)
+    """Across the outline of dark hair before a bright wall, one pixel takes only part of the contrast."""
+    values = set_value(world.neutral(), backdrop_light=1, hair_light=0, hair_style=0.65)
     image = world.draw(values, 256).image.astype(int).sum(2)
-    edges = 0
-    for row in range(60, 100, 4):
+    shares = []
+    for row in range(40, 140, 4):
         line = image[row, :128]
         jump = np.abs(np.diff(line)).argmax()
-        low, high = sorted((line[max(jump - 2, 0)], line[jump + 3]))
-        edges += any(low + 40 < value < high - 40 for value in line[jump - 1 : jump + 3])
-    assert edges >= 5
+        low, high = sorted((line[jump - 3], line[jump + 4]))
+        shares.append(np.abs(np.diff(line[jump - 3 : jump + 5])).max() / max(high - low, 1))
+    assert np.median(shares) < 0.8
 
 
 def test_a_wrong_vector_is_explained() -> None:
-    with pytest.raises(ValueError, match="62 factor values"):
+    with pytest.raises(ValueError, match="76 factor values"):
         world.draw(np.zeros(3))
 
 
-def test_a_detector_that_never_saw_it_finds_one_face() -> None:
-    """dlib's frontal detector on random portraits within 30 degrees of yaw; 200 are asked, 97 of 100 must be found."""
+def test_a_detector_that_never_saw_it_finds_one_face_in_every_group() -> None:
+    """dlib's frontal detector on 200 random portraits within 30 degrees of yaw: 97 of 100, and no group left out."""
     backend = DlibBackend()
-    found = tried = 0
-    for values in people(400, seed=5):
-        if abs(values[INDEX["yaw"]]) > 30:
-            continue
-        tried += 1
-        found += shows_one_face(world.draw(values, 256).image, backend)
-        if tried == 200:
-            break
-    assert tried == 200
-    assert found / tried >= 0.97
+    portraits = [values for values in people(400, seed=5) if abs(values[INDEX["yaw"]]) <= 30][:200]
+    found = np.array([shows_one_face(world.draw(values, 256).image, backend) for values in portraits])
+    assert len(found) == 200
+    assert found.mean() >= 0.97
+    for name, groups in (("hair_style", len(STYLES)), ("skin_tone", 3), ("age", 3)):
+        group = (np.array(portraits)[:, INDEX[name]] * groups).astype(int).clip(0, groups - 1)
+        # A group of this small sample may miss two; benchmarks/world.py measures each with more.
+        assert all((~found[group == each]).sum() <= max(2, 0.05 * (group == each).sum()) for each in range(groups)), (
+            name
+        )
 
 
 def test_a_landmark_predictor_agrees() -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from stylereel.weights.commands import weights_convert, weights_get, weights_info, weights_list, weights_verify
+from stylereel.world_commands import world_clip, world_dataset, world_portrait
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -174,7 +175,7 @@ def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, siz
 
 
 def train(
-    network: Literal["generator", "perception", "encoder", "stylemask"],
+    network: Literal["generator", "perception", "encoder", "stylemask", "directions"],
     /,
     *,
     folder: str = "runs",
@@ -185,23 +186,26 @@ def train(
     nodes: int = 1,
     precision: Literal["32", "bf16", "16"] = "bf16",
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
+    generator: str | None = None,
 ) -> None:
     """Train a network on the procedural world, or a generator on your pictures; an interrupted run goes on.
 
     Args:
-        network: perception first; generator needs it; encoder and stylemask need both.
+        network: perception first; generator needs it; encoder, stylemask and directions need both.
         folder: where checkpoints, logs, sample pictures and the finished weight files go.
-        data: your pictures for the generator, which then trains adversarially; the world if not given.
+        data: your pictures for the generator, which then trains adversarially, or for the encoder of another
+            generator; the world if not given.
         start: from random weights, or from the built-in ones.
         scale: share of the recipe's steps, for a trial run.
         devices: processes on this machine, each with its own GPU or its share of the cores.
         nodes: machines; torchrun tells this and devices by itself.
         precision: of features and convolutions; 16 needs CUDA.
         accelerator: auto takes CUDA where there is one.
+        generator: weight file of another generator, whose encoder is trained.
     """
     from stylereel.recipes import train
 
-    for path in train(network, folder, start, scale, data, devices, nodes, precision, accelerator):
+    for path in train(network, folder, start, scale, data, devices, nodes, precision, accelerator, generator):
         print(path)
 
 
@@ -279,6 +283,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "look": look,
     "invert": invert,
     "world sheet": world_sheet,
+    "world portrait": world_portrait,
+    "world clip": world_clip,
+    "world dataset": world_dataset,
     "train": train,
     "eval exact": evaluate_exact,
     "eval": evaluate,

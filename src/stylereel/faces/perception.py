@@ -1,4 +1,4 @@
-"""The built-in perception nets: landmarks, motion and identity of a portrait, small and differentiable.
+"""The built-in perception nets: landmarks, factors, regions and identity of a portrait, small and differentiable.
 
 They are trained on the world's exact labels and serve as losses and as the trunk of the built-in encoder. Input is a
 portrait in canonical framing; any size is resampled to 128 px. The pixel measures of real faces are in `backend`.
@@ -6,16 +6,24 @@ portrait in canonical framing; any size is resampled to 128 px. The pixel measur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylereel.world.factors import HIGH, LOW, MOTION, NAMES
+from stylereel.weights.files import load_module
+from stylereel.world.factors import GROUP, HIGH, INDEX, LOW, MOTION, NAMES
+from stylereel.world.shading import REGIONS
 
 SIZE = 128
 EMBEDDING = 128
+PARSED_SIZE = 64  # side of the region map, pixels
+_MERGED = {"earring": "ear"}  # a few pixels in the region map: told as the region beside them
+PARSED = tuple(name for name in REGIONS if name not in _MERGED)
 
 
 class Residual(nn.Module):
@@ -56,25 +64,58 @@ class Trunk(nn.Module):
         self.squeeze = nn.Conv2d(160, 96, 1)
         self.linear = nn.Linear(96 * 16, self.features)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The feature maps of all levels, of 64, 32, 32, 16, 16, 8 and 4 px."""
         x = images
         if x.shape[-1] != SIZE:
             x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", antialias=x.shape[-1] > SIZE, align_corners=False)
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = self.blocks(F.silu(self.stem(x)))
-        return F.silu(self.linear(self.squeeze(x).flatten(1)))
+        maps = [F.silu(self.stem(x.contiguous(memory_format=torch.channels_last)))]
+        for block in self.blocks:
+            maps.append(block(maps[-1]))
+        return maps
+
+    def top(self, last: Tensor) -> Tensor:
+        """The last map to features."""
+        return F.silu(self.linear(self.squeeze(last).flatten(1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.top(self.maps(images)[-1])
+
+
+class Parser(nn.Module):
+    """The maps of a trunk to a score [B, R, 64, 64] for each region: from coarse to fine, each level is added."""
+
+    LEVELS = ((6, 160), (5, 128), (4, 96), (2, 48), (0, 24))  # number of the map, its channels
+
+    def __init__(self, regions: int, width: int = 32) -> None:
+        super().__init__()
+        self.sides = nn.ModuleList(nn.Conv2d(channels, width, 1) for _, channels in self.LEVELS)
+        self.mixes = nn.ModuleList(nn.Conv2d(width, width, 3, 1, 1) for _ in self.LEVELS)
+        self.scores = nn.Conv2d(width, regions, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        x = torch.zeros([], device=maps[0].device)
+        for (level, _), side, mix in zip(self.LEVELS, self.sides, self.mixes, strict=True):
+            beside = side(maps[level])
+            if x.ndim:
+                x = F.interpolate(x, beside.shape[-2:], mode="bilinear", align_corners=False)
+            x = F.silu(mix(F.silu(x + beside)))
+        return self.scores(x)
 
 
 class Seen(NamedTuple):
-    """What the nets see in portraits.
+    """What the face net sees in portraits.
 
     landmarks: [B, 68, 2] in 0..1 of the picture, iBUG order; values: [B, K] world factors in units of half their
-    range around its middle (so -1..1); features: [B, 512].
+    range around its middle (so -1..1); features: [B, 512]; maps: those of the trunk; regions: scores [B, R, 64, 64]
+    of the regions `PARSED`, where they were asked for.
     """
 
     landmarks: Tensor
     values: Tensor
     features: Tensor
+    maps: list[Tensor]
+    regions: Tensor | None = None
 
     @property
     def motion(self) -> Tensor:
@@ -88,18 +129,74 @@ def unit_values(values: Tensor) -> Tensor:
     return (values - (high + low) / 2) / ((high - low) / 2)
 
 
-class FaceNet(nn.Module):
-    """Landmarks and all world factors of a portrait."""
+def parsed(regions: Tensor) -> Tensor:
+    """The world's region maps [B, H, W], H a multiple of 64, as classes int64 [B, 64, 64] of `PARSED`."""
+    step = regions.shape[-1] // PARSED_SIZE
+    classes = torch.tensor([PARSED.index(_MERGED.get(name, name)) for name in REGIONS], device=regions.device)
+    return classes[regions[:, step // 2 :: step, step // 2 :: step].long()]
 
-    def __init__(self) -> None:
+
+@dataclass(frozen=True)
+class FaceConfig:
+    """What a face net reads: names of world factors and of regions, with spaces between."""
+
+    values: str = " ".join(NAMES)
+    regions: str = " ".join(PARSED)
+
+
+class FaceNet(nn.Module):
+    """Landmarks, world factors and, when asked for, regions of a portrait."""
+
+    def __init__(self, config: FaceConfig | None = None) -> None:
         super().__init__()
+        self.config = config or FaceConfig()
         self.trunk = Trunk()
         self.landmarks = nn.Linear(Trunk.features, 136)
-        self.values = nn.Linear(Trunk.features, len(NAMES))
+        self.values = nn.Linear(Trunk.features, len(self.config.values.split()))
+        self.parser = Parser(len(self.config.regions.split())) if self.config.regions else None
 
-    def forward(self, images: Tensor) -> Seen:
-        features = self.trunk(images)
-        return Seen(0.5 + 0.25 * self.landmarks(features).view(-1, 68, 2), self.values(features), features)
+    def forward(self, images: Tensor, parse: bool = False) -> Seen:
+        maps = self.trunk.maps(images)
+        features = self.trunk.top(maps[-1])
+        regions = self.parser(maps) if parse and self.parser else None
+        return Seen(
+            0.5 + 0.25 * self.landmarks(features).view(-1, 68, 2), self.values(features), features, maps, regions
+        )
+
+
+# What face nets read whose files name nothing: the first factors of each group, and no regions.
+_UNNAMED = {"pose": 6, "expression": 10, "shape": 29, "look": 17}
+
+
+def load_face(path: str | Path) -> FaceNet:
+    """Read a face net's weight file. Raises ValueError if the file is not one or does not fit."""
+
+    def build(config: dict[str, str]) -> FaceNet:
+        if config:
+            return FaceNet(FaceConfig(**config))
+        names = [name for group, count in _UNNAMED.items() for name in [n for n in NAMES if GROUP[n] == group][:count]]
+        return FaceNet(FaceConfig(" ".join(sorted(names, key=INDEX.__getitem__)), ""))
+
+    return load_module(path, "face", build)
+
+
+@torch.no_grad()
+def grown(old: FaceNet) -> tuple[FaceNet, list[str]]:
+    """A face net of today's world that reads what `old` read as `old` did, and the names of what is new in it."""
+    net, before = FaceNet(), dict(old.named_parameters()) | dict(old.named_buffers())
+    rows = {"values": "values", "parser.scores": "regions"}  # layers whose rows are named in the config
+    for key, tensor in net.state_dict().items():
+        if key.rsplit(".", 1)[0] not in rows and key in before:
+            tensor.copy_(before[key])
+    new = []
+    for layer, names in rows.items():
+        mine, theirs = getattr(net.config, names).split(), getattr(old.config, names).split()
+        new += [name for name in mine if name not in theirs]
+        for part in ("weight", "bias") if theirs else ():
+            for row, name in enumerate(mine):
+                if name in theirs:
+                    net.get_parameter(f"{layer}.{part}")[row] = before[f"{layer}.{part}"][theirs.index(name)]
+    return net, new
 
 
 class IdentityNet(nn.Module):

@@ -18,7 +18,7 @@ import torch
 from stylereel import world
 from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.faces.coefficients import NAMES
-from stylereel.faces.perception import FaceNet
+from stylereel.faces.perception import FaceNet, load_face
 from stylereel.faces.pose import pose_from_landmarks
 from stylereel.latents import Motion
 from stylereel.metrics.faces import POSE, landmark_error, motion_errors
@@ -29,7 +29,6 @@ from stylereel.metrics.pictures import l1, psnr
 from stylereel.metrics.registry import Better, Clip, Score
 from stylereel.render import render
 from stylereel.weights import builtin
-from stylereel.weights.files import load_module
 from stylereel.world.factors import LATENT_DIM
 
 HELD_OUT = 7_000_000  # seeds from here on are never used in training
@@ -71,7 +70,7 @@ def drawn(values: np.ndarray, size: int) -> np.ndarray:
 
 @cache
 def _face_net() -> FaceNet:
-    return load_module(builtin("face"), "face", lambda config: FaceNet()).eval()
+    return load_face(builtin("face")).eval()
 
 
 def by_face_net(portraits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

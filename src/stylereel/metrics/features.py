@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from stylereel.faces.perception import SIZE, FaceNet, Trunk
+from stylereel.faces.perception import SIZE, Trunk, load_face
 from stylereel.metrics.registry import Net, Unfit
 from stylereel.record import sha256
 from stylereel.weights import builtin
-from stylereel.weights.files import load_module, misfits
+from stylereel.weights.files import misfits
 from stylereel.weights.registry import cache_folder, fetch
 from stylereel.weights.registry import find as find_row
 from stylereel.weights.unpickle import unpickle
@@ -82,7 +82,7 @@ def _hash(file: Path) -> str:
 @cache
 def face_trunk() -> Trunk:
     """The built-in face net's trunk."""
-    return load_module(builtin("face"), "face", lambda config: FaceNet()).eval().requires_grad_(False).trunk
+    return load_face(builtin("face")).eval().requires_grad_(False).trunk
 
 
 def _bilinear(frame: np.ndarray, size: int) -> np.ndarray:

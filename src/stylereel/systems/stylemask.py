@@ -34,7 +34,7 @@ from stylereel import world
 from stylereel.faces import backend, coefficients, placement
 from stylereel.faces.perception import SIZE, FaceNet, IdentityNet, Seen, unit_values
 from stylereel.generator import StyleGAN2
-from stylereel.invert.encoder import Encoder, EncoderConfig
+from stylereel.invert.encoder import Encoder, load_encoder
 from stylereel.latents import Identity, Motion, Styles
 from stylereel.media.sheet import side_by_side
 from stylereel.media.video import VideoReader
@@ -197,7 +197,7 @@ class StyleMask:
         """The system on the built-in generator."""
         files = [builtin(name) for name in ("generator", "encoder", "stylemask")]
         generator = StyleGAN2.load(files[0])
-        encoder = load_module(files[1], "encoder", lambda config: Encoder(EncoderConfig(**config)))
+        encoder = load_encoder(files[1])
         mask_nets = load_module(files[2], "stylemask", lambda config: MaskNets(MaskConfig(**config)))
         return cls(generator, encoder, mask_nets, files)
 

@@ -1,10 +1,18 @@
-"""Recipe of the built-in encoder: world and generated portraits to W+, by codes first and pictures second.
+"""Recipe of an encoder of the e4e kind: portraits to the W+ of a generator, by codes where they are known and pictures.
 
-The codes are known for every training picture (the mapping network of its latents), so the encoder regresses them;
-a part of each batch also goes through the generator, and its picture, landmarks and identity must come back.
+Tov et al., "Designing an Encoder for StyleGAN Image Manipulation" (2021): all rows begin as one w; their offsets are
+freed one after the other, and how far rows differ is held down. The losses are pixels, features, identity and, as the
+generators here draw faces, landmarks and motion. e4e's discriminator of codes is left out: the codes of a generator's
+own samples are known and hold the encoder in its distribution.
+
+For the built-in generator the codes of the world's pictures are known too (the mapping network of their latents).
+For any other generator, half of a batch are its own samples and half the user's pictures, of which only the picture
+counts; without pictures all are samples.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +21,7 @@ from torch import Tensor
 
 from stylereel import world
 from stylereel.faces.perception import SIZE, FaceNet, IdentityNet
-from stylereel.generator import StyleGAN2
+from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert.encoder import Encoder, EncoderConfig
 from stylereel.media.sheet import side_by_side
 from stylereel.render import pictures
@@ -23,7 +31,6 @@ from stylereel.train.data import (
     Batch,
     Prefetch,
     Share,
-    draw_batch,
     drawn,
     latents_of,
     mixed_latents,
@@ -33,10 +40,25 @@ from stylereel.train.generator import grouped_w, picture_loss
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimise import muon_and_adam
 from stylereel.train.perception import disturb
+from stylereel.train.sources import Source
 from stylereel.world.factors import MOTION
 
 STEPS, COUNT, RENDERED = 2600, 32, 9
 NEUTRAL = 10  # of COUNT: the neutral head with any motion, which is what a real clip's motion is shown on
+FREED = (0.05, 0.2)  # between these shares of a run from scratch the rows become free
+DELTA_WEIGHT = 2e-4  # e4e's
+
+
+class Goal(NamedTuple):
+    """One batch: images [B, 3, H, W]; codes [B, L, D] and where they are known [B]; regions [B, H, W] of the world or
+    zeros; chosen, the places whose code is rendered and compared, and the weight of that comparison."""
+
+    images: Tensor
+    codes: Tensor
+    known: Tensor
+    regions: Tensor
+    chosen: list[int]
+    weight: float = 1.0
 
 
 def batch_of(index: int, share: Share = WHOLE) -> Batch:
@@ -49,13 +71,104 @@ def batch_of(index: int, share: Share = WHOLE) -> Batch:
     return drawn(z, values, SIZE, share)
 
 
+def free_rows(index: int, steps: int, rows: int) -> int:
+    """How many rows after the first have an offset of their own at step `index` of `steps`."""
+    begin, end = FREED
+    part = (index / steps - begin) / (end - begin)
+    return int(np.clip(part, 0, 1) * (rows - 1))
+
+
+def features_apart(seen: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """Mean squared distance of feature maps whose pixels are brought to length 1, over all levels."""
+    apart = [(F.normalize(a.float()) - F.normalize(b.float())).square().sum(1).mean() for a, b in zip(seen, wanted)]
+    return torch.stack(apart).mean()
+
+
+class Family:
+    """Batches for the built-in generator: the world's pictures, a part of them as the generator shows them."""
+
+    first_rows = tuple(FIRST_ROW.values())
+
+    def __init__(self, trainer: Trainer, generator: StyleGAN2) -> None:
+        self.generator, self.dtype = generator, trainer.dtype
+        share = trainer.share
+        self._batches = Prefetch(lambda index: batch_of(index, share), trainer.to_device)
+        # Of the pictures that are rendered again a third is generated, a third random, a third neutral.
+        third = RENDERED // 3
+        mine = list(range(COUNT))[share[0] :: share[1]]
+        self._chosen = [place for place, which in enumerate(mine) if which < 2 * third or which >= COUNT - third]
+        self._generated = sum(which < third for which in mine)
+        self._weight = share[1] * len(self._chosen) / (3 * third)  # they need not divide evenly; 1 in one process
+
+    def paint(self, codes: Tensor) -> Tensor:
+        """The picture of codes at 128 px, which the blocks up to there were trained to show."""
+        return self.generator.synthesize(codes, noise="none", stop=f"b{SIZE}.torgb", dtype=self.dtype)
+
+    @torch.no_grad()
+    def __call__(self, index: int) -> Goal:
+        batch = self._batches(index)
+        codes, images = grouped_w(self.generator, batch.z), batch.images.clone()
+        if self._generated:
+            images[: self._generated] = self.paint(codes[: self._generated])
+        known = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        return Goal(images, codes, known, batch.regions, self._chosen, self._weight)
+
+
+class Others:
+    """Batches for any generator: its own samples, and pictures of `source`."""
+
+    first_rows = (0,)
+
+    def __init__(self, trainer: Trainer, generator: StyleGAN2 | StyleGAN3, source: Source | None) -> None:
+        self.generator, self.source, self.trainer = generator, source, trainer
+
+    def paint(self, codes: Tensor) -> Tensor:
+        """The picture of codes, at 128 px or less."""
+        return self.generator.synthesize(codes, resize=min(SIZE, self.generator.resolution), dtype=self.trainer.dtype)
+
+    @torch.no_grad()
+    def __call__(self, index: int) -> Goal:
+        rank, ranks = self.trainer.share
+        device = self.trainer.device
+        count = COUNT if self.source is None else COUNT // 2
+        random = torch.Generator().manual_seed(index)
+        z = torch.randn(count, self.generator.config.z_dim, generator=random)[rank::ranks].to(device)
+        codes = self.generator.map(z)
+        images = self.paint(codes).float()
+        if self.source is not None:
+            real = self.source.batch(index, COUNT - count, (rank, ranks))["images"]
+            assert isinstance(real, Tensor)
+            real = F.adaptive_avg_pool2d(real.to(device), images.shape[-1])
+            images, codes = torch.cat([images, real]), torch.cat([codes, codes.mean(0).expand(len(real), -1, -1)])
+        known = torch.arange(len(images), device=device) < len(z)
+        chosen = list(range(len(images)))[:: max(1, COUNT // RENDERED)]
+        return Goal(images, codes, known, torch.zeros_like(images[:, 0], dtype=torch.uint8), chosen)
+
+
 def train(
-    trainer: Trainer, generator: StyleGAN2, face: FaceNet, identity: IdentityNet, start: Encoder | None = None
+    trainer: Trainer,
+    generator: StyleGAN2 | StyleGAN3,
+    face: FaceNet,
+    identity: IdentityNet,
+    start: Encoder | None = None,
+    *,
+    family: bool = True,
+    source: Source | None = None,
 ) -> Encoder:
-    """Train the encoder of `generator`, from scratch or a trained one."""
+    """Train the encoder of `generator`, from scratch or a trained one.
+
+    family: the generator is the built-in one or one that learned the world as it did; source: pictures for any other.
+    """
     torch.manual_seed(2)
     trainer.freeze(generator, face, identity)
-    config = EncoderConfig(tuple(FIRST_ROW.values()), generator.num_ws, generator.config.w_dim)
+    if family:
+        assert isinstance(generator, StyleGAN2)
+        goals: Family | Others = Family(trainer, generator)
+    else:
+        goals = Others(trainer, generator, source)
+    config = EncoderConfig(goals.first_rows, generator.num_ws, generator.config.w_dim)
+    if start is not None and start.config != config:
+        raise ValueError("The built-in encoder is for the built-in generator; start from scratch.")
     model, average = start or Encoder(config), Encoder(config)
     if start is None:
         model.trunk.load_state_dict(face.trunk.state_dict())
@@ -65,50 +178,40 @@ def train(
         model.deviation.copy_(w.std(0).clamp_min(1e-3))
     optimizers = muon_and_adam(model, 1e-3)
     steps, share = trainer.steps(STEPS), trainer.share
-    batches = Prefetch(lambda index: batch_of(index, share), trainer.to_device)
     follow = Average(model, average, 0.995)
-    small = f"b{SIZE}.torgb"
-    # Of the pictures that are rendered again a third is generated, a third random, a third neutral.
-    third = RENDERED // 3
-    mine = list(range(COUNT))[share[0] :: share[1]]
-    chosen = [place for place, which in enumerate(mine) if which < 2 * third or which >= COUNT - third]
-    generated = sum(which < third for which in mine)
-    weight = share[1] * len(chosen) / (3 * third)  # the rendered ones need not divide evenly; 1 in one process
 
     def step(index: int) -> dict[str, Tensor]:
-        batch = batches(index)
-        with torch.no_grad():
-            truth = grouped_w(generator, batch.z)
-            images = batch.images.clone()
-            if generated:
-                images[:generated] = generator.synthesize(
-                    truth[:generated], noise="none", stop=small, dtype=trainer.dtype
-                )
+        goal = goals(index)
+        deltas = None if start else free_rows(index, steps, config.rows)
         with trainer.autocast():
-            codes = model(disturb(images, (42, index), share)).float()
-        again = generator.synthesize(codes[chosen], noise="none", stop=small, dtype=trainer.dtype)
+            codes = model(disturb(goal.images, (42, index), share), deltas).float()
+        again, images = goals.paint(codes[goal.chosen]), goal.images[goal.chosen]
         with trainer.autocast():
-            seen, wanted = face(again), face(images[chosen])
-            same = (identity(again) * identity(images[chosen])).sum(1)
-        code_loss = ((codes - truth) / model.deviation).square().mean()
-        target = Batch(*(part[chosen] for part in batch))._replace(images=images[chosen])
-        picture = weight * picture_loss(again, target)
-        points = weight * (seen.landmarks.float() - wanted.landmarks.float()).abs().mean()
-        motion = weight * (seen.motion.float() - wanted.motion.float()).abs().mean()
-        person = weight * (1 - same.float()).mean()
-        loss = code_loss + 2 * picture + 20 * points + 2 * motion + 0.5 * person
-        trainer.descend(loss, optimizers.values(), 5.0, model)
+            seen, wanted = face(again), face(images)
+            same = (identity(again) * identity(images)).sum(1)
+        off = ((codes - goal.codes) / model.deviation).square().mean((1, 2))
+        code_loss = (off * goal.known).sum() / goal.known.sum().clamp_min(1)
+        unknown = codes[~goal.known]
+        offsets = ((unknown[:, 1:] - unknown[:, :1]) / model.deviation).norm(dim=2).sum() / max(1, len(unknown))
+        target = Batch(codes, codes, images, codes, goal.regions[goal.chosen])  # pictures and regions are looked at
+        picture = goal.weight * picture_loss(again, target)
+        features = goal.weight * features_apart(seen.maps, wanted.maps)
+        points = goal.weight * (seen.landmarks.float() - wanted.landmarks.float()).abs().mean()
+        motion = goal.weight * (seen.motion.float() - wanted.motion.float()).abs().mean()
+        person = goal.weight * (1 - same.float()).mean()
+        loss = code_loss + 2 * picture + 0.8 * features + 20 * points + 2 * motion + 0.5 * person
+        trainer.descend(loss + DELTA_WEIGHT * offsets, optimizers.values(), 5.0, model)
         follow.update(index)
-        psnr = 10 * torch.log10(4 / F.mse_loss(again.detach(), images[chosen]))
-        losses = {"codes": code_loss, "picture": picture, "points": points, "motion": motion, "identity": person}
-        return losses | {"psnr": psnr}
+        psnr = 10 * torch.log10(4 / F.mse_loss(again.detach(), images))
+        losses = {"codes": code_loss, "picture": picture, "features": features, "points": points, "motion": motion}
+        return losses | {"identity": person, "offsets": offsets, "psnr": psnr}
 
     @torch.no_grad()
     def sample() -> np.ndarray:
-        """Eight held-out portraits above what encoder and generator make of them."""
-        images = draw_batch((44, 0), 8, SIZE).images.to(trainer.device)
-        again = generator.synthesize(average(images), noise="none", stop=small)
-        return np.concatenate([side_by_side(list(pictures(row))) for row in (images, again)])
+        """Eight portraits that come after the run above what encoder and generator make of them."""
+        images = goals(steps + 1).images[-8:]
+        rows = (images, goals.paint(average(images)))
+        return np.concatenate([side_by_side(list(pictures(row))) for row in rows])
 
     trainer.fit(
         "encoder",

@@ -1,72 +1,219 @@
-"""Recipe of the built-in perception nets: landmarks and factors by regression, identity by contrast.
+"""Recipe of the built-in perception nets: landmarks, factors and regions by regression, identity by contrast.
 
-Both see world portraits at 128 px with blur, noise and changed colours, so that they also read generated pictures.
+The world's portraits at 128 px are all that they learn from, and photographs are what they must read. So the pictures
+are spoiled as cameras, lamps, rooms and files spoil them, and moved with their labels. They are not mirrored: the
+world draws both sides equally often.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylereel.faces.perception import SIZE, FaceNet, IdentityNet, unit_values
-from stylereel.train.data import WHOLE, Batch, Prefetch, Share, draw_batch, drawn, mixed_values
+from stylereel.faces.perception import PARSED, PARSED_SIZE, SIZE, FaceNet, IdentityNet, grown, parsed, unit_values
+from stylereel.train.data import WHOLE, Batch, Prefetch, Share, drawn, mixed_latents, mixed_values
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimise import muon_and_adam
-from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES
+from stylereel.world.draw import _PIVOT, _ZOOM, EYE_LINE
+from stylereel.world.factors import EXPRESSION, GROUP, HIGH, INDEX, LATENT_DIM, LOW, MOTION, NAMES
+from stylereel.world.shading import REGIONS
 
 FACE_STEPS, FACE_BATCH = 2400, 48
 IDENTITY_STEPS, IDENTITY_BATCH = 500, 40
 # What a person can change without becoming another: clothes, backdrop and light do not belong to the embedding.
-_CHANGING = [
+CHANGING = [
     INDEX[name]
     for name in NAMES
     if GROUP[name] in ("pose", "expression") or name.startswith(("clothes", "backdrop", "light"))
 ]
-# Factors that matter for driving count more than the rest.
-_WEIGHT = torch.tensor([3.0 if GROUP[name] in ("pose", "expression") else 1.0 for name in NAMES])
+# Factors that matter for driving count more; colours cannot be read through coloured light and count less.
+_WEIGHT = torch.tensor([{"pose": 3.0, "expression": 3.0, "shape": 1.0, "look": 0.5}[GROUP[name]] for name in NAMES])
+# Large regions, of which a pixel more or less is nothing, count less.
+_CLASS_WEIGHT = torch.tensor([0.3 if name in ("background", "clothes", "hair", "skin") else 1.0 for name in PARSED])
+_LIDS_AND_LIPS = torch.tensor([[61, 67], [62, 66], [63, 65], [37, 41], [38, 40], [43, 47], [44, 46]])
 
 
-def disturb(images: Tensor, seed: tuple[int, ...], share: Share = WHOLE) -> Tensor:
-    """Blur, change of colours and noise, drawn for each picture of [B, 3, H, W], a share of a batch."""
-    random = np.random.default_rng(seed)
-    rank, ranks = share
-    count = len(images) * ranks
+class Chance:
+    """Random numbers for each picture of a batch of `count`, of which this process has a share."""
 
-    def draw(low: float, high: float, channels: int = 1) -> Tensor:
-        values = random.uniform(low, high, (count, channels, 1, 1))[rank::ranks]
-        return torch.from_numpy(values).float().to(images.device)
+    def __init__(self, seed: tuple[int, ...], images: Tensor, share: Share = WHOLE) -> None:
+        self._random, self._share, self._device = np.random.default_rng(seed), share, images.device
+        self._count = len(images) * share[1]
 
-    out = images * draw(0.75, 1.2) * draw(0.92, 1.08, 3) + draw(-0.15, 0.15) + draw(-0.04, 0.04, 3)
-    softness = draw(0.0, 1.0) * (draw(0.0, 1.0) < 0.5)
-    small = F.interpolate(F.avg_pool2d(out, 2), scale_factor=2, mode="bilinear")
-    out = torch.lerp(out, small, softness)
-    noise = random.standard_normal((count, *out.shape[1:]), np.float32)[rank::ranks]
-    return out + torch.from_numpy(noise).to(images.device) * draw(0.0, 0.08)
+    def _mine(self, numbers: np.ndarray) -> Tensor:
+        rank, ranks = self._share
+        return torch.from_numpy(numbers[rank::ranks]).float().to(self._device)
+
+    def uniform(self, low: float, high: float, channels: int = 1) -> Tensor:
+        """[B, C, 1, 1] evenly between low and high."""
+        return self._mine(self._random.uniform(low, high, (self._count, channels, 1, 1)))
+
+    def field(self, channels: int, cells: int, size: int) -> Tensor:
+        """[B, C, size, size] normal numbers on a grid of cells, with smooth passages between them."""
+        grid = self._mine(self._random.standard_normal((self._count, channels, cells, cells), np.float32))
+        return grid if cells == size else F.interpolate(grid, (size, size), mode="bicubic", align_corners=False)
+
+
+def _cosines() -> Tensor:
+    """The orthonormal cosine transform [8, 8] of JPEG."""
+    k, x = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
+    rows = torch.cos(math.pi * (2 * x + 1) * k / 16) / 2
+    rows[0] /= 2**0.5
+    return rows
+
+
+def _coarsely_stored(images: Tensor, step: Tensor) -> Tensor:
+    """Pictures [B, C, H, W] rounded in JPEG's blocks of 8 px to multiples of step [B, 1, 1, 1], coarser where fine."""
+    batch, channels, height, width = images.shape
+    transform = _cosines().to(images.device)
+    blocks = images.reshape(batch, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
+    steps = step[..., None, None] * (1 + torch.arange(8.0)[:, None] + torch.arange(8.0)).to(images.device)
+    rounded = torch.round(transform @ blocks @ transform.T / steps) * steps
+    return (transform.T @ rounded @ transform).transpose(3, 4).reshape(images.shape)
+
+
+def disturb(images: Tensor, seed: tuple[int, ...], share: Share = WHOLE, most: float = 0.4) -> Tensor:
+    """Light, colours, blur, noise and coarse storage, drawn for each picture of [B, 3, H, W], a share of a batch.
+
+    Every picture gets a random part of `most`, 0 to 1.
+    """
+    chance, size = Chance(seed, images, share), images.shape[-1]
+    amount = most * chance.uniform(0, 1)
+    # Lamps and shadows, soft and less soft, and what colours them.
+    shade = 0.45 * chance.field(1, 3, size) + 0.2 * chance.field(1, 9, size) + 0.12 * chance.field(3, 4, size)
+    out = ((images + 1) / 2).clamp_min(1e-4) * torch.exp(amount * shade)
+    out = out ** torch.exp(amount * chance.uniform(-0.6, 0.6)) * torch.exp(amount * chance.uniform(-0.25, 0.25, 3))
+    out = torch.lerp(out, out.mean(1, keepdim=True), amount * chance.uniform(0, 1))
+    out = 0.5 + (out - 0.5) * torch.exp(amount * chance.uniform(-0.5, 0.5)) + amount * chance.uniform(-0.15, 0.15)
+    # The texture of skin and cloth, which the world hardly has.
+    out = out + 0.05 * amount * chance.uniform(0, 1) * chance.field(1, size // 4, size)
+    for factor, often in ((2, 0.2), (4, -0.4)):
+        soft = F.interpolate(F.avg_pool2d(out, factor), scale_factor=float(factor), mode="bilinear")
+        out = torch.lerp(out, soft, (2 * amount * chance.uniform(often - 1, often + 1)).clamp(0, 1))
+    out = out + 0.08 * amount * chance.uniform(0, 1) * chance.field(3, size, size)
+    stored = _coarsely_stored(out, 1e-3 + 0.05 * amount * chance.uniform(0, 1))
+    return torch.where(chance.uniform(-1, 1) < 0, stored, out).clamp(0, 1) * 2 - 1
+
+
+def portraits(index: int, share: Share = WHOLE) -> Batch:
+    """Random portraits, not aligned; half of them with an expression drawn evenly, as wide mouths are rare else."""
+    random = np.random.default_rng((21, index))
+    z = mixed_latents((21, index), FACE_BATCH, 0.5)
+    values = mixed_values(z)
+    columns = [INDEX[name] for name in EXPRESSION]
+    evenly = random.uniform(LOW[columns], HIGH[columns], (FACE_BATCH, len(columns)))
+    half = random.random((FACE_BATCH, 1)) < 0.5
+    values[:, columns] = np.where(half, evenly, values[:, columns])
+    return drawn(z, values, SIZE, share)
+
+
+def repaint(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: Share = WHOLE) -> Tensor:
+    """Another brightness and tint for each region of two thirds of the pictures, so that shape tells, not colour.
+
+    The inside of a mouth is mostly dark in photographs, and white with teeth in the world: it varies most.
+    """
+    chance = Chance(seed, images, share)
+    count = len(REGIONS)
+    tint = chance.uniform(-0.5, 0.5, count)[..., 0] + chance.uniform(-0.2, 0.2, 3 * count).view(-1, count, 3)
+    tint[:, REGIONS.index("mouth")] += chance.uniform(-2.2, 0.3)[:, 0, 0]
+    rows = torch.arange(len(images), device=images.device)[:, None, None]
+    gain = tint[rows, regions.long()].permute(0, 3, 1, 2)
+    gain = F.avg_pool2d(gain, 3, 1, 1, count_include_pad=False) * (chance.uniform(0, 3) < 2)
+    return ((images + 1) * torch.exp(gain) - 1).clamp(-1, 1)
+
+
+def hide(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: Share = WHOLE) -> tuple[Tensor, Tensor]:
+    """Other backdrops for half of the pictures [B, 3, H, W], and patches before a third of them.
+
+    Also gives where the patches are, [B, 1, H, W] bool.
+    """
+    chance, size = Chance(seed, images, share), images.shape[-1]
+    room = 0.3 * chance.field(3, 3, size) + 0.4 * chance.field(1, 8, size) + 0.3 * chance.field(1, 40, size)
+    room = (room * chance.uniform(0.1, 1.2) + chance.uniform(-0.8, 0.8) + chance.uniform(-0.3, 0.3, 3)).clamp(-1, 1)
+    behind = (regions == REGIONS.index("background"))[:, None] & (chance.uniform(-1, 1) < 0)
+    out = torch.where(behind, room, images)
+    place = (torch.arange(size, device=images.device) + 0.5) / size
+    x, y = chance.uniform(0, 1), chance.uniform(0, 1)
+    wide, high = chance.uniform(0.03, 0.15), chance.uniform(0.03, 0.15)
+    patch = ((place - x).abs() < wide) & ((place[:, None] - y).abs() < high) & (chance.uniform(0, 3) < 1)
+    paint = chance.uniform(-1, 1, 3) + 0.3 * chance.field(3, 12, size)
+    return torch.where(patch, paint.clamp(-1, 1), out), patch
+
+
+def move(batch: Batch, seed: tuple[int, ...], share: Share = WHOLE) -> Batch:
+    """Turn, scale and shift pictures, regions, landmarks and pose together; heads are also stretched a little.
+
+    Beyond the edge the outermost pixels are repeated, as in a crop of a photograph.
+    """
+    chance = Chance(seed, batch.images, share)
+    turn, scale = chance.uniform(-0.15, 0.15).flatten(), torch.exp(chance.uniform(-0.12, 0.12)).flatten()
+    stretch = torch.exp(chance.uniform(-0.06, 0.06)).flatten()
+    shift = chance.uniform(-0.05, 0.05, 2).flatten(1)
+    cos, sin = scale * torch.cos(turn), scale * torch.sin(turn)
+    # Pictures to moved pictures, about the middle; the sampling grid needs the way back.
+    forth = torch.stack(
+        [torch.stack([cos * stretch, -sin / stretch], 1), torch.stack([sin * stretch, cos / stretch], 1)], 1
+    )
+    back = torch.linalg.inv(forth)
+    affine = torch.cat([back, -2 * back @ shift[..., None]], dim=2)
+    grid = F.affine_grid(affine, list(batch.images.shape), align_corners=False)
+    images = F.grid_sample(batch.images, grid, padding_mode="border", align_corners=False)
+    regions = F.grid_sample(batch.regions[:, None].float(), grid, "nearest", "border", align_corners=False)[:, 0]
+
+    def moved(points: Tensor) -> Tensor:
+        return (points - 0.5) @ forth.mT + 0.5 + shift[:, None]
+
+    # The head turns about its pivot, which the picture shows below the place that the factors speak of.
+    values = batch.values.clone()
+    shifts = [INDEX["shift_x"], INDEX["shift_y"]]
+    place = values[:, shifts] + torch.tensor([0.5, EYE_LINE]).to(values)
+    down = torch.tensor([0.0, _ZOOM * _PIVOT[1]]).to(values)
+    size = values[:, [INDEX["scale"]]]
+    pivot = moved((place + size * down)[:, None])[:, 0]
+    values[:, INDEX["scale"]] *= scale
+    values[:, INDEX["roll"]] += torch.rad2deg(turn)
+    values[:, shifts] = pivot - size * scale[:, None] * down - torch.tensor([0.5, EYE_LINE]).to(values)
+    return batch._replace(
+        images=images, values=values, landmarks=moved(batch.landmarks), regions=regions.to(torch.uint8)
+    )
 
 
 def train_face(trainer: Trainer, start: FaceNet | None = None) -> FaceNet:
-    """Train landmarks and factors, from scratch or from a trained net."""
+    """Train landmarks, factors and regions, from scratch or from a trained net, also one that reads less."""
     torch.manual_seed(0)
-    model, average = start or FaceNet(), FaceNet()
+    model, average = FaceNet(), FaceNet()
+    if start is not None:
+        model, new = grown(start)
+        if new and trainer.share[0] == 0:
+            print(f"new in the face net: {', '.join(new)}")
     optimizers = muon_and_adam(model, 1e-3)
-    steps, share, weight = trainer.steps(FACE_STEPS), trainer.share, _WEIGHT.to(trainer.device)
-    batches = Prefetch(
-        lambda index: draw_batch((21, index), FACE_BATCH, SIZE, aligned=False, share=share), trainer.to_device
-    )
+    steps, share = trainer.steps(FACE_STEPS), trainer.share
+    weight, class_weight = _WEIGHT.to(trainer.device), _CLASS_WEIGHT.to(trainer.device)
+    batches = Prefetch(lambda index: portraits(index, share), trainer.to_device)
     follow = Average(model, average, 0.995)
 
     def step(index: int) -> dict[str, Tensor]:
-        batch = batches(index)
+        batch = move(batches(index), (23, index), share)
+        images = repaint(batch.images, batch.regions, (25, index), share)
+        images, hidden = hide(images, batch.regions, (24, index), share)
         with trainer.autocast():
-            seen = model(disturb(batch.images, (22, index), share))
-        points = (seen.landmarks.float() - batch.landmarks).abs().mean()
+            seen = model(disturb(images, (22, index), share, most=1.0), parse=True)
+        off = seen.landmarks.float() - batch.landmarks
+        gaps = off[:, _LIDS_AND_LIPS[:, 0]] - off[:, _LIDS_AND_LIPS[:, 1]]
+        points = off.abs().mean()
         values = ((seen.values.float() - unit_values(batch.values)).square() * weight).mean()
-        trainer.descend(30 * points + values, optimizers.values(), 5.0, model)
+        classes = parsed(batch.regions)
+        classes[F.max_pool2d(hidden.float(), SIZE // PARSED_SIZE)[:, 0] > 0] = -100  # none
+        assert seen.regions is not None
+        regions = F.cross_entropy(seen.regions.float(), classes, class_weight)
+        trainer.descend(30 * points + 15 * gaps.abs().mean() + values + regions, optimizers.values(), 5.0, model)
         follow.update(index)
-        motion = (seen.motion.float() - unit_values(batch.values)[:, :16]).abs().mean()
-        return {"landmarks": points, "values": values, "motion": motion}
+        motion = (seen.motion.float() - unit_values(batch.values)[:, : len(MOTION)]).abs().mean()
+        return {"landmarks": points, "values": values, "motion": motion, "regions": regions}
 
     trainer.fit(
         "face",
@@ -87,7 +234,7 @@ def pairs(index: int, share: Share = WHOLE) -> Batch:
     first = mixed_values(z)
     second = first.copy()
     changed = mixed_values(np.repeat(random.standard_normal((IDENTITY_BATCH, 1, LATENT_DIM)), 4, axis=1))
-    second[:, _CHANGING] = changed[:, _CHANGING]
+    second[:, CHANGING] = changed[:, CHANGING]
     return drawn(np.concatenate([z, z]), np.concatenate([first, second]), SIZE, share)
 
 

@@ -49,10 +49,19 @@ def weights_convert(
 
 
 def weights_list() -> None:
-    """List the official weight files: whether they are here, their size, licence, and what needs them."""
+    """List the built-in and the official weight files: whether they are here, size, licence, and what needs them."""
     from rich.filesize import decimal
 
+    from stylereel.weights import BUILTIN
+    from stylereel.weights.files import read_card, read_header
     from stylereel.weights.registry import ROWS, cache_folder
+
+    files = sorted(BUILTIN.glob("*.safetensors"))
+    for path in files:
+        kind, licence = read_header(path)["kind"], read_card(path).get("licence", "Apache-2.0")
+        print(f"{path.name} (built in, {decimal(path.stat().st_size)}): {kind}; licence: {licence}")
+    total = decimal(sum(path.stat().st_size for path in files))
+    print(f"The built-in ones ({total} together) are in {BUILTIN}, each beside its card.")
 
     folder = cache_folder()
     for row in ROWS:

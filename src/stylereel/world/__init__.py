@@ -12,7 +12,8 @@ from pathlib import Path
 def _refresh_kernel_cache() -> None:
     """Drop compiled kernels of older sources: numba does not see that a function of another file has changed."""
     folder = Path(__file__).parent
-    sources = b"".join((folder / name).read_bytes() for name in ("factors.py", "geometry.py", "shading.py", "draw.py"))
+    names = ("factors", "geometry", "hair", "materials", "face", "backdrop", "shading", "draw")
+    sources = b"".join((folder / f"{name}.py").read_bytes() for name in names)
     stamp = folder / "__pycache__" / f"kernels-{hashlib.sha256(sources).hexdigest()[:16]}"
     if stamp.exists():
         return

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from stylereel.world import face, hair, shading
 from stylereel.world import geometry as g
-from stylereel.world import shading
+from stylereel.world.backdrop import backdrop, backdrop_grid
 from stylereel.world.factors import INDEX, NAMES, POSE
+from stylereel.world.materials import FLOW, GLASSES_REGION, LIGHT, TURN, palette
 
 # Camera: distance [dm] and picture widths per dm, so that a canonical face has the midpoint of its eyes at
 # (0.5, EYE_LINE) and its mouth centre EYE_TO_MOUTH below.
@@ -19,6 +21,7 @@ EYE_LINE, EYE_TO_MOUTH = 0.43, 0.21
 _DISTANCE, _ZOOM = 14.0, 0.2993
 _PIVOT = (0.0, 0.30, 0.0)
 _YAW, _PITCH, _ROLL, _SHIFT_X, _SHIFT_Y, _SCALE = (INDEX[name] for name in POSE)
+_GLASSES = INDEX["glasses"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def _place(local, extra, head, body, table, camera):
             share = 1.0
             if part == g.TORSO:
                 share = 0.0
-            elif part == g.NECK:
+            elif part == g.NECK or part == g.COLLAR:
                 share = g.smoothstep(0.0, 1.0, extra[i, 0])
             for k in range(3):
                 turned = head[k, 0] * x + head[k, 1] * y + head[k, 2] * z
@@ -85,8 +88,9 @@ def _rasterise(screen, triangles, parts, depth, covering):
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if area > -1e-9 and area < 1e-9:
             continue
-        # Closed parts: their far side is never seen.
-        if area > 0 and (parts[t] == g.HEAD or parts[t] == g.HAIR or parts[t] == g.NECK):
+        # The far side of closed parts is never seen.
+        part = parts[t]
+        if area > 0 and (part == g.HEAD or (g.NECK <= part <= g.HAIR) or part == g.HAT or part == g.KNOT):
             continue
         low_x = max(0, int(math.ceil(min(ax, min(bx, cx)) - 0.5)))
         high_x = min(width - 1, int(math.floor(max(ax, max(bx, cx)) - 0.5)))
@@ -113,11 +117,66 @@ def _rasterise(screen, triangles, parts, depth, covering):
                 wc += step_c
 
 
+_SHADOW, _SHADOW_REACH = 96, 2.2  # size of the shadow map, and half its width [dm]
+
+
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _point_colour(t, sx, sy, scene, aa, v, p, rgb):
+def _light_frame(p):
+    """Rows right, down, towards the light [3, 3], all in camera coordinates."""
+    frame = np.empty((3, 3), np.float32)
+    lx, ly, lz = p[LIGHT, 0], p[LIGHT, 1], p[LIGHT, 2]
+    norm = math.sqrt(lx * lx + lz * lz)
+    frame[0, 0], frame[0, 1], frame[0, 2] = lz / norm, 0.0, -lx / norm
+    frame[1, 0], frame[1, 1], frame[1, 2] = -lx * ly / norm, norm, -lz * ly / norm
+    frame[2, 0], frame[2, 1], frame[2, 2] = lx, ly, lz
+    return frame
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _shadow_map(camera, frame, triangles, parts, reach):
+    """Distance towards the light of what it meets first [_SHADOW, _SHADOW]."""
+    seen = np.empty((camera.shape[0], 3), np.float32)
+    scale = 0.5 * _SHADOW / reach
+    for i in range(camera.shape[0]):
+        for k in range(3):
+            seen[i, k] = frame[k, 0] * camera[i, 0] + frame[k, 1] * camera[i, 1] + frame[k, 2] * camera[i, 2]
+        seen[i, 0] = seen[i, 0] * scale + 0.5 * _SHADOW
+        seen[i, 1] = (seen[i, 1] - 0.2) * scale + 0.5 * _SHADOW
+    nearest = np.empty((_SHADOW, _SHADOW), np.float32)
+    covering = np.empty((_SHADOW, _SHADOW), np.int32)
+    _rasterise(seen, triangles, parts, nearest, covering)
+    return nearest
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _shadow(x, y, z, nearest, frame, bias, reach):
+    """How much of the key light arrives at a camera point, 0..1: sixteen soft comparisons under a tent."""
+    scale = 0.5 * _SHADOW / reach
+    u = (frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z) * scale + 0.5 * _SHADOW - 0.5
+    w = (frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z - 0.2) * scale + 0.5 * _SHADOW - 0.5
+    depth = frame[2, 0] * x + frame[2, 1] * y + frame[2, 2] * z + bias
+    i, j = int(math.floor(u)), int(math.floor(w))
+    if i < 1 or j < 1 or i > _SHADOW - 3 or j > _SHADOW - 3:
+        return 1.0
+    a, b = u - i, w - j
+    total = 0.0
+    for row in range(-1, 3):
+        down = 2.0 - abs(b - row)
+        for column in range(-1, 3):
+            hidden = (nearest[j + row, i + column] - depth) * 12.0
+            if hidden < 1.0:
+                total += down * (2.0 - abs(a - column)) * (1.0 if hidden < 0.0 else 1.0 - hidden)
+    return total * 0.0625
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _point_colour(
+    t, sx, sy, screen, camera, local, extra, normal, triangles, parts, nearest, frame, eye, glasses, aa, v, p, cut, out
+):
     """Shade triangle t of the scene (see `_draw`) at sample position (sx, sy)."""
-    screen, local, extra, camera_normal, local_normal, triangles, parts = scene
+    # (The arrays come one by one: to unpack a tuple of them would count references at every point.)
     a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+    part = parts[t]
     ax, ay = screen[a, 0], screen[a, 1]
     bx, by, cx, cy = screen[b, 0] - ax, screen[b, 1] - ay, screen[c, 0] - ax, screen[c, 1] - ay
     inverse = 1.0 / (bx * cy - by * cx)  # triangles that face the viewer wind clockwise: negative
@@ -130,80 +189,177 @@ def _point_colour(t, sx, sy, scene, aa, v, p, rgb):
     z = wa * local[a, 2] + wb * local[b, 2] + wc * local[c, 2]
     e0 = wa * extra[a, 0] + wb * extra[b, 0] + wc * extra[c, 0]
     e1 = wa * extra[a, 1] + wb * extra[b, 1] + wc * extra[c, 1]
-    nx = wa * camera_normal[a, 0] + wb * camera_normal[b, 0] + wc * camera_normal[c, 0]
-    ny = wa * camera_normal[a, 1] + wb * camera_normal[b, 1] + wc * camera_normal[c, 1]
-    nz = wa * camera_normal[a, 2] + wb * camera_normal[b, 2] + wc * camera_normal[c, 2]
-    ly = wa * local_normal[a, 1] + wb * local_normal[b, 1] + wc * local_normal[c, 1]
+    e2 = wa * extra[a, 2] + wb * extra[b, 2] + wc * extra[c, 2]
+    nx = wa * normal[a, 0] + wb * normal[b, 0] + wc * normal[c, 0]
+    ny = wa * normal[a, 1] + wb * normal[b, 1] + wc * normal[c, 1]
+    nz = wa * normal[a, 2] + wb * normal[b, 2] + wc * normal[c, 2]
+    px = wa * camera[a, 0] + wb * camera[b, 0] + wc * camera[c, 0]
+    py = wa * camera[a, 1] + wb * camera[b, 1] + wc * camera[c, 1]
+    pz = wa * camera[a, 2] + wb * camera[b, 2] + wc * camera[c, 2]
     norm = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-9)
-    if inverse > 0.0 and parts[t] != g.TORSO:  # a thin sheet seen from behind
+    if inverse > 0.0 and part != g.TORSO:  # a thin sheet seen from behind
         norm = -norm
-    if parts[t] == g.TORSO and nz < 0.0:  # the rim of the shoulders: never lit from behind
-        nz = -nz
-    return shading.shade(parts[t], x, y, z, e0, e1, nx * norm, ny * norm, nz * norm, ly, aa, v, p, rgb)
+    if part == g.TORSO:  # the rim of the shoulders: never lit from behind or below
+        nz = abs(nz)
+        ny = -abs(ny) if e0 < 0.35 else ny
+    nx, ny, nz = nx * norm, ny * norm, nz * norm
+    bias = 0.14 if part == g.HAIR or part == g.CURTAIN else 0.06
+    lift = 0.05
+    shadow = _shadow(px + lift * nx, py + lift * ny, pz + lift * nz, nearest, frame, bias, _SHADOW_REACH)
+    region = shading.shade(part, (x, y, z, e0, e1, e2), (nx, ny, nz), shadow, aa, v, p, cut, out)
+    if glasses and part != g.TORSO and part != g.NECK and y > -0.4 and y < 0.5:
+        tx, ty, tz = eye[0] - x, eye[1] - y, eye[2] - z
+        norm = 1.0 / math.sqrt(tx * tx + ty * ty + tz * tz)
+        if shading.lens(x, y, z, tx * norm, ty * norm, tz * norm, 2.0, aa, v, p, out) > 0.6:
+            region = GLASSES_REGION
+    return region
+
+
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+def _alike(row, column, part, z, covering, depth, parts):
+    """Whether a sample shows the same part at about the same depth."""
+    t = covering[row, column]
+    return (parts[t] if t >= 0 else -1) == part and abs(depth[row, column] - z) < 0.30
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", nogil=True)
 def _draw(v, p, head, body, size, triangles, parts, table, image, regions, screen, camera, local, depth, covering):
     """The whole picture into `image` [H, W, 3] uint8; samples lie on a grid of twice the size."""
     count = local.shape[0]
-    extra = np.empty((count, 2), np.float32)
-    local_normal = np.empty((count, 3), np.float32)
-    camera_normal = np.empty((count, 3), np.float32)
+    extra = np.empty((count, 3), np.float32)
+    normal = np.empty((count, 3), np.float32)
+    cut = hair.style(v)
     g.build(v, local, extra)
+    hair.build_hair(v, cut, local, extra)
+    hair.build_worn(v, local, extra)
     _place(local, extra, head, body, table, camera)
     _project(camera, v, 2 * size, screen)
-    g.grid_normals(local, table, local_normal)
-    g.grid_normals(camera, table, camera_normal)
+    g.grid_normals(camera, table, normal)
     _rasterise(screen, triangles, parts, depth, covering)
-    scene = (screen, local, extra, camera_normal, local_normal, triangles, parts)
+    frame = _light_frame(p)
+    nearest = _shadow_map(camera, frame, triangles, parts, _SHADOW_REACH)
+    # Strands fall, run back, or lie to the side of the parting.
+    fx, fy, fz = hair.flow(v, cut)
+    eye = np.empty(3, np.float32)  # the camera in head coordinates
+    for k in range(3):
+        p[TURN + k, 0], p[TURN + k, 1], p[TURN + k, 2] = head[k, 0], head[k, 1], head[k, 2]
+        p[FLOW, k] = head[k, 0] * fx + head[k, 1] * fy + head[k, 2] * fz
+        eye[k] = head[0, k] * -_PIVOT[0] + head[1, k] * -_PIVOT[1] + head[2, k] * (_DISTANCE - _PIVOT[2]) + _PIVOT[k]
+    glasses = v[_GLASSES] > 0.5
     aa = 0.5 / (size * _ZOOM * v[_SCALE])
-    shapes = shading.backdrop_shapes(size, v)
-    rgb = np.empty(3, np.float32)
+    grid = backdrop_grid(v, p)
+    out = np.empty(8, np.float32)
     total = np.empty(3, np.float32)
+    weights = (1.0, 3.0, 3.0, 1.0)
     for row in range(size):
         for column in range(size):
-            t0, t1 = covering[2 * row, 2 * column], covering[2 * row, 2 * column + 1]
-            t2, t3 = covering[2 * row + 1, 2 * column], covering[2 * row + 1, 2 * column + 1]
+            # Sixteen samples under a tent two pixels wide: soft edges. `first` is one of the middle four.
+            first = covering[2 * row, 2 * column]
+            part = parts[first] if first >= 0 else -1
+            z = depth[2 * row, 2 * column]
+            top, bottom = max(0, 2 * row - 1), min(2 * size - 1, 2 * row + 2)
+            left, right = max(0, 2 * column - 1), min(2 * size - 1, 2 * column + 2)
+            same = (
+                _alike(top, left, part, z, covering, depth, parts)
+                and _alike(top, right, part, z, covering, depth, parts)
+                and _alike(bottom, left, part, z, covering, depth, parts)
+                and _alike(bottom, right, part, z, covering, depth, parts)
+                and _alike(2 * row, 2 * column + 1, part, z, covering, depth, parts)
+                and _alike(2 * row + 1, 2 * column, part, z, covering, depth, parts)
+                and _alike(2 * row + 1, 2 * column + 1, part, z, covering, depth, parts)
+            )
             region = 0
-            same = t0 >= 0 and t1 >= 0 and t2 >= 0 and t3 >= 0
             if same:
-                part = parts[t0]
-                same = parts[t1] == part and parts[t2] == part and parts[t3] == part
-                if same:
-                    z0, z3 = depth[2 * row, 2 * column], depth[2 * row + 1, 2 * column + 1]
-                    same = (
-                        abs(z0 - z3) < 0.30
-                        and abs(depth[2 * row, 2 * column + 1] - depth[2 * row + 1, 2 * column]) < 0.30
+                if part < 0:
+                    backdrop((column + 0.5) / size, (row + 0.5) / size, grid, out)
+                else:
+                    region = _point_colour(
+                        first,
+                        2 * column + 1.0,
+                        2 * row + 1.0,
+                        screen,
+                        camera,
+                        local,
+                        extra,
+                        normal,
+                        triangles,
+                        parts,
+                        nearest,
+                        frame,
+                        eye,
+                        glasses,
+                        aa,
+                        v,
+                        p,
+                        cut,
+                        out,
                     )
-            if same:
-                region = _point_colour(t0, 2 * column + 1.0, 2 * row + 1.0, scene, aa, v, p, total)
-            elif t0 < 0 and t1 < 0 and t2 < 0 and t3 < 0:
-                shading.backdrop(column, row, shapes, v, p, total)
+                total[0], total[1], total[2] = out[0], out[1], out[2]
             else:
-                # An edge: the samples of one part share a colour.
+                # An edge: the samples of one surface share a colour, that of the one nearest to the middle.
                 total[:] = 0.0
                 done = 0
-                for k in range(4):
+                for step in range(16):
+                    k = _CENTRE_OUT[step]
                     if done & (1 << k):
                         continue
-                    sub_row, sub_column = 2 * row + k // 2, 2 * column + k % 2
-                    t = covering[sub_row, sub_column]
-                    share = 0.25
-                    for other in range(k + 1, 4):
-                        u = covering[2 * row + other // 2, 2 * column + other % 2]
-                        if (t < 0 and u < 0) or (t >= 0 and u >= 0 and parts[u] == parts[t]):
-                            done |= 1 << other
-                            share += 0.25
-                    if t >= 0:
-                        found = _point_colour(t, sub_column + 0.5, sub_row + 0.5, scene, aa, v, p, rgb)
-                        region = max(region, found)
+                    r, c = 2 * row - 1 + k // 4, 2 * column - 1 + k % 4
+                    if r < 0 or c < 0 or r >= 2 * size or c >= 2 * size:
+                        r, c = min(max(r, 0), 2 * size - 1), min(max(c, 0), 2 * size - 1)
+                    t, z = covering[r, c], depth[r, c]
+                    share = 0.0
+                    for later in range(step, 16):
+                        m = _CENTRE_OUT[later]
+                        if done & (1 << m):
+                            continue
+                        r2 = min(max(2 * row - 1 + m // 4, 0), 2 * size - 1)
+                        c2 = min(max(2 * column - 1 + m % 4, 0), 2 * size - 1)
+                        u = covering[r2, c2]
+                        if (t < 0 and u < 0) or (
+                            t >= 0 and u >= 0 and parts[u] == parts[t] and abs(depth[r2, c2] - z) < 0.30
+                        ):
+                            done |= 1 << m
+                            share += weights[m // 4] * weights[m % 4]
+                    if step >= 12 and share <= 2.0:
+                        pass  # a corner sample alone takes the last colour
+                    elif t >= 0:
+                        found = _point_colour(
+                            t,
+                            c + 0.5,
+                            r + 0.5,
+                            screen,
+                            camera,
+                            local,
+                            extra,
+                            normal,
+                            triangles,
+                            parts,
+                            nearest,
+                            frame,
+                            eye,
+                            glasses,
+                            aa,
+                            v,
+                            p,
+                            cut,
+                            out,
+                        )
+                        if step < 4:
+                            region = max(region, found)
                     else:
-                        shading.backdrop(column, row, shapes, v, p, rgb)
+                        backdrop((column + 0.5) / size, (row + 0.5) / size, grid, out)
                     for channel in range(3):
-                        total[channel] += share * min(1.0, rgb[channel])
+                        total[channel] += share / 64.0 * min(1.4, out[channel])
             for channel in range(3):
-                image[row, column, channel] = np.uint8(255.0 * math.sqrt(min(1.0, max(0.0, total[channel]))) + 0.5)
+                # A soft shoulder keeps the lights from clipping.
+                light = max(0.0, total[channel])
+                light = 1.30 * light / (1.0 + 0.34 * light)
+                image[row, column, channel] = np.uint8(255.0 * math.sqrt(min(1.0, light)) + 0.5)
             regions[row, column] = region
+
+
+# The samples of a 4 x 4 block from its middle outwards.
+_CENTRE_OUT = np.array([5, 6, 9, 10, 1, 2, 4, 7, 8, 11, 13, 14, 0, 3, 12, 15])
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -235,22 +391,22 @@ def landmark_points(v):
         for side in (-1, 1):
             index = 17 + i if side < 0 else 26 - i
             t = 1.0 - i / 4.0
-            inner = 0.105 + 0.05 * v[shading.EYE_DISTANCE] * 0.5
-            y, half = shading.brow_line(t, side, v)
+            inner = 0.105 + 0.05 * v[face.EYE_DISTANCE] * 0.5
+            y, half = face.brow_line(t, side, v)
             points[index] = _surface(side * (inner + 0.47 * (0.04 + 0.92 * t)), y - 0.4 * half, v)
-    tip = 0.40 * (1.0 + 0.13 * v[shading.NOSE_LENGTH])
+    tip = 0.40 * (1.0 + 0.13 * v[face.NOSE_LENGTH])
     for i in range(4):
         points[27 + i] = _surface(0.0, -0.02 + (tip + 0.02) * i / 3.0, v)
-    wing = 0.150 * (1.0 + 0.22 * v[shading.NOSE_WIDTH])
+    wing = 0.150 * (1.0 + 0.22 * v[face.NOSE_WIDTH])
     for i in range(5):
         points[31 + i] = _surface(wing * (i - 2) / 2.0, tip + 0.085 + 0.02 * (1.0 - abs(i - 2) / 2.0), v)
     for side in (-1, 1):
-        cx, half, slope = shading.eye_frame(side, v)
+        cx, half, slope = face.eye_frame(side, v)
         # Order of the left-hand eye: outer corner, upper outer, upper inner, inner corner, lower inner, lower outer.
         along = (1.0, 0.40, -0.40, -1.0, -0.40, 0.40)
         for i in range(6):
             s = along[i]
-            upper, lower, _ = shading.eye_lines(s, side, v)
+            upper, lower, _ = face.eye_lines(s, side, v)
             y = upper if i in (1, 2) else (lower if i in (4, 5) else 0.5 * (upper + lower))
             x = cx + side * s * half
             point = _surface(x, 0.012 + slope * s * half + y, v)
@@ -258,15 +414,15 @@ def landmark_points(v):
                 points[36 + i] = point
             else:
                 points[(45, 44, 43, 42, 47, 46)[i]] = point
-    half_mouth, _, _ = shading.mouth_frame(v)
+    half_mouth, _, _ = face.mouth_frame(v)
     outer = (-1.0, -0.62, -0.24, 0.0, 0.24, 0.62, 1.0, 0.62, 0.30, 0.0, -0.30, -0.62)
     for i in range(12):
-        top, upper, lower, bottom = shading.mouth_lines(outer[i], v)
+        top, upper, lower, bottom = face.mouth_lines(outer[i], v)
         y = 0.5 * (upper + lower) if i in (0, 6) else (top if i < 6 else bottom)
         points[48 + i] = _surface(outer[i] * half_mouth, y, v)
     inner_s = (-0.88, -0.35, 0.0, 0.35, 0.88, 0.35, 0.0, -0.35)
     for i in range(8):
-        top, upper, lower, bottom = shading.mouth_lines(inner_s[i], v)
+        top, upper, lower, bottom = face.mouth_lines(inner_s[i], v)
         y = 0.5 * (upper + lower) if i in (0, 4) else (upper if i < 4 else lower)
         points[60 + i] = _surface(inner_s[i] * half_mouth, y, v)
     return points
@@ -302,7 +458,7 @@ def draw(values: np.ndarray, size: int = 256) -> Portrait:
     screen, camera, local, depth, covering = _buffers(size)
     _draw(
         v,
-        shading.palette(v),
+        palette(v),
         head,
         body,
         size,

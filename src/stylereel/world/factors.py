@@ -1,4 +1,4 @@
-"""What a portrait of the world is made of: 62 named factors, their ranges, and their latent coordinates.
+"""What a portrait of the world is made of: 76 named factors, their ranges, and their latent coordinates.
 
 A factor belongs to one of four groups. `POSE` and `EXPRESSION` together are `MOTION` (they change from frame to
 frame), `SHAPE` and `LOOK` together are `IDENTITY` (they stay: head geometry and hair cut; colours, light, clothes and
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-LATENT_DIM = 64
+LATENT_DIM = 80
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,21 @@ _TABLE = (
     Factor("light_side", "look", 0, -1, 1),
     Factor("light_height", "look", 0, -1, 1),
     Factor("light_warmth", "look", 0, -1, 1),
+    Factor("light_contrast", "look", 0, -1, 1),
+    Factor("backdrop_kind", "look", 0.1, 0, 1, "even"),  # studio, window, bokeh discs, room, landscape
+    Factor("glasses_tint", "look", 0, 0, 1, "rare"),
+    Factor("makeup", "look", 0, 0, 1, "rare"),
+    Factor("accent_hue", "look", 0, -1, 1, "even"),  # hat, frames, earrings
+    Factor("clothes_pattern", "look", 0.1, 0, 1, "even"),  # plain, stripes, knitted, checked
+    # more of the shape, at the end: the numbers before keep their place
+    Factor("hair_style", "shape", 0.25, 0, 1, "even"),  # ten styles, see `hair.STYLES`
+    Factor("hat", "shape", 0, 0, 1, "rare"),
+    Factor("hat_style", "shape", 0.5, 0, 1, "even"),  # beanie, cap, brimmed hat
+    Factor("earring", "shape", 0, 0, 1, "rare"),
+    Factor("glasses_shape", "shape", 0.5, 0, 1, "even"),  # round, rectangular, drop
+    Factor("neckline", "shape", 0.1, 0, 1, "even"),  # crew neck, V, shirt collar, roll neck
+    Factor("eyelid", "shape", 0, -1, 1),  # open lid with a high crease .. hooded
+    Factor("nose_tip", "shape", 0, -1, 1),  # drooping .. turned up
 )
 
 NAMES = tuple(factor.name for factor in _TABLE)
@@ -150,18 +165,18 @@ def neutral() -> np.ndarray:
 
 
 def normalize(z: np.ndarray) -> np.ndarray:
-    """z [..., 64] scaled to unit second moment, as the mapping network of a StyleGAN does before anything else."""
+    """z [..., 80] scaled to unit second moment, as the mapping network of a StyleGAN does before anything else."""
     z = np.asarray(z, np.float64)
     return z / np.sqrt(np.mean(z**2, axis=-1, keepdims=True) + 1e-8)
 
 
 def from_latent(z: np.ndarray) -> np.ndarray:
-    """Values [..., K] of the factors for latents z [..., 64]."""
+    """Values [..., K] of the factors for latents z [..., 80]."""
     return from_normal(normalize(z))
 
 
 def from_normal(n: np.ndarray) -> np.ndarray:
-    """Values [..., K] for numbers n [..., 62 or more] that are standard normal already; the inverse of `to_normal`."""
+    """Values [..., K] for numbers n [..., 76 or more] that are standard normal already; the inverse of `to_normal`."""
     n = n[..., : len(NAMES)].copy()
     for left, right in _PAIRS:
         pair = [INDEX[left], INDEX[right]]
@@ -174,7 +189,7 @@ def from_normal(n: np.ndarray) -> np.ndarray:
 
 
 def to_normal(values: np.ndarray) -> np.ndarray:
-    """Normal numbers [..., 62] whose `from_normal` gives `values` [..., K]; clipped to +-2.6."""
+    """Normal numbers [..., 76] whose `from_normal` gives `values` [..., K]; clipped to +-2.6."""
     unit = np.clip((np.asarray(values, np.float64) - LOW) / (HIGH - LOW), 0.004, 0.996)
     n = np.empty_like(unit)
     n[..., _MIDDLE] = np.arctanh(2 * unit[..., _MIDDLE] - 1) / 0.62

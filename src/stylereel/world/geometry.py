@@ -1,8 +1,8 @@
 """The shape of a portrait: every part is a grid of vertices computed from the factor values.
 
 Lengths are decimetres in head coordinates: x to the picture's right, y down, z towards the viewer; the origin lies
-between the pupils in the plane of the ears. `build` fills one vertex array with all parts (head, ears, neck, torso,
-hair shell, hanging hair, glasses); the triangles never change, so they are made once.
+between the pupils in the plane of the ears. `build` fills one vertex array with head, ears, neck, torso, collar and
+glasses, `hair.build_hair` and `hair.build_worn` the rest; the triangles never change, so they are made once.
 """
 
 from __future__ import annotations
@@ -15,22 +15,28 @@ from scipy.interpolate import PchipInterpolator
 
 from stylereel.world.factors import INDEX
 
-# Parts, in the order of the vertex array.
-HEAD, EAR, NECK, TORSO, HAIR, CURTAIN, GLASSES = range(7)
-# (part, rows, columns) of each grid; ears and the two lens rings come twice.
+# Parts; the first seven in the order of the vertex array, then the others.
+HEAD, EAR, NECK, TORSO, HAIR, CURTAIN, GLASSES, KNOT, HAT, BRIM, EARRING, COLLAR = range(12)
+# (part, rows, columns) of each grid; ears, lens rings and earrings come twice.
 GRIDS = (
-    (HEAD, 50, 61),
+    (HEAD, 58, 69),
     (EAR, 9, 13),
     (EAR, 9, 13),
-    (NECK, 7, 29),
-    (TORSO, 12, 33),
-    (HAIR, 16, 57),
-    (CURTAIN, 12, 41),
-    (GLASSES, 5, 25),
-    (GLASSES, 5, 25),
+    (NECK, 9, 29),
+    (TORSO, 14, 37),
+    (HAIR, 18, 77),
+    (CURTAIN, 14, 53),
+    (GLASSES, 5, 33),
+    (GLASSES, 5, 33),
     (GLASSES, 5, 6),
     (GLASSES, 5, 7),
     (GLASSES, 5, 7),
+    (KNOT, 11, 21),
+    (HAT, 12, 45),
+    (BRIM, 5, 45),
+    (EARRING, 13, 7),
+    (EARRING, 13, 7),
+    (COLLAR, 5, 37),
 )
 STARTS = tuple(int(n) for n in np.cumsum([0] + [rows * columns for _, rows, columns in GRIDS]))
 VERTICES = STARTS[-1]
@@ -64,18 +70,18 @@ _OUTLINE = np.array(
         (-0.18, 0.735, 0.885, 0.99),
         (0.00, 0.715, 0.865, 0.96),
         (0.25, 0.700, 0.850, 0.88),
-        (0.45, 0.665, 0.845, 0.78),
-        (0.66, 0.590, 0.835, 0.66),
-        (0.84, 0.490, 0.815, 0.58),
-        (0.98, 0.375, 0.795, 0.52),
-        (1.08, 0.255, 0.745, 0.47),
-        (1.135, 0.150, 0.655, 0.42),
+        (0.45, 0.670, 0.845, 0.78),
+        (0.66, 0.605, 0.830, 0.66),
+        (0.84, 0.510, 0.805, 0.58),
+        (0.98, 0.405, 0.775, 0.52),
+        (1.08, 0.290, 0.715, 0.47),
+        (1.135, 0.175, 0.620, 0.42),
         (1.15, 0.060, 0.50, 0.36),
     ]
 )
-_HEAD_ROWS = GRIDS[0][1]
+HEAD_ROWS = GRIDS[0][1]
 _along = np.linspace(0, 1, len(_OUTLINE)) ** 1.0
-PROFILE = PchipInterpolator(_along, _OUTLINE)(np.linspace(0, 1, _HEAD_ROWS)).astype(np.float32)
+PROFILE = PchipInterpolator(_along, _OUTLINE)(np.linspace(0, 1, HEAD_ROWS)).astype(np.float32)
 
 _N = {name: INDEX[name] for name in INDEX}
 (_JAW, _SMILE, _PUCKER, _PRESS) = (_N[n] for n in ("jaw", "smile", "pucker", "press"))
@@ -87,12 +93,15 @@ _CHEEKS, _FOREHEAD, _EYE_DISTANCE, _EYE_SIZE = (
 )
 _NOSE_LENGTH, _NOSE_WIDTH, _NOSE_BRIDGE = (_N[n] for n in ("nose_length", "nose_width", "nose_bridge"))
 _LIPS, _EAR_SIZE, _NECK_WIDTH = (_N[n] for n in ("lip_fullness", "ear_size", "neck_width"))
-_VOLUME, _LENGTH, _HAIRLINE, _FRINGE, _PARTING, _CURL = (
-    _N[n] for n in ("hair_volume", "hair_length", "hairline", "fringe", "parting", "curl")
+_GLASSES, _BROW_HEIGHT, _AGE, _BEARD, _GLASSES_SHAPE, _NECKLINE, _NOSE_TIP = (
+    _N[n] for n in ("glasses", "brow_height", "age", "beard", "glasses_shape", "neckline", "nose_tip")
 )
-_GLASSES, _BROW_HEIGHT, _AGE = (_N[n] for n in ("glasses", "brow_height", "age"))
-_HEAD_COLUMNS = GRIDS[0][2]
-_EAR_A, _EAR_B, _NECK_S, _TORSO_S, _HAIR_S, _CURTAIN_S, _RING_A, _RING_B, _BRIDGE, _ARM_A, _ARM_B = STARTS[1:12]
+HEAD_COLUMNS = GRIDS[0][2]
+_EAR_A, _EAR_B, _NECK_S, _TORSO_S, HAIR_S, CURTAIN_S, _RING_A, _RING_B, _BRIDGE, _ARM_A, _ARM_B = STARTS[1:12]
+KNOT_S, HAT_S, BRIM_S, EARRING_S, _, _COLLAR_S = STARTS[12:18]
+(_, HAIR_ROWS, HAIR_COLUMNS), (_, CURTAIN_ROWS, CURTAIN_COLUMNS) = GRIDS[5:7]
+_, HAT_ROWS, HAT_COLUMNS = GRIDS[13]
+_NECK_ROWS, _TORSO_ROWS, _TORSO_COLUMNS, _RING = GRIDS[3][1], GRIDS[4][1], GRIDS[4][2], GRIDS[7][2]
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
@@ -108,11 +117,23 @@ def smoothstep(low, high, x):
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def bump(x, y, cx, cy, sx, sy):
-    """A Gaussian hill of height 1."""
+    """A hill of height 1, nearly Gaussian but of finite width (and cheaper)."""
     dx = (x - cx) / sx
     dy = (y - cy) / sy
-    r = dx * dx + dy * dy
-    return math.exp(-r) if r < 9.0 else 0.0
+    t = 1.0 - (dx * dx + dy * dy) * (1.0 / 6.0)
+    if t <= 0.0:
+        return 0.0
+    t *= t * t
+    return t * t
+
+
+@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+def wave(x):
+    """The sine of x within 0.001, cheaper than the exact one."""
+    u = x * 0.15915494309
+    u -= math.floor(u) + 0.5
+    s = -8.0 * u * (1.0 - 2.0 * abs(u))
+    return s * (0.775 + 0.225 * abs(s))
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -163,27 +184,32 @@ def relief(x, y, v):
     """Forward displacement [dm] of the front of the face at rest position (x, y): nose, sockets, lips, chin."""
     eye = 0.325 * (1.0 + 0.09 * v[_EYE_DISTANCE])
     ax = abs(x)
-    d = -0.085 * bump(ax, y, eye, 0.01, 0.19, 0.13)
-    d += 0.05 * bump(ax, y, eye, 0.015, 0.12, 0.085)
-    d += 0.035 * bump(ax, y, 0.30, -0.20, 0.26, 0.07) * (1.0 - 0.4 * v[_BROW_HEIGHT])
-    d += (0.045 + 0.03 * v[_CHEEKS]) * bump(ax, y, 0.44, 0.24, 0.17, 0.16)
+    d = -0.095 * bump(ax, y, eye - 0.01, 0.00, 0.20, 0.13)
+    d += 0.075 * bump(ax, y, eye, 0.012, 0.13, 0.095)
+    d += 0.035 * bump(ax, y, 0.28, -0.20, 0.26, 0.08) * (1.0 - 0.4 * v[_BROW_HEIGHT])
+    d += (0.055 + 0.035 * v[_CHEEKS]) * bump(ax, y, 0.42, 0.27, 0.20, 0.18)
     tip = 0.40 * (1.0 + 0.13 * v[_NOSE_LENGTH])
     bridge = 0.5 + 0.5 * smoothstep(-0.10, 0.12, y)
     t = (y + 0.10) / (tip + 0.10)
-    if t > 0.0 and y < tip + 0.14:
-        height = (0.05 + 0.045 * v[_NOSE_BRIDGE] * math.sin(min(t, 1.0) * 3.1)) * bridge + 0.225 * min(t, 1.0) ** 1.6
-        height *= smoothstep(tip + 0.13, tip + 0.005, y)
-        width = (0.085 + 0.07 * min(t, 1.0) ** 2) * (1.0 + 0.22 * v[_NOSE_WIDTH])
+    if t > 0.0 and y < tip + 0.16:
+        along = min(t, 1.0)
+        height = (0.055 + 0.045 * v[_NOSE_BRIDGE] * math.sin(along * 3.1)) * bridge + 0.175 * along**1.5
+        height *= smoothstep(tip + 0.145, tip + 0.01, y)
+        width = (0.092 + 0.052 * along * along) * (1.0 + 0.22 * v[_NOSE_WIDTH])
         d += height * math.exp(-((x / width) ** 2))
-        wing = 0.135 * (1.0 + 0.25 * v[_NOSE_WIDTH])
-        d += 0.085 * bump(ax, y, wing, tip + 0.01, 0.05, 0.06)
+        # A round tip between two wings.
+        d += 0.085 * bump(x, y, 0.0, tip - 0.005 - 0.035 * v[_NOSE_TIP], 0.100, 0.085)
+        wing = 0.130 * (1.0 + 0.25 * v[_NOSE_WIDTH])
+        d += 0.095 * bump(ax, y, wing, tip + 0.025, 0.060, 0.060)
     full = 1.0 + 0.35 * v[_LIPS] + 0.6 * v[_PUCKER] - 0.7 * v[_PRESS]
-    d += 0.045 * full * bump(x, y, 0.0, 0.66, 0.22, 0.09)
-    d -= 0.035 * bump(x, y, 0.0, 0.80, 0.20, 0.05)
-    d += 0.05 * bump(x, y, 0.0, 0.98, 0.20, 0.12)
-    d -= 0.025 * bump(ax, y, 0.36, 0.62, 0.10, 0.16) * (1.0 - 0.7 * v[_CHEEKS])
+    d -= 0.012 * bump(x, y, 0.0, 0.555, 0.035, 0.05)
+    d += 0.050 * full * bump(x, y, 0.0, 0.625, 0.21, 0.055)
+    d += 0.052 * full * bump(x, y, 0.0, 0.715, 0.17, 0.055)
+    d -= 0.040 * bump(x, y, 0.0, 0.815, 0.20, 0.05)
+    d += 0.055 * bump(x, y, 0.0, 0.97, 0.19, 0.11)
+    d -= 0.022 * bump(ax, y, 0.38, 0.62, 0.11, 0.17) * (1.0 - 0.7 * v[_CHEEKS])
     smile = max(0.0, v[_SMILE])
-    d += 0.05 * smile * bump(ax, y, 0.38, 0.36, 0.15, 0.13)
+    d += 0.055 * smile * bump(ax, y, 0.38, 0.36, 0.16, 0.13)
     return d
 
 
@@ -212,26 +238,16 @@ def head_point(theta, rest, v):
     return _skin_point(c, s, abs(s) ** 0.92, a, front, back, rest, v)
 
 
+LENS_Z = 0.985  # where the lenses stand [dm]
+
+
 @njit(cache=True, fastmath=True, error_model="numpy")
-def hairline(theta, v):
-    """Rest height where the hair ends at azimuth theta: forehead, temple, in front of the ear, nape."""
-    t = abs(theta)
-    front = -0.72 - 0.11 * v[_HAIRLINE] - 0.10 * v[_AGE] * smoothstep(0.55, 1.0, v[_AGE])
-    side = 0.5 + 0.5 * math.tanh(6.0 * (theta - 0.5 * v[_PARTING]) * (1.0 if v[_PARTING] >= 0.0 else -1.0))
-    front += 0.42 * v[_FRINGE] * (0.45 + 0.55 * side) * smoothstep(1.0, 0.5, t)
-    temple = front + (0.22 - front) * (0.75 * smoothstep(0.40, 1.42, t) + 0.25 * smoothstep(0.95, 1.25, t))
-    nape = temple + (0.62 - temple) * smoothstep(1.55, 2.0, t)
-    return nape
-
-
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
-def wobble(a, b):
-    """A cheap smooth irregular function of two numbers in -1..1 (for locks of hair)."""
-    return (
-        math.sin(7.1 * a + 1.3 * math.sin(5.3 * b)) * 0.5
-        + math.sin(17.3 * a - 4.1 * b) * 0.3
-        + math.sin(31.0 * a + 9.0 * b) * 0.2
-    )
+def lens_shape(v):
+    """Half width and half height [dm], exponent and taper of the lenses: round, rectangular or drop-shaped."""
+    place = 2.0 * v[_GLASSES_SHAPE]
+    box = smoothstep(0.55, 0.75, place) * smoothstep(1.45, 1.25, place)
+    drop = smoothstep(1.25, 1.45, place)
+    return 0.215 + 0.030 * box + 0.030 * drop, 0.205 - 0.050 * box, 1.0 - 0.42 * box - 0.12 * drop, 0.16 * drop
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -249,28 +265,34 @@ def _tube(vertices, start, columns, column, px, py, pz, radius, ux, uy, uz, wx, 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def azimuth(column):
     """Azimuth [rad] of a column of the head grid; columns lie closer together in the face."""
-    u = 2.0 * column / (_HEAD_COLUMNS - 1) - 1.0
+    u = 2.0 * column / (HEAD_COLUMNS - 1) - 1.0
     return math.pi * abs(u) ** 1.35 * (1.0 if u >= 0.0 else -1.0)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def build(v, vertices, extra):
-    """Fill `vertices` [V, 3] in head coordinates and `extra` [V, 2] (rest height and azimuth or grid coordinates)."""
-    turns = np.empty((_HEAD_COLUMNS, 4), np.float64)
-    for column in range(_HEAD_COLUMNS):
+    """Fill `vertices` [V, 3] in head coordinates and `extra` [V, 3] (rest height and azimuth, or grid coordinates)."""
+    turns = np.empty((HEAD_COLUMNS, 4), np.float64)
+    for column in range(HEAD_COLUMNS):
         theta = azimuth(column)
         c, s = math.cos(theta), math.sin(theta)
         turns[column, 0], turns[column, 1], turns[column, 2], turns[column, 3] = theta, c, s, abs(s) ** 0.92
-    for row in range(_HEAD_ROWS):
+    for row in range(HEAD_ROWS):
         rest = PROFILE[row, 0]
         a, front, back = outline(rest, v)
-        for column in range(_HEAD_COLUMNS):
-            i = row * _HEAD_COLUMNS + column
+        for column in range(HEAD_COLUMNS):
+            i = row * HEAD_COLUMNS + column
             theta, c, s, across = turns[column]
             x, y, z = _skin_point(c, s, across, a, front, back, rest, v)
+            # A full beard stands off a little, least at its edge.
+            if v[_BEARD] > 0.55 and rest > 0.45 and c > -0.1:
+                thick = (
+                    0.05 * smoothstep(0.55, 1.0, v[_BEARD]) * smoothstep(0.72, 0.95, rest) * smoothstep(-0.1, 0.2, c)
+                )
+                x, y, z = x * (1.0 + 0.7 * thick), y + thick * smoothstep(0.9, 1.1, rest), z + thick * c
             vertices[i, 0], vertices[i, 1], vertices[i, 2] = x, y, z
-            extra[i, 0], extra[i, 1] = rest, theta
-    # Ears: half discs that stand off the sides of the head.
+            extra[i, 0], extra[i, 1], extra[i, 2] = rest, theta, 0.0
+    # Ears: half discs that stand off the sides of the head and lean back.
     size = 1.0 + 0.18 * v[_EAR_SIZE]
     width, _, _ = outline(0.2, v)
     for which in range(2):
@@ -281,129 +303,91 @@ def build(v, vertices, extra):
                 i = start + row * 13 + column
                 r = row / 8.0
                 phi = 2.0 * math.pi * column / 12.0
-                shape = 1.0 - 0.22 * math.sin(phi) * (1.0 if math.sin(phi) > 0 else 0.0)
+                shape = 1.0 - 0.34 * max(0.0, math.sin(phi))
                 ey = 0.27 * size * r * math.sin(phi)
-                ez = 0.155 * size * r * math.cos(phi) * shape
+                ez = 0.165 * size * r * math.cos(phi) * shape
                 rim = 0.05 * math.sin(r * 2.6) * r
                 vertices[i, 0] = side * (width - 0.03 + 0.085 * r * (1.0 - 0.6 * math.cos(phi)) + rim)
-                vertices[i, 1] = 0.20 + ey
-                vertices[i, 2] = -0.08 + ez - 0.05 * r
-                extra[i, 0], extra[i, 1] = r, phi
+                vertices[i, 1] = 0.19 + ey
+                vertices[i, 2] = -0.08 + ez - 0.05 * r + 0.22 * ey
+                extra[i, 0], extra[i, 1], extra[i, 2] = r, phi, ey
     # Neck: rows go from inside the head to inside the torso; `extra` 0 says how much the head moves it.
-    neck = 0.46 * (1.0 + 0.13 * v[_NECK_WIDTH])
-    for row in range(7):
-        t = row / 6.0
+    neck = 0.435 * (1.0 + 0.13 * v[_NECK_WIDTH])
+    for row in range(_NECK_ROWS):
+        t = row / (_NECK_ROWS - 1.0)
         for column in range(29):
             i = _NECK_S + row * 29 + column
             phi = 2.0 * math.pi * column / 28.0 - math.pi
-            flare = 1.0 + 0.22 * t * t
+            flare = 1.0 + 0.10 * t + 0.55 * smoothstep(0.45, 1.0, t) * smoothstep(0.9, -0.3, math.cos(phi))
             vertices[i, 0] = neck * flare * math.sin(phi)
-            vertices[i, 1] = 0.55 + 1.25 * t
-            vertices[i, 2] = -0.10 - 0.12 * t + (0.48 * flare) * math.cos(phi)
-            extra[i, 0], extra[i, 1] = 1.0 - t, phi
-    for row in range(12):
-        t = row / 11.0
-        for column in range(33):
-            i = _TORSO_S + row * 33 + column
-            s = 2.0 * column / 32.0 - 1.0
-            x = 2.1 * math.sin(1.5 * s) * (0.30 + 0.70 * min(1.0, t * 2.6) ** 0.55)
+            vertices[i, 1] = 0.55 + 1.15 * t
+            # The throat between two muscles, and the larynx.
+            throat = 0.03 * bump(phi, t, 0.0, 0.62, 0.22, 0.16)
+            vertices[i, 2] = -0.10 - 0.12 * t + (0.46 * (1.0 + 0.08 * t) + throat) * math.cos(phi)
+            extra[i, 0], extra[i, 1], extra[i, 2] = 1.0 - t, phi, 0.0
+    for row in range(_TORSO_ROWS):
+        t = row / (_TORSO_ROWS - 1.0)
+        for column in range(_TORSO_COLUMNS):
+            i = _TORSO_S + row * _TORSO_COLUMNS + column
+            s = 2.0 * column / (_TORSO_COLUMNS - 1.0) - 1.0
+            x = 2.25 * math.sin(1.5 * s) * (0.30 + 0.70 * min(1.0, t * 2.6) ** 0.55)
             ax = abs(x)
-            top = 1.42 + 0.20 * smoothstep(0.35, 1.9, ax) + 0.55 * smoothstep(1.45, 2.1, ax)
+            top = 1.22 + 0.34 * smoothstep(0.25, 1.5, ax) + 0.55 * smoothstep(1.45, 2.25, ax)
             vertices[i, 0] = x
-            vertices[i, 1] = top + 0.05 + 1.7 * t * t
-            vertices[i, 2] = -0.42 + 1.0 * math.sqrt(t) * math.sqrt(max(0.0, 1.0 - (ax / 2.25) ** 2))
-            extra[i, 0], extra[i, 1] = t, s
-    # Hair shell: the head's surface moved outwards, from the crown down to the hairline.
-    volume = 0.075 + 0.055 * v[_VOLUME] + 0.05 * v[_CURL] + 0.03 * v[_LENGTH]
-    for row in range(16):
-        for column in range(57):
-            i = _HAIR_S + row * 57 + column
-            theta = math.pi * (2.0 * column / 56.0 - 1.0)
-            # Locks of different length make the edge of the hair.
-            edge = hairline(theta, v) + 0.035 * wobble(theta * 2.2, v[_PARTING]) * (0.5 + v[_CURL])
-            t = row / 15.0
-            rest = -1.1995 + (edge + 1.1995) * (1.0 - (1.0 - t) ** 1.4 if t < 1.0 else 1.0)
-            x, y, z = head_point(theta, min(rest, 0.7), v)
-            taper = smoothstep(1.0, 0.72, t)
-            grow = (0.012 + volume * taper) * (1.0 + v[_CURL] * 0.55 * wobble(theta * 2.0 + 3.0, rest * 3.0))
-            # The parting is a shallow valley on the crown.
-            grow -= (
-                0.03
-                * math.exp(-(((x - 0.30 * v[_PARTING]) / 0.06) ** 2))
-                * smoothstep(-0.7, -1.0, rest)
-                * (1.0 if z > -0.2 else 0.0)
-            )
-            length = math.sqrt(x * x + (y - 0.1) * (y - 0.1) + z * z) + 1e-6
-            vertices[i, 0] = x * (1.0 + grow / length)
-            vertices[i, 1] = y + (y - 0.1) / length * grow
-            vertices[i, 2] = z * (1.0 + grow / length)
-            extra[i, 0], extra[i, 1] = t, theta
-    # Hanging hair: a curtain around the sides and the back, as long as `hair_length` says.
-    fall = 1.75 * smoothstep(0.42, 1.0, v[_LENGTH])
-    for row in range(12):
-        t = row / 11.0
-        for column in range(41):
-            i = _CURTAIN_S + row * 41 + column
-            s = 2.0 * column / 40.0 - 1.0
-            theta = math.pi + s * 1.72
-            y = -0.25 + (0.55 + fall) * t
-            a, front, back = outline(min(0.2, y), v)
-            curl = 1.0 + 0.05 * v[_CURL] * wobble(theta * 3.0, y * 3.0)
-            r = (a + 0.6 * volume + 0.08 * math.sin(min(t, 1.0) * 2.4)) * curl
-            hang = smoothstep(0.02, 0.2, fall)
-            inside = 1.0 - 0.25 * (1.0 - hang)
-            vertices[i, 0] = r * math.sin(theta) * inside
-            vertices[i, 1] = y + 0.08 * wobble(theta * 3.0, 2.0) * t * hang
-            depth = (back + 0.5 * volume) if math.cos(theta) < 0.0 else 0.45
-            vertices[i, 2] = math.cos(theta) * depth * curl * inside - 0.05
-            extra[i, 0], extra[i, 1] = t, theta
+            vertices[i, 1] = top + 0.75 * t * t + 0.85 * t**6
+            vertices[i, 2] = -0.46 + 1.0 * math.sqrt(t) * math.sqrt(max(0.0, 1.0 - (ax / 2.45) ** 2))
+            extra[i, 0], extra[i, 1], extra[i, 2] = t, s, 0.0
+    # A standing collar around the neck moves as the neck does; without one it lies inside.
+    shirt = smoothstep(0.46, 0.54, v[_NECKLINE])
+    roll = smoothstep(0.76, 0.84, v[_NECKLINE])
+    for row in range(5):
+        t = row / 4.0
+        for column in range(37):
+            i = _COLLAR_S + row * 37 + column
+            phi = 2.0 * math.pi * column / 36.0
+            front = 0.5 + 0.5 * math.cos(phi)
+            high = 1.40 - 0.17 * shirt * (1.0 - front**3) * (1.0 - roll) - 0.20 * roll + 0.10 * front
+            y = high + (1.60 + 0.25 * shirt - high) * t
+            fold = 0.03 * roll * math.sin(3.0 * min(1.0, 2.2 * t)) + 0.02 * roll * math.sin(3.0 * phi + 20.0 * t)
+            out = (0.07 * shirt + fold - 0.10 * (1.0 - shirt)) * (1.0 - 0.4 * (1.0 - roll) * front)
+            out -= 0.11 * shirt * (1.0 - roll) * front**4  # a shirt is open in front
+            place = (y - 0.55) / 1.15
+            vertices[i, 0] = (neck * (1.0 + 0.16 * place) + out) * math.sin(phi)
+            vertices[i, 1] = y
+            vertices[i, 2] = -0.10 - 0.12 * place + (0.47 * (1.0 + 0.10 * place) + out) * math.cos(phi)
+            extra[i, 0], extra[i, 1], extra[i, 2] = 1.0 - place, phi, t
     # Glasses: two rings, a bridge and two arms; thickness 0 hides them.
-    thick = 0.022 * smoothstep(0.5, 0.75, v[_GLASSES])
+    thick = 0.024 * smoothstep(0.5, 0.6, v[_GLASSES])
     eye = 0.325 * (1.0 + 0.09 * v[_EYE_DISTANCE])
-    lens = 0.235
-    nose_z = 0.97
+    lens_x, lens_y, power, drop = lens_shape(v)
     for which in range(2):
         side = -1.0 if which == 0 else 1.0
         start = _RING_A if which == 0 else _RING_B
-        for column in range(25):
-            phi = 2.0 * math.pi * column / 24.0
+        for column in range(_RING):
+            phi = 2.0 * math.pi * column / (_RING - 1.0)
             c, s = math.cos(phi), math.sin(phi)
-            cx = (abs(c) ** 0.75) * (1.0 if c >= 0 else -1.0)
-            cy = (abs(s) ** 0.75) * (1.0 if s >= 0 else -1.0)
-            px = side * (eye + 0.01) + lens * cx
-            py = 0.035 + 0.175 * cy
-            pz = nose_z - 0.10 * (abs(px) - 0.1)
-            _tube(vertices, start, 25, column, px, py, pz, thick, cx, cy, 0.0, 0.0, 0.0, 1.0)
+            cx = (abs(c) ** power) * (1.0 if c >= 0 else -1.0)
+            cy = (abs(s) ** power) * (1.0 if s >= 0 else -1.0)
+            px = side * (eye + 0.01) + lens_x * cx * (1.0 - drop * cy)
+            py = 0.035 + lens_y * cy
+            pz = LENS_Z - 0.10 * (abs(px) - 0.1)
+            _tube(vertices, start, _RING, column, px, py, pz, thick, cx, cy, 0.0, 0.0, 0.0, 1.0)
     for column in range(6):
         t = column / 5.0
-        px = (2.0 * t - 1.0) * (eye + 0.01 - lens)
-        _tube(
-            vertices,
-            _BRIDGE,
-            6,
-            column,
-            px,
-            0.0 - 0.03 * math.sin(t * math.pi),
-            nose_z + 0.01,
-            thick,
-            0.0,
-            1.0,
-            0.0,
-            0.0,
-            0.0,
-            1.0,
-        )
+        px = (2.0 * t - 1.0) * (eye + 0.01 - lens_x)
+        py = -0.03 * math.sin(t * math.pi)
+        _tube(vertices, _BRIDGE, 6, column, px, py, LENS_Z + 0.01, thick, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     side_width, _, _ = outline(0.0, v)
     for which in range(2):
         side = -1.0 if which == 0 else 1.0
         start = _ARM_A if which == 0 else _ARM_B
         for column in range(7):
             t = column / 6.0
-            px = side * ((eye + 0.01 + lens) * (1.0 - t) + (side_width + 0.03) * t)
-            pz = (nose_z - 0.10 * (eye + lens - 0.1)) * (1.0 - t) - 0.1 * t
+            px = side * ((eye + 0.01 + lens_x) * (1.0 - t) + (side_width + 0.03) * t)
+            pz = (LENS_Z - 0.10 * (eye + lens_x - 0.1)) * (1.0 - t) - 0.1 * t
             _tube(vertices, start, 7, column, px, -0.03 + 0.08 * t, pz, thick, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0)
-    for i in range(_RING_A, vertices.shape[0]):
-        extra[i, 0], extra[i, 1] = 0.0, 0.0
+    for i in range(_RING_A, KNOT_S):
+        extra[i, 0], extra[i, 1], extra[i, 2] = 0.0, 0.0, 0.0
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
