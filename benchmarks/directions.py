@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,7 +43,7 @@ def identities(generator: StyleGAN2, net: IdentityNet, directions: Directions) -
     def embedded(direction: Direction | None) -> torch.Tensor:
         codes = w if direction is None or direction.space == "w+" else styles
         codes = codes if direction is None else direction.apply(codes)
-        given = {"w": codes} if isinstance(codes, torch.Tensor) else {"s": codes}
+        given: dict[str, Any] = {"w": codes} if isinstance(codes, torch.Tensor) else {"s": codes}
         return net(generator.synthesize(**given, stop=f"b{SIZE}.torgb" if generator.resolution > SIZE else None))
 
     plain = embedded(None)

@@ -60,7 +60,7 @@ class Direction:
         """
         if isinstance(codes, Tensor) != (self.space == "w+"):
             raise ValueError(f"The direction {self.name} is one of {self.space.upper()}; give it codes of that space.")
-        flat = codes.clone() if isinstance(codes, Tensor) else torch.cat(list(codes), dim=1)
+        flat = codes if isinstance(codes, Tensor) else torch.cat(list(codes), dim=1)
         fits = self.change.shape[-1] == flat.shape[-1] if self.space == "w+" else True
         if not fits or (self.places is not None and int(self.places.max()) >= flat.shape[1]):
             raise ValueError(f"The direction {self.name} is for another generator, not for codes {list(flat.shape)}.")

@@ -10,6 +10,7 @@ else moves is measured twice: by a linear reading of the factors off w, and by t
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from stylereel.metrics.features import to_unit
 from stylereel.train.data import GROUPS, group_of_row
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_normal, normalize
 
-LATENTS, PEOPLE, SEED = 30_000, 48, 61
+LATENTS, PEOPLE, SEED = 30_000, 24, 61
 MOST_SCALE = 2.5  # a direction that does less than its factor's exact change is made longer, up to this
 KEPT = 0.9  # of a direction's squared effect, which its channels in S keep
 # The latent holds mean and difference of both sides in place of left and right.
@@ -111,7 +112,7 @@ class _Scale:
         self._deviation = unit_values(torch.from_numpy(population)).std(0)[[INDEX[name] for name in self.names]]
 
     def _seen(self, codes: Tensor | list[Tensor]) -> Tensor:
-        given = {"w": codes} if isinstance(codes, Tensor) else {"s": codes}
+        given: dict[str, Any] = {"w": codes} if isinstance(codes, Tensor) else {"s": codes}
         return self.face(self.generator.synthesize(**given, noise="none", stop=self._small)).values
 
     def _read(self, normal: np.ndarray) -> Tensor:
@@ -135,10 +136,12 @@ class _Scale:
         """
         own, scale = self.names.index(factor), 1.0
         moved = self.moved(direction)
-        effect = float(moved[own] / exact[own])
-        if abs(effect - 1) > 0.03:
-            scale = float(np.clip(1 / max(effect, 0.1), 0.5, MOST_SCALE))
-            direction = replace(direction, change=scale * direction.change)
+        for _ in range(3):  # what is rare in the world comes in by a threshold: it takes short steps
+            effect = max(float(moved[own] / exact[own]), 0.1)
+            if abs(effect - 1) < 0.03:
+                break
+            step = float(np.clip(effect**-0.7, 1 / (MOST_SCALE * scale), MOST_SCALE / scale))
+            scale, direction = scale * step, replace(direction, change=step * direction.change)
             moved = self.moved(direction)
         leak = (moved - exact) / self._deviation
         others = [name for name in self.names if name != factor and not _together(factor, name)]

@@ -348,7 +348,7 @@ def _laughs(track: dict[str, np.ndarray], seed: int, t: np.ndarray, spans: list[
         for number, note in enumerate(_notes(start, end)):
             beats += 0.93**number * np.cos(0.5 * np.pi * np.clip((t - note) / (0.5 * LAUGH_PERIOD), -1, 1)) ** 2
         track["smile"] += 0.85 * whole
-        track["jaw"] += whole * 0.22 + 0.38 * strength * beats
+        track["jaw"] += whole * 0.28 + 0.47 * strength * beats
         track["pitch"] += back * _pulse(t, start + 0.1, 0.5, max(0.1, 0.5 * length - 0.4), 0.9) - 0.8 * beats
         track["shift_y"] -= 0.0025 * beats
         track["brow_left"] += 0.25 * whole

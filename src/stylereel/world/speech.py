@@ -183,9 +183,7 @@ zero Z IH R OW|three TH R IY|seven S EH V AH N|eight EY T|only OW N L IY|every E
 friend F R EH N D|heart HH AA R T|great G R EY T|again AH G EH N|because B IH K AH Z|this DH IH S|that DH AE T
 with W IH DH|then DH EH N|than DH AE N|them DH EH M|these DH IY Z|those DH OW Z|other AH DH ER
 mother M AH DH ER|today T AH D EY|and AE N D|can K AE N|will W IH L|not N AA T
-for F AO R|or AO R|all AO L|want W AA N T|water W AO T ER""".replace(
-            "\n", "|"
-        ).split("|")
+for F AO R|or AO R|all AO L|want W AA N T|water W AO T ER""".replace("\n", "|").split("|")
     )
 }
 # What letters say, tried from the top at each place of a word: regular expressions and phonemes.
