@@ -14,12 +14,12 @@ from stylereel import world
 from stylereel.faces.backend import DlibBackend
 from stylereel.metrics.likeness import shows_one_face
 from stylereel.world.factors import INDEX, LATENT_DIM
-from stylereel.world.hair import STYLES
+from stylereel.world.hair import STYLE_EDGES, STYLES
 
 GROUPS = {
-    "hair_style": STYLES,
-    "skin_tone": ("light", "middle", "dark"),
-    "age": ("young", "middle", "old"),
+    "hair_style": (STYLES, STYLE_EDGES[1:-1]),
+    "skin_tone": (("light", "middle", "dark"), (1 / 3, 2 / 3)),
+    "age": (("young", "middle", "old"), (1 / 3, 2 / 3)),
 }
 
 
@@ -40,8 +40,8 @@ def main() -> None:
     found = np.array([shows_one_face(world.draw(values, 256).image, backend) for values in facing])
     result["detector rate"] = float(found.mean())
     result["detector portraits"] = len(found)
-    for name, groups in GROUPS.items():
-        group = np.minimum((facing[:, INDEX[name]] * len(groups)).astype(int), len(groups) - 1)
+    for name, (groups, edges) in GROUPS.items():
+        group = np.searchsorted(edges, facing[:, INDEX[name]])
         result[f"detector rate by {name}"] = {
             each: f"{found[group == k].mean():.3f} of {(group == k).sum()}" for k, each in enumerate(groups)
         }

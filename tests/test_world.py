@@ -9,7 +9,7 @@ from stylereel import world
 from stylereel.faces.backend import DlibBackend, box_around
 from stylereel.metrics.likeness import shows_one_face
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM
-from stylereel.world.hair import STYLES
+from stylereel.world.hair import STYLE_EDGES, STYLES, style_value
 from stylereel.world.shading import REGIONS
 
 
@@ -97,7 +97,7 @@ def test_parts_can_be_chosen() -> None:
     assert share("mouth") == 0 and share("mouth", jaw=0.8) > 0.003
     assert share("hair", hair_length=1) > 1.3 * share("hair", hair_length=0)
     assert share("hat") == 0 and min(share("hat", hat=1, hat_style=kind) for kind in (0, 0.5, 1)) > 0.02
-    assert share("earring") == 0 and share("earring", earring=0.75, hair_style=0.05) > 0.0003
+    assert share("earring") == 0 and share("earring", earring=0.75, hair_style=style_value(0)) > 0.0003
     assert share("eye", glasses=1) > 0.001 and share("eye", glasses=1, glasses_tint=1) < 0.0005, "dark lenses hide eyes"
     bare, collar = (share("neck", neckline=value) for value in (0.1, 0.95))
     assert bare > 1.2 * collar
@@ -106,7 +106,7 @@ def test_parts_can_be_chosen() -> None:
 def test_hair_styles_differ() -> None:
     """Every pair of the ten styles, on a half-turned head, differs visibly in 2 % of the picture or more."""
     drawn = [
-        world.draw(set_value(world.neutral(), yaw=25, hair_style=(index + 0.5) / len(STYLES)), 128)
+        world.draw(set_value(world.neutral(), yaw=25, hair_style=style_value(index)), 128)
         for index in range(len(STYLES))
     ]
     for index, first in enumerate(drawn):
@@ -129,7 +129,7 @@ def test_small_steps_of_a_factor_make_small_changes() -> None:
 
 def test_edges_are_anti_aliased() -> None:
     """Across the outline of dark hair before a bright wall, one pixel takes only part of the contrast."""
-    values = set_value(world.neutral(), backdrop_light=1, hair_light=0, hair_style=0.65)
+    values = set_value(world.neutral(), backdrop_light=1, hair_light=0, hair_style=style_value(6))
     image = world.draw(values, 256).image.astype(int).sum(2)
     shares = []
     for row in range(40, 140, 4):
@@ -152,12 +152,11 @@ def test_a_detector_that_never_saw_it_finds_one_face_in_every_group() -> None:
     found = np.array([shows_one_face(world.draw(values, 256).image, backend) for values in portraits])
     assert len(found) == 200
     assert found.mean() >= 0.97
-    for name, groups in (("hair_style", len(STYLES)), ("skin_tone", 3), ("age", 3)):
-        group = (np.array(portraits)[:, INDEX[name]] * groups).astype(int).clip(0, groups - 1)
+    for name, edges in (("hair_style", STYLE_EDGES[1:-1]), ("skin_tone", (1 / 3, 2 / 3)), ("age", (1 / 3, 2 / 3))):
+        group = np.searchsorted(edges, np.array(portraits)[:, INDEX[name]])
         # A group of this small sample may miss two; benchmarks/world.py measures each with more.
-        assert all((~found[group == each]).sum() <= max(2, 0.05 * (group == each).sum()) for each in range(groups)), (
-            name
-        )
+        missed = np.bincount(group[~found], minlength=len(edges) + 1)
+        assert (missed <= np.maximum(2, 0.05 * np.bincount(group, minlength=len(edges) + 1))).all(), name
 
 
 def test_a_landmark_predictor_agrees() -> None:

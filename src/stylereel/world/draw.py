@@ -13,7 +13,7 @@ from stylereel.world import face, hair, shading
 from stylereel.world import geometry as g
 from stylereel.world.backdrop import backdrop, backdrop_grid
 from stylereel.world.factors import INDEX, NAMES, POSE
-from stylereel.world.materials import FLOW, GLASSES_REGION, LIGHT, TURN, palette
+from stylereel.world.materials import FLOW, GLASSES_REGION, LIGHT, SCENE, SHADOW, TURN, palette
 
 # Camera: distance [dm] and picture widths per dm, so that a canonical face has the midpoint of its eyes at
 # (0.5, EYE_LINE) and its mouth centre EYE_TO_MOUTH below.
@@ -82,42 +82,49 @@ def _rasterise(screen, triangles, parts, depth, covering):
     height, width = depth.shape
     depth[:] = -1e9
     covering[:] = -1
+    one, none = np.float32(1.0), np.float32(0.0)
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        ax, ay, bx, by, cx, cy = screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        ax, ay = screen[a, 0], screen[a, 1]
+        bx, by, cx, cy = screen[b, 0] - ax, screen[b, 1] - ay, screen[c, 0] - ax, screen[c, 1] - ay
+        area = bx * cy - by * cx
         if area > -1e-9 and area < 1e-9:
             continue
         # The far side of closed parts is never seen.
-        part = parts[t]
-        if area > 0 and (part == g.HEAD or (g.NECK <= part <= g.HAIR) or part == g.HAT or part == g.KNOT):
+        if area > none:
+            part = parts[t]
+            if part == g.HEAD or (g.NECK <= part <= g.HAIR) or part == g.HAT or part == g.KNOT:
+                continue
+        low_x = max(0, int(math.ceil(ax + min(none, min(bx, cx)) - 0.5)))
+        high_x = min(width - 1, int(math.floor(ax + max(none, max(bx, cx)) - 0.5)))
+        if low_x > high_x:
             continue
-        low_x = max(0, int(math.ceil(min(ax, min(bx, cx)) - 0.5)))
-        high_x = min(width - 1, int(math.floor(max(ax, max(bx, cx)) - 0.5)))
-        low_y = max(0, int(math.ceil(min(ay, min(by, cy)) - 0.5)))
-        high_y = min(height - 1, int(math.floor(max(ay, max(by, cy)) - 0.5)))
-        if low_x > high_x or low_y > high_y:
-            continue
-        inverse = 1.0 / area
+        low_y = max(0, int(math.ceil(ay + min(none, min(by, cy)) - 0.5)))
+        high_y = min(height - 1, int(math.floor(ay + max(none, max(by, cy)) - 0.5)))
+        inverse = one / area
         az, bz, cz = screen[a, 2], screen[b, 2] - screen[a, 2], screen[c, 2] - screen[a, 2]
-        # Barycentric weights change by a constant per step right.
-        step_b, step_c = (cy - ay) * inverse, -(by - ay) * inverse
-        dx = low_x + 0.5 - ax
+        # Barycentric weights and depth change by a constant per step right.
+        step_b, step_c = cy * inverse, -by * inverse
+        step_z = step_b * bz + step_c * cz
+        dx = np.float32(low_x + 0.5) - ax
         for py in range(low_y, high_y + 1):
-            dy = py + 0.5 - ay
-            wb = (dx * (cy - ay) - dy * (cx - ax)) * inverse
-            wc = ((bx - ax) * dy - (by - ay) * dx) * inverse
+            dy = np.float32(py + 0.5) - ay
+            wb = (dx * cy - dy * cx) * inverse
+            wc = (bx * dy - by * dx) * inverse
+            z = az + wb * bz + wc * cz
             for px in range(low_x, high_x + 1):
-                if wb >= 0.0 and wc >= 0.0 and wb + wc <= 1.0:
-                    z = az + wb * bz + wc * cz
-                    if z > depth[py, px]:
-                        depth[py, px] = z
-                        covering[py, px] = t
+                # (One test, then two selected stores: a branch per edge would be guessed wrongly too often.)
+                old, before = depth[py, px], covering[py, px]
+                nearer = (min(wb, min(wc, one - wb - wc)) >= none) & (z > old)
+                depth[py, px] = z if nearer else old
+                covering[py, px] = t if nearer else before
                 wb += step_b
                 wc += step_c
+                z += step_z
 
 
-_SHADOW, _SHADOW_REACH = 96, 2.2  # size of the shadow map, and half its width [dm]
+_SHADOW_REACH = 2.2  # half the width of the shadow map [dm]
+_SHADOW_SCALE = 0.5 * SHADOW / _SHADOW_REACH
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -133,71 +140,66 @@ def _light_frame(p):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _shadow_map(camera, frame, triangles, parts, reach):
-    """Distance towards the light of what it meets first [_SHADOW, _SHADOW]."""
-    seen = np.empty((camera.shape[0], 3), np.float32)
-    scale = 0.5 * _SHADOW / reach
+def _shadow_map(camera, frame, triangles, parts, seen, nearest, covering):
+    """Distance towards the light of what it meets first into `nearest` [SHADOW, SHADOW]; `seen` [V, 3] for work."""
     for i in range(camera.shape[0]):
         for k in range(3):
             seen[i, k] = frame[k, 0] * camera[i, 0] + frame[k, 1] * camera[i, 1] + frame[k, 2] * camera[i, 2]
-        seen[i, 0] = seen[i, 0] * scale + 0.5 * _SHADOW
-        seen[i, 1] = (seen[i, 1] - 0.2) * scale + 0.5 * _SHADOW
-    nearest = np.empty((_SHADOW, _SHADOW), np.float32)
-    covering = np.empty((_SHADOW, _SHADOW), np.int32)
+        seen[i, 0] = seen[i, 0] * _SHADOW_SCALE + 0.5 * SHADOW
+        seen[i, 1] = (seen[i, 1] - 0.2) * _SHADOW_SCALE + 0.5 * SHADOW
     _rasterise(seen, triangles, parts, nearest, covering)
-    return nearest
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _shadow(x, y, z, nearest, frame, bias, reach):
+def _shadow(x, y, z, bias, scene):
     """How much of the key light arrives at a camera point, 0..1: sixteen soft comparisons under a tent."""
-    scale = 0.5 * _SHADOW / reach
-    u = (frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z) * scale + 0.5 * _SHADOW - 0.5
-    w = (frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z - 0.2) * scale + 0.5 * _SHADOW - 0.5
-    depth = frame[2, 0] * x + frame[2, 1] * y + frame[2, 2] * z + bias
+    frame, nearest = scene.frame, scene.nearest
+    u = (frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z) * _SHADOW_SCALE + 0.5 * SHADOW - 0.5
+    w = (frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z - 0.2) * _SHADOW_SCALE + 0.5 * SHADOW - 0.5
     i, j = int(math.floor(u)), int(math.floor(w))
-    if i < 1 or j < 1 or i > _SHADOW - 3 or j > _SHADOW - 3:
+    if i < 1 or j < 1 or i > SHADOW - 3 or j > SHADOW - 3:
         return 1.0
-    a, b = u - i, w - j
-    total = 0.0
+    depth = np.float32(frame[2, 0] * x + frame[2, 1] * y + frame[2, 2] * z + bias)
+    a, b = np.float32(u - i), np.float32(w - j)
+    none, one, two, sharp = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(12.0)
+    left, right = one + a, two - a
+    far_left, far_right = one - a, a
+    total = none
     for row in range(-1, 3):
-        down = 2.0 - abs(b - row)
-        for column in range(-1, 3):
-            hidden = (nearest[j + row, i + column] - depth) * 12.0
-            if hidden < 1.0:
-                total += down * (2.0 - abs(a - column)) * (1.0 if hidden < 0.0 else 1.0 - hidden)
+        down = two - abs(b - np.float32(row))
+        first = one - min(one, max(none, (nearest[j + row, i - 1] - depth) * sharp))
+        second = one - min(one, max(none, (nearest[j + row, i] - depth) * sharp))
+        third = one - min(one, max(none, (nearest[j + row, i + 1] - depth) * sharp))
+        fourth = one - min(one, max(none, (nearest[j + row, i + 2] - depth) * sharp))
+        total += down * (far_left * first + right * second + left * third + far_right * fourth)
     return total * 0.0625
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _point_colour(
-    t, sx, sy, screen, camera, local, extra, normal, triangles, parts, nearest, frame, eye, glasses, aa, v, p, cut, out
-):
-    """Shade triangle t of the scene (see `_draw`) at sample position (sx, sy)."""
-    # (The arrays come one by one: to unpack a tuple of them would count references at every point.)
+def _interpolate(t, sx, sy, screen, surface, triangles, scene):
+    """The attributes of triangle t at sample position (sx, sy) into `scene.point`; whether it faces the viewer."""
     a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-    part = parts[t]
+    point = scene.point
     ax, ay = screen[a, 0], screen[a, 1]
     bx, by, cx, cy = screen[b, 0] - ax, screen[b, 1] - ay, screen[c, 0] - ax, screen[c, 1] - ay
     inverse = 1.0 / (bx * cy - by * cx)  # triangles that face the viewer wind clockwise: negative
     dx, dy = sx - ax, sy - ay
-    wb = min(1.0, max(0.0, (dx * cy - dy * cx) * inverse))
-    wc = min(1.0, max(0.0, (bx * dy - by * dx) * inverse))
-    wa = 1.0 - wb - wc
-    x = wa * local[a, 0] + wb * local[b, 0] + wc * local[c, 0]
-    y = wa * local[a, 1] + wb * local[b, 1] + wc * local[c, 1]
-    z = wa * local[a, 2] + wb * local[b, 2] + wc * local[c, 2]
-    e0 = wa * extra[a, 0] + wb * extra[b, 0] + wc * extra[c, 0]
-    e1 = wa * extra[a, 1] + wb * extra[b, 1] + wc * extra[c, 1]
-    e2 = wa * extra[a, 2] + wb * extra[b, 2] + wc * extra[c, 2]
-    nx = wa * normal[a, 0] + wb * normal[b, 0] + wc * normal[c, 0]
-    ny = wa * normal[a, 1] + wb * normal[b, 1] + wc * normal[c, 1]
-    nz = wa * normal[a, 2] + wb * normal[b, 2] + wc * normal[c, 2]
-    px = wa * camera[a, 0] + wb * camera[b, 0] + wc * camera[c, 0]
-    py = wa * camera[a, 1] + wb * camera[b, 1] + wc * camera[c, 1]
-    pz = wa * camera[a, 2] + wb * camera[b, 2] + wc * camera[c, 2]
+    wb = np.float32(min(1.0, max(0.0, (dx * cy - dy * cx) * inverse)))
+    wc = np.float32(min(1.0, max(0.0, (bx * dy - by * dx) * inverse)))
+    wa = np.float32(1.0) - wb - wc
+    for k in range(12):
+        point[k] = wa * surface[a, k] + wb * surface[b, k] + wc * surface[c, k]
+    return inverse <= 0.0
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _point_colour(part, front, glasses, aa, scene):
+    """Shade the point of `scene` into `scene.out`: part, whether it faces the viewer; returns its region."""
+    point, eye = scene.point, scene.eye
+    x, y, z, e0, e1, e2 = point[0], point[1], point[2], point[3], point[4], point[5]
+    nx, ny, nz = point[6], point[7], point[8]
     norm = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-9)
-    if inverse > 0.0 and part != g.TORSO:  # a thin sheet seen from behind
+    if not front and part != g.TORSO:  # a thin sheet seen from behind
         norm = -norm
     if part == g.TORSO:  # the rim of the shoulders: never lit from behind or below
         nz = abs(nz)
@@ -205,29 +207,27 @@ def _point_colour(
     nx, ny, nz = nx * norm, ny * norm, nz * norm
     bias = 0.14 if part == g.HAIR or part == g.CURTAIN else 0.06
     lift = 0.05
-    shadow = _shadow(px + lift * nx, py + lift * ny, pz + lift * nz, nearest, frame, bias, _SHADOW_REACH)
-    region = shading.shade(part, (x, y, z, e0, e1, e2), (nx, ny, nz), shadow, aa, v, p, cut, out)
+    shadow = _shadow(point[9] + lift * nx, point[10] + lift * ny, point[11] + lift * nz, bias, scene)
+    region = shading.shade(part, (x, y, z, e0, e1, e2), (nx, ny, nz), shadow, aa, scene)
     if glasses and part != g.TORSO and part != g.NECK and y > -0.4 and y < 0.5:
         tx, ty, tz = eye[0] - x, eye[1] - y, eye[2] - z
         norm = 1.0 / math.sqrt(tx * tx + ty * ty + tz * tz)
-        if shading.lens(x, y, z, tx * norm, ty * norm, tz * norm, 2.0, aa, v, p, out) > 0.6:
+        if shading.lens(x, y, z, tx * norm, ty * norm, tz * norm, 2.0, aa, scene) > 0.6:
             region = GLASSES_REGION
     return region
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
 def _alike(row, column, part, z, covering, depth, parts):
-    """Whether a sample shows the same part at about the same depth."""
+    """Whether a sample shows this part (not the backdrop) at about this depth."""
     t = covering[row, column]
-    return (parts[t] if t >= 0 else -1) == part and abs(depth[row, column] - z) < 0.30
+    return t >= 0 and parts[t] == part and abs(depth[row, column] - z) < 0.30
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", nogil=True)
-def _draw(v, p, head, body, size, triangles, parts, table, image, regions, screen, camera, local, depth, covering):
-    """The whole picture into `image` [H, W, 3] uint8; samples lie on a grid of twice the size."""
-    count = local.shape[0]
-    extra = np.empty((count, 3), np.float32)
-    normal = np.empty((count, 3), np.float32)
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _prepare(v, p, head, body, size, triangles, parts, table, scene, buffers):
+    """Everything before the pixels: geometry, depth buffer, shadow map, and the record of the picture."""
+    screen, camera, local, depth, covering, extra, normal, nearest, shadow_covering, surface = buffers
     cut = hair.style(v)
     g.build(v, local, extra)
     hair.build_hair(v, cut, local, extra)
@@ -235,131 +235,133 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scree
     _place(local, extra, head, body, table, camera)
     _project(camera, v, 2 * size, screen)
     g.grid_normals(camera, table, normal)
+    for i in range(local.shape[0]):
+        for k in range(3):
+            surface[i, k], surface[i, 3 + k] = local[i, k], extra[i, k]
+            surface[i, 6 + k], surface[i, 9 + k] = normal[i, k], camera[i, k]
     _rasterise(screen, triangles, parts, depth, covering)
     frame = _light_frame(p)
-    nearest = _shadow_map(camera, frame, triangles, parts, _SHADOW_REACH)
+    _shadow_map(camera, frame, triangles, parts, normal, nearest, shadow_covering)
     # Strands fall, run back, or lie to the side of the parting.
     fx, fy, fz = hair.flow(v, cut)
-    eye = np.empty(3, np.float32)  # the camera in head coordinates
     for k in range(3):
         p[TURN + k, 0], p[TURN + k, 1], p[TURN + k, 2] = head[k, 0], head[k, 1], head[k, 2]
         p[FLOW, k] = head[k, 0] * fx + head[k, 1] * fy + head[k, 2] * fz
-        eye[k] = head[0, k] * -_PIVOT[0] + head[1, k] * -_PIVOT[1] + head[2, k] * (_DISTANCE - _PIVOT[2]) + _PIVOT[k]
+        scene.eye[k] = (
+            head[0, k] * -_PIVOT[0] + head[1, k] * -_PIVOT[1] + head[2, k] * (_DISTANCE - _PIVOT[2]) + _PIVOT[k]
+        )
+        for m in range(3):
+            scene.frame[k, m] = frame[k, m]
+    for k in range(v.shape[0]):
+        scene.v[k] = v[k]
+    for k in range(cut.shape[0]):
+        scene.cut[k] = cut[k]
+    for k in range(p.shape[0]):
+        for m in range(3):
+            scene.p[k, m] = p[k, m]
+    for k in range(SHADOW):
+        for m in range(SHADOW):
+            scene.nearest[k, m] = nearest[k, m]
+
+
+@njit(cache=True, fastmath=True, error_model="numpy", nogil=True)
+def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scenes, buffers, light):
+    """The whole picture into `image` [H * W * 3] uint8; samples lie on a grid of twice the size."""
+    scene = scenes[0]
+    _prepare(v, p, head, body, size, triangles, parts, table, scene, buffers)
+    screen, depth, covering, surface = buffers[0], buffers[3], buffers[4], buffers[9]
     glasses = v[_GLASSES] > 0.5
     aa = 0.5 / (size * _ZOOM * v[_SCALE])
     grid = backdrop_grid(v, p)
-    out = np.empty(8, np.float32)
-    total = np.empty(3, np.float32)
-    weights = (1.0, 3.0, 3.0, 1.0)
+    out = scene.out
+    last = 2 * size - 1
+    seen = np.empty(16, np.int32)
+    seen_part = np.empty(16, np.int32)
+    seen_z = np.empty(16, np.float32)
     for row in range(size):
+        top, bottom = max(0, 2 * row - 1), min(last, 2 * row + 2)
         for column in range(size):
             # Sixteen samples under a tent two pixels wide: soft edges. `first` is one of the middle four.
             first = covering[2 * row, 2 * column]
-            part = parts[first] if first >= 0 else -1
-            z = depth[2 * row, 2 * column]
-            top, bottom = max(0, 2 * row - 1), min(2 * size - 1, 2 * row + 2)
-            left, right = max(0, 2 * column - 1), min(2 * size - 1, 2 * column + 2)
-            same = (
-                _alike(top, left, part, z, covering, depth, parts)
-                and _alike(top, right, part, z, covering, depth, parts)
-                and _alike(bottom, left, part, z, covering, depth, parts)
-                and _alike(bottom, right, part, z, covering, depth, parts)
-                and _alike(2 * row, 2 * column + 1, part, z, covering, depth, parts)
-                and _alike(2 * row + 1, 2 * column, part, z, covering, depth, parts)
-                and _alike(2 * row + 1, 2 * column + 1, part, z, covering, depth, parts)
-            )
+            left, right = max(0, 2 * column - 1), min(last, 2 * column + 2)
+            place = 3 * (row * size + column)
             region = 0
-            if same:
-                if part < 0:
+            if first < 0:
+                others = covering[top, left] & covering[top, right] & covering[bottom, left] & covering[bottom, right]
+                others &= covering[2 * row, 2 * column + 1] & covering[2 * row + 1, 2 * column]
+                same = (others & covering[2 * row + 1, 2 * column + 1]) < 0  # all of them are -1
+                if same:
                     backdrop((column + 0.5) / size, (row + 0.5) / size, grid, out)
-                else:
-                    region = _point_colour(
-                        first,
-                        2 * column + 1.0,
-                        2 * row + 1.0,
-                        screen,
-                        camera,
-                        local,
-                        extra,
-                        normal,
-                        triangles,
-                        parts,
-                        nearest,
-                        frame,
-                        eye,
-                        glasses,
-                        aa,
-                        v,
-                        p,
-                        cut,
-                        out,
-                    )
-                total[0], total[1], total[2] = out[0], out[1], out[2]
+            else:
+                part = int(parts[first])
+                z = depth[2 * row, 2 * column]
+                same = (
+                    _alike(top, left, part, z, covering, depth, parts)
+                    and _alike(top, right, part, z, covering, depth, parts)
+                    and _alike(bottom, left, part, z, covering, depth, parts)
+                    and _alike(bottom, right, part, z, covering, depth, parts)
+                    and _alike(2 * row, 2 * column + 1, part, z, covering, depth, parts)
+                    and _alike(2 * row + 1, 2 * column, part, z, covering, depth, parts)
+                    and _alike(2 * row + 1, 2 * column + 1, part, z, covering, depth, parts)
+                )
+                if same:
+                    front = _interpolate(first, 2 * column + 1.0, 2 * row + 1.0, screen, surface, triangles, scene)
+                    region = _point_colour(part, front, glasses, aa, scene)
+            if same:
+                light[place], light[place + 1], light[place + 2] = out[0], out[1], out[2]
             else:
                 # An edge: the samples of one surface share a colour, that of the one nearest to the middle.
-                total[:] = 0.0
-                done = 0
-                for step in range(16):
-                    k = _CENTRE_OUT[step]
-                    if done & (1 << k):
+                for k in range(16):
+                    r = min(max(2 * row + _DOWN[k], 0), last)
+                    c = min(max(2 * column + _RIGHT[k], 0), last)
+                    seen[k], seen_z[k] = covering[r, c], depth[r, c]
+                    seen_part[k] = parts[seen[k]] if seen[k] >= 0 else -1
+                red = green = blue = 0.0
+                left_over = 0xFFFF
+                for k in range(16):
+                    if not (left_over >> k) & 1:
                         continue
-                    r, c = 2 * row - 1 + k // 4, 2 * column - 1 + k % 4
-                    if r < 0 or c < 0 or r >= 2 * size or c >= 2 * size:
-                        r, c = min(max(r, 0), 2 * size - 1), min(max(c, 0), 2 * size - 1)
-                    t, z = covering[r, c], depth[r, c]
+                    part, z = int(seen_part[k]), seen_z[k]
                     share = 0.0
-                    for later in range(step, 16):
-                        m = _CENTRE_OUT[later]
-                        if done & (1 << m):
-                            continue
-                        r2 = min(max(2 * row - 1 + m // 4, 0), 2 * size - 1)
-                        c2 = min(max(2 * column - 1 + m % 4, 0), 2 * size - 1)
-                        u = covering[r2, c2]
-                        if (t < 0 and u < 0) or (
-                            t >= 0 and u >= 0 and parts[u] == parts[t] and abs(depth[r2, c2] - z) < 0.30
-                        ):
-                            done |= 1 << m
-                            share += weights[m // 4] * weights[m % 4]
-                    if step >= 12 and share <= 2.0:
-                        pass  # a corner sample alone takes the last colour
-                    elif t >= 0:
-                        found = _point_colour(
-                            t,
-                            c + 0.5,
-                            r + 0.5,
-                            screen,
-                            camera,
-                            local,
-                            extra,
-                            normal,
-                            triangles,
-                            parts,
-                            nearest,
-                            frame,
-                            eye,
-                            glasses,
-                            aa,
-                            v,
-                            p,
-                            cut,
-                            out,
-                        )
-                        if step < 4:
+                    for m in range(k, 16):
+                        alike = (seen_part[m] == part) & (abs(seen_z[m] - z) < 0.30) & ((left_over >> m) & 1 == 1)
+                        if alike:
+                            left_over ^= 1 << m
+                            share += _WEIGHT[m]
+                    if k >= 4 and share <= 3.0:
+                        pass  # a lone outer sample takes the last colour
+                    elif part >= 0:
+                        r = min(max(2 * row + _DOWN[k], 0), last)
+                        c = min(max(2 * column + _RIGHT[k], 0), last)
+                        front = _interpolate(seen[k], c + 0.5, r + 0.5, screen, surface, triangles, scene)
+                        found = _point_colour(part, front, glasses, aa, scene)
+                        if k < 4:
                             region = max(region, found)
                     else:
                         backdrop((column + 0.5) / size, (row + 0.5) / size, grid, out)
-                    for channel in range(3):
-                        total[channel] += share / 64.0 * min(1.4, out[channel])
-            for channel in range(3):
-                # A soft shoulder keeps the lights from clipping.
-                light = max(0.0, total[channel])
-                light = 1.30 * light / (1.0 + 0.34 * light)
-                image[row, column, channel] = np.uint8(255.0 * math.sqrt(min(1.0, light)) + 0.5)
+                    share *= 1.0 / 64.0
+                    red += share * min(1.4, out[0])
+                    green += share * min(1.4, out[1])
+                    blue += share * min(1.4, out[2])
+                light[place], light[place + 1], light[place + 2] = red, green, blue
             regions[row, column] = region
+    _develop(light, image)
 
 
-# The samples of a 4 x 4 block from its middle outwards.
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _develop(light, image):
+    """Linear light to picture values; a soft shoulder keeps the lights from clipping."""
+    none, one, gain, bend = np.float32(0.0), np.float32(1.0), np.float32(1.30), np.float32(0.34)
+    for i in range(light.shape[0]):
+        value = max(none, light[i])
+        value = min(one, gain * value / (one + bend * value))
+        image[i] = np.uint8(np.int32(np.float32(255.0) * np.sqrt(value) + np.float32(0.5)))
+
+
+# The samples of a 4 x 4 block from its middle outwards: where they lie, and their weights under the tent.
 _CENTRE_OUT = np.array([5, 6, 9, 10, 1, 2, 4, 7, 8, 11, 13, 14, 0, 3, 12, 15])
+_DOWN, _RIGHT = _CENTRE_OUT // 4 - 1, _CENTRE_OUT % 4 - 1
+_WEIGHT = np.repeat((9.0, 3.0, 1.0), (4, 8, 4))
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -432,13 +434,23 @@ _LOCAL = threading.local()
 
 
 def _buffers(size: int) -> tuple[np.ndarray, ...]:
-    """Working arrays for a picture size, made once per thread: fresh pages would cost a tenth of the drawing."""
+    """Working arrays for a picture size, made once per thread: fresh pages would cost a tenth of the drawing.
+
+    screen, camera, local [V, 3]; depth, covering [2 size, 2 size]; extra, normal [V, 3]; the shadow map and what covers
+    it; surface [V, 12]; then the picture's record and its light [size * size * 3].
+    """
     if getattr(_LOCAL, "size", None) != size:
         _LOCAL.size = size
         _LOCAL.arrays = (
-            *(np.empty((g.VERTICES, 3), np.float32) for _ in range(3)),
+            *(np.zeros((g.VERTICES, 3), np.float32) for _ in range(3)),
             np.empty((2 * size, 2 * size), np.float32),
             np.empty((2 * size, 2 * size), np.int32),
+            *(np.zeros((g.VERTICES, 3), np.float32) for _ in range(2)),
+            np.empty((SHADOW, SHADOW), np.float32),
+            np.empty((SHADOW, SHADOW), np.int32),
+            np.empty((g.VERTICES, 12), np.float32),
+            np.zeros(1, SCENE),
+            np.empty(size * size * 3, np.float32),
         )
     return _LOCAL.arrays
 
@@ -453,31 +465,17 @@ def draw(values: np.ndarray, size: int = 256) -> Portrait:
         raise ValueError(f"A portrait needs {len(NAMES)} factor values, got an array of shape {v.shape}.")
     head = rotation(v[_YAW], v[_PITCH], v[_ROLL]).astype(np.float32)
     body = rotation(0.18 * v[_YAW], 0.0, 0.12 * v[_ROLL]).astype(np.float32)
-    image = np.empty((size, size, 3), np.uint8)
+    image = np.empty(size * size * 3, np.uint8)
     regions = np.empty((size, size), np.uint8)
-    screen, camera, local, depth, covering = _buffers(size)
-    _draw(
-        v,
-        palette(v),
-        head,
-        body,
-        size,
-        g.TRIANGLES,
-        g.TRIANGLE_PART,
-        g.GRID_TABLE,
-        image,
-        regions,
-        screen,
-        camera,
-        local,
-        depth,
-        covering,
-    )
+    *buffers, scene, light = _buffers(size)
+    tables = g.TRIANGLES, g.TRIANGLE_PART, g.GRID_TABLE
+    _draw(v, palette(v), head, body, size, *tables, image, regions, scene, tuple(buffers), light)
+    depth = buffers[3]
     landmarks, nearness = project_landmarks(v)
     column = np.clip((landmarks[:, 0] * 2 * size).astype(int), 0, 2 * size - 1)
     row = np.clip((landmarks[:, 1] * 2 * size).astype(int), 0, 2 * size - 1)
     inside = np.all((landmarks > 0) & (landmarks < 1), axis=1)
-    return Portrait(image, landmarks, inside & (nearness > depth[row, column] - 0.09), regions)
+    return Portrait(image.reshape(size, size, 3), landmarks, inside & (nearness > depth[row, column] - 0.09), regions)
 
 
 def aligned(values: np.ndarray) -> np.ndarray:

@@ -111,8 +111,9 @@ def mouth_lines(s, v):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_skin(x, y, z, rest, aa, v, p, out):
+def _paint_skin(x, y, z, rest, aa, scene):
     """Skin of the front of the face: blood, freckles, folds, wrinkles, nostrils."""
+    v, out = scene.v, scene.out
     ax = abs(x)
     age, smile = v[AGE], max(0.0, v[SMILE])
     eye_x = 0.325 * (1.0 + 0.09 * v[EYE_DISTANCE])
@@ -197,8 +198,9 @@ def _paint_skin(x, y, z, rest, aa, v, p, out):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_beard(x, y, z, rest, theta, v, p, out):
+def _paint_beard(x, y, z, rest, theta, scene):
     """Stubble to full beard and moustache, in locks that fall with the jaw; returns how much of the skin is covered."""
+    v, p, out = scene.v, scene.p, scene.out
     ax = abs(x)
     half, _, _ = mouth_frame(v)
     upper_lip, _, _, lower_lip = mouth_lines(min(1.0, ax / half) * 0.98, v)
@@ -236,8 +238,9 @@ def _paint_beard(x, y, z, rest, theta, v, p, out):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_brow(ax, y, side, aa, v, p, out):
+def _paint_brow(ax, y, side, aa, scene):
     """A brow of hairs that lean outwards; returns its coverage."""
+    v, p, out = scene.v, scene.p, scene.out
     inner = 0.105 + 0.05 * v[EYE_DISTANCE] * 0.5
     t = (ax - inner) / 0.47
     if t < -0.08 or t > 1.08:
@@ -254,8 +257,9 @@ def _paint_brow(ax, y, side, aa, v, p, out):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_eye(x, y, side, aa, v, p, out):
+def _paint_eye(x, y, side, aa, scene):
     """Lids, lashes and the eyeball; returns the coverage of the open eye."""
+    v, p, out = scene.v, scene.p, scene.out
     cx, half, slope = eye_frame(side, v)
     dx = (x - cx) * side
     dy = y - 0.012 - slope * dx
@@ -340,8 +344,9 @@ def _paint_eye(x, y, side, aa, v, p, out):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_mouth(x, y, aa, v, p, out):
+def _paint_mouth(x, y, aa, scene):
     """Lips, teeth, tongue; returns the region or -1."""
+    v, p, out = scene.v, scene.p, scene.out
     half, _, opening = mouth_frame(v)
     s = x / half
     if abs(s) > 1.25:
@@ -400,12 +405,13 @@ def _paint_mouth(x, y, aa, v, p, out):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def paint_face(x, y, z, rest, theta, border, aa, v, p, cut, out):
+def paint_face(x, y, z, rest, theta, border, aa, scene):
     """Paint the head at face point (x, y, z), rest height `rest` and azimuth `theta`; returns the region.
 
-    `border` is the rest height of the hairline there, `aa` half a pixel in dm, `cut` the parameters of `hair.style`,
-    `out` a painted point (see `materials`).
+    `border` is the rest height of the hairline there, `aa` half a pixel in dm, `scene` the picture's record
+    (see `materials`).
     """
+    v, p, cut, out = scene.v, scene.p, scene.cut, scene.out
     region = SKIN_REGION
     blotch = noise(0, x * 60.0 + 31.0, rest * 60.0)
     grain = noise(1, x * 110.0, rest * 110.0 + 17.0)
@@ -417,17 +423,17 @@ def paint_face(x, y, z, rest, theta, border, aa, v, p, cut, out):
     out[7] -= 0.30 * smoothstep(0.98, 1.14, rest)
     front = z > 0.15
     if front:
-        _paint_skin(x, y, z, rest, aa, v, p, out)
-    if rest > 0.0 and (v[BEARD] > 0.03 or v[MOUSTACHE] > 0.03) and _paint_beard(x, y, z, rest, theta, v, p, out) > 0.5:
+        _paint_skin(x, y, z, rest, aa, scene)
+    if rest > 0.0 and (v[BEARD] > 0.03 or v[MOUSTACHE] > 0.03) and _paint_beard(x, y, z, rest, theta, scene) > 0.5:
         region = BEARD_REGION
     ax = abs(x)
     side = 1.0 if x > 0 else -1.0
-    if front and -0.48 < y < -0.05 and 0.03 < ax < 0.72 and _paint_brow(ax, y, side, aa, v, p, out) > 0.45:
+    if front and -0.48 < y < -0.05 and 0.03 < ax < 0.72 and _paint_brow(ax, y, side, aa, scene) > 0.45:
         region = BROW_REGION
-    if front and -0.30 < y < 0.24 and 0.05 < ax < 0.66 and _paint_eye(x, y, side, aa, v, p, out) > 0.5:
+    if front and -0.30 < y < 0.24 and 0.05 < ax < 0.66 and _paint_eye(x, y, side, aa, scene) > 0.5:
         region = EYE_REGION
     if front and 0.40 < y < 1.20 and ax < 0.45:
-        found = _paint_mouth(x, y, aa, v, p, out)
+        found = _paint_mouth(x, y, aa, scene)
         if found >= 0:
             region = found
     # Hair roots on the scalp, and the shade of the hair on the skin. (The middle of the face is far from any.)

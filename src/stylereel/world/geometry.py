@@ -214,7 +214,7 @@ def relief(x, y, v):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
-def _skin_point(c, s, across, a, front, back, rest, v):
+def skin_point(c, s, across, a, front, back, rest, v):
     """`head_point` for cosine c and sine s of the azimuth, across = |s| ** 0.92, and the outline a, front, back."""
     x = a * across * (1.0 if s >= 0.0 else -1.0)
     if c >= 0.0:
@@ -235,7 +235,7 @@ def head_point(theta, rest, v):
     """The point of the head's skin at azimuth theta [rad, 0 = front] and rest height `rest`: x, y, z in dm."""
     a, front, back = outline(rest, v)
     c, s = math.cos(theta), math.sin(theta)
-    return _skin_point(c, s, abs(s) ** 0.92, a, front, back, rest, v)
+    return skin_point(c, s, abs(s) ** 0.92, a, front, back, rest, v)
 
 
 LENS_Z = 0.985  # where the lenses stand [dm]
@@ -280,10 +280,10 @@ def build(v, vertices, extra):
     for row in range(HEAD_ROWS):
         rest = PROFILE[row, 0]
         a, front, back = outline(rest, v)
-        for column in range(HEAD_COLUMNS):
+        for column in range(HEAD_COLUMNS // 2, HEAD_COLUMNS):
             i = row * HEAD_COLUMNS + column
-            theta, c, s, across = turns[column]
-            x, y, z = _skin_point(c, s, across, a, front, back, rest, v)
+            theta, c, s, across = turns[column, 0], turns[column, 1], turns[column, 2], turns[column, 3]
+            x, y, z = skin_point(c, s, across, a, front, back, rest, v)
             # A full beard stands off a little, least at its edge.
             if v[_BEARD] > 0.55 and rest > 0.45 and c > -0.1:
                 thick = (
@@ -292,6 +292,10 @@ def build(v, vertices, extra):
                 x, y, z = x * (1.0 + 0.7 * thick), y + thick * smoothstep(0.9, 1.1, rest), z + thick * c
             vertices[i, 0], vertices[i, 1], vertices[i, 2] = x, y, z
             extra[i, 0], extra[i, 1], extra[i, 2] = rest, theta, 0.0
+            # The left half mirrors the right one.
+            i = (row + 1) * HEAD_COLUMNS - 1 - column
+            vertices[i, 0], vertices[i, 1], vertices[i, 2] = -x, y, z
+            extra[i, 0], extra[i, 1], extra[i, 2] = rest, -theta, 0.0
     # Ears: half discs that stand off the sides of the head and lean back.
     size = 1.0 + 0.18 * v[_EAR_SIZE]
     width, _, _ = outline(0.2, v)

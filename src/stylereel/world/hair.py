@@ -41,6 +41,8 @@ _VOLUME, _LENGTH, _HAIRLINE, _FRINGE, _PARTING, _CURL, _AGE, _EAR_SIZE = (
     INDEX[n] for n in ("hair_volume", "hair_length", "hairline", "fringe", "parting", "curl", "age", "ear_size")
 )
 BEANIE, CAP = 0, 1
+# Where one style ends and the next begins in `hair_style`: bald heads are rare.
+STYLE_EDGES = np.cumsum([0.0] + [0.055 if name in ("shaved", "receding") else 0.11125 for name in STYLES])
 
 
 @njit(cache=True, fastmath=True, error_model="numpy", inline="always")
@@ -51,10 +53,19 @@ def bins(value, count, width):
     return low, smoothstep(0.5 - width, 0.5 + width, place - low)
 
 
+def style_value(index: int) -> float:
+    """The value of `hair_style` in the middle of a style's range."""
+    return float(STYLE_EDGES[index] + STYLE_EDGES[index + 1]) / 2
+
+
 @njit(cache=True, fastmath=True, error_model="numpy")
 def style(v):
     """The parameters [16] of the hair of `v`: two rows of the table mixed, then the factors of hair applied."""
-    low, share = bins(v[_STYLE], _TABLE.shape[0], 0.14)
+    count, at = _TABLE.shape[0], v[_STYLE]
+    k = 0
+    while k < count - 1 and STYLE_EDGES[k + 1] < at:
+        k += 1
+    low, share = bins((k + (at - STYLE_EDGES[k]) / (STYLE_EDGES[k + 1] - STYLE_EDGES[k])) / count, count, 0.14)
     s = np.empty(16, np.float32)
     for k in range(16):
         s[k] = _TABLE[low, k] * (1.0 - share) + _TABLE[low + 1, k] * share
@@ -133,6 +144,13 @@ def roots(theta, rest, v, s):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
+def _clear(vertices, start, count):
+    """What is not worn has no size: its vertices [start, start + count) lie in one point."""
+    for i in range(start, start + count):
+        vertices[i, 0] = vertices[i, 1] = vertices[i, 2] = 0.0
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def build_hair(v, s, vertices, extra):
     """Shell, curtain, knot and tail.
 
@@ -149,15 +167,23 @@ def build_hair(v, s, vertices, extra):
         theta = math.pi * (2.0 * column / (columns - 1) - 1.0)
         edge = hairline(theta, v, s)
         around = abs(theta)
+        c, turned = math.cos(theta), math.sin(theta)
+        across = abs(turned) ** 0.92
+        bend = 0.45 * math.sin(2.3 * theta + 1.7)
         for row in range(rows):
             i = g.HAIR_S + row * columns + column
             t = row / (rows - 1.0)
             along = 1.0 - (1.0 - t) ** 1.35
             rest = -1.1995 + (edge + 1.1995) * along
-            x, y, z = g.head_point(theta, min(rest, 0.8), v)
+            low = min(rest, 0.8)
+            a, ahead, back = g.outline(low, v)
+            x, y, z = g.skin_point(c, turned, across, a, ahead, back, low, v)
             length = math.sqrt(x * x + (y - 0.1) * (y - 0.1) + z * z) + 1e-6
-            q = s[ALONG] * theta * 1.15 + s[ACROSS] * math.atan2(x, 0.15 - y) + s[DEPTH] * (z * 1.25 - sign * x * 0.5)
-            q += 0.45 * math.sin(2.3 * theta + 1.7) + s[WAVE] * 0.30 * math.sin(4.0 * y + theta * 2.0)
+            q = s[ALONG] * theta * 1.15 + s[DEPTH] * (z * 1.25 - sign * x * 0.5) + bend
+            if s[ACROSS] > 0.0:
+                q += s[ACROSS] * math.atan2(x, 0.15 - y)
+            if s[WAVE] > 0.0:
+                q += s[WAVE] * 0.30 * math.sin(4.0 * y + theta * 2.0)
             section = lock(q)
             # Locks of different length make the edge.
             top = smoothstep(-0.45, -0.95, rest)
@@ -198,6 +224,9 @@ def build_hair(v, s, vertices, extra):
     rows, columns = g.CURTAIN_ROWS, g.CURTAIN_COLUMNS
     fall = s[FALL]
     hang = smoothstep(0.05, 0.35, fall)
+    if hang == 0.0:
+        _clear(vertices, g.CURTAIN_S, rows * columns)
+        columns = 0
     for column in range(columns):
         u = 2.0 * column / (columns - 1) - 1.0
         theta = math.pi + u * 1.86
@@ -224,12 +253,13 @@ def build_hair(v, s, vertices, extra):
             vertices[i, 0] = r * math.sin(theta)
             vertices[i, 1] = y
             vertices[i, 2] = c * (depth + groove) * (1.0 - 0.20 * (1.0 - hang)) - 0.06
-            if hang == 0.0:
-                vertices[i, 0] = vertices[i, 1] = vertices[i, 2] = 0.0
             extra[i, 0], extra[i, 1], extra[i, 2] = t, theta, q + s[WAVE] * 0.22 * math.sin(6.0 * y)
     # The knot sits high behind the crown; with long hair it becomes a tail over one shoulder.
     radius = 0.34 * s[KNOT] * (1.0 + 0.15 * v[_VOLUME])
     tail = smoothstep(0.45, 0.6, v[_LENGTH])
+    if s[KNOT] < 0.02:
+        _clear(vertices, g.KNOT_S, 11 * 21)
+        return
     for row in range(11):
         phi = math.pi * row / 10.0
         for column in range(21):
@@ -242,8 +272,6 @@ def build_hair(v, s, vertices, extra):
             vertices[i, 0] = r * x * 1.12 + tail * s[KNOT] * 0.42 * down
             vertices[i, 1] = -1.12 + 0.10 * tail + r * y * 0.95 + tail * s[KNOT] * 1.75 * down * down
             vertices[i, 2] = -0.62 + r * z - 0.25 * tail
-            if s[KNOT] < 0.02:
-                vertices[i, 0] = vertices[i, 1] = vertices[i, 2] = 0.0
             extra[i, 0], extra[i, 1], extra[i, 2] = row / 10.0, theta, q
 
 
@@ -263,6 +291,10 @@ def build_worn(v, vertices, extra):
     beanie, brimmed = max(0.0, 1.0 - place), max(0.0, place - 1.0)
     cap = 1.0 - beanie - brimmed
     rows, columns = g.HAT_ROWS, g.HAT_COLUMNS
+    if hat < 0.01:
+        _clear(vertices, g.HAT_S, rows * columns)
+        _clear(vertices, g.BRIM_S, 5 * columns)
+        columns = 0
     for column in range(columns):
         theta = math.pi * (2.0 * column / (columns - 1) - 1.0)
         edge = hat_edge(theta, min(1.0, place))
@@ -282,8 +314,6 @@ def build_worn(v, vertices, extra):
             vertices[i, 1] = y * (1.0 + grow / length * (1.0 - t * t)) * shrink - (tall - dent) * hat
             vertices[i, 2] = z * (1.0 + grow / length) * shrink
             extra[i, 0], extra[i, 1], extra[i, 2] = t, theta, place
-            if hat < 0.01:
-                vertices[i, 0], vertices[i, 1], vertices[i, 2] = 0.0, 0.0, 0.0
         for row in range(5):
             i = g.BRIM_S + row * columns + column
             t = row / 4.0
@@ -296,9 +326,10 @@ def build_worn(v, vertices, extra):
             vertices[i, 1] = y - 0.02 + droop
             vertices[i, 2] = z * (1.0 + reach / length)
             extra[i, 0], extra[i, 1], extra[i, 2] = t, theta, place
-            if hat < 0.01:
-                vertices[i, 0], vertices[i, 1], vertices[i, 2] = 0.0, 0.0, 0.0
     ring = smoothstep(0.55, 0.70, v[_EARRING])
+    if ring == 0.0:
+        _clear(vertices, g.EARRING_S, 2 * 13 * 7)
+        return
     hoop = smoothstep(0.80, 0.90, v[_EARRING])
     width, _, _ = g.outline(0.2, v)
     size = 1.0 + 0.18 * v[_EAR_SIZE]

@@ -1,7 +1,7 @@
 """Colours and lights of a portrait, the noise that sticks to its surfaces, and small helpers to paint with.
 
-A painted point is a float32 [8]: linear red, green, blue; bend of the normal across and down (head coordinates);
-gloss; how sharp its highlight is; occlusion (1: open). The painters of `face` and `shading` fill it.
+A painted point, `out` of a `SCENE`, is a float32 [8]: linear red, green, blue; bend of the normal across and down (head
+coordinates); gloss; how sharp its highlight is; occlusion (1: open). The painters of `face` and `shading` fill it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numba import njit
 
-from stylereel.world.factors import INDEX
+from stylereel.world.factors import INDEX, NAMES
 
 REGIONS = (
     *("background", "skin", "hair", "brow", "eye", "lips", "mouth", "neck", "clothes", "ear", "glasses", "beard"),
@@ -39,6 +39,24 @@ LIGHT_CONTRAST, ACCENT_HUE = INDEX["light_contrast"], INDEX["accent_hue"]
 # Rows of the palette made by `palette`; the head's rotation (3 rows) and the direction of the hair are filled later.
 SKIN, HAIR, IRIS, LIP, CLOTH, CLOTH_2, BACK_1, BACK_2, ACCENT, KEY, AMBIENT, LIGHT, RIM, HALF, TURN = range(15)
 FLOW, ROWS = 17, 18
+
+# What every point of a picture needs: factor values, palette, hair parameters, the camera in head coordinates, the
+# light's axes and its shadow map; and the point itself: its twelve attributes and its paint. One record travels as one
+# pointer; as many arrays, they would be counted and copied at every call.
+SHADOW = 96  # size of the shadow map
+SCENE = np.dtype(
+    [
+        ("v", np.float32, len(NAMES)),
+        ("p", np.float32, (ROWS, 3)),
+        ("cut", np.float32, 16),
+        ("eye", np.float32, 3),
+        ("frame", np.float32, (3, 3)),
+        ("nearest", np.float32, (SHADOW, SHADOW)),
+        ("point", np.float32, 12),
+        ("out", np.float32, 8),
+    ],
+    align=True,
+)
 
 
 def _noise_texture() -> np.ndarray:

@@ -45,8 +45,9 @@ _GLASSES, _TINT, _EYE_DISTANCE = INDEX["glasses"], INDEX["glasses_tint"], INDEX[
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_hair(part, y, t, theta, q, cut, p, out):
+def _paint_hair(part, y, t, theta, q, scene):
     """Locks: broad rounded stripes with a finer one inside; dark in the grooves, at the roots and behind the neck."""
+    p, cut, out = scene.p, scene.cut, scene.out
     section = hair.lock(q)
     fine = hair.lock(q * 3.0 + 0.7 * wave(3.0 * t + q))
     curls = cut[hair.CURLS]
@@ -93,8 +94,9 @@ def _neckline(x, y, v):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_clothes(x, y, z, aa, v, p, out):
+def _paint_clothes(x, y, z, aa, scene):
     """Cloth with folds and a pattern, its trim or collar, and the skin inside the neckline; returns the region."""
+    v, p, out = scene.v, scene.p, scene.out
     # Folds run from the shoulders to the breast.
     ax = abs(x)
     phase = 6.5 * ax - 3.6 * y + 1.4 * wave(2.2 * y + 1.9 * x) + (0.9 if x > 0 else 0.0) * smoothstep(0.0, 0.4, ax)
@@ -145,8 +147,9 @@ def _paint_clothes(x, y, z, aa, v, p, out):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_worn(part, x, y, t, theta, place, aa, p, out):
+def _paint_worn(part, x, y, t, theta, place, aa, scene):
     """Hat, brim, earring or collar."""
+    p, out = scene.p, scene.out
     if part == g.EARRING:
         out[0], out[1], out[2] = 0.62, 0.50 - 0.06 * p[ACCENT, 2], 0.22 + 0.5 * p[ACCENT, 2]
         out[5], out[6], out[7] = 1.3, 0.8, 0.95
@@ -175,8 +178,9 @@ def _paint_worn(part, x, y, t, theta, place, aa, p, out):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_ear(r, phi, p, out):
+def _paint_ear(r, phi, scene):
     """Rim, fold, hollow and lobe of an ear."""
+    p, out = scene.p, scene.out
     fore = 0.5 + 0.5 * wave(1.5708 + phi)
     lobe = smoothstep(0.55, 0.95, wave(phi))
     groove = math.exp(-(((r - 0.70) / 0.10) ** 2)) * (1.0 - lobe) * (1.0 - 0.6 * fore)
@@ -188,15 +192,16 @@ def _paint_ear(r, phi, p, out):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint(part, x, y, z, e0, e1, e2, aa, v, p, cut, out):
+def _paint(part, x, y, z, e0, e1, e2, aa, scene):
     """Paint one point of any part; returns its region."""
+    v, p, out = scene.v, scene.p, scene.out
     if part == g.HEAD:
-        return paint_face(x, y, z, e0, e1, e2, aa, v, p, cut, out)
+        return paint_face(x, y, z, e0, e1, e2, aa, scene)
     if part == g.HAIR or part == g.CURTAIN or part == g.KNOT:
-        _paint_hair(part, y, e0, e1, e2, cut, p, out)
+        _paint_hair(part, y, e0, e1, e2, scene)
         return HAIR_REGION
     if part == g.EAR:
-        return _paint_ear(e0, e1, p, out)
+        return _paint_ear(e0, e1, scene)
     if part == g.NECK:
         tint = 0.97 + 0.06 * noise(0, x * 60.0, y * 40.0)
         out[0], out[1], out[2] = p[SKIN, 0] * tint, p[SKIN, 1] * tint * 0.97, p[SKIN, 2] * tint * 0.95
@@ -209,7 +214,7 @@ def _paint(part, x, y, z, e0, e1, e2, aa, v, p, cut, out):
         out[7] = 0.50 + 0.46 * smoothstep(1.0, 1.45, y)
         return NECK_REGION
     if part == g.TORSO:
-        return _paint_clothes(x, y, z, aa, v, p, out)
+        return _paint_clothes(x, y, z, aa, scene)
     if part == g.COLLAR:
         shirt = smoothstep(0.54, 0.46, abs(v[_NECKLINE] - 0.62) + 0.35)
         tone = 1.12 + 0.10 * shirt
@@ -225,20 +230,21 @@ def _paint(part, x, y, z, e0, e1, e2, aa, v, p, cut, out):
         )
         out[5], out[6] = 0.55, 0.7
         return GLASSES_REGION
-    return _paint_worn(part, x, y, e0, e1, e2, aa, p, out)
+    return _paint_worn(part, x, y, e0, e1, e2, aa, scene)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def shade(part, place, normal, shadow, aa, v, p, cut, out):
-    """Light (linear RGB in out[0:3]) of a surface point; returns its region.
+def shade(part, place, normal, shadow, aa, scene):
+    """Light (linear RGB in scene.out[0:3]) of a surface point; returns its region.
 
     place: (x, y, z) in head coordinates and the part's own three; normal: unit, camera; shadow: 1 where the key light
     arrives.
     """
+    p, out = scene.p, scene.out
     x, y, z, e0, e1, e2 = place
     nx, ny, nz = normal
     out[3], out[4], out[5], out[6], out[7] = 0.0, 0.0, 0.1, 0.2, 1.0
-    region = _paint(part, x, y, z, e0, e1, e2, aa, v, p, cut, out)
+    region = _paint(part, x, y, z, e0, e1, e2, aa, scene)
     bx, by = out[3], out[4]
     if bx != 0.0 or by != 0.0:
         nx += p[TURN, 0] * bx + p[TURN, 1] * by
@@ -295,12 +301,13 @@ def shade(part, place, normal, shadow, aa, v, p, cut, out):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def lens(x, y, z, dx, dy, dz, depth, aa, v, p, out):
+def lens(x, y, z, dx, dy, dz, depth, aa, scene):
     """Look through the glasses at a colour: tint and a reflection; returns how much of the lens covers it.
 
     The ray x + s d (head coordinates, d towards the viewer) starts at the surface seen; `depth` is how far in front
     of it the ray may meet a lens at most.
     """
+    v, p, out = scene.v, scene.p, scene.out
     shape_x, shape_y, power, drop = g.lens_shape(v)
     eye = 0.325 * (1.0 + 0.09 * v[_EYE_DISTANCE]) + 0.01
     total = 0.0
