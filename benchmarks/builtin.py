@@ -200,7 +200,7 @@ def of_stylemask(system: StyleMask, sheets: Path | None) -> dict[str, Any]:
         first, second = (system.generator.map(torch.from_numpy(part).float()) for part in z)
         parts = []
         for begin in range(0, 64, 8):
-            codes = (system.generator.styles(w[begin : begin + 8]) for w in (first, second))
+            codes = (w[begin : begin + 8] for w in (first, second))
             parts.append(pictures(system.generator.synthesize(s=system.mix(*codes))))
         moved = np.concatenate(parts)
         if sheets:

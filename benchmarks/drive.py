@@ -1,31 +1,43 @@
 """Does the result move as the clip moves, and stay the same person? Measured with dlib on the pixels of both.
 
-    python benchmarks/drive.py CLIP... [--sources 0,1,...] [--frames 400] [--out results.json]
+    python benchmarks/drive.py CLIP... [--sources 0,1,...] [--precision 32] [--out results.json]
+    python benchmarks/drive.py CLIP --stages [--frames 50] [--precision bf16]
 
-For every clip: frames, rate and sound of the result against the clip's, correlation of yaw and of mouth opening, and
-frames a second by stage. Over all sources: how often two frames of one source are closer in dlib's embedding than a
-frame of another source. Prints a Markdown table.
+For every clip: frames, rate and sound of the result against the clip's, correlation of yaw, mouth opening and blinks,
+and frames a second by stage. Over all sources: how often two frames of one source are closer in dlib's embedding than a
+frame of another source. With --stages instead: milliseconds of processor time a frame of each stage of the line, on one
+thread, which other work on the machine hardly changes. Prints Markdown tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import tempfile
+import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
+import torch
 
 import stylereel
+from stylereel import world
 from stylereel.drive import drive
+from stylereel.faces import backend, coefficients
 from stylereel.faces.backend import DlibBackend, find_face
-from stylereel.media.video import VideoReader
+from stylereel.media.video import VideoReader, VideoWriter
+from stylereel.metrics.faces import columns, followed, motion_of
 from stylereel.metrics.likeness import same_person_closer
-from stylereel.metrics.registry import find, open_clips
-from stylereel.render import render
+from stylereel.metrics.registry import Clip, find, open_clips
+from stylereel.render import Precision, pictures, render
+
+Made = TypeVar("Made")
 
 
 def seconds_of_sound(path: Path) -> float:
@@ -34,13 +46,19 @@ def seconds_of_sound(path: Path) -> float:
         return sum(frame.samples / frame.sample_rate for frame in frames)
 
 
-def clip_row(system: object, clip: Path, source: int, folder: Path) -> dict[str, object]:
+def blink(clip: Clip) -> np.ndarray:
+    """Closure of both lids together [T], as dlib's landmarks and the pixels of the eyes tell it."""
+    return columns(motion_of(clip), ("blink_left", "blink_right")).mean(1)
+
+
+def clip_row(system: object, clip: Path, source: int, folder: Path, precision: Precision) -> dict[str, object]:
     out = folder / f"{clip.stem}--{source}.mp4"
-    record = drive(system, str(source), str(clip), str(out))
+    record = drive(system, str(source), str(clip), str(out), precision=precision)
     given, made = VideoReader(clip), VideoReader(out)
     frames = sum(1 for _ in given)
     theirs, ours = open_clips(clip), open_clips(out)
     correlation = {track: find(f"correlation-{track}")(ours, theirs).value for track in ("yaw", "mouth")}
+    correlation["blink"] = followed(blink(ours[0]), blink(theirs[0])).correlation
     return {
         "clip": clip.stem,
         "source": source,
@@ -55,6 +73,48 @@ def clip_row(system: object, clip: Path, source: int, folder: Path) -> dict[str,
         "frames per second": record["frames_per_second"],
         "seconds": record["seconds"],
     }
+
+
+def stages(clip: Path, frames: int, precision: Precision) -> dict[str, float]:
+    """Milliseconds of processor time a frame, stage by stage, on one thread; the first pass warms up."""
+    torch.set_num_threads(1)
+    system = stylereel.load("stylemask")
+    reader, size = VideoReader(clip), 8
+    spent: dict[str, float] = {}
+
+    def lap(name: str, count: int, work: Callable[[], Made]) -> Made:
+        work()
+        start = time.process_time()
+        result = work()
+        spent[name] = 1000 * (time.process_time() - start) / count
+        return result
+
+    taken = lap("decode the clip", frames, lambda: list(itertools.islice(reader, frames)))
+    face = DlibBackend()
+    track = lap("follow the face", len(taken), lambda: backend.track(taken, reader.rate, backend=face))
+    motion = lap("coefficients", len(taken), lambda: coefficients.motion_of(track))
+    values = motion.values[:size]
+    heads = np.tile(world.neutral(), (len(values), 1))
+    heads[:, : len(world.MOTION)] = np.clip(values, *(limit[: len(world.MOTION)] for limit in (world.LOW, world.HIGH)))
+    heads = world.aligned(heads)
+    drawn = lap("draw the neutral head", size, lambda: np.stack([world.draw(v, 128).image for v in heads]))
+    dtype = torch.bfloat16 if precision == "bf16" else None
+    with torch.inference_mode():
+        source = system.identify(1).w[None]
+        target = lap("invert it", size, lambda: system.encode(torch.from_numpy(drawn).permute(0, 3, 1, 2) / 127.5 - 1))
+        styles = lap("styles and masks", size, lambda: system.mix(source, target))
+        images = lap("synthesize", size, lambda: system.generator.synthesize(s=styles, dtype=dtype))
+        shown = lap("to uint8", size, lambda: pictures(images))
+
+    def encode() -> None:
+        with tempfile.TemporaryDirectory() as folder, VideoWriter(Path(folder) / "x.mp4", reader.rate) as writer:
+            for index in range(50):
+                writer.write(shown[index % size])
+            writer.finish()
+
+    lap("encode the result", 50, encode)
+    networks = sum(spent[name] for name in ("invert it", "styles and masks", "synthesize"))
+    return spent | {"networks": networks, "whole line": sum(spent.values())}
 
 
 def identity(system: object, clip: Path, sources: list[int], step: int) -> dict[str, float]:
@@ -83,12 +143,24 @@ def main() -> None:
     parser.add_argument("--sources", default="0,1,2,3,4,5,6,7,8,9")
     parser.add_argument("--step", type=int, default=25, help="every which frame counts for identity")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32")
+    parser.add_argument("--stages", action="store_true")
+    parser.add_argument("--frames", type=int, default=50, help="of the clip, for --stages")
     arguments = parser.parse_args()
+    if arguments.stages:
+        spent = stages(arguments.clips[0], arguments.frames, arguments.precision)
+        print("| stage | milliseconds a frame | frames a second |\n|---|---|---|")
+        for name, milliseconds in spent.items():
+            print(f"| {name} | {milliseconds:.1f} | {1000 / max(milliseconds, 1e-3):.0f} |")
+        if arguments.out:
+            arguments.out.write_text(json.dumps({"precision": arguments.precision, **spent}, indent=2) + "\n")
+        return
     sources = [int(word) for word in arguments.sources.split(",")]
     system = stylereel.load("stylemask")
     with tempfile.TemporaryDirectory() as folder:
         rows = [
-            clip_row(system, clip, sources[i % len(sources)], Path(folder)) for i, clip in enumerate(arguments.clips)
+            clip_row(system, clip, sources[i % len(sources)], Path(folder), arguments.precision)
+            for i, clip in enumerate(arguments.clips)
         ]
     people = identity(system, arguments.clips[0], sources, arguments.step)
     result = {
@@ -97,12 +169,12 @@ def main() -> None:
         "clips": rows,
         "identity": people,
     }
-    print("| clip | frames in/out | rate in/out | yaw r | mouth r | fps file to file |\n|---|---|---|---|---|---|")
+    print("| clip | frames in/out | rate in/out | yaw r | mouth r | blink r | fps file to file |\n" + 7 * "|---" + "|")
     for row in rows:
         speed = row["frames per second"]
         print(
             f"| {row['clip']} | {row['frames in']}/{row['frames out']} | {row['rate in']}/{row['rate out']} "
-            f"| {row['yaw']} | {row['mouth']} | {speed['file to file']} |"  # type: ignore[index]
+            f"| {row['yaw']} | {row['mouth']} | {row['blink']} | {speed['file to file']} |"  # type: ignore[index]
         )
     print(f"\nsame source closer in {people['same source closer']:.1%} of the comparisons of {len(sources)} sources")
     if arguments.out:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from stylereel.generator import StyleGAN2
-from stylereel.inversion import Quality, identity_net, load_encoder
+from stylereel.inversion import Quality
+from stylereel.invert.networks import identity_net, load_encoder
 from stylereel.invert.optimise import Fit, optimise
 from stylereel.invert.perceptual import Perceptual, likeness
 from stylereel.invert.pti import tune
@@ -41,13 +42,13 @@ def main() -> None:
     arguments = parser.parse_args()
 
     generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
-    encoder, perceptual = load_encoder(), Perceptual.best()
-    look = likeness(perceptual, identity_net())
+    encoder, perceptual, embed = load_encoder(), Perceptual.best(), identity_net()
+    look = likeness(perceptual, embed)
     numbers: dict[str, list[list[float]]] = {}
     rows: list[Tensor] = []
 
     def note(name: str, images: Tensor, again: Tensor, seconds: float) -> None:
-        measured = Quality.of(images, again, perceptual)
+        measured = Quality.of(images, again, perceptual, embed)
         numbers.setdefault(name, []).extend([*row, seconds / len(images)] for row in zip(*measured))
         if first == 0:
             rows.append(again)

@@ -68,7 +68,9 @@ class Squares:
 class Rendered:
     """Sized and iterable, as `render` promises."""
 
-    def __init__(self, system: Squares, identity: Any, motion: Any, chunk: int = 8, **options: Any) -> None:
+    def __init__(
+        self, system: Squares, identity: Any, motion: Any, chunk: int = 8, precision: str = "32", **options: Any
+    ) -> None:
         self.greys = system.apply(identity, motion, **options)[0]
 
     def __len__(self) -> int:
@@ -137,6 +139,7 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "compare": False,
         "paste_back": False,
         "chunk": 8,
+        "precision": "32",
         "detail": None,
         "smooth_frames": 1.5,
         "missing": "stop",

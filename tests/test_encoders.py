@@ -23,6 +23,7 @@ from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.invert.hfgi import HFGI, Correction, HFGIConfig
 from stylereel.invert.pyramid import StyleEncoder, StyleEncoderConfig, invert, restyle
 from stylereel.weights import names
+from stylereel.weights.commands import weights_info
 from stylereel.weights.encoders import convert, load_arcface_file, load_encoder_file, load_hfgi_file
 from stylereel.weights.formats import load_generator_file
 
@@ -390,13 +391,40 @@ def test_hfgi_is_loaded_from_its_own_file_and_from_those_of_styleheat(tmp_path: 
     assert found.config.offsets and not found.config.align_corners and not found.average.any()
 
 
-def test_arcface_is_loaded_and_converted(tmp_path: Path) -> None:
+def save_arcface(path: Path) -> dict[str, Tensor]:
+    """A random ArcFace in the layout of the official file; windows of one store of numbers keep it small."""
     shapes = {key: value.shape for key, value in empty(ArcFace).state_dict().items()}
-    # Windows of one store of numbers keep the file small.
-    store = torch.randn(512 * 25088 + len(shapes)).half()
+    store = (0.03 * torch.randn(512 * 25088 + len(shapes), generator=torch.Generator().manual_seed(0))).half()
     state = {key: store[i : i + shape.numel()].view(shape) for i, (key, shape) in enumerate(shapes.items())}
+    state |= {key: value.abs() + 1 for key, value in state.items() if value.ndim == 1 and "bias" not in key}
     state |= {key: torch.tensor(7) for key in state if key.endswith("num_batches_tracked")}
-    torch.save(state, tmp_path / "model_ir_se50.pth")
+    torch.save(state, path)
+    return state
+
+
+def test_weights_info_tells_the_encoder_and_the_generator_in_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save_checkpoint(tmp_path / "e4e.pt", small_encoder(offsets=True), {"encoder_type": "Encoder4Editing"})
+    weights_info(str(path))
+    encoder, decoder = capsys.readouterr().out.splitlines()
+    assert encoder == "encoder Encoder4Editing; pictures of 3 channels; 8 rows of W+ of 32; with latent_avg"
+    assert decoder.startswith("StyleGAN2 of 32 px; e4e decoder")
+    restyle = small_encoder(heads="last", channels=6)
+    hfgi = HFGI(HFGIConfig(channels=8))
+    parts = {"residue": hfgi.encoder.state_dict(), "grid_align": hfgi.aligner.state_dict()}
+    weights_info(str(save_checkpoint(path, restyle, {"encoder_type": "BackboneEncoder"}, **parts)))
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line == "encoder BackboneEncoder; pictures of 6 channels; 8 rows of W+ of 32; with latent_avg; HFGI"
+    save_arcface(tmp_path / "model_ir_se50.pth")
+    weights_info(str(tmp_path / "model_ir_se50.pth"))
+    assert capsys.readouterr().out == "ArcFace IR-SE50\n"
+    with pytest.raises(ValueError, match="no file"):
+        weights_info(str(tmp_path / "none.pt"))
+
+
+def test_arcface_is_loaded_and_converted(tmp_path: Path) -> None:
+    state = save_arcface(tmp_path / "model_ir_se50.pth")
     found = load_arcface_file(tmp_path / "model_ir_se50.pth").state_dict()
     assert found.keys() == state.keys()
     assert all(torch.equal(found[key], value.to(found[key].dtype)) for key, value in state.items())

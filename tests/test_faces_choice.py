@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -135,26 +136,46 @@ def test_steady_landmarks_tremble_less_and_do_not_lag() -> None:
 
 @pytest.fixture
 def mediapipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A stand-in for the package: it sees one head, in the middle of whatever picture it is given."""
+    """A stand-in for the package, strict in names and types as its reference has them (ai.google.dev/edge/mediapipe).
+
+    It sees one head, in the middle of whatever picture it is given.
+    """
     points = np.full((478, 2), 0.5)
     points[landmarker.POINTS] = HEAD * 0.3 + (0.5, 0.4)
 
+    @dataclass
+    class BaseOptions:
+        model_asset_path: str
+
+    @dataclass
+    class Options:
+        base_options: BaseOptions
+        running_mode: str = "IMAGE"  # the mode in which detect may be called
+        num_faces: int = 1
+
+    class Image:
+        def __init__(self, image_format: int, data: np.ndarray) -> None:
+            assert image_format == 1 and data.dtype == np.uint8 and data.shape[2] == 3 and data.flags["C_CONTIGUOUS"]
+            self.data = data
+
     class Landmarker:
         @staticmethod
-        def create_from_options(options: SimpleNamespace) -> Landmarker:
+        def create_from_options(options: Options) -> Landmarker:
             assert Path(options.base_options.model_asset_path).is_file() and options.num_faces > 1
+            assert type(options) is Options and options.running_mode == "IMAGE"
             return Landmarker()
 
-        def detect(self, image: SimpleNamespace) -> SimpleNamespace:
-            faces = [[SimpleNamespace(x=x, y=y) for x, y in points]] if image.data.mean() > 50 else []
-            return SimpleNamespace(face_landmarks=faces)
+        def detect(self, image: Image) -> SimpleNamespace:
+            assert type(image) is Image
+            faces = [[SimpleNamespace(x=x, y=y, z=0.0) for x, y in points]] if image.data.mean() > 50 else []
+            return SimpleNamespace(face_landmarks=faces, face_blendshapes=[], facial_transformation_matrixes=[])
 
     package, tasks, python = (ModuleType(name) for name in ("mediapipe", "mediapipe.tasks", "mediapipe.tasks.python"))
-    package.Image = SimpleNamespace  # type: ignore[attr-defined]
+    package.Image = Image  # type: ignore[attr-defined]
     package.ImageFormat = SimpleNamespace(SRGB=1)  # type: ignore[attr-defined]
-    python.BaseOptions = SimpleNamespace  # type: ignore[attr-defined]
+    python.BaseOptions = BaseOptions  # type: ignore[attr-defined]
     python.vision = SimpleNamespace(  # type: ignore[attr-defined]
-        FaceLandmarkerOptions=SimpleNamespace, FaceLandmarker=Landmarker
+        FaceLandmarkerOptions=Options, FaceLandmarker=Landmarker
     )
     for module in (package, tasks, python):
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -210,12 +231,14 @@ def test_a_driven_face_goes_back_into_its_picture_and_frames_without_a_face_stay
     with VideoWriter(tmp_path / "clip.mp4", RATE) as writer:
         for index in range(7):
             writer.write(np.full_like(face, 90) if index in (3, 4) else face)
-    options = {"missing": "skip-edit"}
+    save_picture(tmp_path / "same.png", face)
+    options = {"missing": "skip-edit", "source_face": str(tmp_path / "same.png")}
     out = tmp_path / "out.mkv"
     system = stylereel.load("stylemask")
     record = drive(
         system, str(tmp_path / "who.png"), str(tmp_path / "clip.mp4"), str(out), paste_back=True, options=options
     )
+    assert record["inputs"]["source_face"]["sha256"] == sha256(tmp_path / "same.png") and "face" not in record["inputs"]
     assert record["frames"]["without a face"] == (3, 4) and record["faces in the clip"] == 1
     assert 0 < record["seam"] < 20 and 0 <= record["crop jitter"] < 0.01
     written = list(VideoReader(out))  # lossless

@@ -183,12 +183,15 @@ def test_codes_and_identities_come_back_from_their_files(tmp_path: Path) -> None
         Codes.load(tmp_path / "identity.safetensors")
 
 
+def draw_portrait(path: Path) -> Path:
+    save_picture(path, world.draw(world.aligned(world.neutral()[None])[0], 256).image)
+    return path
+
+
 @pytest.fixture
 def portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path / "cache"))
-    values = world.neutral()
-    save_picture(tmp_path / "who.png", world.draw(world.aligned(values[None])[0], 256).image)
-    return tmp_path / "who.png"
+    return draw_portrait(tmp_path / "who.png")
 
 
 def test_the_command_improves_on_the_encoder_and_works_only_once(

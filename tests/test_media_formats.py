@@ -300,6 +300,26 @@ def test_alpha_is_laid_over_white(tmp_path: Path) -> None:
     assert np.abs(row[16:24].astype(int) - (227, 127, 127)).max() <= 1
 
 
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_webm_with_alpha_is_laid_over_white_wherever_it_begins(tmp_path: Path, codec: str) -> None:
+    picture = np.zeros((64, 64, 4), np.uint8)
+    picture[:, :, 0], picture[:, :32, 3] = 200, 255
+    with av.open(str(tmp_path / "a.webm"), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"crf": "4", "b": "2M", "auto-alt-ref": "0", "g": "2"})
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuva420p"
+        stream.metadata["alpha_mode"] = "1"
+        for index in range(5):
+            frame = VideoFrame.from_ndarray(picture, format="rgba").reformat(format="yuva420p")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    reader = VideoReader(tmp_path / "a.webm")
+    for back in (*reader, *reader.frames(4, 1)):
+        assert np.abs(back[5, 4:24].astype(int) - (200, 0, 0)).max() <= 12 and (back[5, 40:] >= 250).all()
+    assert reader.num_frames == 5
+
+
 @pytest.mark.parametrize(("name", "mean"), [("a.mp4", 2.0), ("a.webm", 2.0)])
 def test_colours_neither_shift_nor_fade(tmp_path: Path, name: str, mean: float) -> None:
     """H.264 and AV1 with 4:2:0 chroma: errors, and no bias to dark or to a colour, over three generations."""

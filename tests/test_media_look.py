@@ -8,10 +8,15 @@ import pytest
 import torch
 from test_media import make_clip, square
 
-from stylereel.latents import Identity, Motion
+from stylereel.generator import StyleGAN2
+from stylereel.latents import Codes, Identity, Motion
 from stylereel.media import MediaError
 from stylereel.media.look import CURVE, GONE, look
 from stylereel.media.pictures import save_picture
+from stylereel.media.sheet import shrink
+from stylereel.record import sha256
+from stylereel.render import pictures
+from stylereel.weights import builtin
 
 
 def motion(path: Path, values: np.ndarray, missing: tuple[int, ...] = ()) -> Path:
@@ -77,12 +82,41 @@ def test_an_identity_is_a_map_of_its_code(tmp_path: Path) -> None:
     assert (page[40, 5] == (178, 24, 43)).all() and (page[72, 1000] == (33, 102, 172)).all()
 
 
+def test_codes_of_the_built_in_generator_are_pictures_over_a_map_or_tracks(tmp_path: Path) -> None:
+    generator = StyleGAN2.load(builtin("generator"))
+    w = generator.map(torch.randn(2, generator.config.z_dim, generator=torch.Generator().manual_seed(0)))
+    share = torch.linspace(0, 1, 9)[:, None, None]
+    clip = torch.lerp(w[:1], w[1:], share)
+    for name, part in (("one", clip[:1]), ("clip", clip)):
+        made = Codes(part, sha256(builtin("generator")), Fraction(25), torch.zeros(len(part), 4))
+        made.save(tmp_path / f"{name}.safetensors")
+    page = look([tmp_path / "clip.safetensors"], columns=3, rows=1, size=64)
+    with torch.no_grad():
+        wanted = pictures(generator.synthesize(clip[4:5]))[0]
+    found = page[22 + 16 :][:64, 66:130]
+    assert np.abs(found.astype(int) - shrink(wanted, 64)).max() <= 1
+    # What varies most is the way from the one to the other.
+    rising = np.argwhere(coloured(page[22 + 80 + 4 :][:100, :420], CURVE))
+    assert abs(abs(float(np.polyfit(rising[:, 1], rising[:, 0], 1)[0])) - 64 / 364) < 0.02
+    one = look([tmp_path / "one.safetensors"], size=64)
+    assert one.shape[0] > 14 * 16 + 64 and coloured(one, (178, 24, 43)).any()
+
+
+def test_codes_of_another_generator_are_a_map_and_say_so(tmp_path: Path) -> None:
+    code = torch.zeros(1, 6, 64)
+    code[0, 2, :32], code[0, 4, 32:] = 1, -1
+    Codes(code, "0123456789", Fraction(1), torch.zeros(1, 4)).save(tmp_path / "a.safetensors")
+    page = look([tmp_path / "a.safetensors"])[-6 * 16 - 4 : -4]
+    assert (page[:32] == 255).all()
+    assert (page[40, 5] == (178, 24, 43)).all() and (page[72, 1000] == (33, 102, 172)).all()
+
+
 def test_what_cannot_be_looked_at_says_so(tmp_path: Path) -> None:
     saved = motion(tmp_path / "a.safetensors", np.zeros((3, 1)))
     with pytest.raises(ValueError, match="saved motion; look at it alone"):
         look([saved, saved])
     (tmp_path / "b.safetensors").write_text("not one")
-    with pytest.raises(ValueError, match="no motion or identity"):
+    with pytest.raises(ValueError, match="no motion, identity or codes"):
         look([tmp_path / "b.safetensors"])
     with pytest.raises(MediaError, match="There is no file"):
         look([tmp_path / "missing.mp4"])

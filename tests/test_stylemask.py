@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,19 +15,37 @@ from safetensors.torch import load_file
 import stylereel
 from stylereel import world
 from stylereel.faces.coefficients import NAMES
-from stylereel.faces.perception import IdentityNet
+from stylereel.faces.perception import FaceNet, IdentityNet
 from stylereel.generator import StyleGAN2, StyleGAN2Config
-from stylereel.latents import Motion
+from stylereel.latents import Codes, Identity, Motion
+from stylereel.media.pictures import save_picture
+from stylereel.media.video import VideoWriter
 from stylereel.render import render
-from stylereel.systems.stylemask import MaskConfig, MaskNets, StyleMask
+from stylereel.systems.stylemask import (
+    CODE,
+    PAPER,
+    QUICK,
+    MaskConfig,
+    MaskNets,
+    Settings,
+    StyleMask,
+    load_masks,
+    train,
+    training,
+)
+from stylereel.systems.stylemask.training import Face, shape_loss
+from stylereel.train.loop import Trainer
 from stylereel.weights import builtin
 from stylereel.weights.files import load_module
+from stylereel.weights.names import drop_filters, generator_from_rosinality, generator_to_rosinality
 
 GOLDENS = Path(__file__).parent / "goldens"
 
 
 def drawn(salt: str, key: str, shape: list[int], kind: str, mean: float, std: float) -> torch.Tensor:
     """The goldens' rule for regenerating arrays; see the manifest's hash_rule."""
+    if kind == "const":
+        return torch.full(shape, mean)
     assert kind == "normal"
     seed = int.from_bytes(hashlib.sha256(f"{salt}|{key}".encode()).digest()[:4], "little")
     values = mean + std * np.random.RandomState(seed).standard_normal(tuple(shape))
@@ -69,8 +89,206 @@ def test_constant_masks_give_source_or_target(value: float) -> None:
 
 
 @pytest.fixture(scope="module")
+def golden() -> tuple[dict, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Manifest, arrays and the drawn state of the original's re-enactment through a narrow generator."""
+    manifest = json.loads((GOLDENS / "stylemask_reenact.json").read_text())
+    state = {key: drawn(manifest["hash_salt"], key, *rule) for key, rule in manifest["hashed_state"].items()}
+    return manifest, load_file(GOLDENS / "stylemask_reenact.safetensors"), state
+
+
+def part(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+@pytest.fixture(scope="module")
+def small() -> StyleGAN2:
+    torch.manual_seed(0)
+    return StyleGAN2(StyleGAN2Config(16, z_dim=8, w_dim=16, channel_base=256, channel_max=16, mapping_layers=1))
+
+
+class Narrow(StyleGAN2Config):
+    """The original's generator, whose widths follow no formula."""
+
+    def channels(self, resolution: int) -> int:
+        return {64: 24, 128: 16, 256: 8}.get(resolution, 32)
+
+
+def test_reenactment_equals_the_original(golden: tuple, tmp_path: Path) -> None:
+    manifest, expected, state = golden
+    generator = StyleGAN2(Narrow(256, z_dim=64, w_dim=64, mapping_layers=4))
+    renamed = generator_from_rosinality(part(state, "G."))
+    assert not generator.load_state_dict(drop_filters(renamed), strict=False).unexpected_keys
+    generator.mean_w.copy_(expected["in/truncation_latent"][0])
+    torch.save({"step": 7, "mask_net": part(state, "mask_net."), "num_layers_control": 12}, tmp_path / "mask_net.pt")
+    system = StyleMask(generator, None, load_masks(tmp_path / "mask_net.pt", generator))
+    convolutions = [layer.index for layer in generator.style_layers if layer.kind == "conv"]
+
+    def check(name: str, found: torch.Tensor) -> None:
+        tolerance = manifest["outputs"][name]["advised_atol_fp32"]
+        torch.testing.assert_close(found, expected[f"out/{name}"], atol=tolerance, rtol=1e-5)
+
+    with torch.no_grad():
+        psi = manifest["config"]["truncation"]
+        source, target = (generator.map(expected[f"in/{who}_code"], psi=psi) for who in ("source", "target"))
+        check("w_source", source)
+        mixed = system.mix(source, target)
+        styles = {"style_source": generator.styles(source), "style_target": generator.styles(target)}
+        for name, vectors in (styles | {"new_style": mixed}).items():
+            check(name, torch.cat([vectors[i] for i in convolutions], 1))
+        check("img_source", generator.synthesize(w=source)[:, :, ::4, ::4])
+        check("img_reenacted", generator.synthesize(s=mixed)[:, :, ::4, ::4])
+
+
+@pytest.fixture(scope="module")
+def files(small: StyleGAN2, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One generator under the names of both families, and masks of it as the authors write them."""
+    folder = tmp_path_factory.mktemp("official")
+    torch.save(small.state_dict(), folder / "nvidia.pt")
+    torch.save(
+        {"g_ema": generator_to_rosinality(small.state_dict()), "latent_avg": small.mean_w}, folder / "rosinality.pt"
+    )
+    masks = MaskNets(MaskConfig.of(small))
+    torch.save({"step": 7, "mask_net": masks.state_dict(), "num_layers_control": 5}, folder / "mask_net_000007.pt")
+    return {path.name: path for path in folder.iterdir()}
+
+
+def test_generators_of_both_families_show_the_same(files: dict[str, Path], small: StyleGAN2) -> None:
+    masks = str(files["mask_net_000007.pt"])
+    shown = []
+    for family in ("nvidia.pt", "rosinality.pt"):
+        system = StyleMask.from_files(generator=str(files[family]), masks=masks)
+        source, target = system.identify(1), system.identify(2)
+        codes = Codes(target.w[None], "", Fraction(25), torch.ones(1, 4))
+        with torch.no_grad():
+            styles = system.apply(source, system.extract(codes)).s
+            shown.append(system.generator.synthesize(s=styles))
+            kept = system.generator.styles(source.w[None])
+        for layer in system.generator.style_layers:
+            assert torch.equal(styles[layer.index], kept[layer.index]) == (layer.kind == "rgb")
+    torch.testing.assert_close(shown[0], shown[1], atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="need an encoder"):
+        system.identify(world.draw(world.neutral(), 256).image)
+
+
+def test_masks_of_another_generator_are_refused_in_one_sentence(files: dict[str, Path]) -> None:
+    other = StyleGAN2(StyleGAN2Config(16, z_dim=8, w_dim=8, channel_base=1024, channel_max=32, mapping_layers=1))
+    with pytest.raises(ValueError, match="trained on this generator"):
+        load_masks(files["mask_net_000007.pt"], other)
+    with pytest.raises(ValueError, match="holds no mask network"):
+        load_masks(files["nvidia.pt"])
+
+
+def test_published_checkpoints_of_full_shape_load(tmp_path: Path) -> None:
+    """Stand-ins of mask_network_1024.pt's shape, onto the style layers of the 1024 px generator."""
+    config = MaskConfig((*[512] * 10, 256, 256))
+    nets = MaskNets(config)
+    torch.save({"step": 1, "mask_net": nets.state_dict(), "num_layers_control": 12}, tmp_path / "mask_network_1024.pt")
+    generator = StyleGAN2(StyleGAN2Config(1024, z_dim=8, w_dim=8, mapping_layers=1))
+    again = load_masks(tmp_path / "mask_network_1024.pt", generator)
+    assert again.config == config
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), nets.state_dict().values(), strict=True))
+
+
+def test_mask_of_zero_gives_the_source_and_of_one_the_target_bit_for_bit(files: dict[str, Path]) -> None:
+    system = StyleMask.from_files(generator=str(files["nvidia.pt"]), masks=str(files["mask_net_000007.pt"]))
+    generator = system.generator
+    w = torch.randn(2, generator.num_ws, generator.config.w_dim, generator=torch.Generator().manual_seed(1))
+    given = [generator.styles(w[i : i + 1]) for i in range(2)]
+    for bias, wanted in ((-200.0, 0), (200.0, 1)):
+        for net in system.mask_nets.children():
+            net.masknet[2].bias.data.fill_(bias)  # type: ignore[union-attr]
+        with torch.no_grad():
+            mixed = system.mix(w[:1], w[1:])
+        for layer, style in zip(generator.style_layers, mixed):
+            assert torch.equal(style, given[wanted if layer.kind == "conv" else 0][layer.index])
+
+
+# Training
+
+
+class Colours(torch.nn.Module):
+    """A perception of 16 px: colours of the lower half are the person, those of the upper half what it does."""
+
+    size = 16
+
+    def read(self, z: np.ndarray, psi: float, paint: Any) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(paint(), 4).flatten(2).transpose(1, 2).flatten(1)
+
+    def ideal(self, source: torch.Tensor, target: torch.Tensor) -> Face:
+        half = source.shape[1] // 2
+        return self._face(torch.cat([target[:, :half], source[:, half:]], 1))
+
+    def see(self, images: torch.Tensor) -> Face:
+        return self._face(self.read(np.empty(0), 1.0, lambda: images))
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(images[:, :, 8:].mean(3).flatten(1), dim=1)
+
+    def _face(self, told: torch.Tensor) -> Face:
+        return Face(told.view(len(told), -1, 2).repeat(1, 3, 1)[:, :68], mesh=told.view(len(told), -1, 3))
+
+
+@pytest.mark.parametrize(
+    ("space", "one_net", "cycle"), [("s", False, True), ("w", False, True), ("s", True, True), ("s", False, False)]
+)
+def test_every_comparison_of_the_paper_trains(
+    space: Any, one_net: bool, cycle: bool, small: StyleGAN2, tmp_path: Path
+) -> None:
+    settings = replace(QUICK, steps=3, batch=2, cycle=cycle)
+    config = MaskConfig.of(small, space=space, one_net=one_net)
+    torch.manual_seed(3)
+    before = MaskNets(config).state_dict()
+    nets = train(Trainer(tmp_path, precision="32"), small, Colours(), settings, None, config)
+    after = nets.state_dict()
+    assert all(not torch.equal(before[key], after[key]) for key in before), "every parameter learns"
+    log = [json.loads(line) for line in (tmp_path / "stylemask" / "log.jsonl").read_text().splitlines()]
+    assert ("cycle" in log[0]) == cycle and (tmp_path / "stylemask" / "samples.png").exists()
+    assert (tmp_path / "stylemask" / "curves.png").exists()
+
+
+@pytest.mark.parametrize("preset", [PAPER, CODE], ids=["paper", "code"])
+def test_both_readings_bring_faces_nearer_to_their_ideals(
+    preset: Settings, small: StyleGAN2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = np.random.default_rng(5).standard_normal((3, 4, 8))
+    monkeypatch.setattr(training, "latents", lambda index, count, width: fixed)
+    losses = []
+    for steps in (2, 40):
+        folder = tmp_path / str(steps)
+        settings = replace(preset, steps=steps, batch=4, rate=1e-2)
+        train(Trainer(folder, precision="32"), small, Colours(), settings)
+        lines = (folder / "stylemask" / "log.jsonl").read_text().splitlines()
+        losses.append(json.loads(lines[-1]))
+    assert losses[1]["shape"] < 0.9 * losses[0]["shape"] and losses[1]["cycle"] < 0.95 * losses[0]["cycle"]
+
+
+def test_the_code_also_weighs_distances_of_mouth_and_eyes() -> None:
+    points = torch.rand(2, 68, 2, generator=torch.Generator().manual_seed(0))
+    moved = points.clone()
+    moved[:, 62] += 0.1  # the middle of the upper inner lip: one mouth pair, no eye pair
+    seen, ideal = Face(moved), Face(points)
+    plain = shape_loss(seen, ideal, replace(CODE, pairs_weight=0.0))
+    torch.testing.assert_close(plain, torch.tensor(0.1 / 68))
+    apart = (((moved[:, 62] - moved[:, 66]).abs()) - (points[:, 62] - points[:, 66]).abs()).abs().sum() / (2 * 10 * 2)
+    torch.testing.assert_close(shape_loss(seen, ideal, CODE), plain + apart)
+
+
+@pytest.fixture(scope="module")
 def system() -> StyleMask:
     return stylereel.load("stylemask")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half a second of a face of the world that moves."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    values = np.tile(world.neutral(), (12, 1))
+    values[:, : len(NAMES)] = world.natural_motion(3, 12)
+    with VideoWriter(path, Fraction(25)) as writer:
+        for v in world.aligned(values):
+            writer.write(world.draw(v, 192).image)
+        writer.finish()
+    return path
 
 
 def face_motion(**tracks: np.ndarray) -> Motion:
@@ -110,6 +328,91 @@ def test_seeds_and_pictures_identify(system: StyleMask) -> None:
         first, *rest = net(torch.from_numpy(np.stack([portrait, *shown])).permute(0, 3, 1, 2) / 127.5 - 1)
     likeness = [float(first @ other) for other in rest]
     assert likeness[0] > 0.5 and likeness[0] > max(likeness[1:])
+
+
+def test_codes_and_identities_identify_and_are_never_truncated(system: StyleMask) -> None:
+    w = torch.randn(2, system.generator.num_ws, system.generator.config.w_dim)
+    codes = Codes(w, "", Fraction(25), torch.ones(2, 4))
+    identity = system.identify(codes, psi=0.5)
+    assert torch.equal(identity.w, w[0]) and torch.equal(identity.tensors["placement"], torch.ones(4))
+    assert torch.equal(system.identify(Identity(w[1], "other"), psi=0.5).w, w[1])
+    with pytest.raises(ValueError, match="this generator takes"):
+        system.identify(Identity(w[0, :3], "other"))
+    portrait = world.draw(world.aligned(world.from_latent(np.random.default_rng(2).standard_normal(64))), 256).image
+    assert torch.equal(system.identify(portrait, psi=0.2).w, system.identify(portrait).w)
+
+
+def test_codes_drive_and_relative_motion_of_a_still_driver_is_the_source(system: StyleMask) -> None:
+    source = system.identify(1)
+    codes = Codes(system.identify(2).w.repeat(3, 1, 1), "", Fraction(25), torch.ones(3, 4))
+    moved = np.stack(list(render(system, source, system.extract(codes)))).astype(int)
+    still = np.stack(list(render(system, source, system.extract(codes, motion="relative")))).astype(int)
+    alone = system.portrait(source).astype(int)
+    assert np.abs(moved - alone).mean() > 3 and np.abs(still - alone).max() <= 1
+    with pytest.raises(ValueError, match="hold pose and expression in one"):
+        list(render(system, source, system.extract(codes), parts="pose"))
+
+
+def test_pose_and_expression_can_be_taken_alone(system: StyleMask) -> None:
+    identity = system.identify(3)
+    motion = face_motion(yaw=np.array([25.0]), jaw=np.array([1.0]))
+    net = load_module(builtin("face"), "face", lambda config: FaceNet()).eval()
+
+    def shown(parts: Any) -> tuple[float, float]:
+        frame = next(iter(render(system, identity, motion, parts=parts)))
+        with torch.no_grad():
+            values = net(torch.from_numpy(frame[None]).permute(0, 3, 1, 2) / 127.5 - 1).motion[0]
+        return float(values[NAMES.index("yaw")]), float(values[NAMES.index("jaw")])
+
+    with torch.no_grad():
+        portrait = torch.from_numpy(system.portrait(identity)[None]).permute(0, 3, 1, 2) / 127.5 - 1
+        own = net(portrait).motion[0]
+    yaw, jaw = float(own[NAMES.index("yaw")]), float(own[NAMES.index("jaw")])
+    whole, pose, expression = shown("all"), shown("pose"), shown("expression")
+    assert abs(pose[0] - whole[0]) < abs(pose[0] - yaw) and abs(pose[1] - jaw) < abs(whole[1] - jaw)
+    assert abs(expression[0] - yaw) < abs(whole[0] - yaw) and abs(expression[1] - whole[1]) < abs(expression[1] - jaw)
+
+
+def test_strength_and_smoothing_change_what_they_say(system: StyleMask, clip: Path) -> None:
+    plain, strong, slow = system.extract(clip), system.extract(clip, strength=2.0), system.extract(clip, smoothing=0.5)
+    assert np.array_equal(plain.values[:, :6], strong.values[:, :6])
+    np.testing.assert_allclose(2 * plain.values[:, 6:], strong.values[:, 6:], rtol=1e-6)
+    assert np.abs(np.diff(slow.values, axis=0)).sum() < np.abs(np.diff(plain.values, axis=0)).sum()
+    changes = system.extract(clip, motion="relative")
+    assert changes.kind == "face changes" and not changes.values[0].any()
+
+
+def test_a_single_picture_drives_with_its_own_expression(system: StyleMask, tmp_path: Path) -> None:
+    for name, factors in (("shut", {}), ("open", {"jaw": 1.0})):
+        values = world.neutral()
+        for factor, value in factors.items():
+            values[world.NAMES.index(factor)] = value
+        save_picture(tmp_path / f"{name}.png", world.draw(world.aligned(values), 256).image)
+    shut, opened = (system.extract(tmp_path / f"{name}.png") for name in ("shut", "open"))
+    assert len(shut) == 1 and abs(shut.column("yaw")[0]) < 6
+    assert opened.column("jaw")[0] > shut.column("jaw")[0] + 0.4
+
+
+def test_a_tuned_generator_shows_the_identity_everywhere(system: StyleMask) -> None:
+    identity, motion = system.identify(5), face_motion(yaw=np.array([0.0, 10.0]))
+    name = "synthesis.b256.torgb.bias"
+    delta = {name: torch.full_like(dict(system.generator.named_parameters())[name], 0.25)}
+    tuned = replace(identity, delta=delta)
+    plain = [*render(system, identity, motion), system.portrait(identity)]
+    shown = [*render(system, tuned, motion), system.portrait(tuned)]
+    for a, b in zip(plain, shown):
+        inside = (a > 60) & (a < 190)
+        assert abs((b.astype(int) - a)[inside].mean() - 0.25 * 127.5) < 2
+    assert not np.array_equal(dict(system.generator.named_parameters())[name].detach(), delta[name])
+    affine = {"synthesis.b8.conv1.affine.bias": torch.full((system.generator.config.channels(8),), 3.0)}
+    other = next(iter(render(system, replace(identity, delta=affine), motion)))
+    assert not np.array_equal(other, plain[0]), "styles come from the tuned generator too"
+
+
+def test_half_precision_shows_the_same(system: StyleMask) -> None:
+    identity, motion = system.identify(5), face_motion(yaw=np.array([0.0, 10.0]))
+    pair = [np.stack(list(render(system, identity, motion, precision=p))).astype(int) for p in ("32", "bf16")]  # type: ignore[arg-type]
+    assert np.square(pair[0] - pair[1]).mean() < 2 and np.abs(pair[0] - pair[1]).max() > 0
 
 
 def test_mistakes_are_explained(system: StyleMask) -> None:

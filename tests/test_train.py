@@ -1,5 +1,6 @@
 """Every recipe learns, on tiny networks; batches can be shared."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,11 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "CONFIG", config)
     stages = (generator.Stage(64, 60, 4, 2e-2, 1e-2), generator.Stage(128, 6, 2, 1e-2, 1e-3, top=True))
     monkeypatch.setattr(generator, "STAGES", stages)
-    monkeypatch.setattr(generator, "FINISH_STEPS", 3)
-    monkeypatch.setattr(generator, "FINISH_BATCH", 4)
+    monkeypatch.setattr(generator, "FINISH", replace(generator.FINISH, steps=3, batch=4))
     for module, values in (
         (perception, {"FACE_STEPS": 12, "FACE_BATCH": 4, "IDENTITY_STEPS": 6, "IDENTITY_BATCH": 4}),
         (encoder, {"STEPS": 8, "COUNT": 6, "RENDERED": 3, "NEUTRAL": 2}),
-        (stylemask, {"STEPS": 6, "COUNT": 2}),
+        (stylemask, {"QUICK": replace(stylemask.QUICK, steps=6, batch=2)}),
     ):
         for name, value in values.items():
             monkeypatch.setattr(module, name, value)

@@ -32,19 +32,21 @@ def drive(arguments: list[str]) -> None:
     import stylereel
     from stylereel.drive import VERBS, drive, verb_options
     from stylereel.record import Stages
+    from stylereel.systems import file_options
 
     text = "stylereel systems lists the systems; drive SYSTEM --help also shows a system's own flags."
     parser = _parser("drive SYSTEM", text)
-    _add_flags(parser, drive, skip={"system", "options", "stages"})
+    _add_flags(parser, drive, skip={"system", "files", "options", "stages"})
     if arguments and arguments[0] in ("-h", "--help"):
         parser.print_help()
         return
     if not arguments or arguments[0].startswith("-"):
         raise ValueError("Name the system first: stylereel drive SYSTEM ...; stylereel systems lists them.")
     name, *rest = arguments
+    files, rest = _file_flags(parser, name, rest)
     stages = Stages()
     with stages("load"):
-        system = stylereel.load(name)
+        system = stylereel.load(name, **files)
     options = verb_options(system)
     parser.prog = f"stylereel drive {name}"
     for option, parameter in options.items():
@@ -52,8 +54,15 @@ def drive(arguments: list[str]) -> None:
         _add_flag(parser, option, parameter, next(filter(None, texts), ""))
     given = _parse(parser, rest)
     own = {option: given.pop(option) for option in options}
+    for option in file_options(name):
+        del given[option]
     with _progress() as stages.watch:
-        record = drive(system, **given, options=own, stages=stages)
+        record = drive(system, **given, files=files, options=own, stages=stages)
+    if "results" in record:
+        for line in record["results"]:
+            print(f"{line['source']} by {line['driving']}: {line.get('out') or line['error']}")
+        _print_result(record)
+        return
     frames, (width, height) = record["frames"], record["size"]
     sound = "with the clip's sound" if record["sound"] else "without sound"
     print(f"{frames['written']} frames of {width} x {height} at {record['rate']} frames a second, {sound}")
@@ -65,6 +74,65 @@ def drive(arguments: list[str]) -> None:
         if record[name] is not None:
             print(f"{name}: {record[name]:.2g} {unit}")
     _print_result(record)
+
+
+def sample(arguments: list[str]) -> None:
+    """Make a clip from noise: a motion of any length, shown by one person or by several."""
+    import stylereel
+    from stylereel.record import Stages
+    from stylereel.sample import VERBS, sample, sample_options
+    from stylereel.systems import file_options
+
+    text = "stylereel systems lists the systems; sample SYSTEM --help also shows a system's own flags."
+    parser = _parser("sample SYSTEM", text)
+    _add_flags(parser, sample, skip={"system", "options", "stages"})
+    if arguments and arguments[0] in ("-h", "--help"):
+        parser.print_help()
+        return
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError("Name the system first: stylereel sample SYSTEM ...; stylereel systems lists them.")
+    name, *rest = arguments
+    files, rest = _file_flags(parser, name, rest)
+    stages = Stages()
+    with stages("load"):
+        system = stylereel.load(name, **files)
+    options = sample_options(system)
+    parser.prog = f"stylereel sample {name}"
+    for option, parameter in options.items():
+        texts = (_argument_texts(getattr(system, verb)).get(option, "") for verb in VERBS)
+        _add_flag(parser, option, parameter, next(filter(None, texts), ""))
+    given = _parse(parser, rest)
+    own = {option: given.pop(option) for option in options}
+    for option in file_options(name):
+        del given[option]
+    with _progress() as stages.watch:
+        record = sample(system, **given, options=own, stages=stages)
+    width, height = record["size"]
+    print(f"{record['frames']['written']} frames of {width} x {height} at {record['rate']} frames a second")
+    _print_result(record)
+
+
+def _file_flags(parser: ArgumentParser, name: str, arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The values of the flags that name weight files, which have to be known before a system is loaded, and the rest.
+
+    The flags are added to the parser too, for its help.
+    """
+    from argparse import ArgumentParser as PlainParser
+
+    from stylereel.systems import file_options, find
+
+    early = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    options = file_options(name)
+    for option, parameter in options.items():
+        early.add_argument(f"--{option}")
+        text = _argument_texts(find(name).from_files).get(option, "")
+        _add_flag(parser, option, parameter.replace(default=None, annotation=str | None), text)
+    given, rest = early.parse_known_args(arguments)
+    files = {option: value for option, value in vars(given).items() if value is not None}
+    needed = [option for option, parameter in options.items() if parameter.default is parameter.empty]
+    if files and (missing := [f"--{option}" for option in needed if option not in files]):
+        raise ValueError(f"Own weights also need {' and '.join(missing)}; --help tells more.")
+    return files, rest
 
 
 def demo(*, out: str) -> None:
@@ -95,7 +163,7 @@ def look(*files: str, out: str | None = None, columns: int = 6, rows: int = 4, s
     """Make a picture of what is in a file: frames of a clip, curves of a motion; several files go side by side.
 
     Args:
-        files: clips, folders of pictures, pictures, or one saved motion or identity.
+        files: clips, folders of pictures, pictures, or one saved motion, identity or file of codes.
         out: the picture to write (.png, .jpg or .webp); null puts FILE-look.png beside the first file.
         columns: frames in a row.
         rows: rows of frames, at most.
@@ -121,8 +189,11 @@ def invert(
     space: Literal["w", "w+", "features"] = "w+",
     steps: int = 100,
     pti: bool = False,
+    encoder: str | None = None,
+    generator: str | None = None,
+    face: str = "largest",
 ) -> None:
-    """Find the codes of the face in a picture or clip, so that the built-in generator shows it again.
+    """Find the codes of the face in a picture or clip, so that a generator shows it again.
 
     Args:
         source: a picture or a clip.
@@ -130,16 +201,22 @@ def invert(
         space: one w, a w for each layer, or a feature map and the layers after it.
         steps: of the optimisation; 0 leaves what the encoder finds.
         pti: also tune the generator to the face.
+        encoder: file of a pSp, e4e, ReStyle or HFGI encoder; the built-in one if not given.
+        generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
+        face: which of several: largest, left, a number from the left, or a picture of the person.
     """
     from stylereel.inversion import invert
     from stylereel.record import Stages
 
     stages = Stages()
     with _progress() as stages.watch:
-        record = invert(source, out, space, steps, pti, stages)
+        record = invert(source, out, space, steps, pti, stages, encoder=encoder, generator=generator, face=face)
     for step, numbers in record["quality"].items():
         distance = f"{record['perceptual']} {numbers['perceptual']:.4f}"
         print(f"{step}: PSNR {numbers['psnr']:.2f} dB, identity {numbers['identity']:.4f}, {distance}")
+    print(f"frames: {record['frames']['inverted']}, without a face: {record['frames']['without a face'] or 'none'}")
+    if jitter := record["jitter"]:
+        print(f"jitter: crop {jitter['crop']:.6f} of its side, landmarks {jitter['landmarks']:.6f}")
     if record["cached"]:
         print("kept from an earlier run")
     for file in record["files"]:
@@ -175,37 +252,63 @@ def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, siz
 
 
 def train(
-    network: Literal["generator", "perception", "encoder", "stylemask", "directions"],
+    network: Literal["perception", "generator", "generator3", "encoder", "stylemask", "stylevideogan", "directions"],
     /,
     *,
     folder: str = "runs",
     data: str | None = None,
-    start: Literal["scratch", "builtin"] = "scratch",
+    start: str = "scratch",
     scale: float = 1.0,
     devices: int = 1,
     nodes: int = 1,
     precision: Literal["32", "bf16", "16"] = "bf16",
     accelerator: Literal["auto", "cpu", "cuda"] = "auto",
     generator: str | None = None,
+    perception: Literal["builtin", "deca"] = "builtin",
+    preset: Literal["quick", "paper", "code"] | None = None,
+    encoder: str | None = None,
 ) -> None:
     """Train a network on the procedural world, or a generator on your pictures; an interrupted run goes on.
 
     Args:
-        network: perception first; generator needs it; encoder, stylemask and directions need both.
+        network: perception first; generator (StyleGAN2) and generator3 (StyleGAN3-R) need it; encoder, stylemask
+            and directions need generator too.
         folder: where checkpoints, logs, sample pictures and the finished weight files go.
-        data: your pictures for the generator, which then trains adversarially, or for the encoder of another
-            generator; the world if not given.
-        start: from random weights, or from the built-in ones.
+        data: your pictures for the generator, which then trains adversarially, or for another generator's encoder;
+            for stylevideogan a clip of one person, or codes that `stylereel invert` wrote; the world if not given.
+        start: scratch for random weights, builtin for the built-in ones, or a weight file or a folder of them.
         scale: share of the recipe's steps, for a trial run.
         devices: processes on this machine, each with its own GPU or its share of the cores.
         nodes: machines; torchrun tells this and devices by itself.
         precision: of features and convolutions; 16 needs CUDA.
         accelerator: auto takes CUDA where there is one.
-        generator: weight file of another generator, whose encoder is trained.
+        generator: weight file of a generator of any known tool, for encoder, stylemask and stylevideogan; without it that
+            of the folder.
+        perception: what stylemask sees faces with: the built-in nets for the built-in family, or the files of DECA,
+            FLAME and ArcFace in the cache folder for real faces.
+        preset: stylemask's settings: the paper's, those of the authors' code, or quick ones for the built-in family;
+            without it quick for builtin and paper for deca.
+        encoder: stylevideogan's weight file of an encoder (pSp, e4e, ReStyle) for the clip; the built-in one if not
+            given.
     """
     from stylereel.recipes import train
 
-    for path in train(network, folder, start, scale, data, devices, nodes, precision, accelerator, generator):
+    files = train(
+        network,
+        folder,
+        start,
+        scale,
+        data,
+        devices,
+        nodes,
+        precision,
+        accelerator,
+        generator,
+        perception,
+        preset,
+        encoder,
+    )
+    for path in files:
         print(path)
 
 
@@ -269,6 +372,24 @@ def evaluate_exact(*, system: str = "stylemask", pairs: int = 64, seed: int = 0,
     print(table(evaluate_exact(system, pairs, seed, out)), end="")
 
 
+def reproduce(arguments: list[str]) -> None:
+    """Repeat a paper's comparisons on the built-in family and say which of its claims hold."""
+    from stylereel.reproduce import list_studies, study
+
+    parser = _parser("reproduce SYSTEM", f"There are studies of {', '.join(list_studies())}; SYSTEM --help tells more.")
+    if arguments and arguments[0] in ("-h", "--help"):
+        parser.print_help()
+        return
+    if not arguments or arguments[0].startswith("-"):
+        raise ValueError(f"Name the system first: stylereel reproduce {' or '.join(list_studies())}.")
+    name, *rest = arguments
+    function = study(name)
+    parser = _parser(f"reproduce {name}", (function.__doc__ or "").split("Args:")[0].strip())
+    _add_flags(parser, function)
+    for path in function(**_parse(parser, rest)):
+        print(path)
+
+
 def measures() -> None:
     """List the measures: what each compares, its protocol and its source."""
     from stylereel.metrics.registry import describe
@@ -278,6 +399,7 @@ def measures() -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "drive": drive,  # reads its arguments itself, since the system named first decides which there are
+    "sample": sample,  # as drive
     "demo": demo,
     "systems": systems,
     "look": look,
@@ -289,6 +411,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "train": train,
     "eval exact": evaluate_exact,
     "eval": evaluate,
+    "reproduce": reproduce,  # as drive
     "measures": measures,
     "weights info": weights_info,
     "weights convert": weights_convert,
@@ -334,8 +457,8 @@ def _run(arguments: list[str]) -> None:
     if name is None:
         raise ValueError(f"There is no command {arguments[0]}{_suggestion(arguments[0], list(COMMANDS))}")
     rest = arguments[len(name.split()) :]
-    if name == "drive":
-        return drive(rest)
+    if command := {"drive": drive, "sample": sample, "reproduce": reproduce}.get(name):
+        return command(rest)
     command = COMMANDS[name]
     parser = _parser(name, (command.__doc__ or "").split("Args:")[0].strip())
     _add_flags(parser, command)

@@ -102,7 +102,7 @@ class DlibBackend:
 
     @cached_property
     def _embedder(self) -> Any:
-        return self._dlib.face_recognition_model_v1(str(self._models / _EMBEDDING_MODEL))
+        return self._dlib.face_recognition_model_v1(str(embedding_file()))
 
     def detect(self, frame: np.ndarray) -> list[Box]:
         """See `FaceBackend`. A small copy shows faces over a quarter of the frame; a larger one is next."""
@@ -155,6 +155,11 @@ def open_backend(detector: Detector = "dlib") -> FaceBackend:
     return DlibBackend()
 
 
+def embedding_file() -> Path:
+    """The file of dlib's embedding network. Raises ValueError, with what to install, when it is missing."""
+    return _model_folder() / _EMBEDDING_MODEL
+
+
 def _import_dlib() -> Any:
     try:
         return importlib.import_module("dlib")
@@ -170,6 +175,11 @@ def _model_folder() -> Path:
         if (folder / _LANDMARK_MODEL).is_file():
             return folder
     raise ValueError("The face models are missing: run `pip install face_recognition_models`.")
+
+
+def is_picture(face: str) -> bool:
+    """Whether a choice of face, see `Tracker`, names the file of a picture."""
+    return not (face in ("largest", "left") or face.isdecimal())
 
 
 class Tracker:
@@ -197,7 +207,7 @@ class Tracker:
         self._seen: tuple[np.ndarray, np.ndarray] | None = None  # the last frame with the face, its landmarks
         self._wanted: np.ndarray | None = None  # embedding of the person in the picture that was given
         self._lost: np.ndarray | None = None  # embedding of the face in `_seen`, while it is lost
-        if not (face in ("largest", "left") or face.isdecimal()):
+        if is_picture(face):
             picture = read_picture(face)
             self._wanted = self.backend.embedding(picture, find_face(picture, self.backend))
 

@@ -17,10 +17,11 @@ from fractions import Fraction
 import numpy as np
 from PIL import Image
 
-from stylereel.faces.pose import PIVOT, eyes_to_mouth, mean_head, pose_from_landmarks, smooth, unrotate
+from stylereel.faces.pose import PIVOT, eyes_to_mouth, mean_head, pose_from_landmarks, rotation, smooth, unrotate
 
 EYE_LEVEL = 0.43  # height of the middle between the eyes in the canonical crop
 EYE_TO_MOUTH = 0.21  # distance from there to the mouth, both as fractions of the crop's height
+FACE_DEPTH = 0.27  # of the skin between eyes and mouth, in the head coordinates of `pose`
 
 
 def place(
@@ -33,8 +34,8 @@ def place(
     """The crop of every frame, low-passed in time so that it neither shakes nor breathes with the
     expression.
 
-    The crop follows the pivot of the head, its size and its roll, not single landmarks: what the crop does
-    not follow stays in the picture.
+    The crop follows the middle between eyes and mouth of the fitted head, its size and its roll, not single
+    landmarks: a turned face stays where a frontal one is, as `world.aligned` draws it.
 
     landmarks: [T, 68, 2] picture pixels. found: [T] bool, frames that count. seconds: width (standard
     deviation) of the Gaussian in time. Returns [T, 4] float32: centre x, centre y, side (pixels), roll
@@ -43,10 +44,15 @@ def place(
     pose = pose_from_landmarks(landmarks, head)
     counted = slice(None) if found is None or not found.any() else found
     eye_level, distance = eyes_to_mouth(unrotate(landmarks, pose, head)[counted])
-    rows = np.stack([pose["x"], pose["y"], pose["scale"], pose["roll"]], axis=1)
+    middle = np.array([0.0, eye_level + distance / 2, FACE_DEPTH]) - PIVOT
+    turn = rotation(np.stack([pose["yaw"], pose["pitch"], pose["roll"]], axis=-1))
+    seen = pose["scale"][:, None] * (turn @ middle)[:, :2]
+    rows = np.stack([pose["x"] + seen[:, 0], pose["y"] + seen[:, 1], pose["scale"], pose["roll"]], axis=1)
     x, y, scale, roll = smooth(rows, rate, seconds, found).T
-    side = scale * distance / EYE_TO_MOUTH
-    down = scale * (eye_level - PIVOT[1]) + (0.5 - EYE_LEVEL) * side
+    # The mean head says how large a face is: its fit is twice as steady as one mouth's height.
+    usual = eyes_to_mouth((mean_head() if head is None else head)[None, :, :2])[1]
+    side = scale * usual / EYE_TO_MOUTH
+    down = (0.5 - EYE_LEVEL - EYE_TO_MOUTH / 2) * side
     angle = np.deg2rad(roll)
     x, y = x - np.sin(angle) * down, y + np.cos(angle) * down
     return np.stack([x, y, side, roll], axis=1).astype(np.float32)

@@ -7,7 +7,8 @@ a random code near a pivot, so that the rest of the latent space stays what it w
 
 Different from the papers: the distance of that random code is the usual distance of two codes instead of 30, which
 belongs to one generator; the face's identity counts, which the papers' loss leaves out; steps are passes over all
-frames; what is kept is the difference of the weights, in half precision, and never a module.
+frames; the affine layers stay as they are, so that style vectors mean the same to both generators; what is kept is the
+difference of the weights, in half precision, and never a module.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from stylereel.invert.perceptual import Vectors, distance
 
 RATE = 1e-3  # of Adam
 LOCALITY = 0.1
-BATCH = 4  # frames at a time
+BATCH = 4  # frames at a time, at up to 256 px
 
 
 def tune(
@@ -37,23 +38,23 @@ def tune(
 ) -> dict[str, Tensor]:
     """What to add to a generator's parameters so that its pictures of `fit` become `images` [T, 3, H, W].
 
-    All layers of synthesis change, the mapping network does not. The generator given stays as it is;
-    `generator.tuned(delta)` makes the other one.
+    All layers of synthesis change but the affine ones; the mapping network does not. The generator given stays as it
+    is; `generator.tuned(delta)` makes the other one.
 
     Returns:
         {name of the parameter: difference, float16}.
     """
     generator = copy.deepcopy(generator).requires_grad_(False)
     tuned = copy.deepcopy(generator)
-    tuned.synthesis.requires_grad_(True)
-    parameters = dict(tuned.named_parameters())
-    free = [p for p in parameters.values() if p.requires_grad]
+    parameters = {name: p for name, p in tuned.synthesis.named_parameters("synthesis") if ".affine." not in name}
+    free = [p.requires_grad_() for p in parameters.values()]
     optimizer = torch.optim.Adam(free, RATE, betas=(0.9, 0.99))
     random = torch.Generator().manual_seed(0)
+    batch = at_once(BATCH, generator.resolution)
     with torch.no_grad():
-        targets = torch.cat([look(part) for part in images.split(BATCH)])
+        targets = torch.cat([look(part) for part in images.split(batch)])
     for _ in through(range(passes)):
-        for frames in torch.randperm(len(images), generator=random).split(BATCH):
+        for frames in torch.randperm(len(images), generator=random).split(batch):
             again = fit[frames].render(tuned)
             loss = (again - images[frames]).square().mean() + distance(look(again), targets[frames]).mean()
             if locality:
@@ -69,7 +70,12 @@ def tune(
             optimizer.step()
     before = dict(generator.named_parameters())
     with torch.no_grad():
-        return {name: (p - before[name]).half() for name, p in parameters.items() if p.requires_grad}
+        return {name: (p - before[name]).half() for name, p in parameters.items()}
+
+
+def at_once(count: int, size: int) -> int:
+    """As many pictures of a size in pixels as take the memory of `count` of 256 px, and never more than `count`."""
+    return max(1, min(count, count * 256**2 // size**2))
 
 
 def _near(generator: StyleGAN2 | StyleGAN3, pivot: Tensor, random: torch.Generator) -> Tensor:

@@ -155,8 +155,7 @@ def invert(
 
     Clone the results before they are optimised. Raises ValueError if a generator is needed and not given.
     """
-    if images.shape[-2:] != (SIZE, SIZE):
-        images = F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
+    images = resampled(images)
     if encoder.config.channels == 3 and hfgi is None:
         return Inversion(encoder(images), None)
     if generator is None:
@@ -168,6 +167,13 @@ def invert(
             raise ValueError(f"ReStyle takes at least one step, not {steps}.")
         *_, codes = restyle(encoder, generator, images, steps)
     return Inversion(codes, hfgi and hfgi(images, generator.synthesize(codes, noise=noise)))
+
+
+def resampled(images: Tensor) -> Tensor:
+    """Portraits [B, 3, H, W] at the 256 px of the published encoders."""
+    if images.shape[-2:] == (SIZE, SIZE):
+        return images
+    return F.interpolate(images, (SIZE, SIZE), mode="bilinear", antialias=True, align_corners=False)
 
 
 def restyle(encoder: StyleEncoder, generator: StyleGAN2 | StyleGAN3, images: Tensor, steps: int) -> Iterator[Tensor]:

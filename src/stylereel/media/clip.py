@@ -10,11 +10,13 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec import CodecContext
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -156,13 +158,14 @@ class Clip:
             with open_container(self.path) as container:
                 stream = picture_stream(container)
                 assert stream is not None
-                stream.thread_type = "AUTO"
+                decoder = _decoder(stream)
+                decoder.thread_type = "AUTO"
                 if key:
                     container.seek(key + self._start, stream=stream)
                 corrupt = False
                 for packet in container.demux(stream):
                     corrupt = packet.is_corrupt  # cut short by the file's end; the decoder gives what it still holds
-                    for frame in stream.decode(None if corrupt else packet):
+                    for frame in decoder.decode(None if corrupt else packet):
                         assert isinstance(frame, VideoFrame)
                         if self._timed and (frame.pts is None or frame.pts < self._start):
                             continue  # the remains of what a cut at the beginning took away
@@ -210,6 +213,16 @@ class Clip:
 def _is_hidden(packet: Packet) -> bool:
     """Whether a VP8 packet only serves later frames: bit 4 of its first byte says whether it is shown (RFC 6386)."""
     return packet.stream.codec_context.name in ("vp8", "libvpx") and not bytes(packet)[0] >> 4 & 1
+
+
+def _decoder(stream: VideoStream) -> VideoStream | VideoCodecContext:
+    """What decodes a stream: itself, but for WebM with alpha, which only libvpx sees."""
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+    if name is None or {key.lower(): value for key, value in stream.metadata.items()}.get("alpha_mode") != "1":
+        return stream
+    context = CodecContext.create(name, "r")
+    assert isinstance(context, VideoCodecContext)
+    return context
 
 
 def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:

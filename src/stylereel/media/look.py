@@ -1,4 +1,4 @@
-"""Pictures for looking at files: clips as contact sheets, several files as rows, motions as curves, codes as maps."""
+"""Pictures for looking at files: clips as contact sheets, several files as rows, motions and codes as curves, maps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from safetensors import SafetensorError, safe_open
 
-from stylereel.latents import Identity, Motion
+from stylereel.latents import Codes, Identity, Motion
 from stylereel.media import require_file
 from stylereel.media.pictures import FORMATS, read_picture
 from stylereel.media.sheet import BACKGROUND, contact_sheet, shrink
@@ -18,6 +18,7 @@ from stylereel.media.video import VideoReader
 INK, PALE, GRID, CURVE, GONE = (40, 40, 40), (130, 130, 130), (215, 215, 215), (31, 119, 180), (250, 215, 215)
 PANEL_WIDTH, PANEL_HEIGHT, NUMBERS, NAME = 420, 100, 46, 20  # a track's picture, its numbers at the left, its name
 MOST_TRACKS = 48
+MAIN_TRACKS = 6
 SMOOTH = 3  # curves are drawn so many times larger and shrunk
 
 
@@ -26,10 +27,11 @@ def look(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: int
 
     One clip or folder of pictures: frames evenly spaced from the first to the last. Several: a row of frames for each,
     at the same shares of their lengths; pictures alone stand in one row. A motion: the curve of each of its tracks, of
-    the 48 that vary most if there are more. An identity: its W+ code, a row a layer.
+    the 48 that vary most if there are more. An identity: its W+ code, a row a layer. Codes: what the built-in generator
+    makes of them, if they are its own, over the W+ code of a picture or the main tracks of a clip's.
 
     Args:
-        files: clips, folders, pictures, or one motion or identity.
+        files: clips, folders, pictures, or one motion, identity or file of codes.
         columns, rows: frames in a row, rows at most.
         size: longer side of a frame, in pixels.
 
@@ -43,7 +45,9 @@ def look(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: int
     if saved and len(files) > 1:
         raise ValueError(f"{saved} is a saved {kinds[saved]}; look at it alone.")
     if saved:
-        return _motion_curves(Path(saved)) if kinds[saved] == "motion" else _code_map(Path(saved))
+        if kinds[saved] == "codes":
+            return _codes(Path(saved), columns, rows, size)
+        return _motion_curves(Path(saved)) if kinds[saved] == "motion" else _identity(Path(saved))
     if len(files) == 1:
         return _sheet(Path(files[0]), columns, rows, size)
     return _strip([Path(file) for file in files], columns, size)
@@ -58,8 +62,8 @@ def _saved_kind(path: Path) -> str | None:
             kind = (file.metadata() or {}).get("kind")
     except SafetensorError:
         kind = None
-    if kind not in ("motion", "identity"):
-        raise ValueError(f"{path} holds no motion or identity; stylereel weights info tells what is in a weight file.")
+    if kind not in ("motion", "identity", "codes"):
+        raise ValueError(f"{path} holds no motion, identity or codes; weights info tells what is in a weight file.")
     return kind
 
 
@@ -183,17 +187,76 @@ def _panel(name: str, track: np.ndarray, motion: Motion) -> np.ndarray:
     return np.asarray(image.resize((PANEL_WIDTH, PANEL_HEIGHT), Image.Resampling.LANCZOS))
 
 
-def _code_map(path: Path) -> np.ndarray:
-    """The W+ code as coloured cells, a row a layer: red above zero, blue below, full colour at the 99th percentile."""
+def _identity(path: Path) -> np.ndarray:
     identity = Identity.load(path)
     code = identity.w.float().numpy()
+    extra = [f"also holds {', '.join(sorted(identity.tensors))}"] if identity.tensors else []
+    picture, facts = _code_map(code)
+    return _titled(picture, [f"{path.name}   {identity.system}   {facts}", *extra])
+
+
+def _code_map(code: np.ndarray) -> tuple[np.ndarray, str]:
+    """A code [L, D] as cells, a row a layer: red above zero, blue below, full colour at the 99th percentile."""
     limit = float(np.quantile(np.abs(code), 0.99)) or 1.0
     share = np.clip(code / limit, -1, 1)[..., None]
     colours = np.where(share > 0, np.array((178, 24, 43)), np.array((33, 102, 172)))
     cells = (BACKGROUND + np.abs(share) * (colours - BACKGROUND)).round().astype(np.uint8)
     wide = max(1, round(1024 / cells.shape[1]))
-    picture = cells.repeat(16, axis=0).repeat(wide, axis=1)
     layers, width = code.shape
-    facts = f"{path.name}   {identity.system}   W+ of {layers} layers x {width}   full colour at {limit:.3g}"
-    extra = [f"also holds {', '.join(sorted(identity.tensors))}"] if identity.tensors else []
-    return _titled(picture, [facts, *extra])
+    return cells.repeat(16, axis=0).repeat(wide, axis=1), f"W+ of {layers} layers x {width}, full colour at {limit:.3g}"
+
+
+def _codes(path: Path, columns: int, rows: int, size: int) -> np.ndarray:
+    codes = Codes.load(path)
+    count = len(codes)
+    parts = _reconstructions(codes, columns, rows, size)
+    if count == 1:
+        picture, facts = _code_map(codes.w[0].float().numpy())
+    else:
+        picture, facts = _main_tracks(codes)
+    tuned = "   with a tuned generator" if codes.delta else ""
+    lines = [f"{path.name}   {count} frame{'s' * (count > 1)}   {facts}{tuned}"]
+    if not parts:
+        lines.append(f"of another generator than the built-in one: {codes.generator[:8]}")
+    parts.append(picture)
+    width = max(part.shape[1] for part in parts)
+    wide = [np.pad(part, ((0, 4), (0, width - part.shape[1]), (0, 0)), constant_values=BACKGROUND) for part in parts]
+    return _titled(np.concatenate(wide), lines)
+
+
+def _reconstructions(codes: Codes, columns: int, rows: int, size: int) -> list[np.ndarray]:
+    """A sheet of what the built-in generator makes of evenly spaced frames; none if the codes are another's."""
+    import torch
+
+    from stylereel.generator import StyleGAN2
+    from stylereel.invert.optimise import Fit
+    from stylereel.record import sha256
+    from stylereel.render import pictures
+    from stylereel.weights import builtin
+
+    if codes.generator != sha256(builtin("generator")):
+        return []
+    generator, fit = StyleGAN2.load(builtin("generator")).tuned(codes.delta), Fit(codes.w, codes.features)
+    chosen = np.linspace(0, len(codes) - 1, min(columns * rows, len(codes))).round().astype(int).tolist()
+    with torch.inference_mode():
+        shown = [shrink(pictures(fit[i : i + 1].render(generator))[0], size) for i in chosen]
+    return [contact_sheet(shown, columns, [f"{float(i / codes.rate):.2f} s" for i in chosen])]
+
+
+def _main_tracks(codes: Codes) -> tuple[np.ndarray, str]:
+    """Curves of the codes along the directions in which they vary most, and how much of the variance these hold."""
+    values = codes.w.flatten(1).double().numpy()
+    values = values - values.mean(0)
+    some = values[:: len(values) // 500 + 1]  # the products of few frames are smaller than the codes' covariance
+    variances, directions = np.linalg.eigh(some @ some.T)
+    count = min(MAIN_TRACKS, len(some) - 1)
+    axes = some.T @ directions[:, : -count - 1 : -1]
+    scores = values @ (axes / np.maximum(np.linalg.norm(axes, axis=0), 1e-9))
+    share = variances[: -count - 1 : -1] / max(variances.sum(), 1e-12)
+    motion = Motion(scores, "codes", tuple(map(str, range(count))), codes.rate, codes.placement.numpy())
+    panels = [
+        _panel(f"component {i + 1}, {max(0.0, part):.0%} of the variance", scores[:, i], motion)
+        for i, part in enumerate(share)
+    ]
+    layers, width = codes.w.shape[1:]
+    return contact_sheet(panels, 2), f"{codes.rate} frames a second   W+ of {layers} layers x {width}"

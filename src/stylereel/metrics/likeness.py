@@ -1,27 +1,34 @@
 """Whose face it is, and whether it is one: measures of identity on embeddings of frames.
 
-Two embeddings, never mixed: dlib's of real faces [128] (two pictures of one person are usually closer than 0.6), and
-the built-in identity net's [128] of unit length, which knows the world's people.
+Three embeddings, never mixed: dlib's of real faces [128] (two pictures of one person are usually closer than 0.6),
+ArcFace's [512] of unit length from its official file, and the built-in identity net's [128] of unit length, which knows
+the world's people.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
-from stylereel.faces.backend import START_SCORE, DlibBackend, FaceBackend
+from stylereel.faces.arcface import ArcFace
+from stylereel.faces.backend import START_SCORE, DlibBackend, FaceBackend, embedding_file
 from stylereel.faces.perception import IdentityNet
-from stylereel.faces.placement import cut, place
+from stylereel.faces.placement import cut, place, place_ffhq
 from stylereel.metrics.clips import Clip
 from stylereel.metrics.faces import seen
-from stylereel.metrics.features import to_unit
+from stylereel.metrics.features import official, to_unit
 from stylereel.metrics.registry import Net, Unfit, measure
 from stylereel.weights import builtin
+from stylereel.weights.encoders import load_arcface_file
 from stylereel.weights.files import load_module
+from stylereel.weights.registry import cache_folder
+
+ARCFACE = "model_ir_se50.pth"
 
 
 def shows_one_face(picture: np.ndarray, backend: FaceBackend) -> bool:
@@ -133,6 +140,39 @@ def _builtin_embeddings(clip: Clip) -> np.ndarray:
     return clip.keep("built-in embeddings", embed)
 
 
+@cache
+def _arcface(file: Path) -> ArcFace:
+    return load_arcface_file(file)
+
+
+def arcface_embeddings(clip: Clip) -> np.ndarray:
+    """ArcFace's embeddings [T, 512] of the FFHQ crop of each frame, NaN where no face is seen.
+
+    Raises Unfit when the official file is not there.
+    """
+    net, track = _arcface(official(ARCFACE)), seen(clip)
+
+    def embed() -> np.ndarray:
+        squares, rows = place_ffhq(track.landmarks), np.full((len(track.found), 512), np.nan)
+        with torch.inference_mode():
+            for index, frame in enumerate(clip):
+                if track.found[index]:
+                    rows[index] = net.embed(to_unit(cut(frame, squares[index], 256)[None].copy()))[0].double().numpy()
+        return rows
+
+    return clip.keep("arcface embeddings", embed)
+
+
+def _csim_net() -> Net:
+    """ArcFace where its file is (a damaged one is named and not passed over), else dlib's network."""
+    if (cache_folder() / ARCFACE).exists():
+        return Net("arcface", official(ARCFACE))
+    try:
+        return Net("dlib", embedding_file())
+    except ValueError as error:
+        raise Unfit(str(error)) from error
+
+
 def _builtin_net() -> Net:
     return Net("builtin", builtin("identity"))
 
@@ -147,6 +187,17 @@ def _told(embeddings: np.ndarray) -> np.ndarray:
     if len(kept) < 2:
         raise Unfit("This measure needs a face in two frames or more; give a longer clip.")
     return kept
+
+
+@measure(
+    "csim", compares="clip pairs", better="higher", unit="", net=_csim_net,
+    protocol="Cosine of the embeddings of each frame and of the first face of the reference: ArcFace's of FFHQ crops "
+             "(IR-SE50) if model_ir_se50.pth is here, else dlib's; the name says which.",
+    source="StyleHEAT and StyleMask, whose numbers are those of ArcFace",
+)  # fmt: skip
+def csim(result: Clip, reference: Clip) -> np.ndarray:
+    embeddings = arcface_embeddings if _csim_net().name == "arcface" else dlib_embeddings
+    return cosine(embeddings(result), _portrait(embeddings(reference)))
 
 
 @measure(

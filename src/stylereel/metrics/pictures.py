@@ -219,6 +219,11 @@ def _maps(images: Tensor) -> Iterator[Tensor]:
         yield x
 
 
+def face_map_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Distances [B] of pictures [B, 3, 128, 128] in [-1, 1], as `face_feature_distance` has them."""
+    return torch.stack([_apart(maps, 1.0) for maps in _maps(torch.cat([a, b]))]).sum(0)
+
+
 @measure(
     "face-feature-distance",
     compares="frame pairs",
@@ -232,7 +237,7 @@ def _maps(images: Tensor) -> Iterator[Tensor]:
 @torch.inference_mode()
 def face_feature_distance(result: Clip, reference: Clip) -> np.ndarray:
     def compare(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        small = np.stack([shrink_for_face(frame) for side in (a, b) for frame in side])
-        return torch.stack([_apart(maps, 1.0) for maps in _maps(to_unit(small))]).sum(0).double().numpy()
+        ours, theirs = (to_unit(np.stack([shrink_for_face(frame) for frame in side])) for side in (a, b))
+        return face_map_distance(ours, theirs).double().numpy()
 
     return _each(result, reference, compare)

@@ -247,11 +247,12 @@ def _video(
     protocol = VIDEO_PROTOCOLS[run.video_protocol]
 
     def once(draw: int) -> SetValue:
-        pools = []
-        for clips in (result, reference):
+        def pool(clips: Sequence[Clip]) -> Pool:
             starts = starts_of(clips, protocol, run.seed + draw)
-            pools.append(pooled(windows_of(clips, starts, protocol, shrink), look, clips, starts, run))
-        return _frechet((pools[0], pools[1]), run.video_protocol, "windows")
+            windows = windows_of(clips, starts, protocol, shrink)
+            return run.keep(clips, f"{look.__name__} {draw}", lambda: pooled(windows, look, clips, starts, run))
+
+        return _frechet((pool(result), pool(reference)), run.video_protocol, "windows")
 
     values = [once(draw) for draw in range(protocol.runs)]
     if len(values) == 1:

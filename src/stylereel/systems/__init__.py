@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from importlib import import_module
 from typing import Any
 
 _SYSTEMS = {
     "stylemask": "stylereel.systems.stylemask:StyleMask",
+    "stylevideogan": "stylereel.systems.stylevideogan:StyleVideoGAN",
 }
 
 
@@ -16,11 +18,34 @@ def list_systems() -> list[str]:
     return sorted(_SYSTEMS)
 
 
-def load(name: str) -> Any:
-    """The system `name` with its built-in weights. Raises ValueError, naming the nearest one, if there is none."""
+def load(name: str, **files: str) -> Any:
+    """The system `name` with its built-in weights, or with a user's files, as its `from_files` takes them.
+
+    Raises ValueError for files it cannot use, or if there is no such system, naming the nearest one.
+    """
+    system = find(name)
+    return system.from_files(**files) if files else system.builtin()
+
+
+def find(name: str) -> Any:
+    """The class of a system. Raises ValueError, naming the nearest one, if there is none."""
     if name not in _SYSTEMS:
         near = difflib.get_close_matches(name, _SYSTEMS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(list_systems())}."
         raise ValueError(f"There is no system {name!r}; {hint}")
     module, attribute = _SYSTEMS[name].split(":")
-    return getattr(import_module(module), attribute).builtin()
+    return getattr(import_module(module), attribute)
+
+
+def options_of(system: Any, verb: str) -> dict[str, inspect.Parameter]:
+    """The run-time options of one verb of a system: its keyword-only arguments, by name."""
+    parameters = inspect.signature(getattr(system, verb), eval_str=True).parameters
+    return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def file_options(name: str) -> dict[str, inspect.Parameter]:
+    """The files that a system can be loaded from, by name; none for an unknown system."""
+    if name not in _SYSTEMS:
+        return {}
+    reader = getattr(find(name), "from_files", None)
+    return dict(inspect.signature(reader, eval_str=True).parameters) if reader else {}

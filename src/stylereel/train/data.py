@@ -55,13 +55,15 @@ def mixed_values(z: np.ndarray) -> np.ndarray:
     return from_normal(np.take_along_axis(normal, index, axis=1)[:, 0])
 
 
-def latents_of(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def latents_of(values: np.ndarray, random: np.random.Generator, steady: bool = False) -> np.ndarray:
     """Latents z [B, 4, 64] whose `mixed_values` are `values` [B, K]: the inverse, up to clipping at the limits.
 
     The numbers that a group's latent does not use are random; they bring it to the length that normalising expects.
+    steady: they have one direction in all latents, as the frames of a clip need it.
     """
     wanted = to_normal(values)
-    z = random.standard_normal((len(values), len(GROUPS), LATENT_DIM))
+    z = random.standard_normal((1 if steady else len(values), len(GROUPS), LATENT_DIM))
+    z = np.repeat(z, len(values) // len(z), axis=0)
     for group in range(len(GROUPS)):
         own = np.flatnonzero(_GROUP_OF_FACTOR == group)
         rest = np.setdiff1d(np.arange(LATENT_DIM), own)

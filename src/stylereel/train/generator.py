@@ -10,9 +10,8 @@ movements a clear gradient. The picture grows: 64, 128, then 256 px.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,16 +20,24 @@ from torch import Tensor, nn
 
 from stylereel.faces.perception import SIZE, FaceNet, unit_values
 from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN2, StyleGAN2Config
+from stylereel.generator.base import Generator
 from stylereel.media.sheet import side_by_side
 from stylereel.render import pictures
-from stylereel.train.data import FIRST_ROW, Batch, Prefetch, draw_batch, draw_pairs, group_of_row
+from stylereel.train import curve
+from stylereel.train.adversarial import Draws, Round, Rules, compete
+from stylereel.train.curve import FrechetCurve
+from stylereel.train.data import FIRST_ROW, Batch, Prefetch, draw_batch, draw_pairs, group_of_row, mixed_latents
 from stylereel.train.loop import Average, Trainer, cosine
-from stylereel.train.losses import critic_loss, fooling_loss, r1_penalty
 from stylereel.train.optimise import Muon
-from stylereel.world.factors import GROUP, MOTION, NAMES
+from stylereel.world.factors import GROUP, LATENT_DIM, MOTION, NAMES
 from stylereel.world.shading import REGIONS
 
-CONFIG = StyleGAN2Config(resolution=256, z_dim=64, w_dim=256, channel_base=4096, channel_max=128, mapping_layers=3)
+CONFIG = StyleGAN2Config(
+    resolution=256, z_dim=LATENT_DIM, w_dim=256, channel_base=4096, channel_max=128, mapping_layers=3
+)
+
+
+Network = TypeVar("Network", bound=Generator)
 
 
 class Stage(NamedTuple):
@@ -50,8 +57,8 @@ STAGES = (
     Stage(128, 6000, 16, 4e-3, 5e-5),
     Stage(256, 600, 12, 1e-2, 2e-4, top=True),
 )
-FINISH_STEPS, FINISH_BATCH, ADVERSARIAL_WEIGHT = 500, 8, 0.03
-R1_EVERY, R1_WEIGHT = 16, 1.0
+# Drawn pictures never run out, so the augmentation hardly ever has to act.
+FINISH = Rules(500, 8, 3e-3, 2e-3, r1=1.0, path=0.02, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
 MAPPING_RATE = 100.0  # undoes the multiplier of 0.01, which is meant for adversarial training
 # Shift and scale follow from the pose in aligned portraits.
 _FREE = [index for index, name in enumerate(NAMES) if not name.startswith(("shift", "scale"))]
@@ -150,12 +157,33 @@ def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
     return large
 
 
-def optimizers_of(model: StyleGAN2, rate: float) -> dict[str, torch.optim.Optimizer]:
+def widened(narrow: Network, z_dim: int = LATENT_DIM) -> Network:
+    """A generator that takes latents of more numbers; what the new ones mean, it has to learn.
+
+    Its picture of z is the narrow one's of the first numbers of z, if z and they have the same mean square, as random
+    numbers have on average. So the columns of the new numbers are zero, and since the mapping brings the whole of z to
+    a mean square of 1 and divides by the root of its width, the other columns are multiplied by that of the ratio.
+
+    Raises ValueError if the narrow one takes more numbers than that.
+    """
+    old = narrow.config.z_dim
+    if old == z_dim:
+        return narrow
+    if old > z_dim or narrow.config.c_dim:
+        raise ValueError(f"A generator of {old} latent numbers cannot go on with {z_dim}; start from a smaller one.")
+    wide = type(narrow)(replace(narrow.config, z_dim=z_dim))
+    state, name = narrow.state_dict(), "mapping.fc0.weight"
+    state[name] = F.pad(state[name] * (z_dim / old) ** 0.5, (0, z_dim - old))
+    wide.load_state_dict(state)
+    return wide
+
+
+def optimizers_of(model: Generator, rate: float) -> dict[str, torch.optim.Optimizer]:
     """Muon for the weights of mapping, affines and convolutions, Adam for the rest; only what wants a gradient."""
     split: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            matrix = name.endswith("weight") and "torgb.weight" not in name
+            matrix = name.endswith("weight") and len(parameter) != model.config.img_channels
             split.setdefault((matrix, name.startswith("mapping")), []).append(parameter)
     groups: dict[bool, list[dict[str, Any]]] = {}
     for (matrix, mapping), parameters in split.items():
@@ -183,15 +211,22 @@ def distil(
         lambda index: draw_pairs((11, seed, index), half, stage.resolution, share=share), trainer.to_device
     )
     follow = Average(model, average, 0.998)
+    frechet = FrechetCurve(
+        trainer, face, lambda number: draw_batch((12, 1, number), curve.BATCH, stage.resolution, mix=0.0).images
+    )
 
-    def step(index: int) -> dict[str, Tensor]:
+    def held_out(number: int) -> Tensor:
+        z = torch.from_numpy(mixed_latents((12, 1, number), curve.BATCH, 0.0)[:, 0]).float()
+        return average.synthesize(average.map(trainer.to_device(z)), noise="none")
+
+    def step(index: int) -> dict[str, Tensor | float]:
         batch = batches(index)
         features: list[Tensor] = []
         taps = {layer: features.append for layer in heads.layers}
         w = grouped_w(model, batch.z)
         images = model.synthesize(w, noise="none", taps=taps, dtype=trainer.dtype)
-        losses = {"loss": picture_loss(images, batch)}
-        total = losses["loss"]
+        losses: dict[str, Tensor | float] = {}
+        losses["loss"] = total = picture_loss(images, batch)
         if not stage.top:
             losses["regions"] = heads(features, batch.regions)
             total = total + 0.4 * losses["regions"]
@@ -203,7 +238,7 @@ def distil(
         trainer.descend(total + 0.4 * losses["pairs"] + 0.2 * losses["facts"], optimizers.values(), 1.0, model)
         follow.update(index)
         losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
-        return losses
+        return losses | frechet(index, held_out)
 
     trainer.fit(
         name,
@@ -220,69 +255,44 @@ def distil(
 def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet) -> None:
     """Adversarial finishing of the last two blocks, with style mixing; `average` follows the model.
 
-    Non-saturating loss with R1 beside the losses of the distillation, which keep what the picture shows. Mapping,
-    affines and the blocks below stay, so codes and style vectors keep their meaning.
+    The losses of the distillation stay beside the adversarial one and keep what the picture shows. Mapping, affines
+    and the blocks below stay, so codes and style vectors keep their meaning.
     """
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.requires_grad_(False)
-    trained = []
     for resolution in (CONFIG.resolution // 2, CONFIG.resolution):
         for name, parameter in model.synthesis.get_submodule(f"b{resolution}").named_parameters():
             if "affine" not in name and "noise" not in name:
-                trained.append(parameter.requires_grad_(True))
-    torch.manual_seed(9)
-    critic = Discriminator(DiscriminatorConfig(CONFIG.resolution, channel_base=2048, channel_max=128))
-    critic.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(trained, lr=3e-3, betas=(0.0, 0.99), foreach=True)
-    critic_optimizer = torch.optim.Adam(critic.parameters(), lr=2e-3, betas=(0.0, 0.99), foreach=True)
+                parameter.requires_grad_(True)
     share = trainer.share
     batches = Prefetch(
-        lambda index: draw_batch((13, index), FINISH_BATCH, CONFIG.resolution, share=share), trainer.to_device
+        lambda index: draw_batch((13, index), FINISH.batch, CONFIG.resolution, share=share), trainer.to_device
     )
-    follow = Average(model, average, 0.99)
 
-    def step(index: int) -> dict[str, Tensor]:
+    def play(index: int, draws: Draws) -> Round:
         batch = batches(index)
-        losses: dict[str, Tensor] = {}
-        with torch.no_grad():
-            w = grouped_w(model, batch.z)
-        images = model.synthesize(w, noise="none", dtype=trainer.dtype)
 
-        def judge() -> Iterator[Tensor]:
-            real = critic(batch.images, dtype=trainer.dtype)
-            fake = critic(images.detach(), dtype=trainer.dtype)
-            losses["critic"] = critic_loss(real, fake)
-            yield losses["critic"]
-            if index % R1_EVERY == 0:
-                losses["r1"] = r1_penalty(critic, batch.images[: max(1, 4 // share[1])])
-                yield 0.5 * R1_EVERY * R1_WEIGHT * losses["r1"]
+        def also(images: Tensor) -> dict[str, Tensor]:
+            return {"picture": picture_loss(images, batch), "seen": perceived_loss(trainer, face, images, batch)}
 
-        critic.requires_grad_(True)
-        trainer.descend(judge(), [critic_optimizer])
-        critic.requires_grad_(False)
-        losses["fooled"] = fooling_loss(critic(images, dtype=trainer.dtype))
-        losses["picture"] = picture_loss(images, batch)
-        losses["seen"] = perceived_loss(trainer, face, images, batch)
-        trainer.descend(losses["picture"] + losses["seen"] + ADVERSARIAL_WEIGHT * losses["fooled"], [optimizer])
-        follow.update(index)
-        return losses
+        return Round(
+            batch.images,
+            lambda count: grouped_w(model, batch.z[: count // share[1]]),
+            lambda w: model.synthesize(w, noise="none", dtype=trainer.dtype),
+            also,
+        )
 
-    trainer.fit(
-        "generator/finish",
-        {"model": model, "average": average, "critic": critic},
-        {"model": optimizer, "critic": critic_optimizer},
-        step,
-        trainer.steps(FINISH_STEPS),
-        batch=FINISH_BATCH,
-        schedule=lambda index: min(1.0, (index + 1) / 30),
-        every=20,
-        sample=lambda: samples(average),
-    )
+    torch.manual_seed(9)
+    critic = Discriminator(DiscriminatorConfig(CONFIG.resolution, channel_base=2048, channel_max=128))
+    compete(trainer, "generator/finish", model, average, critic, FINISH, play, lambda: samples(average))
 
 
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
-    """Train the built-in generator; with a trained one to `start` from, the first stage is left out."""
+    """Train the built-in generator; with a trained one to `start` from, the first stage is left out.
+
+    The trained one may know fewer latent numbers than there are by now, see `widened`.
+    """
     trainer.freeze(face)
+    start = None if start is None else widened(start)
     average: StyleGAN2 | None = start
     for number, stage in enumerate(STAGES):
         if number == 0 and start is not None:
@@ -305,7 +315,7 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
 
 
 @torch.no_grad()
-def measure_mean_w(generator: StyleGAN2) -> None:
+def measure_mean_w(generator: Generator) -> None:
     """Set the mean of w to that of 8192 latents."""
     mean = generator.mapping.w_avg
     latents = torch.randn(8192, generator.config.z_dim, generator=torch.Generator().manual_seed(0))

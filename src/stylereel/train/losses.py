@@ -52,5 +52,7 @@ class PathLength(nn.Module):
         direction = noise / math.sqrt(images.shape[2] * images.shape[3])
         (slope,) = torch.autograd.grad((images * direction).sum(), w, create_graph=True)
         lengths = slope.square().sum(2).mean(1).sqrt()
-        self.mean.lerp_(lengths.detach().mean(), 1 - self.decay)
+        now = lengths.detach().mean()
+        # A mean that rose slowly from zero would first flatten the pictures of a generator that is trained already.
+        self.mean.lerp_(now, 1 - self.decay) if self.mean else self.mean.copy_(now)
         return (lengths - self.mean).square().mean()

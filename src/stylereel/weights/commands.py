@@ -6,17 +6,28 @@ from typing import Literal
 
 
 def weights_info(file: str, /) -> None:
-    """Say in one line what a weight file of any known tool holds; nothing in it is run.
+    """Say what a weight file of any known tool holds, a line for each network; nothing in it is run.
 
     Args:
         file: the weight file.
     """
+    from stylereel.media import require_file
+    from stylereel.weights.encoders import describe
     from stylereel.weights.files import own_kind
-    from stylereel.weights.formats import inspect
+    from stylereel.weights.formats import inspect, is_safetensors
 
     kind = own_kind(file)
-    known = kind in (None, "stylegan2", "stylegan3", "discriminator")
-    print(inspect(file) if known else f"network of kind {kind}; stylereel")
+    if kind not in (None, "stylegan2", "stylegan3", "discriminator"):
+        print(f"network of kind {kind}; stylereel")
+        return
+    beside = "" if kind or is_safetensors(require_file(file)) else describe(file)
+    if beside:
+        print(beside)
+    try:
+        print(inspect(file))
+    except ValueError:
+        if not beside:
+            raise
 
 
 def weights_convert(

@@ -45,14 +45,16 @@ TYPES: dict[str, dict[str, bool]] = {
     "StyleHEAT": {"offsets": True, "align_corners": False},
 }
 STYLEHEAT_PLACES = ("encoder.", "net_G_ema.generator.e4e_encoder.encoder.")
+CORRECTOR_MARK = "condition_scale3.0.weight"  # a tensor that tells HFGI's encoder
 MAX_LISTED = 12  # tensors in a message
 MAX_DEPTH = 4  # of dicts in dicts
 
 
-def load_encoder_file(path: str | Path, encoder_type: str | None = None) -> StyleEncoder:
+def load_encoder_file(path: str | Path, encoder_type: str | None = None, average: Tensor | None = None) -> StyleEncoder:
     """The pSp, e4e or ReStyle encoder in a published file or one of ours, as float32, ready to use.
 
     encoder_type: the class that the file was trained as, one of TYPES, for files that do not tell.
+    average: the mean [D] of the generator's w, for files without latent_avg.
 
     Raises:
         WeightFileError: the file is damaged or unsafe.
@@ -62,11 +64,7 @@ def load_encoder_file(path: str | Path, encoder_type: str | None = None) -> Styl
         return _own(path, STYLE_ENCODER, lambda config: StyleEncoder(StyleEncoderConfig(**config)))
     content = unpickle(path)
     tensors = _flattened(content)
-    # Heads tell an encoder from ArcFace, which has the same backbone.
-    heads, block = ("styles.0.linear.weight", "linear.weight"), "body.0.res_layer.1.weight"
-    places = [key.removesuffix(block) for key in tensors if key.endswith(block)]
-    place = min((place for place in places if any(place + head in tensors for head in heads)), key=len, default=None)
-    if place is None:
+    if (place := _encoder_place(tensors)) is None:
         raise ValueError(f"{path} holds no encoder of the pSp, e4e or ReStyle kind.")
     options = mapping(mapping(content).get("opts"))
     told = encoder_type or options.get("encoder_type") or ("StyleHEAT" if place in STYLEHEAT_PLACES else None)
@@ -79,7 +77,7 @@ def load_encoder_file(path: str | Path, encoder_type: str | None = None) -> Styl
         config = _config(tensors, state, TYPES[told])
     except (LookupError, TypeError, ArithmeticError) as error:
         raise ValueError(f"The tensors in {path} do not tell the encoder's sizes: {shortened(error)}.") from error
-    average = next((value for key, value in tensors.items() if key.endswith("latent_avg")), None)
+    average = next((value for key, value in tensors.items() if key.endswith("latent_avg")), average)
     if options.get("start_from_latent_avg") is False:
         average = torch.zeros(config.w_dim)
     elif average is None:
@@ -90,14 +88,46 @@ def load_encoder_file(path: str | Path, encoder_type: str | None = None) -> Styl
     return _filled(path, lambda: StyleEncoder(config), {**state, "average": average})
 
 
+def describe(path: str | Path) -> str:
+    """What a published file holds of the networks here, in a few words; empty if nothing."""
+    tensors = _flattened(content := unpickle(path))
+    parts = []
+    if (place := _encoder_place(tensors)) is not None:
+        told = mapping(mapping(content).get("opts")).get("encoder_type")
+        parts.append(f"encoder {shortened(told) if isinstance(told, str) else 'of a type that is not told'}")
+        try:
+            config = _config(tensors, _under(tensors, place), {})
+            parts.append(f"pictures of {config.channels} channels; {config.rows} rows of W+ of {config.w_dim}")
+        except (LookupError, TypeError, ArithmeticError):
+            parts.append("tensors are missing")
+        parts.append("with latent_avg" if any(key.endswith("latent_avg") for key in tensors) else "without latent_avg")
+    elif any(key.endswith("output_layer.3.weight") for key in tensors):
+        parts.append("ArcFace IR-SE50")
+    if any(key.endswith(CORRECTOR_MARK) for key in tensors):
+        parts.append("HFGI")
+    return "; ".join(parts)
+
+
+def _encoder_place(tensors: State) -> str | None:
+    """The prefix of the encoder's tensors, if there is one; heads tell it from ArcFace, which has its backbone."""
+    heads, block = ("styles.0.linear.weight", "linear.weight"), "body.0.res_layer.1.weight"
+    places = [key.removesuffix(block) for key in tensors if key.endswith(block)]
+    return min((place for place in places if any(place + head in tensors for head in heads)), key=len, default=None)
+
+
+def has_hfgi(path: str | Path) -> bool:
+    """Whether there is an HFGI in a published file."""
+    return own_kind(path) is None and any(key.endswith(CORRECTOR_MARK) for key in _flattened(unpickle(path)))
+
+
 def load_hfgi_file(path: str | Path) -> HFGI:
     """The aligner and residual encoder of HFGI in a published file or one of ours. Raises as load_encoder_file."""
     if own_kind(path) is not None:
         return _own(path, CORRECTOR, lambda config: HFGI(HFGIConfig(**config)))
     tensors = _flattened(unpickle(path))
     aligner = _part(path, tensors, "dconv_layer1.0.res_layer.1.weight", "HFGI aligner")
-    encoder = _part(path, tensors, "condition_scale3.0.weight", "HFGI encoder")
-    channels = encoder["condition_scale3.0.weight"].shape[:1].numel()
+    encoder = _part(path, tensors, CORRECTOR_MARK, "HFGI encoder")
+    channels = encoder[CORRECTOR_MARK].shape[:1].numel()
     parts = (("aligner", aligner), ("encoder", encoder))
     state = {f"{name}.{key}": value for name, part in parts for key, value in part.items()}
     return _filled(path, lambda: HFGI(HFGIConfig(channels)), state)
@@ -109,6 +139,18 @@ def load_arcface_file(path: str | Path) -> ArcFace:
         return _own(path, IDENTITY, lambda config: ArcFace())
     state = _part(path, _flattened(unpickle(path)), "output_layer.3.weight", "ArcFace network")
     return _filled(path, ArcFace, state)
+
+
+def load_part(path: str | Path, mark: str, what: str, build: Callable[[State], Network]) -> Network:
+    """The network that `build` makes for the tensors around the one whose name ends with `mark`, filled with them.
+
+    what: the network in words, for the sentence. Raises as load_encoder_file.
+    """
+    state = _part(path, _flattened(unpickle(path)), mark, what)
+    try:
+        return _filled(path, lambda: build(state), state)
+    except LookupError as error:
+        raise ValueError(f"The {what} in {path} lacks {shortened(error.args[0])}.") from error
 
 
 def convert(path: str | Path, out: str | Path, kind: str) -> None:

@@ -253,7 +253,7 @@ def _find(path: str | Path, network: str | None) -> _Found:
     if network not in (None, *get_args(Network)):
         raise ValueError(f"The network must be one of {', '.join(get_args(Network))}, not {network!r}.")
     path = require_file(path)
-    if _is_safetensors(path):
+    if is_safetensors(path):
         content, header = _read_safetensors(path)
         if header.get("format") == "stylereel":
             return _own(path, header, content)
@@ -387,7 +387,7 @@ def _place(tensors: Iterable[str], marks: Iterable[str]) -> tuple[str | None, st
 # --- what the containers hold
 
 
-def _is_safetensors(path: Path) -> bool:
+def is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8

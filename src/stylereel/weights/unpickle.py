@@ -10,6 +10,7 @@ Formats: pickle protocols 0 to 5, and torch.save files, both as zip archive and 
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import pickletools
 import re
@@ -101,10 +102,33 @@ def unpickle(path: str | Path) -> Any:
         raise WeightFileError(f"{path} is damaged, or neither a pickle nor a torch file.") from error
 
 
+def unpickle_npy(path: str | Path) -> Any:
+    """The array in a .npy file, whose objects, if it holds any, are read as `unpickle` reads them.
+
+    Raises:
+        WeightFileError: the file is damaged, or no .npy file.
+    """
+    path = require_file(path)
+    data = path.read_bytes()
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        if not header(stream)[2].hasobject:
+            return np.load(io.BytesIO(data), allow_pickle=False)
+        rest = data[stream.tell() :]
+        return _read(memoryview(rest), io.BytesIO(rest), _Budget(len(data), objects=True), nested=False)
+    except Refusal as refusal:
+        raise WeightFileError(f"{path} {refusal}.") from None
+    except (ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error) as error:
+        raise WeightFileError(f"{path} is damaged, or no .npy file.") from error
+
+
 class _Budget:
     """What one file may still cost."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, objects: bool = False) -> None:
+        self.objects = objects  # whether arrays may hold objects
         self.opcodes = MAX_OPCODES
         self.bytes = MAX_BYTES_PER_FILE_BYTE * size
 
@@ -524,6 +548,11 @@ class _Machine:
         if type(state) is not tuple or len(state) != 5:
             raise Refusal("has an array without numbers")
         _, shape, dtype, fortran, data = state
+        if self.budget.objects and type(data) is list:
+            if type(shape) is not tuple or any(type(n) is not int for n in shape) or math.prod(shape) != len(data):
+                raise Refusal("has an array whose shape does not fit its objects")
+            cast(Any, array).__setstate__((1, shape, np.dtype(object), False, data))
+            return
         if type(data) is str:  # written by Python 2
             data = self.encode(data)
         kind = self.check_array(shape, dtype, data)

@@ -1,0 +1,179 @@
+"""What the built-in generators are worth as generators: distances, smoothness, equivariance, and pictures of them.
+
+    python benchmarks/family.py [--folder RUNS] [--sheets docs] [--count 1000] [--out results.json]
+
+Without --folder the installed weights are measured. For each generator that is there: Frechet distance of samples to
+world pictures of other people (feature net in its name), perceptual path length, EQ-T and EQ-R where the input can be
+moved, milliseconds a picture; and with --sheets what truncation does, moved inputs, and the nearest of the pictures
+that training drew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stylereel import world
+from stylereel.generator import StyleGAN3, image_transform, load_generator
+from stylereel.generator.base import Generator
+from stylereel.media.pictures import save_picture
+from stylereel.media.sheet import contact_sheet
+from stylereel.metrics.equivariance import equivariance
+from stylereel.metrics.exact import HELD_OUT, drawn
+from stylereel.metrics.features import face_features, shrink_for_face
+from stylereel.metrics.registry import Clip, Score, find
+from stylereel.metrics.smoothness import path_length
+from stylereel.render import pictures
+from stylereel.train.data import draw_pairs
+from stylereel.train.generator3 import draw_placed, upright
+from stylereel.weights import BUILTIN
+from stylereel.world.factors import LATENT_DIM
+
+PSI = (0.0, 0.35, 0.7, 1.0)
+NEIGHBOURS = 4
+
+
+def latents(seed: int, count: int) -> np.ndarray:
+    """Latents [N, Z] that no training has drawn."""
+    return np.random.default_rng((HELD_OUT, 40, seed)).standard_normal((count, LATENT_DIM))
+
+
+@torch.inference_mode()
+def made(generator: Generator, z: np.ndarray, **options: Any) -> np.ndarray:
+    """Pictures uint8 [N, H, W, 3] of latents; options go to `synthesize`, psi to `map`."""
+    psi = options.pop("psi", 1.0)
+    parts = torch.from_numpy(z).float().split(8)
+    return np.concatenate([pictures(generator.synthesize(generator.map(part, psi=psi), **options)) for part in parts])
+
+
+def truth(generator: Generator, z: np.ndarray) -> np.ndarray:
+    """The world's pictures of the latents as this generator should make them."""
+    values = world.from_latent(z)
+    return drawn(upright(values) if isinstance(generator, StyleGAN3) else world.aligned(values), generator.resolution)
+
+
+def training_pictures(generator: Generator, count: int) -> np.ndarray:
+    """The first pictures uint8 [N, 128, 128, 3] that the recipe drew at 128 px in the weights' last training."""
+    found: list[np.ndarray] = []
+    later = 0 if "--start scratch" in generator.card.get("command", "") else 3  # the recipes' seeds
+    while sum(map(len, found)) < count:
+        index = len(found)
+        if isinstance(generator, StyleGAN3):
+            batch = draw_placed((40 + later, index), 8, 128).batch
+        else:
+            batch = draw_pairs((11, 1 + later, index), 8, 128)
+        found.append(pictures(batch.images))
+    return np.concatenate(found)[:count]
+
+
+def features_of(frames: np.ndarray) -> np.ndarray:
+    """Features [N, 512] of pictures uint8 [N, H, W, 3] by the built-in face net."""
+    parts = (frames[i : i + 16] for i in range(0, len(frames), 16))
+    return np.concatenate([face_features(np.stack([shrink_for_face(frame) for frame in part])) for part in parts])
+
+
+def nearest(frames: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and distances [N, NEIGHBOURS] of those among `others` whose features are nearest to each frame's."""
+    ours, theirs = features_of(frames), features_of(others)
+    distances = np.linalg.norm(ours[:, None] - theirs[None], axis=2)
+    order = np.argsort(distances, axis=1)[:, :NEIGHBOURS]
+    return order, np.take_along_axis(distances, order, axis=1)
+
+
+def told(score: Score) -> dict[str, Any]:
+    return {"value": round(score.value, 4), "interval": [round(end, 4) for end in score.interval or ()]}
+
+
+def measured(generator: Generator, count: int, check: int) -> dict[str, Any]:
+    """The numbers of one generator, by name."""
+    out: dict[str, Any] = {"resolution": generator.resolution}
+    out["parameters in millions"] = round(sum(p.numel() for p in generator.parameters()) / 1e6, 3)
+    frames, real = made(generator, latents(0, count)), truth(generator, latents(1, count))
+    other = truth(generator, latents(2, count))
+    for name in ("frechet", "kernel-distance"):
+        score = find(name)([Clip(frames)], [Clip(real)])
+        out[score.name] = told(score) | {
+            "of world pictures themselves": round(find(name)([Clip(other)], [Clip(real)]).value, 4)
+        }
+    scores = [path_length(generator, 256)]
+    if isinstance(generator, StyleGAN3):
+        scores += equivariance(generator, 64)
+    out |= {score.name: told(score) for score in scores}
+    began = time.process_time()
+    made(generator, latents(3, 16))
+    out["milliseconds of processor time a picture"] = round(1000 * (time.process_time() - began) / 16, 1)
+    # A generator that copies is far nearer to a training picture than a new picture of the world is.
+    others = training_pictures(generator, check)
+    ours, theirs = (nearest(x[:64], others)[1][:, 0] for x in (frames, real))
+    out[f"median distance to the nearest of {check} training pictures"] = {
+        "samples": round(float(np.median(ours)), 4),
+        "new world pictures": round(float(np.median(theirs)), 4),
+    }
+    return out
+
+
+def sheets(generator: Generator, name: str, folder: Path, check: int) -> None:
+    """Truncation, nearest training pictures, and for StyleGAN3 the input at work, as NAME-*.png."""
+    z = latents(4, 8)
+    step = generator.resolution // 128
+
+    def save(what: str, frames: list[np.ndarray], columns: int, labels: list[str]) -> None:
+        save_picture(folder / f"{name}-{what}.png", contact_sheet([f[::step, ::step] for f in frames], columns, labels))
+
+    rows = [made(generator, z, psi=psi) for psi in PSI]
+    save("truncation", [f for row in rows for f in row], 8, [f"psi {psi}" for psi in PSI for _ in z])
+    others = training_pictures(generator, check)
+    samples = made(generator, z[:6])[:, ::step, ::step]
+    order, distances = nearest(samples, others)
+    grid, labels = [], []
+    for sample, indices, row in zip(samples, order, distances):
+        grid += [sample, *others[indices]]
+        labels += ["sample", *(f"{distance:.2f}" for distance in row)]
+    save_picture(folder / f"{name}-nearest.png", contact_sheet(grid, NEIGHBOURS + 1, labels))
+    if isinstance(generator, StyleGAN3):
+        places = (
+            (0, 0.0, 0.0),
+            (-30, 0.0, 0.0),
+            (30, 0.0, 0.0),
+            (0, -0.12, 0.0),
+            (0, 0.12, 0.0),
+            (0, 0.0, 0.1),
+            (15, 0.1, 0.05),
+        )
+        rows = [made(generator, z[:4], transform=image_transform(*place)) for place in places]
+        frames = [rows[column][row] for row in range(4) for column in range(len(places))]
+        save("moved", frames, len(places), [f"{r} deg {x:+} {y:+}" for r, x, y in places] * 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=BUILTIN)
+    parser.add_argument("--sheets", type=Path, help="folder for pictures")
+    parser.add_argument("--count", type=int, default=1000, help="samples for the distances")
+    parser.add_argument("--check", type=int, default=2000, help="training pictures to compare samples with")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    result: dict[str, Any] = {"date": str(date.today()), "machine": f"{platform.machine()}, torch {torch.__version__}"}
+    for name in ("generator", "generator3"):
+        path = arguments.folder / f"{name}.safetensors"
+        if not path.exists():
+            continue
+        generator = load_generator(path).eval()
+        result[name] = measured(generator, arguments.count, arguments.check)
+        print(json.dumps({name: result[name]}, indent=2), flush=True)
+        if arguments.sheets:
+            sheets(generator, name, arguments.sheets, arguments.check)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""StyleVideoGAN's unpublished choices, compared: critic steps, Adam's betas, rate, widths, rows or components.
+
+    python benchmarks/stylevideogan.py [--seconds 120] [--clip talking] [--out FOLDER] [--only NAME,NAME]
+    python benchmarks/stylevideogan.py --cost
+
+Every choice trains for the same processor time on one thread. Then four samples of 1,500 frames are held against the
+clip: standard deviation, speed (root mean square change a frame) and jitter (`metrics.motion.unsteadiness`) of factors
+that a quadratic fit reads from the codes, as ratios to the clip's; blinks; the largest repetition. --cost times a
+training step on random codes of FFHQ's size (18 x 512) at the paper's width and batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stylereel.generator import StyleGAN2
+from stylereel.latents import Codes
+from stylereel.metrics.motion import loop, unsteadiness
+from stylereel.systems.stylevideogan.codes import CLIPS
+from stylereel.systems.stylevideogan.networks import VideoGenerator
+from stylereel.systems.stylevideogan.training import Recipe, sample_path, train
+from stylereel.train.loop import Trainer
+from stylereel.weights import builtin
+from stylereel.world.factors import MOTION
+
+BASE = Recipe()
+CHOICES: dict[str, Recipe] = {
+    "base: components, width 128, rate 0.001, betas 0 and 0.99, 1 critic step": BASE,
+    "rows, width 256": replace(BASE, reduced=False, width=256),
+    "the paper's rate 0.005": replace(BASE, rate=0.005),
+    "rate 0.0003": replace(BASE, rate=0.0003),
+    "width 256": replace(BASE, width=256),
+    "2 critic steps": replace(BASE, critic_steps=2),
+    "5 critic steps": replace(BASE, critic_steps=5),
+    "betas 0 and 0.9": replace(BASE, betas=(0.0, 0.9)),
+    "betas 0.5 and 0.9": replace(BASE, betas=(0.5, 0.9)),
+    "batch 64": replace(BASE, batch=64),
+    "gradient penalty 10": replace(BASE, gradient_weight=10.0),
+    "no angle penalty": replace(BASE, angle_weight=0.0),
+}
+FACTORS = ("yaw", "pitch", "roll", "jaw", "smile", "brow_left", "blink_left", "gaze_x")
+SAMPLES, FRAMES, SETTLED = 4, 1500, 50
+
+
+class Readout:
+    """Reads motion factors [T, 16] from codes [T, L, D] of one clip: linear in the components, quadratic in twelve."""
+
+    def __init__(self, model: VideoGenerator, codes: Codes, values: np.ndarray) -> None:
+        self._model = model
+        self._matrix = np.linalg.lstsq(self._terms(codes.w), values[:, : len(MOTION)], rcond=1e-6)[0]
+
+    def _terms(self, w: torch.Tensor) -> np.ndarray:
+        with torch.no_grad():
+            x = (self._model.coordinates(w) / self._model.deviations.clamp_min(1e-4)).double().numpy()
+        first, second = np.triu_indices(12)
+        return np.concatenate([np.ones((len(x), 1)), x, x[:, first] * x[:, second]], axis=1)
+
+    def __call__(self, w: torch.Tensor) -> np.ndarray:
+        return self._terms(w) @ self._matrix
+
+
+def described(values: np.ndarray, rate: Fraction) -> dict[str, float]:
+    """Deviation, speed and jitter of each factor of a track [T, 16], and blinks a minute."""
+    numbers: dict[str, float] = {}
+    for name in FACTORS:
+        track = values[:, MOTION.index(name)]
+        numbers[f"{name} deviation"] = float(track.std())
+        numbers[f"{name} speed"] = float(np.sqrt(np.mean(np.diff(track) ** 2)))
+        numbers[f"{name} jitter"] = float(np.sqrt(np.mean(unsteadiness(track) ** 2)))
+    shut = values[:, MOTION.index("blink_left")] > 0.5
+    numbers["blinks a minute"] = float(np.count_nonzero(shut[1:] & ~shut[:-1]) / len(shut) * float(rate) * 60)
+    return numbers
+
+
+@torch.no_grad()
+def judge(model: VideoGenerator, codes: Codes, values: np.ndarray) -> dict[str, Any]:
+    """Ratios of a model's samples to the clip it learned from, and how much they repeat."""
+    readout = Readout(model, codes, values)
+    clip = described(readout(codes.w), codes.rate)
+    made, repeats = [], []
+    for seed in range(SAMPLES):
+        track = readout(model.codes(sample_path(model, seed, FRAMES)))[SETTLED:]
+        made.append(described(track, codes.rate))
+        repeats.append(loop(track[:, [MOTION.index(name) for name in FACTORS]]).repetition)
+    mean = {name: float(np.mean([each[name] for each in made])) for name in clip}
+    ratios = {name: mean[name] / max(clip[name], 1e-9) for name in clip}
+    ratios["repetition"] = max(repeats)
+    return ratios
+
+
+def run(name: str, recipe: Recipe, codes: Codes, values: np.ndarray, seconds: float, out: Path) -> dict[str, Any]:
+    """Train one choice for `seconds` of processor time and judge it."""
+    probe = replace(recipe, epochs=5)
+    began = time.process_time()
+    short = replace(codes, w=codes.w[: 2 * recipe.batch * recipe.frames])
+    with tempfile.TemporaryDirectory() as folder:
+        train(Trainer(folder, precision="32", accelerator="cpu"), short, probe)
+    each = (time.process_time() - began) / probe.steps(len(short))
+    epochs = max(1, round(seconds / each * recipe.batch * recipe.frames / len(codes)))
+    recipe = replace(recipe, epochs=epochs)
+    place = out / "".join(c if c.isalnum() else "-" for c in name)[:60]
+    model = train(Trainer(place, precision="32", accelerator="cpu"), codes, recipe)
+    return {"steps": recipe.steps(len(codes)), "seconds a step": each, **judge(model, codes, values)}
+
+
+def cost() -> None:
+    """Seconds of a step at the paper's size on this machine, and what 350 epochs of ten minutes would take."""
+    codes = Codes(torch.randn(2000, 18, 512), "random", Fraction(25), torch.zeros(2000, 4))
+    recipe = Recipe(epochs=4, batch=128, width=512, reduced=False)
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe)
+    each = (time.process_time() - began) / recipe.steps(2000)
+    steps = Recipe(batch=128).steps(15_000)
+    print(f"{each:.1f} s a step of 128 x 25 codes of 18 x 512; {steps} steps: {each * steps / 3600:.1f} h")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--clip", default="talking", choices=sorted(CLIPS))
+    parser.add_argument("--out", type=Path, default=Path("runs/stylevideogan-sweep"))
+    parser.add_argument("--only", default="")
+    parser.add_argument("--cost", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.cost:
+        return cost()
+    clip, file = CLIPS[given.clip], builtin("generator")
+    codes = clip.codes(StyleGAN2.load(file).eval().requires_grad_(False), file)
+    values = clip.values()
+    given.out.mkdir(parents=True, exist_ok=True)
+    print(
+        "| choice | steps | pose deviation | pose speed | mouth deviation | mouth speed | blinks | jitter | repeats |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name, recipe in CHOICES.items():
+        if given.only and not any(part in name for part in given.only.split(",")):
+            continue
+        numbers = run(name, recipe, codes, values, given.seconds, given.out)
+        (given.out / "results.jsonl").open("a").write(json.dumps({"choice": name, **numbers}) + "\n")
+        pose = [math.exp(np.mean([math.log(numbers[f"{p} {kind}"]) for p in ("yaw", "pitch", "roll")]))
+                for kind in ("deviation", "speed")]  # fmt: skip
+        jitter = max(numbers[f"{factor} jitter"] for factor in FACTORS)
+        cells = [*pose, numbers["jaw deviation"], numbers["jaw speed"], numbers["blinks a minute"], jitter]
+        row = " | ".join(f"{cell:.2f}" for cell in [*cells, numbers["repetition"]])
+        print(f"| {name} | {numbers['steps']} | {row} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""StyleMask: re-enactment by mixing StyleSpace channels with learned masks.
+
+Bounareli, Tzelepis, Argyriou, Patras, Tzimiropoulos: "StyleMask: Disentangling the Style Space of StyleGAN2 for Neural
+Face Reenactment" (2022). Source and target faces are given as style vectors; a small network for each layer looks at
+their difference and says, channel by channel, how much comes from the target. Identity stays, pose and expression come
+from the target.
+
+| paper | here |
+|---|---|
+| mask m = f(s_source - s_target), one f a layer | `networks.MaskNet`, `networks.MaskNets` |
+| s = m s_target + (1 - m) s_source | `networks.MaskNets.forward` |
+| shape, identity and recurrent cycle losses, no paired data | `training.shape_loss`, `training.train` |
+| identify, extract, apply | `verbs.StyleMask` |
+| tables: S against W, a net a layer against one, with against without the cycle | `study.reproduce` |
+
+Where the paper and the authors' code disagree both readings are here: `training.PAPER` and `training.CODE`.
+
+Different from the paper, and why:
+- The built-in family has its own face: landmarks, factors and identity come from the built-in nets instead of DECA and
+  ArcFace, and the ideal landmarks of "source with the target's motion" are the world's exact ones instead of a 3-D
+  model's estimate. It has no mesh, so its shape loss is always that of landmarks.
+- A real clip drives the built-in family through its motion coefficients: the world shows them on a neutral head and
+  that picture is inverted to the target codes, because the built-in encoder knows the world's faces and not yet real
+  ones. Generators of real faces take the inverted frames themselves, as in the paper.
+- Codes of an inverted picture are not truncated again (the authors' code does, which pulls them to the mean face).
+"""
+
+from stylereel.systems.stylemask.networks import MaskConfig, MaskNet, MaskNets, load_masks
+from stylereel.systems.stylemask.training import CODE, PAPER, QUICK, DecaFaces, Perception, Settings, WorldFaces, train
+from stylereel.systems.stylemask.verbs import StyleMask
+
+__all__ = [
+    "CODE",
+    "PAPER",
+    "QUICK",
+    "DecaFaces",
+    "MaskConfig",
+    "MaskNet",
+    "MaskNets",
+    "Perception",
+    "Settings",
+    "StyleMask",
+    "WorldFaces",
+    "load_masks",
+    "train",
+]

@@ -1,0 +1,289 @@
+"""How StyleMask's mask networks learn: random pairs of any generator, a perception, and no picture on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylereel import world
+from stylereel.faces.arcface import ArcFace
+from stylereel.faces.deca import Deca
+from stylereel.faces.flame import EXPRESSION, POSE, SHAPE, Flame
+from stylereel.faces.perception import SIZE, FaceNet, IdentityNet, unit_values
+from stylereel.generator import StyleGAN2
+from stylereel.media.sheet import side_by_side
+from stylereel.render import pictures
+from stylereel.systems.stylemask.networks import MaskConfig, MaskNets
+from stylereel.train.loop import Average, Trainer, cosine
+from stylereel.train.optimise import Muon
+
+# The code's pairs of landmarks, whose distances count once more.
+MOUTH_PAIRS = ((48, 54), (49, 59), (50, 58), (51, 57), (52, 56), (53, 55), (60, 64), (61, 67), (62, 66), (63, 65))
+EYE_PAIRS = ((36, 39), (37, 41), (38, 40), (42, 45), (43, 47), (44, 46))
+CAMERA = 8.0  # FLAME's metres to pictures in -1..1, the fixed camera of the authors' code
+MEAN_SAMPLES = 4096
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One reading of the training; the defaults are the paper's where it speaks, else the code's.
+
+    mesh: shape loss on the vertices of the 3-D model instead of landmarks (needs DECA and FLAME); pairs_weight: of the
+    distances of mouth and eye pairs; values_weight: of the world's factors, which only the built-in perception reads;
+    cycle: the recurrent cycle; cycle_identity: the two results of the cycle also have to be alike; psi: how far people
+    lie from the mean face; muon: orthogonalised momentum for matrices, Adam at bias_rate for biases, and a cosine
+    schedule, instead of Adam with weight decay at a constant rate.
+    """
+
+    steps: int = 70_000
+    batch: int = 6
+    rate: float = 1e-4
+    weight_decay: float = 5e-4
+    psi: float = 0.7
+    shape_weight: float = 1.0
+    identity_weight: float = 10.0
+    mesh: bool = True
+    pairs_weight: float = 0.0
+    values_weight: float = 0.0
+    cycle: bool = True
+    cycle_identity: bool = True
+    muon: bool = False
+    bias_rate: float = 0.0
+
+
+PAPER = Settings()
+CODE = Settings(steps=100_000, batch=12, mesh=False, pairs_weight=1.0, cycle_identity=False)
+# For the built-in family on a CPU: biases carry what a channel usually means and have far to go from a mask of 0.5.
+QUICK = Settings(
+    steps=1200, rate=1e-3, psi=1.0, shape_weight=10.0, identity_weight=1.0, mesh=False, values_weight=1.0, muon=True,
+    bias_rate=5e-2,
+)  # fmt: skip
+
+
+class Face(NamedTuple):
+    """What the shape loss compares: landmarks [B, 68, 2] in -1..1 of the picture or in the camera's units; values
+    [B, K] of the world's factors, -1..1; mesh [B, V, 3] in the units of the landmarks."""
+
+    landmarks: Tensor
+    values: Tensor | None = None
+    mesh: Tensor | None = None
+
+
+class Perception(Protocol):
+    """What training asks of the nets that see faces."""
+
+    size: int  # pixels of the pictures it wants
+
+    def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:
+        """What there is to know [B, F] of the people of latents z [B, Z], or of their pictures [B, 3, H, W]."""
+        ...
+
+    def ideal(self, source: Tensor, target: Tensor) -> Face:
+        """The sources [B, F] with the targets' pose and expression."""
+        ...
+
+    def see(self, images: Tensor) -> Face:
+        """The faces in pictures, with a gradient."""
+        ...
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Who is in pictures: [B, D] of length 1."""
+        ...
+
+
+class WorldFaces(nn.Module):
+    """The perception of the built-in family: built-in nets, and the world's exact ideal."""
+
+    size = SIZE
+
+    def __init__(self, face: FaceNet, identity: IdentityNet) -> None:
+        super().__init__()
+        self.face, self.identity = face, identity
+
+    def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:
+        """World factors [B, K], on the CPU: exact for whole latents, by the face net for truncated ones."""
+        if psi == 1:
+            return torch.from_numpy(world.aligned(world.from_latent(z)))
+        middle, half = (
+            torch.from_numpy(limit) for limit in ((world.HIGH + world.LOW) / 2, (world.HIGH - world.LOW) / 2)
+        )
+        values = middle + half * self.face(paint()).values.float().cpu().clamp(-1, 1)
+        return torch.from_numpy(world.aligned(values.numpy()))
+
+    def ideal(self, source: Tensor, target: Tensor) -> Face:
+        motion = len(world.MOTION)
+        values = torch.cat([target[:, :motion], source[:, motion:]], 1)
+        points = np.stack([world.project_landmarks(v)[0] for v in values.numpy()])
+        device = next(self.parameters()).device
+        return Face(torch.from_numpy(2 * points - 1).to(device), unit_values(values.to(device)))
+
+    def see(self, images: Tensor) -> Face:
+        seen = self.face(images)
+        return Face(2 * seen.landmarks - 1, seen.values)
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.identity(images)
+
+
+class DecaFaces(nn.Module):
+    """The paper's perception for generators of real faces: DECA and FLAME for shape, ArcFace for identity."""
+
+    size = 256
+
+    def __init__(self, deca: Deca, flame: Flame, arcface: ArcFace) -> None:
+        super().__init__()
+        self.deca, self.flame, self.arcface = deca, flame, arcface
+
+    def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:
+        """Shape, expression and pose [B, 156] by DECA."""
+        told = self.deca.read(paint())
+        return torch.cat([told["shape"], told["expression"], told["pose"]], 1)
+
+    def ideal(self, source: Tensor, target: Tensor) -> Face:
+        return self._face(torch.cat([source[:, :SHAPE], target[:, SHAPE:]], 1))
+
+    def see(self, images: Tensor) -> Face:
+        return self._face(self.read(np.empty(0), 1.0, lambda: images))
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.arcface.embed(images)
+
+    def _face(self, told: Tensor) -> Face:
+        vertices = self.flame(*told.split([SHAPE, EXPRESSION, POSE], dim=1))
+        picture = CAMERA * self.flame.landmarks(vertices)[..., :2] * vertices.new_tensor([1.0, -1.0])
+        return Face(picture, mesh=CAMERA * vertices)
+
+
+def shape_loss(seen: Face, ideal: Face, settings: Settings) -> Tensor:
+    """How far faces are from their ideals, as the settings weigh it; a mean over the batch."""
+    if settings.mesh and seen.mesh is not None and ideal.mesh is not None:
+        loss = (seen.mesh - ideal.mesh).abs().mean()
+    else:
+        loss = (seen.landmarks - ideal.landmarks).abs().mean()
+    if settings.pairs_weight:
+        for pairs in (MOUTH_PAIRS, EYE_PAIRS):
+            one, other = torch.tensor(pairs, device=loss.device).T
+            apart = [(face.landmarks[:, one] - face.landmarks[:, other]).abs() for face in (seen, ideal)]
+            loss = loss + settings.pairs_weight * (apart[0] - apart[1]).abs().mean()
+    loss = settings.shape_weight * loss
+    if settings.values_weight and seen.values is not None and ideal.values is not None:
+        motion, person = (seen.values - ideal.values).abs().tensor_split([len(world.MOTION)], dim=1)
+        loss = loss + settings.values_weight * (motion.mean() + person.mean())
+    return loss
+
+
+def latents(index: int, count: int, width: int) -> np.ndarray:
+    """Latents [3, B, Z] of step `index`: sources, targets, and the cycle's second targets."""
+    return np.random.default_rng((51, index)).standard_normal((3, count, width))
+
+
+def identity_loss(one: Tensor, other: Tensor) -> Tensor:
+    """1 - cosine of embeddings [B, D] of length 1, a mean over the batch."""
+    return (1 - (one * other).sum(1)).mean()
+
+
+def train(
+    trainer: Trainer,
+    generator: StyleGAN2,
+    perception: Perception,
+    settings: Settings = PAPER,
+    start: MaskNets | None = None,
+    config: MaskConfig | None = None,
+    stage: str = "stylemask",
+) -> MaskNets:
+    """Train the mask networks of `generator`, from scratch or trained ones.
+
+    config: what is mixed, by default style vectors with a network for each layer; stage: the folder's name.
+    """
+    torch.manual_seed(3)
+    trainer.freeze(generator, *([perception] if isinstance(perception, nn.Module) else []))
+    if settings.psi != 1 and not generator.mean_w.any():  # a file may lack it, and truncation needs it
+        with torch.no_grad():
+            z = torch.randn(MEAN_SAMPLES, generator.config.z_dim, generator=torch.Generator().manual_seed(0))
+            generator.mean_w.copy_(generator.map(z.to(trainer.device))[:, 0].mean(0))
+    config = start.config if start else config or MaskConfig.of(generator)
+    model, average = start or MaskNets(config), MaskNets(config)
+    optimizers = _optimizers(model, settings)
+    steps, (rank, ranks) = trainer.steps(settings.steps), trainer.share
+    follow = Average(model, average, 0.98)
+    noise = "none" if isinstance(perception, WorldFaces) else "const"
+    stop = f"b{perception.size}.torgb" if noise == "none" and perception.size <= generator.resolution else None
+
+    def paint(styles: list[Tensor]) -> Tensor:
+        images = generator.synthesize(s=styles, noise=noise, stop=stop, dtype=trainer.dtype)
+        return F.adaptive_avg_pool2d(images, perception.size) if images.shape[-1] > perception.size else images
+
+    def step(index: int) -> dict[str, Tensor]:
+        z = latents(index, settings.batch, generator.config.z_dim)[:, rank::ranks]
+        flat = z.reshape(-1, z.shape[-1])
+        with torch.no_grad():
+            w = generator.map(torch.from_numpy(flat).float().to(trainer.device), psi=settings.psi)
+            vectors = model.vectors(generator, w)
+            facts = perception.read(flat, settings.psi, lambda: paint(model.styles(generator, vectors, w)))
+            person, mover, other = facts.chunk(3)
+            wanted = [perception.ideal(person, mover)]
+            if settings.cycle:
+                wanted += [perception.ideal(person, other)] * 2
+            source, target, second = zip(*(vector.chunk(3) for vector in vectors), strict=True)
+            own = w.chunk(3)[0]
+            who = perception.embed(paint(model.styles(generator, source, own)))
+        # The paper's r, and the cycle's r1 (the source by a second target) and r2 (r by the same): one batch.
+        mixed = [model(source, target)]
+        if settings.cycle:
+            mixed += [model(source, second), model(mixed[0], second)]
+        together = [torch.cat(parts) for parts in zip(*mixed, strict=True)]
+        images = paint(model.styles(generator, together, own.repeat(len(mixed), 1, 1)))
+        seen, people = perception.see(images), perception.embed(images).chunk(len(mixed))
+        faces = [Face(*parts) for parts in zip(*(_chunks(part, len(mixed)) for part in seen), strict=True)]
+        shapes = [shape_loss(face, ideal, settings) for face, ideal in zip(faces, wanted, strict=True)]
+        same = [identity_loss(who, p) for p in people]
+        if settings.cycle and settings.cycle_identity:
+            same.append(identity_loss(people[1], people[2]))
+        identity = torch.stack(same)
+        trainer.descend(torch.stack(shapes).sum() + settings.identity_weight * identity.sum(), optimizers.values())
+        follow.update(index)
+        losses = {"shape": shapes[0], "identity": identity.mean()}
+        return losses | ({"cycle": (shapes[1] + shapes[2]) / 2} if settings.cycle else {})
+
+    @torch.no_grad()
+    def sample() -> np.ndarray:
+        """Eight people, eight targets below them, and below these the people as the targets move them."""
+        z = torch.randn(16, generator.config.z_dim, generator=torch.Generator().manual_seed(0)).to(trainer.device)
+        source, target = generator.map(z, psi=settings.psi).chunk(2)
+        one, two = (average.vectors(generator, w) for w in (source, target))
+        rows = [(one, source), (two, target), (average(one, two), source)]
+        return np.concatenate([side_by_side(list(pictures(paint(average.styles(generator, *row))))) for row in rows])
+
+    trainer.fit(
+        stage,
+        {"model": model, "average": average},
+        optimizers,
+        step,
+        steps,
+        batch=settings.batch,
+        schedule=(lambda index: cosine(index, steps)) if settings.muon else (lambda index: 1.0),
+        every=50,
+        sample=sample,
+    )
+    return average
+
+
+def _optimizers(model: MaskNets, settings: Settings) -> dict[str, torch.optim.Optimizer]:
+    if not settings.muon:
+        return {"all": torch.optim.Adam(model.parameters(), settings.rate, weight_decay=settings.weight_decay)}
+    weights = [p for name, p in model.named_parameters() if name.endswith("weight")]
+    biases = [p for name, p in model.named_parameters() if name.endswith("bias")]
+    return {
+        "matrices": Muon(weights, settings.rate),
+        "rest": torch.optim.Adam(biases, lr=settings.bias_rate, foreach=True),
+    }
+
+
+def _chunks(part: Tensor | None, count: int) -> list[Tensor | None]:
+    return [None] * count if part is None else list(part.chunk(count))

@@ -1,0 +1,29 @@
+"""StyleVideoGAN: endless face video from noise, learned from the W+ codes of one clip, moved to any person.
+
+Fox, Tewari, Elgharib, Theobalt: "StyleVideoGAN: A Temporal Generative Model using a Pretrained StyleGAN" (2021). A
+recurrent generator makes W+ sequences, a Wasserstein critic compares them with those of a clip, and the image
+generator never runs in training. What a person's code has outside the clip's principal components is added to every
+code: the motion of the one, the looks of the other.
+
+| paper | here |
+|---|---|
+| data: eye-corner crops, low-passed; encoder; W+ | `codes.clip_codes` |
+| H, P: start code and noise to animation codes, l_0 = i | `networks.Recurrence` |
+| T: animation code to W+, a head a row | `networks.Mapper` |
+| critic: frame layers, then 1-D convolutions | `networks.Critic` |
+| gradient penalty (50), gradient angle penalty (100) | `networks.gradient_penalty`, `networks.angle_penalty` |
+| 350 epochs, averaged weights | `training.Recipe`, `training.train` |
+| offset through a PCA of 32 | `networks.VideoGenerator.offset`, `verbs.StyleVideoGAN.apply` |
+
+Different from the paper, and why:
+- Rows of W+ that equal each other in all codes share a head, and rows that never change have none: the exact codes of
+  the built-in family have two kinds of moving rows.
+- The critic sees codes at mean 0 and one scale, so that its penalty means the same for every generator.
+- Batch normalisation is measured anew for the averaged weights, whose activations are not those of the last ones.
+- The angle penalty runs at every fourth step with four times the weight, which halves the time.
+"""
+
+from stylereel.systems.stylevideogan.networks import VideoConfig, VideoGenerator, load_model
+from stylereel.systems.stylevideogan.verbs import StyleVideoGAN
+
+__all__ = ["StyleVideoGAN", "VideoConfig", "VideoGenerator", "load_model"]

@@ -1,0 +1,136 @@
+"""What StyleVideoGAN learns from: the W+ codes of one clip, of the world with exact codes or of a camera by inversion.
+
+The data line of a clip: eye corners, low-passed in time, place the crop (no mouth moves it); an encoder gives the W+
+code of every crop; `latents.Codes` keeps them with rate, placements and the generator's SHA-256.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylereel import world
+from stylereel.faces import backend, placement
+from stylereel.generator import StyleGAN2
+from stylereel.invert import networks as inversion
+from stylereel.latents import Codes
+from stylereel.media.video import VideoReader
+from stylereel.record import sha256
+from stylereel.train.data import latents_of
+from stylereel.train.generator import grouped_w
+from stylereel.world.factors import LATENT_DIM, MOTION
+
+BATCH, SIZE = 16, 256  # crops that are encoded together, and their side in pixels
+
+
+class WorldClip(NamedTuple):
+    """A clip of the world: seeds of person and movement, and whether the person speaks."""
+
+    person: int
+    movement: int
+    speaking: bool
+    frames: int = 7500  # five minutes
+    rate: Fraction = Fraction(25)
+
+    def values(self) -> np.ndarray:
+        """Factor values [T, K] of every frame, aligned."""
+        motion = world.natural_motion(self.movement, self.frames, self.rate, self.speaking)
+        person = world.from_latent(np.random.default_rng(self.person).standard_normal(LATENT_DIM))
+        values = np.tile(person, (len(motion), 1))
+        values[:, : len(MOTION)] = motion
+        return world.aligned(values)
+
+    def codes(self, generator: StyleGAN2, file: str | Path) -> Codes:
+        """The exact codes: those that the mapping network makes of the latents of each frame's factors.
+
+        file: of the generator's weights.
+        """
+        return exact_codes(self.values(), generator, file, self.person, self.rate)
+
+
+# The clips of the built-in models.
+CLIPS = {
+    "talking": WorldClip(7, 5, True),
+    "listening": WorldClip(12, 6, False),
+    "expressions": WorldClip(3, 7, True),
+}
+
+
+def exact_codes(
+    values: np.ndarray, generator: StyleGAN2, file: str | Path, seed: int, rate: Fraction = Fraction(25)
+) -> Codes:
+    """Codes of aligned factor values [T, K] of one person; `seed` fills what the latents do not use."""
+    z = torch.from_numpy(latents_of(values, np.random.default_rng(seed), steady=True)).float()
+    with torch.no_grad():
+        w = torch.cat([grouped_w(generator, part) for part in z.split(1024)])
+    half = generator.resolution / 2
+    return Codes(w, sha256(file), rate, torch.tensor([[half, half, 2 * half, 0.0]]).repeat(len(w), 1))
+
+
+def clip_codes(
+    clip: str | Path,
+    encoder: str | Path | None = None,
+    generator: str | Path | None = None,
+    missing: backend.Missing = "hold",
+) -> Codes:
+    """The codes of the face in a clip: the data line.
+
+    Args:
+        clip: the clip.
+        encoder: file of a pSp, e4e or ReStyle encoder; the built-in one if not given.
+        generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
+        missing: what to do with frames without a face, see `backend.track`.
+
+    Raises:
+        ValueError: no face in the clip, weights that do not fit, or a file that cannot be read (MediaError).
+    """
+    reader = VideoReader(clip)
+    files = inversion.choose(encoder, generator)
+    nets = inversion.load(files)
+    track = backend.track(reader, reader.rate, missing)
+    rows = placement.place_by_eyes(track.landmarks, track.rate, track.found)
+    if inversion.is_canonical(files):
+        rows = builtin_framing(rows, placement.place(track.landmarks, track.rate, track.found))
+    parts: list[Tensor] = []
+    crops: list[np.ndarray] = []
+    for index, frame in enumerate(reader):
+        crops.append(placement.cut(frame, rows[index], SIZE))
+        if len(crops) == BATCH or index + 1 == len(rows):
+            parts.append(nets.encode(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1))
+            crops.clear()
+    return Codes(torch.cat(parts), sha256(files["generator"]), track.rate, torch.from_numpy(rows))
+
+
+def builtin_framing(rows: np.ndarray, canonical: np.ndarray) -> np.ndarray:
+    """Placements [T, 4] by the eyes, in the size and place of the built-in framing [T, 4] of the same frames.
+
+    Between the two lies one similarity, their median over the clip, so that still no mouth moves the crop.
+    """
+    inside = np.median(placement.to_crop(canonical[:, None, :2], rows)[:, 0], axis=0)
+    centre = placement.to_picture(np.broadcast_to(inside, (len(rows), 1, 2)), rows)[:, 0]
+    side = rows[:, 2] * np.median(canonical[:, 2] / rows[:, 2])
+    roll = rows[:, 3] + np.median(canonical[:, 3] - rows[:, 3])
+    return np.column_stack([centre, side, roll]).astype(np.float32)
+
+
+def distinct_rows(w: Tensor) -> tuple[int, ...]:
+    """For each row of codes [T, L, D] the number of the first row that equals it in every frame, counted without
+    gaps; -1 for a row that never changes."""
+    heads: list[int] = []
+    first: list[int] = []
+    for row in range(w.shape[1]):
+        if torch.equal(w[:, row], w[:1, row].expand(len(w), -1)):
+            heads.append(-1)
+            continue
+        same = next((head for head, other in enumerate(first) if torch.equal(w[:, other], w[:, row])), len(first))
+        if same == len(first):
+            first.append(row)
+        heads.append(same)
+    if not first:
+        raise ValueError("The codes never change, so there is no motion to learn; give a clip in which the face moves.")
+    return tuple(heads)

@@ -1,0 +1,268 @@
+"""The networks of StyleVideoGAN: a recurrent generator of W+ sequences, and the critic that judges them.
+
+Axes: B samples, T frames, N noise numbers a frame, L rows of W+, D width of w, K principal components, R numbers of a
+code that the heads make (see `VideoConfig.size`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylereel.weights.files import load_module
+
+KIND = "stylevideogan"  # in the header of a model's file
+SLOPE = 0.2  # of every leaky ReLU; the paper does not say
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """Architecture and source of a model.
+
+    rows: for each row of W+ the number of the head that makes it; rows that equal each other in all training codes
+    share one, and -1 marks a row that never changed. rate: frames a second of the clip, as a ratio. generator: SHA-256
+    of the weights that the codes belong to. width: of the mapper and the critic, 512 in the paper. frames: of a
+    training sequence. noise: numbers a frame. components: principal components of the codes, for moving the motion to
+    other people. reduced: the heads make coordinates in these components instead of rows, and the critic judges them.
+    """
+
+    rows: tuple[int, ...]
+    w_dim: int
+    rate: str
+    generator: str
+    width: int = 512
+    frames: int = 25
+    noise: int = 32
+    components: int = 32
+    reduced: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many numbers R of a code the heads make: distinct rows times D, or the components' coordinates."""
+        return self.components if self.reduced else (max(self.rows) + 1) * self.w_dim
+
+
+class PixelNorm(nn.Module):
+    """Scales vectors [B, C] to a mean square of 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+def _layers(*widths: int) -> list[nn.Module]:
+    """Linear layers from width to width, each with a leaky ReLU."""
+    return [part for a, b in zip(widths, widths[1:]) for part in (nn.Linear(a, b), nn.LeakyReLU(SLOPE))]
+
+
+class Recurrence(nn.Module):
+    """Noise to a path of animation codes: the hallucinator H and four stacked GRU cells P.
+
+    The state of the fourth cell is the animation code of its frame, and the start code i is its first state.
+    """
+
+    CELLS = 4
+
+    def __init__(self, noise: int) -> None:
+        super().__init__()
+        self.hallucinator = nn.Sequential(
+            *_layers(*[noise] * self.CELLS, (self.CELLS - 1) * noise), nn.BatchNorm1d((self.CELLS - 1) * noise)
+        )
+        self.cells = nn.GRU(noise, noise, self.CELLS, batch_first=True)
+
+    def start(self, first: Tensor) -> Tensor:
+        """Start codes [B, N] to the states [4, B, N] of the cells."""
+        others = self.hallucinator(first).view(len(first), -1, first.shape[1])
+        return torch.cat([others, first[:, None]], 1).transpose(0, 1).contiguous()
+
+    def forward(self, first: Tensor, noise: Tensor) -> Tensor:
+        """Start codes [B, N] and noise [B, T - 1, N] to animation codes [B, T, N]; the first is the start code."""
+        path, _ = self.cells(noise, self.start(first))
+        return torch.cat([first[:, None], path], 1)
+
+
+class Mapper(nn.Module):
+    """Animation codes [B, N] to what is made of W+ codes [B, R], frame by frame: T of the paper."""
+
+    def __init__(self, config: VideoConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.trunk = nn.Sequential(
+            nn.BatchNorm1d(config.noise),
+            nn.Linear(config.noise, width),
+            PixelNorm(),
+            *_layers(*[width] * 5),
+            nn.BatchNorm1d(width),
+            nn.Linear(width, width),
+        )
+        # One linear layer for the heads of all rows: they share no output, so it is as many heads side by side.
+        self.heads = nn.Sequential(*_layers(width, config.size), nn.BatchNorm1d(config.size))
+
+    def forward(self, code: Tensor) -> Tensor:
+        return self.heads(self.trunk(code))
+
+
+class VideoGenerator(nn.Module):
+    """Noise to W+ sequences, and what the offset to another person needs of the training codes.
+
+    Buffers: mean [L, D], basis [K, L * D] and deviations [K] of the training codes' principal components.
+    """
+
+    def __init__(self, config: VideoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.recurrence, self.mapper = Recurrence(config.noise), Mapper(config)
+        whole = len(config.rows) * config.w_dim
+        self.register_buffer("mean", torch.zeros(len(config.rows), config.w_dim))
+        self.register_buffer("basis", torch.zeros(config.components, whole))
+        self.register_buffer("deviations", torch.ones(config.components))
+        self.mean: Tensor
+        self.basis: Tensor
+        self.deviations: Tensor
+
+    @torch.no_grad()
+    def learn_statistics(self, w: Tensor) -> None:
+        """Set mean, components and the heads' last normalisation from the training codes [T, L, D]."""
+        self.mean.copy_(w.mean(0))
+        centred, count = (w - self.mean).flatten(1), self.config.components
+        with torch.random.fork_rng([]):  # the approximation draws random directions
+            torch.manual_seed(0)
+            _, values, vectors = torch.svd_lowrank(centred, min(*centred.shape, count + 16), niter=6)
+        self.basis[: len(values)] = vectors.T[:count]
+        self.deviations[: len(values)] = values[:count] / math.sqrt(max(1, len(w) - 1))
+        last = self.mapper.heads[-1]
+        assert isinstance(last, nn.BatchNorm1d)
+        made = self.made_of(w)
+        last.bias.copy_(made.mean(0))
+        last.weight.copy_(made.std(0))
+
+    def forward(self, first: Tensor, noise: Tensor) -> Tensor:
+        """Start codes [B, N] and noise [B, T - 1, N] to what the heads make [B, T, R]."""
+        return self.frames(self.recurrence(first, noise))
+
+    def frames(self, codes: Tensor) -> Tensor:
+        """Animation codes [B, T, N] to what the heads make [B, T, R]."""
+        return self.mapper(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+
+    def made_of(self, w: Tensor) -> Tensor:
+        """The part [T, R] of W+ codes [T, L, D] that the heads make; of equal rows the first."""
+        if self.config.reduced:
+            return self.coordinates(w)
+        rows = self.config.rows
+        return w[:, [rows.index(head) for head in range(max(rows) + 1)]].flatten(1)
+
+    def codes(self, path: Tensor) -> Tensor:
+        """Animation codes [T, N] to W+ codes [T, L, D] of the training person."""
+        made = self.mapper(path)
+        if self.config.reduced:
+            return self.within(made)
+        heads = made.unflatten(1, (-1, self.config.w_dim))
+        still = self.mean.expand(len(path), -1, -1)
+        return torch.stack([heads[:, h] if h >= 0 else still[:, row] for row, h in enumerate(self.config.rows)], 1)
+
+    def coordinates(self, w: Tensor) -> Tensor:
+        """W+ codes [T, L, D] to their coordinates [T, K] in the principal components."""
+        return (w - self.mean).flatten(1) @ self.basis.T
+
+    def within(self, coordinates: Tensor) -> Tensor:
+        """The inverse of `coordinates` inside the components: [T, K] to [T, L, D]."""
+        return self.mean + (coordinates @ self.basis).unflatten(1, self.mean.shape)
+
+    def offset(self, w: Tensor) -> Tensor:
+        """What of a person's code [L, D] lies outside the components [L, D]: add it to codes to move them there.
+
+        The paper's transfer: the part inside is the pose and expression of that one picture and stays behind.
+        """
+        return w - self.within(self.coordinates(w[None]))[0]
+
+
+class Critic(nn.Module):
+    """Sequences [B, T, R] to scores [B, 1]: six layers for each frame, then convolutions in time.
+
+    Codes are first moved to mean 0 and a mean variance of 1, one number for all coordinates, so that the gradient
+    penalty means the same for every generator.
+    """
+
+    def __init__(self, config: VideoConfig) -> None:
+        super().__init__()
+        width = config.width
+        narrow = [max(config.noise, width >> power) for power in range(1, 4)]
+        self.frame = nn.Sequential(*_layers(config.size, width, width, *narrow, config.noise))
+        layers: list[nn.Module] = []
+        length, channels = config.frames, config.noise
+        while length > 4:
+            layers += [nn.Conv1d(channels, 2 * channels, 4, 2, 1), nn.LeakyReLU(SLOPE)]
+            length, channels = length // 2, 2 * channels
+        self.time = nn.Sequential(*layers, nn.Conv1d(channels, 1, length))
+        self.register_buffer("mean", torch.zeros(config.size))
+        self.register_buffer("scale", torch.ones([]))
+        self.mean: Tensor
+        self.scale: Tensor
+
+    def normalized(self, codes: Tensor) -> Tensor:
+        """Codes [B, T, R] in the units in which the critic sees them."""
+        return (codes - self.mean) / self.scale
+
+    def forward(self, normalized: Tensor) -> Tensor:
+        """Scores [B, 1] of normalised sequences [B, T, R]."""
+        seen = self.frame(normalized.flatten(0, 1)).unflatten(0, normalized.shape[:2])
+        return self.time(seen.transpose(1, 2)).flatten(1)
+
+
+class Wandering(nn.Module):
+    """How far animation codes wander from their start, as the gradient angle penalty counts it (paper, section 3).
+
+    Components of the difference are divided by their running deviation around their running mean, which belong to
+    the state.
+    """
+
+    def __init__(self, noise: int, decay: float = 0.99) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("mean", torch.zeros(noise))
+        self.register_buffer("variance", torch.ones(noise))
+        self.mean: Tensor
+        self.variance: Tensor
+
+    def forward(self, path: Tensor) -> Tensor:
+        """Squared lengths [B] for paths [B, T, N]; moves the running statistics."""
+        apart = path[:, -1] - path[:, 0]
+        with torch.no_grad():
+            self.mean.lerp_(apart.mean(0), 1 - self.decay)
+            self.variance.lerp_((apart - self.mean).square().mean(0), 1 - self.decay)
+        return ((apart - self.mean) * (self.variance + 1e-8).rsqrt()).square().sum(1)
+
+
+def angle_penalty(distance: Tensor, first: Tensor, noise: Tensor) -> Tensor:
+    """max(0, pi / 4 - phi)^2, mean over samples; phi = arctan(|d distance / d noise| / |d distance / d first|).
+
+    0 where the noise [B, T - 1, N] moves the distance [B] at least as much as the start code [B, N] does.
+    """
+    to_first, to_noise = torch.autograd.grad(distance.sum(), (first, noise), create_graph=True)
+    angle = torch.atan2(_length(to_noise), _length(to_first))
+    return F.relu(math.pi / 4 - angle).square().mean()
+
+
+def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+    """Two-sided penalty on the slope's distance from 1 at mixtures; share [B, 1, 1] of the real one, all normalised."""
+    mixed = torch.lerp(fake, real, share).detach().requires_grad_(True)
+    (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+    return (_length(slope) - 1).square().mean()
+
+
+def _length(x: Tensor) -> Tensor:
+    """Lengths [B] of all that belongs to each sample, with a slope everywhere."""
+    return (x.flatten(1).square().sum(1) + 1e-12).sqrt()
+
+
+def load_model(path: str | Path) -> VideoGenerator:
+    """A trained model, for use. Raises ValueError if the file is not one."""
+
+    def build(config: dict) -> VideoGenerator:
+        return VideoGenerator(VideoConfig(**{**config, "rows": tuple(config["rows"])}))
+
+    return load_module(path, KIND, build).eval().requires_grad_(False)

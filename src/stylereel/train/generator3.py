@@ -1,0 +1,255 @@
+"""Recipe of the built-in alias-free generator: StyleGAN3-R taught to draw the world wherever its input places it.
+
+z means the same people as for the StyleGAN2 of `train.generator`, but roll, shift and scale are not z's: the aligned
+head is drawn upright on a wider canvas, and one matrix both warps that picture into the target and goes to the
+network's input (Karras et al., "Alias-Free Generative Adversarial Networks", 2021, section 3.2). All layers see one w.
+
+Plain PyTorch spends most of a step in the filters around the nonlinearities, so the first stage leaves out the
+up-sampling before each of them (m = 1 in the paper's ablation, figure 5): the weights have the same shapes, a step
+costs a quarter, and the last stage, which filters as configuration R does, has only the aliases to unlearn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylereel import world
+from stylereel.faces.perception import SIZE, FaceNet
+from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN3, StyleGAN3Config, image_transform
+from stylereel.media.sheet import side_by_side
+from stylereel.render import pictures
+from stylereel.train import curve
+from stylereel.train.adversarial import Draws, Round, Rules, compete
+from stylereel.train.curve import FrechetCurve
+from stylereel.train.data import WHOLE, Batch, Prefetch, Share, drawn
+from stylereel.train.generator import (
+    FactorProbe,
+    difference_loss,
+    measure_mean_w,
+    optimizers_of,
+    perceived_loss,
+    picture_loss,
+    widened,
+)
+from stylereel.train.loop import Average, Trainer, cosine
+from stylereel.world.draw import EYE_LINE
+from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_latent
+
+CONFIG = StyleGAN3Config(
+    resolution=128,
+    z_dim=LATENT_DIM,
+    w_dim=256,
+    channel_base=2048,
+    channel_max=256,
+    conv_kernel=1,
+    use_radial_filters=True,
+    mapping_layers=3,
+    num_layers=7,  # one octave of cutoff a layer from 2 to 64, then the two critical ones
+    filter_size=4,
+)
+
+
+class Stage(NamedTuple):
+    """Part of the training: rates go from `first` to `last`; `upsampling` is m of the paper's ablation."""
+
+    upsampling: int
+    steps: int
+    batch: int
+    first: float
+    last: float
+
+
+STAGES = (Stage(1, 12000, 16, 1e-2, 2e-3), Stage(2, 1500, 16, 2e-3, 5e-5))
+# As in the paper, no path length and no style mixing; the pictures are sharp already, so nothing is blurred.
+FINISH = Rules(300, 8, 1e-3, 2e-3, r1=1.0, path=0.0, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
+CANVAS = 1.5  # picture widths that are drawn, so that a turned and shifted picture has no empty corner
+ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, picture widths
+
+
+class Placed(NamedTuple):
+    """Portraits and the matrices [B, 3, 3] that placed them; the batch's z are [B, 1, Z]."""
+
+    batch: Batch
+    transform: Tensor
+
+
+def upright(values: np.ndarray) -> np.ndarray:
+    """Factor values [B, K] of the same heads, aligned and without roll."""
+    values = np.array(values, np.float32)
+    values[:, INDEX["roll"]] = 0
+    return world.aligned(values)
+
+
+def draw_at(z: np.ndarray, transform: Tensor, size: int) -> Batch:
+    """Upright portraits of latents z [B, Z], each moved by its matrix [B, 3, 3]: the picture as a whole, truth too."""
+    values = upright(from_latent(z))
+    wide = values.copy()
+    wide[:, INDEX["scale"]] /= CANVAS
+    wide[:, INDEX["shift_x"]] /= CANVAS
+    wide[:, INDEX["shift_y"]] = (EYE_LINE + (CANVAS - 1) / 2 + values[:, INDEX["shift_y"]]) / CANVAS - EYE_LINE
+    canvas = drawn(z[:, None], wide, round(CANVAS * size))
+    # grid_sample wants the place on the canvas of each pixel of the picture, in half canvas widths.
+    to_canvas = torch.linalg.inv(transform)[:, :2] * torch.tensor([1 / CANVAS, 1 / CANVAS, 2 / CANVAS])
+    grid = F.affine_grid(to_canvas, [len(z), 3, size, size], align_corners=False)
+    images = F.grid_sample(canvas.images, grid, "bicubic", "border", align_corners=False).clamp(-1, 1)
+    regions = F.grid_sample(canvas.regions[:, None].float(), grid, "nearest", "border", align_corners=False)
+    points = (canvas.landmarks - 0.5) * CANVAS
+    points = points @ transform[:, :2, :2].mT + transform[:, None, :2, 2] + 0.5
+    images = images.contiguous(memory_format=torch.channels_last)
+    return Batch(canvas.z, torch.from_numpy(values), images, points, regions[:, 0].byte())
+
+
+def latents_and_places(seed: tuple[int, ...], count: int) -> tuple[np.ndarray, Tensor]:
+    """`count` latents and then `count` partners [2 B, Z], and the matrices [2 B, 3, 3] of where they are, in pairs.
+
+    Partners differ in expression or (a third) in shape, as those of `train.data.draw_pairs`.
+    """
+    random = np.random.default_rng(seed)
+    first, other = random.standard_normal((2, count, LATENT_DIM))
+    group = np.where(random.random(count) < 2 / 3, "expression", "shape")
+    group_of = np.array([GROUP[name] for name in NAMES] + [""] * (LATENT_DIM - len(NAMES)))
+    second = np.where(group_of == group[:, None], other, first)
+    draws = random.uniform(-1, 1, (count, 3)) * (ROLL, SHIFT, SHIFT)
+    transform = torch.stack([image_transform(*draw) for draw in draws]).float()
+    return np.concatenate([first, second]), transform.repeat(2, 1, 1)
+
+
+def draw_placed(seed: tuple[int, ...], count: int, size: int, share: Share = WHOLE) -> Placed:
+    """The portraits of `latents_and_places`; of a share (rank, ranks), those of every ranks-th pair from rank on."""
+    z, transform = latents_and_places(seed, count)
+    rank, ranks = share
+    mine = np.arange(2 * count).reshape(2, count)[:, rank::ranks].ravel()
+    return Placed(draw_at(z[mine], transform[mine], size), transform[mine])
+
+
+def carried(old: StyleGAN3, config: StyleGAN3Config) -> StyleGAN3:
+    """A generator of another config with the weights, layer by layer, that fit both."""
+    new = StyleGAN3(config)
+    state, layers = new.state_dict(), {b.name: a.name for a, b in zip(old.style_layers, new.style_layers)}
+    before = old.state_dict()
+    for key, value in state.items():
+        room, _, rest = key.partition(".")
+        name, _, what = rest.partition(".")
+        found = before.get(key if room == "mapping" else f"{room}.{layers.get(name)}.{what}")
+        if found is not None and found.shape == value.shape:
+            value.copy_(found)
+    return new
+
+
+def distil(
+    trainer: Trainer, name: str, model: StyleGAN3, average: StyleGAN3, face: FaceNet, seed: int, stage: Stage
+) -> None:
+    """One stage of regression onto the world's placed pictures; `average` follows the model."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # The input's own turn and shift stay none, so that the transform alone places the face.
+    model.synthesis.get_submodule("input.affine").requires_grad_(False)
+    optimizers = optimizers_of(model, stage.first)
+    probe = FactorProbe(model.config.w_dim)
+    optimizers["probe"] = torch.optim.Adam(probe.parameters(), lr=3e-3)
+    steps, half, size = trainer.steps(stage.steps), stage.batch // 2, model.resolution
+    batches = _placed_batches(trainer, 40 + seed, half, size)
+    follow = Average(model, average, 0.998)
+    frechet = FrechetCurve(
+        trainer, face, lambda number: draw_placed((32, 1, number), curve.BATCH // 2, size).batch.images
+    )
+
+    def held_out(number: int) -> Tensor:
+        z, transform = latents_and_places((32, 1, number), curve.BATCH // 2)
+        z = trainer.to_device(torch.from_numpy(z).float())
+        return average.synthesize(average.map(z), transform=trainer.to_device(transform))
+
+    def step(index: int) -> dict[str, Tensor | float]:
+        batch, transform = batches(index)
+        w = model.map(batch.z[:, 0])
+        images = model.synthesize(w, transform=transform, dtype=trainer.dtype, magnitude_decay=0.999)
+        losses: dict[str, Tensor | float] = {"loss": picture_loss(images, batch), "facts": probe(w, batch)}
+        losses["pairs"] = difference_loss(images, batch)
+        total = losses["loss"] + 0.4 * losses["pairs"] + 0.2 * losses["facts"]
+        if size == SIZE:
+            losses["seen"] = perceived_loss(trainer, face, images, batch)
+            total = total + losses["seen"]
+        trainer.descend(total, optimizers.values(), 1.0, model)
+        follow.update(index)
+        losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
+        return losses | frechet(index, held_out)
+
+    trainer.fit(
+        name,
+        {"model": model, "average": average, "probe": probe},
+        optimizers,
+        step,
+        steps,
+        batch=half,
+        schedule=lambda index: cosine(index, steps, floor=stage.last / stage.first),
+        sample=lambda: samples(average),
+    )
+
+
+def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet) -> None:
+    """Adversarial finishing of the synthesis layers, beside the losses that keep what the picture shows."""
+    model.requires_grad_(False)
+    for layer in model.style_layers[1:]:
+        module = model.synthesis.get_submodule(layer.name)
+        for parameter in (module.get_parameter("weight"), module.get_parameter("bias")):
+            parameter.requires_grad_(True)
+    batches = _placed_batches(trainer, 33, FINISH.batch // 2, model.resolution)
+
+    def play(index: int, draws: Draws) -> Round:
+        batch, transform = batches(index)
+
+        def also(images: Tensor) -> dict[str, Tensor]:
+            seen = {"seen": perceived_loss(trainer, face, images, batch)} if model.resolution == SIZE else {}
+            return {"picture": picture_loss(images, batch), **seen}
+
+        return Round(
+            batch.images,
+            lambda count: model.map(batch.z[: count // trainer.share[1], 0]),
+            lambda w: model.synthesize(w, transform=transform, dtype=trainer.dtype),
+            also,
+        )
+
+    torch.manual_seed(39)
+    critic = Discriminator(DiscriminatorConfig(model.resolution, channel_base=2048, channel_max=128))
+    compete(trainer, "generator3/finish", model, average, critic, FINISH, play, lambda: samples(average))
+
+
+def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int) -> Prefetch[Placed]:
+    return Prefetch(
+        lambda index: draw_placed((seed, index), pairs, size, trainer.share),
+        lambda placed: Placed(trainer.to_device(placed.batch), trainer.to_device(placed.transform)),
+    )
+
+
+def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> StyleGAN3:
+    """Train the built-in StyleGAN3-R; with a trained one to `start` from, the first stage is left out."""
+    trainer.freeze(face)
+    average = start = None if start is None else widened(start)
+    for number, stage in enumerate(STAGES):
+        if number == 0 and start is not None:
+            continue
+        config = replace(CONFIG, lrelu_upsampling=stage.upsampling)
+        torch.manual_seed(30 + number)
+        model = StyleGAN3(config) if average is None else carried(average, config)
+        average = StyleGAN3(config)
+        seed = number + (0 if start is None else len(STAGES))
+        distil(trainer, f"generator3/{number}-distil", model, average, face, seed, stage)
+    assert average is not None
+    model, finished = carried(average, CONFIG), StyleGAN3(CONFIG)
+    finish(trainer, model, finished, face)
+    measure_mean_w(finished)
+    return finished
+
+
+@torch.no_grad()
+def samples(generator: StyleGAN3) -> np.ndarray:
+    """Eight held-out placed portraits of the world above what the generator makes of them: uint8 [H, W, 3]."""
+    batch, transform = draw_placed((32, 0), 4, generator.resolution)
+    device = generator.mean_w.device
+    images = generator.synthesize(generator.map(batch.z[:, 0].to(device)), transform=transform.to(device))
+    return np.concatenate([side_by_side(list(pictures(row))) for row in (batch.images, images)])

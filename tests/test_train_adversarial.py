@@ -1,0 +1,236 @@
+"""Adversarial training: augmentation that adapts, a killed run that goes on the same, networks that grow, StyleGAN3."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+
+from stylereel import recipes
+from stylereel.faces.perception import FaceNet, IdentityNet
+from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3
+from stylereel.generator.ops import normalize_second_moment
+from stylereel.metrics.equivariance import disk, moved
+from stylereel.train import adversarial, augment, checkpoints, curve, generator3
+from stylereel.train.augment import Augment
+from stylereel.train.generator import widened
+from stylereel.train.loop import Trainer
+from stylereel.train.report import read_log
+from stylereel.weights.files import save_module
+
+
+def random(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth(count: int = 4, size: int = 32) -> torch.Tensor:
+    """Pictures [B, 3, H, W] in -1..1 without high frequencies."""
+    coarse = torch.rand(count, 3, 6, 6, generator=random()) * 1.6 - 0.8
+    return torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
+
+
+def test_at_zero_probability_the_pictures_are_the_same_bits() -> None:
+    network, images = Augment(flip=True, speed=100), torch.randn(4, 3, 16, 16)
+    motion, colour = network.draw(4, random())
+    assert torch.equal(motion, torch.eye(3).expand(4, 3, 3)) and torch.equal(colour, torch.eye(4).expand(4, 4, 4))
+    assert torch.equal(network(images, (motion, colour)), images)
+
+
+def test_every_matrix_inverts_and_each_part_comes_with_its_probability() -> None:
+    motion, colour = augment.geometry(500, 1.0, random(), flip=True), augment.colours(500, 1.0, random())
+    for matrix in (motion, colour):
+        torch.testing.assert_close(
+            matrix @ torch.linalg.inv(matrix), torch.eye(matrix.shape[1]).expand_as(matrix), atol=1e-3, rtol=0
+        )
+    mirrored = torch.linalg.det(motion) < 0
+    assert 0.4 < mirrored.float().mean() < 0.6  # a mirror image is drawn from both ways round
+    assert (torch.linalg.det(augment.geometry(100, 1.0, random())) > 0).all()
+    # Of independent gates of probability 0.2: four brightnesses in five stay.
+    some = augment.colours(2000, 0.2, random())[:, :3, 3].abs().amax(1)
+    assert 0.75 < (some == 0).float().mean() < 0.85
+
+
+def test_the_warp_moves_pictures_and_leaves_them_sharp() -> None:
+    images = smooth()
+    still = augment.warp(images, torch.eye(3).expand(4, 3, 3))
+    assert (still - images).abs().max() < 0.03
+    right = torch.eye(3).repeat(4, 1, 1)
+    right[:, 0, 2] = 2 * 5 / 32  # five pixels
+    assert (augment.warp(images, right)[..., 5:] - images[..., :-5]).abs().max() < 0.03
+    half = torch.diag(torch.tensor([-1.0, -1.0, 1.0])).expand(4, 3, 3)
+    assert (augment.warp(images, half) - images.flip(2, 3)).abs().max() < 0.03
+
+
+def test_hue_and_saturation_keep_grey_and_a_luma_flip_negates_it() -> None:
+    grey = torch.full((200, 3, 1, 1), 0.3)
+    matrices = augment.colours(200, 1.0, random())
+    matrices[:, :3, 3] = 0
+    changed = augment.recolour(grey, matrices).flatten(1)
+    torch.testing.assert_close(changed, changed[:, :1].expand(-1, 3), atol=1e-4, rtol=0)
+    assert 0.3 < (changed[:, 0] < 0).float().mean() < 0.7
+
+
+def test_gradients_flow_through_the_augmentation() -> None:
+    network, images = Augment(flip=True, speed=100), smooth().requires_grad_(True)
+    network.p.fill_(1.0)
+    out = network(images, network.draw(4, random()))
+    assert out.shape == images.shape and not torch.allclose(out, images)
+    (gradient,) = torch.autograd.grad(out.square().sum(), images)
+    assert gradient.isfinite().all() and (gradient.flatten(1).norm(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize(("scores", "moves"), [([1.0, 1.0, 1.0, 1.0], 1), ([1.0, 1.0, 1.0, -1.0], -1)])
+def test_p_rises_above_the_target_and_falls_below(scores: list[float], moves: int) -> None:
+    """All signs positive are 1, over the target of 0.6; three of four are 0.5, under it."""
+    network = Augment(flip=False, speed=100)
+    network.p.fill_(0.5)
+    for _ in range(Augment.EVERY - 1):
+        network.adapt(torch.tensor(scores)[:, None])
+    assert network.p == 0.5
+    network.adapt(torch.tensor(scores)[:, None])
+    torch.testing.assert_close(network.p, torch.tensor(0.5 + moves * 16 / 100))
+    for _ in range(100):
+        network.adapt(torch.tensor(scores)[:, None])
+    assert network.p == (1 if moves > 0 else 0)
+
+
+# The contest
+
+
+class Pictures:
+    """Eight pictures of one colour each, as `train.sources.Source` gives a user's."""
+
+    def batch(self, index: int, count: int, share: tuple[int, int] = (0, 1)) -> dict[str, torch.Tensor]:
+        chosen = torch.randint(8, (count,), generator=random(index))[share[0] :: share[1]]
+        return {"images": (0.5 * torch.sin(chosen.float()))[:, None, None, None].expand(-1, 3, 16, 16).clone()}
+
+
+def contest(folder: Path, slow: float = 0.0) -> None:
+    """A run of few steps in which p moves fast; its networks go to weights.pt."""
+    config = StyleGAN2Config(16, z_dim=8, w_dim=16, channel_base=128, channel_max=8, mapping_layers=2)
+    trainer = Trainer(folder, accelerator="cpu", precision="32", checkpoint_seconds=0.0)
+    source = Pictures()
+    draw = source.batch
+    source.batch = lambda *arguments: (time.sleep(slow), draw(*arguments))[1]  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("STEPS", 14), ("BATCH", 8), ("SPEED", 300)):
+            patch.setattr(adversarial, name, value)
+        patch.setattr(Augment, "TARGET", -0.9)
+        made = adversarial.train(trainer, cast(Any, source), config)
+    torch.save(made.state_dict(), folder / "weights.pt")
+
+
+def test_a_killed_run_goes_on_with_the_same_p_to_the_same_bits(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    contest(whole)
+    command = [sys.executable, __file__, str(killed)]
+    child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    stage = killed / "generator" / "adversarial"
+    patience = time.monotonic() + 600
+    while not list(stage.glob("checkpoint-0000000[6-9].pt")) and child.poll() is None and time.monotonic() < patience:
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    stopped = checkpoints.read_newest(stage)
+    assert stopped is not None and 0 < stopped["step"] < 14
+    assert 0 < stopped["modules"]["augment"]["p"] < 1
+    contest(killed)
+    states = [checkpoints.read_newest(folder / "generator" / "adversarial") for folder in (whole, killed)]
+    assert states[0] is not None and states[1] is not None
+    assert torch.equal(*(state["modules"]["augment"]["p"] for state in states if state))
+    ours, theirs = (torch.load(folder / "weights.pt", weights_only=True) for folder in (whole, killed))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    log = read_log(stage / "log.jsonl")
+    assert log and all(name in log[-1] for name in ("p", "sign", "critic", "fooled"))
+
+
+# Going on from smaller networks
+
+
+def test_a_widened_generator_makes_the_same_pictures_of_padded_latents() -> None:
+    """Padded with numbers of the same mean square: the same picture. Padded with zeros, which the mapping's
+    normalisation makes up for: the picture whose normalised numbers are longer by the root of the ratio."""
+    torch.manual_seed(2)
+    narrow = StyleGAN2(StyleGAN2Config(16, z_dim=10, w_dim=16, channel_base=128, channel_max=8, mapping_layers=2))
+    wide = widened(narrow, 16)
+    z = torch.randn(6, 10, generator=random())
+    more = torch.randn(6, 6, generator=random(1))
+    more = more * (z.square().mean(1, keepdim=True) / more.square().mean(1, keepdim=True)).sqrt()
+    with torch.no_grad():
+        torch.testing.assert_close(wide(torch.cat([z, more], 1)), narrow(z), atol=1e-5, rtol=0)
+        longer = normalize_second_moment(z) * (16 / 10) ** 0.5
+        w = longer
+        for layer in range(2):
+            w = narrow.mapping.get_submodule(f"fc{layer}")(w)
+        padded = wide.mapping(torch.cat([z, torch.zeros(6, 6)], 1))
+        torch.testing.assert_close(padded, w, atol=1e-6, rtol=1e-5)
+    assert widened(wide, 16) is wide
+    with pytest.raises(ValueError, match="start from a smaller one"):
+        widened(wide, 10)
+
+
+def test_a_face_net_of_fewer_factors_can_be_started_from(tmp_path: Path) -> None:
+    small = FaceNet()
+    count = len(small.values.bias) - 5
+    small.values = torch.nn.Linear(small.values.in_features, count)
+    save_module(tmp_path / "face.safetensors", "face", small)
+    first = recipes._first(str(tmp_path), "face")
+    begun = recipes._begun(first, "face", FaceNet())
+    assert begun is not None
+    torch.testing.assert_close(begun.values.weight[:count], small.values.weight, atol=1e-3, rtol=1e-3)
+    assert not begun.values.weight[count:].any() and not begun.values.bias[count:].any()
+    with pytest.raises(ValueError, match="start from a file of kind 'identity'"):
+        recipes._begun(first, "identity", IdentityNet())
+    with pytest.raises(ValueError, match="to start from"):
+        recipes._first(str(tmp_path / "nowhere.safetensors"), "face")
+
+
+# StyleGAN3-R
+
+
+def test_placed_portraits_are_where_their_matrix_says() -> None:
+    """The same people upright and placed: the placed landmarks are the moved ones, and so is the picture."""
+    z, places = generator3.latents_and_places((1,), 2)
+    upright, placed = (generator3.draw_at(z, transform, 64) for transform in (torch.eye(3).repeat(4, 1, 1), places))
+    points = upright.landmarks - 0.5
+    points = points @ places[:, :2, :2].mT + places[:, None, :2, 2] + 0.5
+    torch.testing.assert_close(placed.landmarks, points, atol=1e-5, rtol=0)
+    for still, picture, transform in zip(upright.images, placed.images, places, strict=True):
+        wanted, mask = moved(still[None], transform, disk)
+        errors = (picture[None] - wanted)[..., mask].abs()
+        assert errors.mean() < 0.03 < (picture - still)[:, mask].abs().mean()
+    part = generator3.draw_placed((1,), 2, 64, (1, 2))
+    assert torch.equal(part.batch.images, placed.images[[1, 3]])
+
+
+def test_the_recipe_of_stylegan3_learns_and_carries_weights_from_stage_to_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(generator3.CONFIG, resolution=32, w_dim=32, channel_base=512, channel_max=32, num_layers=5)
+    monkeypatch.setattr(generator3, "CONFIG", config)
+    stages = (generator3.Stage(1, 30, 4, 2e-2, 1e-2), generator3.Stage(2, 6, 4, 1e-2, 1e-3))
+    monkeypatch.setattr(generator3, "STAGES", stages)
+    monkeypatch.setattr(generator3, "FINISH", replace(generator3.FINISH, steps=3, batch=4))
+    monkeypatch.setattr(curve, "EVERY", 15)
+    monkeypatch.setattr(curve, "COUNT", 32)
+    (path,) = recipes.train("generator3", str(tmp_path), precision="32")
+    made = StyleGAN3.load(path)
+    first, second = (read_log(tmp_path / "generator3" / f"{n}-distil" / "log.jsonl")[-1] for n in (0, 1))
+    assert second["psnr"] > first["psnr"] + 1 and second["pairs"] < first["pairs"]  # means over the stages
+    assert "frechet" in first
+    assert not made.synthesis.get_submodule("input.affine").get_parameter("weight").any()
+    other = generator3.carried(made, replace(config, lrelu_upsampling=1))
+    state = other.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in made.state_dict().items())
+
+
+if __name__ == "__main__":
+    contest(Path(sys.argv[1]), slow=0.05)
