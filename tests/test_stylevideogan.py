@@ -93,8 +93,8 @@ def test_gradient_penalty_is_two_sided_around_length_one() -> None:
     class Linear(Critic):
         slope: float = 1.0
 
-        def forward(self, normalized: torch.Tensor) -> torch.Tensor:
-            return normalized.flatten(1).sum(1, keepdim=True) * self.slope / math.sqrt(normalized[0].numel())
+        def forward(self, seen: torch.Tensor) -> torch.Tensor:
+            return seen.flatten(1).sum(1, keepdim=True) * self.slope / math.sqrt(seen[0].numel())
 
     model, _ = tiny()
     critic = Linear(model.config)
@@ -132,6 +132,37 @@ def test_rows_are_told_apart() -> None:
         distinct_rows(torch.ones(5, 2, 3))
 
 
+def test_critic_sees_small_and_fast_motion_as_large_as_slow_and_wide_one() -> None:
+    model, _ = tiny(reduced=True)
+    critic = Critic(model.config)
+    time = torch.arange(400.0)
+    track = torch.stack([30 * torch.sin(time / 20), 2 * torch.sin(time), torch.randn(400), 1e-3 * torch.randn(400)], 1)
+    critic.learn_scales(track)
+    seen = critic.seen(track[None])[0].unflatten(1, (4, 4))
+    for order in range(4):
+        assert not seen[:order, order].any(), "no difference before there are frames for it"
+        deviation = seen[order:, order].std(0)
+        assert deviation[:2].tolist() == pytest.approx([1, 0.7], abs=0.3) and deviation[3] < 0.01
+    trembling = track + 0.1 * torch.randn(400, 4)
+    assert (critic.seen(trembling[None])[0] - seen.flatten(1)).unflatten(1, (4, 4))[3:, 3, 0].std() > 10
+
+
+def test_motion_begins_smooth_and_goes_on_as_wide_as_its_start_codes() -> None:
+    torch.manual_seed(0)
+    recurrence = VideoGenerator(VideoConfig((0,), 8, "25/1", "x", width=8, noise=32)).recurrence
+    with torch.no_grad():
+        path = recurrence(torch.randn(16, 32), torch.randn(16, 199, 32))[:, 100:]
+    assert 0.5 < path.std() < 1 and path.diff(dim=1).std() < 0.12 * path.std()
+
+
+def test_sequence_that_goes_on_is_the_longer_sequence() -> None:
+    model, _ = tiny()
+    first, others = noise(model, frames=15)
+    path, end = model.recurrence.go_on(model.recurrence.start(first), others[:, :7])
+    again, _ = model.recurrence.go_on(end, others[:, 7:])
+    assert torch.allclose(torch.cat([path, again[:, 1:]], 1), model.recurrence(first, others), atol=1e-6)
+
+
 def test_wandering_is_normalised_by_its_own_past() -> None:
     torch.manual_seed(0)
     wandering = Wandering(5, decay=0.9)
@@ -151,7 +182,7 @@ def test_state_dict_keys_and_every_parameter_learns() -> None:
     model.train()
     first, others = noise(model, 8)
     path = model.recurrence(first, others)
-    score = critic(critic.normalized(model.frames(path))).mean() + angle_penalty(wandering(path), first, others)
+    score = critic(critic.seen(model.frames(path))).mean() + angle_penalty(wandering(path), first, others)
     score.backward()
     for name, parameter in [*model.named_parameters(), *critic.named_parameters()]:
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name

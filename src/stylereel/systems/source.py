@@ -82,5 +82,5 @@ def check_codes(w: Tensor, generator: Any) -> None:
     wanted = [generator.num_ws, generator.config.w_dim]
     if list(w.shape) != wanted:
         raise ValueError(
-            f"These codes of another generator are {list(w.shape)}, not {wanted}; invert with this one."
+            f"These codes are {list(w.shape)}, this generator takes {wanted}; codes of another generator do not fit."
         )
