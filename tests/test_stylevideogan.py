@@ -118,7 +118,7 @@ def test_offset_keeps_the_training_person_and_brings_all_that_lies_outside() -> 
 def test_heads_begin_with_the_statistics_of_the_codes(reduced: bool) -> None:
     model, codes = tiny(reduced)
     settle(model)
-    w = model.codes(torch.cat([sample_path(model, seed, 8) for seed in range(300)]))
+    w = model.codes(torch.cat([sample_path(model, seed, 60) for seed in range(100)]))
     assert torch.allclose(w.mean(0), codes.w.mean(0), atol=0.35 * float(codes.w.std()))
     assert torch.equal(w[:, 0], w[:, 1]) or reduced, "rows that are equal in the codes stay equal"
     assert torch.allclose(w[:, 2], codes.w[0, 2].expand(len(w), -1), atol=1e-5), "still rows stay still"
@@ -136,15 +136,16 @@ def test_critic_sees_small_and_fast_motion_as_large_as_slow_and_wide_one() -> No
     model, _ = tiny(reduced=True)
     critic = Critic(model.config)
     time = torch.arange(400.0)
-    track = torch.stack([30 * torch.sin(time / 20), 2 * torch.sin(time), torch.randn(400), 1e-3 * torch.randn(400)], 1)
+    tiny_noise = 1e-3 * torch.randn(400, 2)
+    track = torch.cat([30 * torch.sin(time / 20)[:, None], 6 * torch.sin(time)[:, None], tiny_noise], 1)
     critic.learn_scales(track)
     seen = critic.seen(track[None])[0].unflatten(1, (4, 4))
     for order in range(4):
         assert not seen[:order, order].any(), "no difference before there are frames for it"
-        deviation = seen[order:, order].std(0)
-        assert deviation[:2].tolist() == pytest.approx([1, 0.7], abs=0.3) and deviation[3] < 0.01
-    trembling = track + 0.1 * torch.randn(400, 4)
-    assert (critic.seen(trembling[None])[0] - seen.flatten(1)).unflatten(1, (4, 4))[3:, 3, 0].std() > 10
+        deviation = seen[order:, order].std(0).sort().values
+        assert deviation[2:].tolist() == pytest.approx([1, 1], abs=0.1) and deviation[:2].max() < 0.01
+    trembling = critic.seen((track + 0.1 * torch.randn(400, 4))[None])[0].unflatten(1, (4, 4))
+    assert (trembling - seen)[3:, 3].std(0).max() > 10, "trembling of a slow coordinate stands out"
 
 
 def test_motion_begins_smooth_and_goes_on_as_wide_as_its_start_codes() -> None:
@@ -152,7 +153,7 @@ def test_motion_begins_smooth_and_goes_on_as_wide_as_its_start_codes() -> None:
     recurrence = VideoGenerator(VideoConfig((0,), 8, "25/1", "x", width=8, noise=32)).recurrence
     with torch.no_grad():
         path = recurrence(torch.randn(16, 32), torch.randn(16, 199, 32))[:, 100:]
-    assert 0.5 < path.std() < 1 and path.diff(dim=1).std() < 0.12 * path.std()
+    assert 0.5 < path.std() < 1 and path.diff(dim=1).std() < 0.15 * path.std()
 
 
 def test_sequence_that_goes_on_is_the_longer_sequence() -> None:
@@ -357,7 +358,7 @@ def test_the_study_goes_on_and_judges_every_claim(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(study, "builtin", lambda name: tmp_path / f"{name}.safetensors")
     for name, value in {"SENTENCE": 17, "LOOP_FRAMES": 60, "SETTLED": 5}.items():
         monkeypatch.setattr(study, name, value)
-    small: dict[str, Any] = {"trainings": 2, "steps": 2, "short": 2, "long": 1, "long_frames": 32, "people": 2}
+    small: dict[str, Any] = {"trainings": 1, "steps": 2, "short": 2, "long": 1, "long_frames": 32, "people": 2}
     files = study.reproduce(out=str(tmp_path / "report"), **small)
     report = files[0].read_text()
     assert [path.name for path in files] == ["report.md", "report.json"] and "with the angle penalty" in report

@@ -81,8 +81,8 @@ class Recurrence(nn.Module):
         self._begin_smooth()
 
     @torch.no_grad()
-    def _begin_smooth(self, frames: float = 20.0) -> None:
-        """Update gates whose states last 1 to `frames` frames (Tallec and Ollivier 2018), orthogonal weights.
+    def _begin_smooth(self, frames: float = 30.0) -> None:
+        """Update gates whose states last 2 to `frames` frames (after Tallec and Ollivier 2018), orthogonal weights.
 
         Four slow cells on top of each other pass no white noise, while PyTorch's usual start forgets in two frames, so
         that all motion trembles; and each passes on about the variance that it gets.
@@ -90,8 +90,9 @@ class Recurrence(nn.Module):
         size = self.cells.hidden_size
         for layer in range(self.CELLS):
             of_input, of_state, bias, other = (getattr(self.cells, f"{name}_l{layer}") for name in _GRU_WEIGHTS)
-            bias.zero_(), other.zero_()
-            bias[size : 2 * size] = torch.log(1 + torch.rand(size) * (frames - 1))
+            bias.zero_()
+            other.zero_()
+            bias[size : 2 * size] = torch.rand(size) * math.log(frames)
             nn.init.orthogonal_(of_input[2 * size :], 4.0 if layer else 6.0)
             for gate, gain in enumerate((0.3, 0.3, 1.0)):
                 nn.init.orthogonal_(of_state[gate * size : (gate + 1) * size], gain)
@@ -127,7 +128,10 @@ class Mapper(nn.Module):
             nn.Linear(width, width),
         )
         # One linear layer for the heads of all rows: they share no output, so it is as many heads side by side.
-        self.heads = nn.Sequential(*_layers(width, config.size), nn.BatchNorm1d(config.size))
+        # The paper's end in a leaky ReLU. Its knee lies within the range of a component's coordinate and would stop a
+        # turning head short, so those are linear; rows share their motion among many coordinates.
+        heads = [nn.Linear(width, config.size)] if config.reduced else _layers(width, config.size)
+        self.heads = nn.Sequential(*heads, nn.BatchNorm1d(config.size))
 
     def forward(self, code: Tensor) -> Tensor:
         return self.heads(self.trunk(code))

@@ -49,7 +49,7 @@ class Recipe:
     critic_steps: int = 1
     gradient_weight: float = 50.0
     angle_weight: float = 100.0
-    moment_weight: float = 0.1
+    moment_weight: float = 0.3
     angle_every: int = 4  # steps; the penalty then counts so many times
     average: float = 0.997
     width: int = 96
