@@ -307,7 +307,7 @@ def test_training_repeats_itself_and_goes_on_where_it_stopped(tmp_path: Path) ->
 
 def test_world_clips_have_exact_codes_that_move_without_trembling() -> None:
     generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
-    clip = WorldClip(7, 5, True, frames=60)
+    clip = WorldClip(7, 5, "talking", frames=60)
     codes = clip.codes(generator, builtin("generator"))
     assert distinct_rows(codes.w) == (0, 0, -1, -1, 1, 1, *[-1] * 8)
     pose = codes.w[:, 0]

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from stylereel.weights.commands import weights_convert, weights_get, weights_info, weights_list, weights_verify
+from stylereel.world_commands import world_clip, world_dataset, world_portrait
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -404,6 +405,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "look": look,
     "invert": invert,
     "world sheet": world_sheet,
+    "world portrait": world_portrait,
+    "world clip": world_clip,
+    "world dataset": world_dataset,
     "train": train,
     "eval exact": evaluate_exact,
     "eval": evaluate,

@@ -1,88 +1,430 @@
-"""Natural movement for the world's heads: drifting head, blinks, saccades, and a mouth that speaks in phrases."""
+"""Natural movement for the world's heads: how people hold, turn and nod the head, look, blink, speak and laugh.
+
+Every number has its source here or is called ours. Where we had the paper's abstract or text at hand the source is
+given plainly; a star * marks numbers quoted from memory of the paper, to be checked before they are cited.
+
+Blinks: 17 a minute at rest, 26 in conversation (Bentivoglio et al. 1997, 150 people); listeners are given the rate of
+rest, inside the 8 to 21 of silent gaze of Doughty 2001. Lids close in about 0.1 s (Stern et al. 1984) and a blink
+lasts 0.33 s in all (VanderWerf et al. 2003*), so opening is the slower half, as in Sforza et al. 2008. A quarter stays
+incomplete: counts go from 4 to 7 % (Chu et al. 2014) to 53 % (Ousler et al. 2014).
+
+Eyes: a saccade takes 25 ms and 2.35 ms a degree (Lee, Badler and Badler 2002: 20 to 30, 2 to 2.7). Sizes of looks away
+are exponential with mean 6.9 degrees; speakers look at the partner for 3.1 s and away for 0.93 s on average,
+listeners 7.9 and 0.43 s (Lee et al. 2002*). In between fixations last 0.33 s on average (Rayner 1998*, scenes). While
+a fixation lasts, the eyes turn against the head with a gain of 1 (the vestibulo-ocular reflex).
+
+Head: turns take part in looks away and begin 40 ms after the eyes (ours). Small movement has no favourite speed: its
+power falls between 1/f and 1/f2 up to 3 Hz, with shifts of posture every few seconds in all like 1/f3 (ours). It is
+strong when speaking and weak when listening, as speakers move the head nearly all the time (90 %) and listeners
+seldom (13 %; Hadar et al. 1983*). Speeds are ours: a median yaw of 3 to 8 degrees a second when speaking. Speakers
+nod with stressed syllables (Hadar et al. 1983*); listeners nod in one to three cycles of 1.8 to 3.7 a second* that
+get smaller (Mori et al. 2025), eight times a minute (ours).
+
+Turns of a conversation last 1.7 s on average (Levinson and Torreira 2015*) with gaps of 0.2 s (Stivers et al. 2009*);
+six laughs in ten minutes (Vettin and Todt 2004*). Laughter: notes of 75 ms every 210 ms that get weaker (Provine and
+Yong 1991), with the head thrown back and the eyes narrowed (Ruch and Ekman 2001*). Smiles and other expressions rise
+in 0.4 to 0.7 s, and last 0.7 to 4 s in all (felt smiles: Ekman and Friesen 1982*).
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import Literal, get_args
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
+from scipy.signal import find_peaks, welch
 
 from stylereel.world.factors import HIGH, INDEX, LOW, MOTION
+from stylereel.world.speech import RATE, Phoneme, babble, mouth
 
-# Blinks: about 17 a minute at rest (Bentivoglio et al. 1997); lids fall in 0.1 s and rise in 0.2 s (human average).
-BLINKS_PER_SECOND = 17 / 60
-_FALL, _RISE = 0.10, 0.20
-SYLLABLES_PER_SECOND = 4.5  # the usual rhythm of speech is 4 to 5 syllables a second
+Manner = Literal["talking", "listening", "laughing", "conversation", "expressions", "still"]
+Span = tuple[float, float, str]  # start and end in seconds; talk, listen, laugh or rest
 
+BLINKS_TALKING, BLINKS_SILENT = 26, 17  # a minute
+CLOSING, OPENING = 0.10, 0.23  # seconds
+INCOMPLETE = 0.25
+SACCADE_SECONDS, SACCADE_PER_DEGREE = 0.025, 0.00235
+FIXATION = 0.33  # seconds
+LAUGH_PERIOD, LAUGH_NOTE = 0.21, 0.075  # seconds
+# Degrees of eye in head at gaze 1: the iris's way on the drawn eyeball.
+GAZE_X_DEGREES, GAZE_Y_DEGREES = 37.0, 22.0
 
-def _drift(random: np.random.Generator, seconds: np.ndarray, period: float) -> np.ndarray:
-    """Smooth noise of variance about 1 whose changes take about `period` seconds."""
-    step = float(seconds[1] - seconds[0]) if len(seconds) > 1 else 0.04
-    pad = int(6 * period / step) + 1
-    noise = gaussian_filter1d(random.standard_normal(len(seconds) + 2 * pad), period / (2.5 * step), mode="wrap")
-    return (noise / noise.std())[pad : pad + len(seconds)]
-
-
-def _blinks(random: np.random.Generator, seconds: np.ndarray) -> np.ndarray:
-    """Lid closure 0..1 over time."""
-    closure = np.zeros(len(seconds))
-    start = random.exponential(0.6 / BLINKS_PER_SECOND)
-    while start < seconds[-1]:
-        t = seconds - start
-        lid = np.where(t < _FALL, t / _FALL, 1 - (t - _FALL) / _RISE)
-        closure = np.maximum(closure, np.clip(lid, 0, 1))
-        start += 0.5 + random.exponential(1 / BLINKS_PER_SECOND - 0.5)
-    return np.sin(0.5 * np.pi * closure) ** 2
-
-
-def _speech(random: np.random.Generator, seconds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Jaw, pucker and lip press 0..1 of phrases of one to three seconds with pauses between them."""
-    jaw, pucker, press = (np.zeros(len(seconds)) for _ in range(3))
-    now = random.uniform(0.1, 0.6)
-    while now < seconds[-1]:
-        end = now + random.uniform(1.0, 3.2)
-        while now < end:
-            length = random.gamma(9, 1 / (9 * SYLLABLES_PER_SECOND))
-            pulse = np.clip(1 - np.abs(seconds - now - 0.5 * length) / (0.62 * length), 0, 1)
-            pulse = pulse * pulse * (3 - 2 * pulse)
-            jaw += random.uniform(0.12, 0.62) * pulse
-            pucker += (random.random() < 0.25) * random.uniform(0.4, 0.9) * pulse
-            if random.random() < 0.2:
-                closing = np.clip(1 - np.abs(seconds - now) / 0.06, 0, 1)
-                press = np.maximum(press, closing)
-                jaw *= 1 - closing
-            now += length
-        now = end + random.exponential(0.55)
-    return np.clip(jaw, 0, 1), np.clip(pucker, 0, 1), press
+_AHEAD = 4.0  # seconds made beyond the end, so that a longer clip begins like a shorter one
+_EXPRESSIONS = (
+    {"smile": 0.9, "blink": 0.15},
+    {"smile": 0.55, "brow_left": 0.3, "brow_right": 0.3},
+    {"brow_left": 0.9, "brow_right": 0.9, "jaw": 0.35},
+    {"brow_left": -0.8, "brow_right": -0.8, "press": 0.4, "blink": 0.2},
+    {"smile": -0.5, "brow_left": 0.4, "brow_right": 0.4},
+    {"pucker": 0.8, "brow_left": 0.2, "brow_right": -0.2},
+    {"brow_left": 0.8, "brow_right": -0.3, "smile": 0.2},
+    {"press": 0.8, "smile": 0.25},
+)
 
 
-def natural_motion(seed: int, num_frames: int, rate: Fraction = Fraction(25), speaking: bool = True) -> np.ndarray:
-    """Motion values [T, 16] (order of `factors.MOTION`) of a person who looks about, blinks and, perhaps, speaks.
+def natural_motion(
+    seed: int,
+    num_frames: int,
+    rate: Fraction = Fraction(25),
+    manner: Manner = "talking",
+    phonemes: Sequence[Phoneme] | None = None,
+) -> np.ndarray:
+    """Motion values [T, 16] float32 (order of `factors.MOTION`) of a person who behaves in a manner.
 
-    The same seed gives the same motion.
+    `phonemes` make the person say these; without them a speaker babbles (`spoken` gives what is said). The same seed
+    gives the same motion; more frames continue it, and another rate shows it at other times.
+    Raises ValueError for an unknown manner.
     """
-    random = np.random.default_rng((61, seed))
-    seconds = np.arange(max(num_frames, 2)) / float(rate)
-    track = {name: np.zeros(len(seconds)) for name in MOTION}
-    track["yaw"] = 13 * _drift(random, seconds, 1.6) + 2 * _drift(random, seconds, 0.5)
-    track["pitch"] = 5 * _drift(random, seconds, 1.4) + 1.5 * _drift(random, seconds, 0.4)
-    track["roll"] = 4 * _drift(random, seconds, 2.0) + 0.12 * track["yaw"]
-    track["shift_x"] = 0.012 * _drift(random, seconds, 2.0) + 0.0006 * track["yaw"]
-    track["shift_y"] = 0.008 * _drift(random, seconds, 2.0)
-    track["scale"] = 1 + 0.02 * _drift(random, seconds, 3.0)
-    track["smile"] = 0.25 + 0.35 * _drift(random, seconds, 2.5)
-    brows = 0.35 * _drift(random, seconds, 0.8)
-    track["brow_left"] = brows + 0.10 * _drift(random, seconds, 1.0)
-    track["brow_right"] = brows + 0.10 * _drift(random, seconds, 1.0)
-    track["blink_left"] = track["blink_right"] = _blinks(random, seconds)
-    # Eyes jump: piecewise constant gaze, partly against the turn of the head.
-    jumps = np.cumsum(random.exponential(0.7, int(seconds[-1] * 4) + 4))
-    held = np.searchsorted(jumps, seconds)
-    for name, width in (("gaze_x", 0.45), ("gaze_y", 0.25)):
-        track[name] = width * random.standard_normal(held.max() + 1)[held]
-    track["gaze_x"] = track["gaze_x"] - 0.015 * track["yaw"]
-    if speaking:
-        track["jaw"], track["pucker"], track["press"] = _speech(random, seconds)
-    values = np.stack([track[name] for name in MOTION], axis=1)[:num_frames]
+    until = num_frames / float(rate) + _AHEAD
+    t = np.arange(num_frames) / float(rate)
+    spans: list[Span] = [(0.0, until, "talk")] if phonemes is not None else _turns(seed, until, manner)
+    said = _sounds(seed, spans) if phonemes is None else list(phonemes)
+    track = {name: np.zeros(num_frames) for name in MOTION}
+    track["scale"] += 1
+    _head(track, seed, t, until, spans)
+    _looks(track, seed, t, until, spans)
+    _expressions(track, seed, t, until, spans, often=manner == "expressions")
+    _speech(track, seed, t, said, spans)
+    _laughs(track, seed, t, spans)
+    _blinks(track, seed, t, until, spans)
+    track["gaze_x"] = (track["gaze_x"] - track["yaw"]) / GAZE_X_DEGREES
+    track["gaze_y"] = (track["pitch"] - track["gaze_y"]) / GAZE_Y_DEGREES  # a picture's y goes down
+    values = np.stack([track[name] for name in MOTION], axis=1)
     limits = [INDEX[name] for name in MOTION]
     return np.clip(values, LOW[limits], HIGH[limits]).astype(np.float32)
+
+
+def spoken(seed: int, seconds: float, manner: Manner = "talking") -> list[Phoneme]:
+    """What `natural_motion` of this seed and manner says and laughs, for `speech.voice`; without gaps."""
+    end = round(seconds * RATE)
+    return [p for p in _sounds(seed, _turns(seed, seconds + _AHEAD, manner)) if p.start < end]
+
+
+# --- Building blocks
+
+
+def _random(seed: int, stream: str) -> np.random.Generator:
+    """Each part draws from a stream of its own, in the order of time: so the end of a clip cannot change its start."""
+    return np.random.default_rng((61, seed, *stream.encode()))
+
+
+def _ease(x: np.ndarray) -> np.ndarray:
+    """From 0 to 1 with the least jerk (Flash and Hogan 1985)."""
+    x = np.clip(x, 0, 1)
+    return x**3 * (10 - 15 * x + 6 * x * x)
+
+
+def _pulse(t: np.ndarray, start: float, rise: float, hold: float, fall: float) -> np.ndarray:
+    return _ease((t - start) / rise) - _ease((t - start - rise - hold) / fall)
+
+
+def _share(t: np.ndarray, spans: list[Span], state: str, edge: float = 0.4) -> np.ndarray:
+    """How far a state holds, 0..1, with soft changes."""
+    total = np.zeros(len(t))
+    for start, end, kind in spans:
+        if kind == state and end - start > edge:
+            total += _pulse(t, start - edge / 2, edge, end - start - edge, edge)
+    return total
+
+
+def _state(spans: list[Span], now: float) -> str:
+    return next((kind for start, end, kind in spans if start <= now < end), "rest")
+
+
+_CLOCK = 50  # noise values a second
+_TIMES = (0.06, 0.12, 0.24, 0.48, 0.96, 1.92)  # seconds: widths of the bands of `_drift`
+
+
+def _drift(random: np.random.Generator, t: np.ndarray, tilt: float = 0.35) -> np.ndarray:
+    """Smooth noise of variance 1 whose power falls by about f to the -(1 + 2 tilt) between 0.1 and 3 Hz."""
+    count = int(t[-1] * _CLOCK) + 2 if len(t) else 2
+    pad = int(4 * _TIMES[-1] * _CLOCK)
+    strengths = np.array(_TIMES) ** tilt
+    total = np.zeros(count)
+    white = random.standard_normal((count + 2 * pad, len(_TIMES)))
+    for band, (width, strength) in enumerate(zip(_TIMES, strengths / np.linalg.norm(strengths), strict=True)):
+        sigma = width * _CLOCK
+        smooth = gaussian_filter1d(white[:, band], sigma, truncate=4)[pad : pad + count]
+        total += strength * math.sqrt(2 * sigma * math.sqrt(math.pi)) * smooth
+    return np.interp(t, np.arange(count) / _CLOCK, total)
+
+
+# --- Who does what when
+
+
+def _turns(seed: int, until: float, manner: str) -> list[Span]:
+    if manner not in get_args(Manner):
+        raise ValueError(f"There is no manner {manner}; take one of {', '.join(get_args(Manner))}.")
+    random = _random(seed, "turns")
+    simple = {"talking": "talk", "listening": "listen", "expressions": "rest", "still": "rest"}
+    if manner in simple:
+        return [(0.0, until, simple[manner])]
+    spans: list[Span] = []
+    now = 0.0
+    while now < until:
+        if manner == "laughing":
+            rest, laugh = random.uniform(0.5, 1.4), random.uniform(1.2, 2.8)
+            spans += [(now, now + rest, "listen"), (now + rest, now + rest + laugh, "laugh")]
+        else:
+            lengths = random.lognormal(math.log(1.68) - 0.18, 0.6, 2)
+            for kind, length in zip(("talk", "listen"), lengths, strict=True):
+                start = spans[-1][1] if spans else 0.0
+                spans.append((start, start + length + 0.2, kind))
+            if random.random() < 0.04:
+                spans.append((spans[-1][1], spans[-1][1] + random.uniform(1.0, 2.0), "laugh"))
+        now = spans[-1][1]
+    return spans
+
+
+def _sounds(seed: int, spans: list[Span]) -> list[Phoneme]:
+    """Babble for the turns of speech, notes for the laughs, silence between."""
+    random = _random(seed, "sounds")
+    track: list[Phoneme] = []
+    for start, end, kind in spans:
+        first, last = round(start * RATE), round(end * RATE)
+        if kind == "talk":
+            first += round(0.15 * RATE)
+            track += [Phoneme("_", first - round(0.15 * RATE), first), *babble(random, first, last)]
+        elif kind == "laugh":
+            for note in _notes(start, end):
+                voiced = round((note - LAUGH_NOTE / 2) * RATE)
+                stop = round((note + LAUGH_NOTE / 2) * RATE)
+                if track and track[-1].end < voiced:
+                    track.append(Phoneme("HH", max(track[-1].end, voiced - round(0.09 * RATE)), voiced))
+                track.append(Phoneme("AH", voiced, stop, True))
+        else:
+            track.append(Phoneme("_", first, last))
+    return _without_gaps(track)
+
+
+def _without_gaps(track: list[Phoneme]) -> list[Phoneme]:
+    filled: list[Phoneme] = []
+    for phoneme in track:
+        end = filled[-1].end if filled else 0
+        if phoneme.start > end:
+            filled.append(Phoneme("_", end, phoneme.start))
+        if phoneme.end > max(end, phoneme.start):
+            filled.append(Phoneme(phoneme.name, max(end, phoneme.start), phoneme.end, phoneme.stressed))
+    return filled
+
+
+def _notes(start: float, end: float) -> np.ndarray:
+    """Times of the notes of a laugh; the last third of it is breath."""
+    return np.arange(start + 0.25, start + 0.67 * (end - start), LAUGH_PERIOD)
+
+
+# --- Parts of the motion
+
+
+def _head(track: dict[str, np.ndarray], seed: int, t: np.ndarray, until: float, spans: list[Span]) -> None:
+    """Posture that shifts every few seconds, and small movement everywhere; nods of a listener."""
+    activity = 0.22 + 0.78 * _share(t, spans, "talk") + 0.18 * _share(t, spans, "listen")
+    for name, spread in (("yaw", 2.4), ("pitch", 1.7), ("roll", 1.3)):
+        track[name] += spread * activity * _drift(_random(seed, name), t)
+    for name, spread in (("shift_x", 0.008), ("shift_y", 0.005), ("scale", 0.013)):
+        track[name] += spread * (0.4 + 0.6 * activity) * _drift(_random(seed, name), t, 0.8)
+    random = _random(seed, "posture")
+    goal = random.normal(0, (5, 2.5, 2))
+    for name, value in zip(("yaw", "pitch", "roll"), goal, strict=True):
+        track[name] += value
+    now = 0.0
+    while now < until:
+        now += 0.8 + random.gamma(2, 1.1)
+        size = {"talk": 1.0, "laugh": 0.8, "listen": 0.6}.get(_state(spans, now), 0.3)
+        new = random.normal(0, (8 * size, 3 * size, 2.8 * size))
+        move = _ease((t - now) / random.uniform(0.5, 1.1))
+        for name, value, old in zip(("yaw", "pitch", "roll"), new, goal, strict=True):
+            track[name] += (value - old) * move
+        goal = new
+    track["shift_x"] += 0.0006 * track["yaw"]
+    random = _random(seed, "nods")
+    now = 0.0
+    while now < until:
+        now += 1.5 + random.exponential(6.0)
+        cycles, rate, size = random.integers(1, 4), random.uniform(1.8, 3.7), random.uniform(3, 7)
+        if _state(spans, now) == "listen" and _state(spans, now + cycles / rate) == "listen":
+            for cycle in range(cycles):
+                phase = np.clip((t - now) * rate - cycle, 0, 1)
+                track["pitch"] -= size * 0.7**cycle * np.sin(np.pi * phase) ** 2
+
+
+def _looks(track: dict[str, np.ndarray], seed: int, t: np.ndarray, until: float, spans: list[Span]) -> None:
+    """Gaze in space (degrees, into gaze_x and gaze_y): fixations on the partner's face, looks away; the head helps."""
+    random = _random(seed, "looks")
+    starts, targets = [-1.0], [(0.0, 0.0)]
+    now, head, away, change = 0.0, np.zeros(2), False, random.exponential(3.1)
+    while now < until:
+        if now >= change:
+            away = not away
+            speaker, listener = (
+                (random.gamma(1.2, 0.78), random.gamma(3.4, 0.126))
+                if away
+                else (random.exponential(3.1), max(0.5, random.normal(7.9, 1.6)))
+            )
+            change = now + (speaker if _state(spans, now) == "talk" else listener)
+            angle = random.uniform(0, 2 * math.pi)
+            size = min(3 + random.exponential(6.9), 27.5)
+            centre = size * np.array([math.cos(angle), 0.6 * math.sin(angle)]) if away else np.zeros(2)
+            goal = random.uniform(0.2, 0.6) * centre * (size > 5)
+            for name, step in zip(("yaw", "pitch"), goal - head, strict=True):
+                track[name] += step * _ease((t - now - 0.04) / (0.3 + 0.012 * size))
+            head = goal
+        else:
+            centre = np.array(targets[-1]) if away else np.zeros(2)
+        # On a face an arm's length away eyes and mouth lie within some 2 degrees of its middle.
+        scatter = random.normal(0, (1.7, 1.4))
+        starts.append(now)
+        targets.append(tuple(centre + scatter * (0.5 if away else 1.0)))
+        now += SACCADE_SECONDS + max(0.08, random.lognormal(math.log(FIXATION) - 0.125, 0.5))
+    place = np.array(targets)
+    k = np.clip(np.searchsorted(starts, t, side="right") - 1, 1, len(starts) - 1)
+    step = place[k] - place[k - 1]
+    seconds = SACCADE_SECONDS + SACCADE_PER_DEGREE * np.hypot(*step.T)
+    done = _ease((t - np.array(starts)[k]) / seconds)[:, None]
+    track["gaze_x"], track["gaze_y"] = (place[k - 1] + step * done).T
+
+
+def _expressions(
+    track: dict[str, np.ndarray], seed: int, t: np.ndarray, until: float, spans: list[Span], often: bool
+) -> None:
+    random = _random(seed, "expressions")
+    track["smile"] += 0.12 + 0.08 * random.standard_normal() + 0.05 * _drift(_random(seed, "smile"), t, 0.8)
+    brows = _drift(_random(seed, "brows"), t, 0.8)
+    track["brow_left"] += 0.10 * brows
+    track["brow_right"] += 0.10 * brows
+    now = 0.0
+    while now < until:
+        now += 0.4 + random.exponential(0.9 if often else 9.0)
+        chosen, strength = random.integers(len(_EXPRESSIONS)), random.uniform(0.6, 1.0)
+        rise, fall, hold = random.uniform(0.4, 0.7), random.uniform(0.5, 0.9), random.gamma(2, 0.45)
+        side = random.random() < 0.5
+        if not often:  # in company people smile more than they show anything else
+            chosen, strength = chosen % 2, strength * (0 if _state(spans, now) == "rest" else 0.6)
+        pulse = strength * _pulse(t, now, rise, min(hold, 4 - rise - fall), fall)
+        for name, value in _EXPRESSIONS[chosen].items():
+            if name == "blink":
+                track["blink_left"] += value * pulse
+                track["blink_right"] += value * pulse
+                continue
+            mirrored = {"brow_left": "brow_right", "brow_right": "brow_left"}.get(name, name) if side else name
+            track[mirrored] += value * pulse
+        now += rise + fall + hold if often else 0.0
+
+
+def _speech(track: dict[str, np.ndarray], seed: int, t: np.ndarray, said: list[Phoneme], spans: list[Span]) -> None:
+    """The mouth of the phonemes, and nods and brows with some of the stressed ones."""
+    speaking = [p for p in said if _state(spans, p.start / RATE) == "talk"]
+    jaw, pucker, press, smile = mouth(speaking, t).T if speaking else np.zeros((4, len(t)))
+    talk = _share(t, spans, "talk", 0.2)
+    track["jaw"] += talk * jaw
+    track["pucker"] += talk * pucker
+    track["press"] += talk * press
+    track["smile"] += 0.6 * talk * smile
+    random = _random(seed, "stress")
+    for phoneme in speaking:
+        nod, brow, size = random.random(), random.random(), random.uniform(0.8, 2.6)
+        if phoneme.stressed and phoneme.start / RATE < (t[-1] if len(t) else 0) + 1:
+            middle = (phoneme.start + phoneme.end) / (2 * RATE)
+            if nod < 0.3:
+                track["pitch"] -= size * np.cos(0.5 * np.pi * np.clip((t - middle) / 0.24, -1, 1)) ** 2
+            if brow < 0.12:
+                raised = 0.4 * _pulse(t, middle - 0.2, 0.2, 0.1, 0.35)
+                track["brow_left"] += raised
+                track["brow_right"] += raised
+
+
+def _laughs(track: dict[str, np.ndarray], seed: int, t: np.ndarray, spans: list[Span]) -> None:
+    random = _random(seed, "laughs")
+    for start, end, kind in spans:
+        if kind != "laugh":
+            continue
+        back, strength = random.uniform(5, 10), random.uniform(0.75, 1.0)
+        length = end - start
+        whole = strength * _pulse(t, start, 0.35, max(0.2, length - 0.6), 0.7)
+        beats = np.zeros(len(t))
+        for number, note in enumerate(_notes(start, end)):
+            beats += 0.93**number * np.cos(0.5 * np.pi * np.clip((t - note) / (0.5 * LAUGH_PERIOD), -1, 1)) ** 2
+        track["smile"] += 0.85 * whole
+        track["jaw"] += whole * 0.28 + 0.47 * strength * beats
+        track["pitch"] += back * _pulse(t, start + 0.1, 0.5, max(0.1, 0.5 * length - 0.4), 0.9) - 0.8 * beats
+        track["shift_y"] -= 0.0025 * beats
+        track["brow_left"] += 0.25 * whole
+        track["brow_right"] += 0.25 * whole
+        track["blink_left"] += 0.5 * whole
+        track["blink_right"] += 0.5 * whole
+
+
+def _blinks(track: dict[str, np.ndarray], seed: int, t: np.ndarray, until: float, spans: list[Span]) -> None:
+    random = _random(seed, "blinks")
+    now, pause = 0.0, 0.45
+    while now < until:
+        now += pause + random.exponential(60 / BLINKS_TALKING - pause)
+        close, open_ = random.lognormal(math.log(CLOSING), 0.15), random.lognormal(math.log(OPENING), 0.2)
+        depth = random.uniform(0.45, 0.85) if random.random() < INCOMPLETE else 1.0
+        if random.random() > (1 if _state(spans, now) == "talk" else BLINKS_SILENT / BLINKS_TALKING):
+            continue
+        # Opening starts fast and ends slowly.
+        lid = depth * (_ease((t - now) / close) - _ease(np.clip((t - now - close) / open_, 0, 1) ** 0.8))
+        for name in ("blink_left", "blink_right"):
+            track[name] = np.maximum(track[name], lid)
+
+
+# --- Measuring
+
+
+def statistics(motion: np.ndarray, rate: Fraction = Fraction(25)) -> dict[str, float]:
+    """Numbers of a motion [T, 16] to hold against people's; those of lids and eyes need 100 frames a second or more.
+
+    blinks a minute, incomplete blinks (share), closing and opening (mean seconds), yaw speed (median), fast yaw speed
+    (95 %), pitch speed (degrees a second), spectrum slope (of yaw's power between 0.2 and 3 Hz, log over log),
+    fixation (mean seconds between saccades), reflex gain (how far the eyes turn against the head in a fixation).
+    Raises ValueError for less than two seconds.
+    """
+    rate_ = float(rate)
+    if len(motion) < 2 * rate_:
+        raise ValueError(f"Statistics need two seconds of motion or more, not {len(motion)} frames at {rate}.")
+    column: Callable[[str], np.ndarray] = lambda name: motion[:, MOTION.index(name)].astype(np.float64)  # noqa: E731
+    closure = column("blink_left")
+    peaks, _ = find_peaks(closure, prominence=0.3)
+    moving = np.abs(np.diff(closure)) * rate_ > 0.5  # lid widths a second
+    closing = [_length(moving[:peak][::-1]) / rate_ for peak in peaks]
+    opening = [_length(moving[peak:]) / rate_ for peak in peaks]
+    yaw, pitch = column("yaw"), column("pitch")
+    speed = np.abs(np.gradient(yaw)) * rate_
+    frequency, power = welch(yaw, rate_, nperseg=min(len(yaw), int(20 * rate_)))
+    band = (frequency >= 0.2) & (frequency <= 3) & (power > 0)
+    eye = column("gaze_x") * GAZE_X_DEGREES
+    gaze = np.stack([eye + yaw, pitch - column("gaze_y") * GAZE_Y_DEGREES], 1)
+    still = np.hypot(*(np.diff(gaze, axis=0).T * rate_)) < 20
+    inside = [end - start for start, end in _runs(still) if 0 < start and end < len(still) and end - start > 1]
+    turning = still & (np.abs(np.diff(yaw)) * rate_ > 2)
+    gain = -np.polyfit(np.diff(yaw)[turning], np.diff(eye)[turning], 1)[0] if turning.sum() > 10 else math.nan
+    return {
+        "blinks a minute": 60 * len(peaks) * rate_ / len(motion),
+        "incomplete blinks": float(np.mean(closure[peaks] < 0.9)) if len(peaks) else math.nan,
+        "closing": float(np.mean(closing)) if len(peaks) else math.nan,
+        "opening": float(np.mean(opening)) if len(peaks) else math.nan,
+        "yaw speed": float(np.median(speed)),
+        "fast yaw speed": float(np.quantile(speed, 0.95)),
+        "pitch speed": float(np.median(np.abs(np.gradient(pitch)) * rate_)),
+        "spectrum slope": float(np.polyfit(np.log(frequency[band]), np.log(power[band]), 1)[0]),
+        "fixation": float(np.mean(inside)) / rate_ if inside else math.nan,
+        "reflex gain": float(gain),
+    }
+
+
+def _length(moving: np.ndarray) -> int:
+    """How many steps a lid moves from its turning point on, which itself may last two."""
+    if not moving.any():
+        return 0
+    first = int(moving.argmax())
+    return first + (int((~moving[first:]).argmax()) if not moving[first:].all() else len(moving) - first)
+
+
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """First and one past the last index of each run of true values."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

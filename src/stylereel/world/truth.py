@@ -1,0 +1,122 @@
+"""Dense truth about the world's portraits: depth, surface normals, and the flow between two frames of a person.
+
+All of it belongs to the triangles that `draw` shades, at the centres of the pixels, with perspective-correct weights.
+Camera coordinates are decimetres: x to the picture's right, y down, z towards the viewer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from stylereel.world import geometry as g
+from stylereel.world.draw import _DISTANCE, _buffers, _rasterise, draw
+from stylereel.world.factors import INDEX, MOTION
+
+_NEARER = 0.06  # dm: what lies this much before a point hides it
+
+
+class Truth(NamedTuple):
+    """depth: float32 [H, W], distance from the camera along its axis in dm, infinite where the backdrop is seen;
+    normals: float32 [H, W, 3], unit vectors in camera coordinates that face the viewer, 0 on the backdrop.
+    """
+
+    depth: np.ndarray
+    normals: np.ndarray
+
+
+class Flow(NamedTuple):
+    """flow: float32 [H, W, 2], pixels right and down from frame a to frame b; visible: bool [H, W], whether what is
+    seen at a pixel of a is seen in b, too.
+    """
+
+    flow: np.ndarray
+    visible: np.ndarray
+
+
+class _Surface(NamedTuple):
+    """What a frame's pixels show: vertices in camera coordinates [V, 3] and on the screen [V, 2]; the buffers of the
+    finer grid; and for each pixel that is not backdrop its row, column, corners [N, 3] and weights [N, 3]."""
+
+    camera: np.ndarray
+    screen: np.ndarray
+    fine_depth: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    corners: np.ndarray
+    weights: np.ndarray
+
+
+def _surface(values: np.ndarray, size: int) -> _Surface:
+    draw(values, size)
+    screen, camera, _, fine_depth, _ = (array.copy() for array in _buffers(size)[:5])
+    screen[:, :2] *= 0.5  # the buffers have twice the picture's size
+    depth, covering = np.empty((size, size), np.float32), np.empty((size, size), np.int32)
+    _rasterise(screen, g.TRIANGLES, g.TRIANGLE_PART, depth, covering)
+    rows, columns = np.nonzero(covering >= 0)
+    corners = g.TRIANGLES[covering[rows, columns]]
+    x, y = (screen[corners, axis].astype(np.float64) for axis in (0, 1))
+    px, py = columns + 0.5, rows + 0.5
+    area = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
+    second = ((px - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (py - y[:, 0])) / area
+    third = ((x[:, 1] - x[:, 0]) * (py - y[:, 0]) - (px - x[:, 0]) * (y[:, 1] - y[:, 0])) / area
+    weights = np.stack([1 - second - third, second, third], 1)
+    weights /= _away(camera)[corners]  # straight on the surface, not on the screen
+    return _Surface(camera, screen, fine_depth, rows, columns, corners, weights / weights.sum(1, keepdims=True))
+
+
+def _away(camera: np.ndarray) -> np.ndarray:
+    """Distance from the camera along its axis, in units of that of the head's origin."""
+    return 1 - camera[..., 2].astype(np.float64) / _DISTANCE
+
+
+def truth(values: np.ndarray, size: int = 256) -> Truth:
+    """Depth and normals of the portrait of a value vector [K] at `size` pixels.
+
+    Raises ValueError as `draw`.
+    """
+    seen = _surface(values, size)
+    depth = np.full((size, size), np.inf, np.float32)
+    depth[seen.rows, seen.columns] = _DISTANCE - (seen.weights * seen.camera[seen.corners, 2]).sum(1)
+    at_vertices = np.empty_like(seen.camera)
+    g.grid_normals(seen.camera, g.GRID_TABLE, at_vertices)
+    inside = np.einsum("nk,nkc->nc", seen.weights, at_vertices[seen.corners])
+    inside /= np.linalg.norm(inside, axis=1, keepdims=True) + 1e-9
+    eye = np.array([0, 0, _DISTANCE]) - np.einsum("nk,nkc->nc", seen.weights, seen.camera[seen.corners])
+    inside[(inside * eye).sum(1) < 0] *= -1  # a thin sheet seen from behind
+    normals = np.zeros((size, size, 3), np.float32)
+    normals[seen.rows, seen.columns] = inside
+    return Truth(depth, normals)
+
+
+def flow(values_a: np.ndarray, values_b: np.ndarray, size: int = 256) -> Flow:
+    """Where each surface point seen in frame a lies in frame b of the same person.
+
+    Exact for the surface of head, hair, neck and clothes, whose vertices correspond; the backdrop stays. What is
+    painted and moves over the surface (lids, iris, brows, lips, teeth) does not take part: there the landmarks tell.
+
+    Raises:
+        ValueError: the frames show two persons: other factors than those of `MOTION` differ; or as `draw`.
+    """
+    a, b = np.asarray(values_a, np.float32), np.asarray(values_b, np.float32)
+    moving = [INDEX[name] for name in MOTION]
+    if a.shape == b.shape and not np.array_equal(np.delete(a, moving, -1), np.delete(b, moving, -1)):
+        raise ValueError("Flow takes two frames of one person: only the factors of MOTION may differ.")
+    seen, later = _surface(a, size), _surface(b, size)
+    # A point keeps its place between the vertices in space; on the screen near vertices weigh less.
+    weights = seen.weights * _away(later.camera)[seen.corners]
+    weights /= weights.sum(1, keepdims=True)
+    place = np.einsum("nk,nkc->nc", weights, later.screen[seen.corners, :2].astype(np.float64))
+    moved = np.zeros((size, size, 2), np.float32)
+    moved[seen.rows, seen.columns] = place - np.stack([seen.columns, seen.rows], 1) - 0.5
+    # Hidden: all four samples of b around the place lie nearer, or the place lies outside the picture.
+    z = (seen.weights * later.camera[seen.corners, 2]).sum(1)
+    inside = np.all((place > 0) & (place < size), axis=1)
+    column, row = (np.clip(np.floor(2 * place[:, axis] - 0.5).astype(int), 0, 2 * size - 2) for axis in (0, 1))
+    around = np.stack([later.fine_depth[row + i, column + j] for i in (0, 1) for j in (0, 1)])
+    backdrop = np.ones((size, size), bool)
+    backdrop[later.rows, later.columns] = False
+    visible = backdrop.copy()
+    visible[seen.rows, seen.columns] = inside & (around.min(0) <= z + _NEARER) & (around.max(0) > z - _NEARER)
+    return Flow(moved, visible)
