@@ -36,18 +36,19 @@ from stylereel.world.factors import MOTION
 
 BASE = Recipe()
 CHOICES: dict[str, Recipe] = {
-    "base: components, width 128, rate 0.001, betas 0 and 0.99, 1 critic step": BASE,
-    "rows, width 256": replace(BASE, reduced=False, width=256),
-    "the paper's rate 0.005": replace(BASE, rate=0.005),
-    "rate 0.0003": replace(BASE, rate=0.0003),
-    "width 256": replace(BASE, width=256),
+    "base: components, width 96, rates 0.001 and 0.002, betas 0 and 0.9, 1 critic step": BASE,
+    "no moments": replace(BASE, moment_weight=0.0),
+    "no angle penalty": replace(BASE, angle_weight=0.0),
+    "gradient penalty 10": replace(BASE, gradient_weight=10.0),
     "2 critic steps": replace(BASE, critic_steps=2),
     "5 critic steps": replace(BASE, critic_steps=5),
-    "betas 0 and 0.9": replace(BASE, betas=(0.0, 0.9)),
     "betas 0.5 and 0.9": replace(BASE, betas=(0.5, 0.9)),
+    "betas 0 and 0.99": replace(BASE, betas=(0.0, 0.99)),
+    "rates twice as high": replace(BASE, rate=2 * BASE.rate, critic_rate=2 * BASE.critic_rate),
+    "the paper's rate 0.005": replace(BASE, rate=0.005, critic_rate=0.005),
+    "width 192": replace(BASE, width=192),
     "batch 64": replace(BASE, batch=64),
-    "gradient penalty 10": replace(BASE, gradient_weight=10.0),
-    "no angle penalty": replace(BASE, angle_weight=0.0),
+    "rows, width 192": replace(BASE, reduced=False, width=192),
 }
 FACTORS = ("yaw", "pitch", "roll", "jaw", "smile", "brow_left", "blink_left", "gaze_x")
 SAMPLES, FRAMES, SETTLED = 4, 1500, 50

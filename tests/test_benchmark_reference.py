@@ -130,7 +130,8 @@ def test_ratios_are_medians_of_ratios_inside_a_round(command: Any) -> None:
     row = command.row("ours", found["ours"], found, {"reference": image, "ours": image + 0.03})
     assert row["times reference"] == 4.5  # of 2, 4.5 and 5
     assert (row["min ms"], row["median ms"], row["peak MiB"]) == (8, 10, 20)
-    assert row["max error"] == pytest.approx(0.01)
+    assert row["max error"] == pytest.approx(0.01) and row["mean error"] == pytest.approx(0.01)
+    assert row["PSNR dB"] == pytest.approx(40)  # off by a hundredth of the range
     skipped = command.row("other", [{"skipped": "no compiler"}], found, {})
     command.add_floor([row, skipped], {"ours": command.Variant()}, 0.4, {"float32": 100.0})
     assert row["share of ceiling"] == 0.5
@@ -145,6 +146,20 @@ def test_a_variant_that_fails_is_skipped_with_the_reason(command: Any, tmp_path:
         "frames", "stylegan2-32", command.Variant(dtype="nonsense"), 1, "cpu", 1, 0.0, str(tmp_path / "x")
     )
     assert "nonsense" in command.measure(job)["skipped"]
+
+
+def test_compiling_without_a_compiler_is_skipped(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    job = command.Job("frames", "stylegan2-32", command.Variant(compiled=True), 1, "cpu", 1, 0.0, "")
+    assert "C++ compiler" in command.measure(job)["skipped"]
+
+
+def test_a_slow_reference_is_called_once(command: Any) -> None:
+    calls: list[int] = []
+    seconds, last = command.timed(
+        lambda: calls.append(1) or len(calls), command.Job("", "", None, 1, "cpu", 1, 0.0, "", 0)
+    )
+    assert len(calls) == len(seconds) == last == 1
 
 
 def test_the_command_measures_and_writes(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from stylereel import world
-from stylereel.faces import backend, coefficients, placement, pose
+from stylereel.faces import appearance, backend, coefficients, placement, pose
 from stylereel.media.video import VideoReader
 from stylereel.world.draw import landmark_points
-from stylereel.world.factors import INDEX, LATENT_DIM
+from stylereel.world.factors import INDEX, LATENT_DIM, MOTION
 
 RATE = Fraction(25)
 FRAMES, SIZE = 50, 256
@@ -204,6 +204,20 @@ def test_motion_from_the_worlds_own_landmarks(seed: int) -> None:
         assert correlation(motion.column(name), truth[name]) > 0.9, name
 
 
+@pytest.mark.parametrize("seed", [20, 21, 23, 24])
+def test_a_raised_brow_is_read_although_its_landmarks_stay_on_the_lid(seed: int) -> None:
+    values = world.from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM))
+    values[: len(MOTION)] = world.neutral()[: len(MOTION)]
+    heights = []
+    for value in (0.0, 1.0):
+        values[[INDEX["brow_left"], INDEX["brow_right"]]] = value
+        portrait = world.draw(values, 256)
+        points = portrait.landmarks * 256
+        points[17:27, 1] += value * 0.12 * np.ptp(points[[36, 45], 0])  # as dlib's do
+        heights.append(appearance.read(portrait.image, points)[:, 3])
+    assert (heights[1] - heights[0] > 0.035).all()
+
+
 def test_shift_and_scale_do_not_depend_on_where_the_face_is_filmed() -> None:
     landmarks = np.stack([world.project_landmarks(row)[0] for row in performance(1)]) * SIZE
     found = np.ones(FRAMES, bool)
@@ -236,13 +250,13 @@ def test_missing_faces_can_stop() -> None:
     consumed: list[int] = []
 
     def frames() -> Iterator[np.ndarray]:
-        for index, frame in enumerate((BRIGHT, DARK, BRIGHT)):
+        for index, frame in enumerate((BRIGHT, DARK, BRIGHT, BRIGHT)):
             consumed.append(index)
             yield frame
 
     with pytest.raises(ValueError, match="Frame 1 shows no face"):
         backend.track(frames(), RATE, "stop", Painted())
-    assert consumed == [0, 1]  # frames are taken one by one
+    assert 3 not in consumed  # frames are taken one by one, and one ahead
 
 
 def test_mistakes_are_named() -> None:

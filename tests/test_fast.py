@@ -1,12 +1,14 @@
 """The CPU kernels equal the plain layers, and step aside where they cannot serve."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config, fast, ops
+from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config, fast, lanes, ops
 
 # Rounding of Winograd's transform, relative to the largest value; bfloat16 rounds at another place than the plain form.
 BOUND = {torch.float32: 1e-4, torch.bfloat16: 6e-2}
@@ -151,6 +153,51 @@ def test_what_a_caller_holds_is_never_written_again(generator: StyleGAN2) -> Non
         assert torch.equal(before, now)
 
 
+def alias_free() -> StyleGAN3:
+    torch.manual_seed(4)
+    config = StyleGAN3Config(32, z_dim=16, w_dim=16, channel_base=512, channel_max=40)
+    return StyleGAN3(config).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_networks_in_turn_on_several_threads_do_not_disturb_each_other(
+    generator: StyleGAN2, dtype: torch.dtype | None
+) -> None:
+    networks: list[StyleGAN2 | StyleGAN3] = [generator, alias_free()]
+    codes = [[network.map(torch.randn(1, 16)) for _ in range(4)] for network in networks]
+    torch.set_num_threads(2)
+    try:
+        expected = [[net.synthesize(w, dtype=dtype) for w in own] for net, own in zip(networks, codes, strict=True)]
+
+        def work(which: int) -> bool:
+            torch.set_num_threads(2)
+            same = True
+            for turn in range(6):
+                if turn == 3:
+                    fast.release()
+                net = turn % 2
+                image = networks[net].synthesize(codes[net][which], dtype=dtype)
+                same = same and torch.equal(image, expected[net][which])
+            return same
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(work, range(4)))
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_tap_may_run_the_network_again(generator: StyleGAN2) -> None:
+    first, second = generator.map(torch.randn(2, 16)).split(1)
+    expected = generator.synthesize(first)
+
+    def look(image: Tensor) -> Tensor:
+        generator.synthesize(second)
+        return image
+
+    taps = {layer.index: look for layer in generator.style_layers}
+    assert torch.equal(generator.synthesize(first, taps=taps), expected)
+
+
 def test_gradients_take_the_plain_form(generator: StyleGAN2) -> None:
     w = generator.map(torch.randn(1, 16)).clone().requires_grad_(True)
     generator.synthesize(w).sum().backward()
@@ -167,8 +214,8 @@ def test_weights_that_could_be_trained_serve_too(quiet) -> None:
     """Loaded weights want gradients; the kernels see them only where none are recorded."""
     torch.manual_seed(3)
     model = StyleGAN2(StyleGAN2Config(32, z_dim=16, w_dim=16, channel_base=512, channel_max=16, mapping_layers=1))
-    alias_free = StyleGAN3(StyleGAN3Config(32, z_dim=16, w_dim=16, channel_base=512, channel_max=16)).eval()
-    for network in (model, alias_free):
+    other = StyleGAN3(StyleGAN3Config(32, z_dim=16, w_dim=16, channel_base=512, channel_max=16)).eval()
+    for network in (model, other):
         with quiet():
             image = network.synthesize(network.map(torch.randn(1, 16)))
         assert image.isfinite().all()
@@ -180,6 +227,21 @@ def test_small_layers_take_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> No
     assert not fast.takes(99, torch.randn(1, 8, 32, 32))
     monkeypatch.setattr(fast, "LEAST_WEIGHT", 64)
     assert fast.takes(99, torch.randn(1, 8, 32, 32), torch.randn(8, 8, 1, 1))
+
+
+@pytest.mark.parametrize(("tall", "depth", "columns"), [(3, 5, 7), (14, 33, 16), (15, 8, 40), (31, 64, 70)])
+def test_matrix_product_of_any_size(tall: int, depth: int, columns: int) -> None:
+    """Fewer rows than a block, a last block that overlaps, columns that fill no register; rows and planes apart."""
+    generator = np.random.default_rng(tall)
+    a = generator.standard_normal((2, tall + 1, depth + 3), np.float32)
+    b = generator.standard_normal((2, depth, columns), np.float32)
+    matrix = lanes.packed(b)
+    wide = matrix.shape[1] // depth
+    out = np.empty((2, tall + 1, wide), np.float32)
+    lanes.product(a.reshape(-1), depth + 3, matrix, out.reshape(-1), tall, depth, wide, tall + 1)
+    expected = a[:, :tall, :depth] @ b
+    np.testing.assert_allclose(out[:, :tall, :columns], expected, atol=1e-5, rtol=1e-5)
+    assert not out[:, :tall, columns:].any()
 
 
 def test_memory_can_be_given_back(generator: StyleGAN2) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import stylereel
-from stylereel import demo
+from stylereel import demo, world
 from stylereel.cli import main
 from stylereel.drive import drive
 from stylereel.faces.backend import DlibBackend, find_face
@@ -99,7 +99,9 @@ def test_the_readme_commands_are_real(made: Path, tmp_path: Path) -> None:
     commands = [line.split() for line in lines if line.split()[0] not in ("demo", "test")]
     assert {"demo", "test"} <= {line.split()[0] for line in lines} and len(commands) >= 3
     (tmp_path / "my-clip.mp4").write_bytes((made / "driving.mp4").read_bytes())
+    save_picture(tmp_path / "portrait.png", world.draw(world.neutral(), 256).image)
     for command in commands:
-        words = [str(tmp_path / word) if word.endswith((".mp4", ".png")) else word for word in command]
+        words = [str(tmp_path / word) if word.endswith((".mp4", ".png", ".safetensors")) else word for word in command]
         assert main(words) == 0, command
     assert (tmp_path / "result.mp4").exists() and (tmp_path / "result-look.png").exists()
+    assert (tmp_path / "codes.safetensors").exists() and (tmp_path / "codes.png").exists()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import shlex
-from collections.abc import Callable, Collection, Iterable, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,6 +19,7 @@ from stylereel.faces.paste import paste
 from stylereel.faces.placement import cut
 from stylereel.latents import Codes, Motion
 from stylereel.media import MediaError, ensure_writable
+from stylereel.media.ahead import Ahead
 from stylereel.media.pictures import FORMATS, save_picture
 from stylereel.media.sheet import contact_sheet, side_by_side
 from stylereel.media.video import VideoReader, VideoWriter
@@ -352,24 +352,6 @@ def _square(picture: np.ndarray, size: int) -> np.ndarray:
     if picture.shape[:2] == (size, size):
         return picture
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS))
-
-
-class Ahead(Iterable[Made]):
-    """Items, of which one more is made in a thread while the present one is used; nothing is reordered."""
-
-    def __init__(self, items: Sized) -> None:
-        self._items: Any = items
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[Made]:
-        iterator, end = iter(self._items), object()
-        with ThreadPoolExecutor(1) as pool:
-            following = pool.submit(next, iterator, end)
-            while (item := following.result()) is not end:
-                following = pool.submit(next, iterator, end)
-                yield item  # type: ignore[misc]
 
 
 def _pasted(

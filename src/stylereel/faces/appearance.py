@@ -6,6 +6,7 @@ The readings are plain averages over a small front view of the eye region, so th
 from __future__ import annotations
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
 
 from stylereel.faces.placement import warp
@@ -17,6 +18,7 @@ READINGS = ("iris_x", "iris_y", "colour", "brow")
 _FINE = 100
 _LOW = np.array([-0.75, -0.6])
 _SIZE = (150, 100)
+_LINE = 15  # pixels; what is thinner may be a brow
 
 _LOG = np.log(np.arange(256, dtype=np.float32) + 8)  # of a byte; the 8 keeps noise in the dark small
 
@@ -54,11 +56,11 @@ def read(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         cheek = np.median(_part(colour, (x - 0.12, x + 0.12), (0.18, 0.32)), axis=(0, 1))
         hue = _part(colour, (x - 0.13, x + 0.13), (-0.09, 0.08)) - cheek
         out[row, 2] = np.linalg.norm(hue - hue.mean(-1, keepdims=True), axis=-1).mean()
-        # Landmarks follow a lowered brow well and lag behind a raised one: look mostly above them.
+        # Landmarks follow a lowered brow well and stay behind on the lid when it is raised: look mostly above them.
         level = points[brow, 1].mean() / _FINE + _LOW[1]
         top = max(level - 0.3, _LOW[1])
-        band = _part(bright, (0.15 * side, 0.5 * side), (top, level + 0.02))
-        out[row, 3] = _darkest(band) / _FINE - top
+        band = _part(bright, (0.15 * side, 0.5 * side), (top, level + 0.09))
+        out[row, 3] = _dark_line(band) / _FINE - top
     return out.astype(np.float32)
 
 
@@ -76,7 +78,12 @@ def _iris(bright: np.ndarray, eye: np.ndarray) -> np.ndarray:
     return (centre - corners.mean(0)) / np.linalg.norm(corners[1] - corners[0])
 
 
-def _darkest(bright: np.ndarray) -> float:
-    """Mean height (pixels above the top row, so negative) of what is darker than the middle of its column."""
-    dark = np.clip(np.median(bright, axis=0) - bright, 0, None).sum(1)
+def _dark_line(bright: np.ndarray) -> float:
+    """Mean height (pixels above the top row, so negative) of a dark line across a part [H, W] of a front view.
+
+    By the black top-hat along the columns: shade, hair and lids, which reach the edge or are wide, do not count.
+    """
+    padded = np.pad(bright, ((_LINE, _LINE), (0, 0)), mode="edge")
+    closed = sliding_window_view(sliding_window_view(padded, _LINE, axis=0).max(-1), _LINE, axis=0).min(-1)[1:-1]
+    dark = ((closed - bright) ** 2).sum(1)
     return -float((np.arange(len(bright)) + 0.5) @ dark / (dark.sum() + 1e-6))

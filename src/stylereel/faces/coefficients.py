@@ -48,8 +48,8 @@ _BROW_LANDMARKS, _BROW_READING = (0.09, 0.045), (0.08, 0.05)
 _IRIS_X, _IRIS_Y = 0.27, 0.10
 _CLOSED_EYE = (0.05, 0.45)  # what a closed eye shows as a share of the open eye: least and most believed
 
-# Widths (standard deviation) of the low-pass in seconds: heads are slow, lids are quick.
-_SCALE_SECONDS, _POSE_SECONDS, _EXPRESSION_SECONDS, _BLINK_SECONDS = 0.2, 0.07, 0.035, 0.015
+# Widths (standard deviation) of the low-pass in seconds: heads are slow, speaking lips are quick, lids quicker.
+_SCALE_SECONDS, _POSE_SECONDS, _EXPRESSION_SECONDS, _SPEECH_SECONDS, _BLINK_SECONDS = 0.2, 0.07, 0.035, 0.025, 0.015
 
 # Limits of the columns of `NAMES`.
 _LOW = np.array([-90, -90, -180, -1, -1, 0, 0, -1, 0, 0, -1, -1, 0, 0, -1, -1])
@@ -161,7 +161,8 @@ def coefficients(
     for columns, seconds, trust in (
         (slice(0, 5), _POSE_SECONDS, found),
         (slice(5, 6), _SCALE_SECONDS, found),
-        (slice(6, 12), _EXPRESSION_SECONDS, found),
+        ([6, 9], _SPEECH_SECONDS, found),
+        ([7, 8, 10, 11], _EXPRESSION_SECONDS, found),
         (slice(12, 14), _BLINK_SECONDS, found),
         (slice(14, 16), _EXPRESSION_SECONDS, sees),
     ):

@@ -36,7 +36,7 @@ MIRROR = np.array(
      39, 38, 37, 36, 41, 40, *range(54, 47, -1), 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
 )  # fmt: skip
 
-# The point about which a head turns, which the canonical framing keeps in place.
+# The point about which a head turns.
 PIVOT = np.array([0.0, 0.31, -0.65])
 
 # How much each landmark tells about pose: corners of the eyes and the nose hardly move with expression.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -30,11 +31,11 @@ from stylereel.generator.ops import ACTIVATION_GAIN, DEMODULATION_EPSILON, LEAKY
 LEAST_WORK = 1e9
 LEAST_WEIGHT = 1 << 20  # numbers in a weight from which on preparing it once pays, however small the picture
 STRIP_BYTES = 4 << 20  # of a convolution's result; one for each core fits into the last-level cache
-LEAST_PIXELS = 96 * 96  # of a picture that is cut into strips; below, torch shares the work better among its threads
-WINOGRAD_CHANNELS = 32  # from here on Winograd's transform pays
-BFLOAT16_CHANNELS = 128  # the same for bfloat16: the transform is in float32, whose products are half as fast
+LEAST_PIXELS = 96 * 96  # of a picture whose convolution by torch is shared; below, torch shares it better itself
+WINOGRAD_CHANNELS = 32  # from here on Winograd's transform pays, in bfloat16 too, though its products are of float32
 TILE_NUMBERS = 16384  # tiles times channels of Winograd's at a time, more where many channels want larger products
-TASK_NUMBERS = 8192  # columns times channels of StyleGAN3's filters at a time
+TASK_COLUMNS, TASK_ROWS, TASK_CHANNELS = 64, 128, 128  # of StyleGAN3's filters at a time
+MIX_BYTES = 1 << 20  # of the larger side of a 1x1 convolution, which passes from one cache to the next
 _NO_NOISE = np.zeros((1, 1), np.float32)
 
 
@@ -53,6 +54,7 @@ class _Memory(threading.local):
 
 
 _memory = _Memory()
+_making = threading.Lock()
 _prepared: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
@@ -60,7 +62,7 @@ Item = TypeVar("Item")
 
 
 @functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _make_pool(threads: int) -> ThreadPoolExecutor:
     """As many threads as torch has, each with torch on one thread, which is a setting of the thread."""
     ready = threading.Barrier(threads)
 
@@ -75,7 +77,12 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return pool
 
 
-def _each(items: Sequence[Item], work: Callable[[Item], None]) -> None:
+def _pool(threads: int) -> ThreadPoolExecutor:
+    with _making:  # two callers at once would make two, and see each other's numbers of threads meanwhile
+        return _make_pool(threads)
+
+
+def each(items: Sequence[Item], work: Callable[[Item], None]) -> None:
     """work(item) for all items, on as many cores as torch may use."""
     threads = torch.get_num_threads()
     if threads == 1 or len(items) == 1:
@@ -91,9 +98,9 @@ def _each(items: Sequence[Item], work: Callable[[Item], None]) -> None:
         pass
 
 
-def _strips(height: int, width: int, most: int) -> list[tuple[int, int]]:
-    """First and last row of strips of at most `most` rows, an equal share of them for every core."""
-    threads = torch.get_num_threads() if height * width >= LEAST_PIXELS else 1
+def _strips(height: int, most: int, shared: bool = True) -> list[tuple[int, int]]:
+    """First and last row of strips of at most `most` rows; if shared, an equal share of them for every core."""
+    threads = torch.get_num_threads() if shared else 1
     count = -(-height // max(1, most))
     step = -(-height // (-(-count // threads) * threads))
     return [(first, min(height, first + step)) for first in range(0, height, step)]
@@ -126,14 +133,17 @@ def takes(work: float, x: Tensor, *others: Tensor | None) -> bool:
     `work` is the layer's number of multiplications for one sample, as a plain 3x3 convolution counts them.
     """
     small = work < LEAST_WORK and not (others and others[0] is not None and others[0].numel() >= LEAST_WEIGHT)
-    if small or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16):
+    if small or x.dtype not in (torch.float32, torch.bfloat16) or not free(x, *others):
         return False
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+    return all(other is None or other.dtype == torch.float32 for other in others)
+
+
+def free(*tensors: Tensor | None) -> bool:
+    """Whether all is on the CPU and neither gradients nor a compiler nor autocast watches what is done with it."""
+    given = [tensor for tensor in tensors if tensor is not None]
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or any(x.device.type != "cpu" for x in given):
         return False
-    tensors = [other for other in others if other is not None]
-    if any(tensor.dtype != torch.float32 for tensor in tensors):
-        return False
-    return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *tensors)))
+    return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given))
 
 
 def _derived(weight: Tensor, name: str, make: Callable[[Tensor], Any]) -> Any:
@@ -154,12 +164,14 @@ def _energy(weight: Tensor) -> Tensor:
     return weight.square().sum(dim=(2, 3))
 
 
-def _transform(weight: Tensor) -> Tensor:
-    """Winograd's transform [36, I, O] of a weight [O, I, 3, 3]."""
+def _transform(weight: Tensor) -> np.ndarray:
+    """Winograd's transform [36, I, O] of a weight [O, I, 3, 3], packed."""
+    from stylereel.generator.lanes import packed
+
     rows = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
     matrix = torch.tensor(rows, dtype=torch.float64) / 24
     spread = torch.einsum("ar,oirs,bs->abio", matrix, weight.double(), matrix)
-    return spread.reshape(36, weight.shape[1], weight.shape[0]).float().contiguous()
+    return packed(spread.flatten(0, 1).numpy())
 
 
 def _phases(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -177,29 +189,29 @@ def _phases(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return ee, eo, oe, oo
 
 
-def _transform_up(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The parts of `_phases`, transformed by F(4, 2) where they have two taps: [25, I, O], [5, I, O] twice, [I, O]."""
+def _transform_up(weight: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All parts of `_phases` but the last, transformed by F(4, 2) where they have two taps, and packed: 25, 5, 5."""
+    from stylereel.generator.lanes import packed
+
     matrix = torch.tensor([[3, 0], [3, 3], [1, -1], [1, 2], [0, 6]], dtype=torch.float64) / 6
     parts = weight.double()
     even_even = torch.einsum("ar,oirs,bs->abio", matrix, parts[:, :, ::2, ::2].flip(2, 3), matrix).flatten(0, 1)
     even_odd = torch.einsum("ar,oir->aio", matrix, parts[:, :, ::2, 1].flip(2))
     odd_even = torch.einsum("bs,ois->bio", matrix, parts[:, :, 1, ::2].flip(2))
-    parts = even_even, even_odd, odd_even, parts[:, :, 1, 1].T
-    ee, eo, oe, oo = (part.float().contiguous() for part in parts)
-    return ee, eo, oe, oo
+    return packed(even_even.numpy()), packed(even_odd.numpy()), packed(odd_even.numpy())
 
 
 def _window(weight: Tensor) -> Tensor:
     return weight.contiguous(memory_format=torch.channels_last)
 
 
-def _result(role: str | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def buffer(role: str | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype) if role is None else _memory.get(role, shape, dtype)
 
 
 def _array(x: Tensor) -> np.ndarray:
-    """A channels-last picture [C, H, W] as array [H, W, C] on the same memory; bfloat16 as uint16."""
-    x = x.detach().permute(1, 2, 0)
+    """A picture [C, H, W] as array [H, W, C], on the same memory if its channels are last; bfloat16 as uint16."""
+    x = x.detach().permute(1, 2, 0).contiguous()
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
@@ -227,8 +239,7 @@ def modulated_conv(
     batch, _, height, width = x.shape
     outputs = weight.shape[0]
     shape = (batch, 2 * height, 2 * width, outputs) if up else (batch, height, width, outputs)
-    least = WINOGRAD_CHANNELS if x.dtype == torch.float32 else BFLOAT16_CHANNELS
-    winograd = min(weight.shape[:2]) >= least and width >= 16
+    winograd = min(weight.shape[:2]) >= WINOGRAD_CHANNELS and width >= 16
     if up:
         winograd = winograd and x.dtype == torch.float32 and height % 4 == 0
     energy = _derived(weight, "energy", _energy)
@@ -239,7 +250,7 @@ def modulated_conv(
     def prepared(weight: Tensor) -> Any:
         return prepare(weight.to(x.dtype))
 
-    result = _result(role, shape, x.dtype)
+    result = buffer(role, shape, x.dtype)
     total = ACTIVATION_GAIN * gain
     demodulation = total * (style.square() @ energy.T + DEMODULATION_EPSILON).rsqrt()
     shift = (total * bias).detach().numpy()
@@ -255,10 +266,10 @@ def modulated_conv(
         scale = demodulation[index].detach().numpy()
         end = _End(scale / np.float32(16) if up else scale, shift, grain, limit)
         if winograd and up:
-            _winograd_up(sample, _derived(weight, "winograd up", _transform_up), style[index], out, end)
+            _winograd_up(sample, weight, style[index], out, end)
             continue
         if winograd:
-            _winograd(sample, _derived(weight, "winograd", _transform), style[index], out, end)
+            _winograd(sample, weight, style[index], out, end)
             continue
         if styled_input:
             sample = sample * style[index].to(x.dtype)[:, None, None]
@@ -297,7 +308,7 @@ def _direct(x: Tensor, weight: Tensor, out: Tensor, end: _End) -> None:
         finish(_array(y[0]), _array(out[:, first:last]), *end.rows(first, last))
 
     height, width = x.shape[2:]
-    _each(_strips(height, width, _rows_of(width, len(weight), x.dtype)), work)
+    each(_strips(height, _rows_of(width, len(weight), x.dtype), height * width >= LEAST_PIXELS), work)
 
 
 def _up(x: Tensor, parts: tuple[Tensor, Tensor, Tensor, Tensor], out: Tensor, end: _End) -> None:
@@ -311,20 +322,20 @@ def _up(x: Tensor, parts: tuple[Tensor, Tensor, Tensor, Tensor], out: Tensor, en
         smooth(ee, eo, oe, oo, 0, _array(out[:, 2 * first : 2 * last]), *end.rows(2 * first, 2 * last))
 
     height, width = x.shape[2:]
-    _each(_strips(height, width, _rows_of(4 * width, len(parts[0]), x.dtype)), work)
+    each(_strips(height, _rows_of(4 * width, len(parts[0]), x.dtype), height * width >= LEAST_PIXELS), work)
 
 
-def _winograd_up(
-    x: Tensor, parts: tuple[Tensor, Tensor, Tensor, Tensor], style: Tensor, out: Tensor, end: _End
-) -> None:
+def _winograd_up(x: Tensor, weight: Tensor, style: Tensor, out: Tensor, end: _End) -> None:
     """As `_up`, on float32 with the weights of `_transform_up`; 81 multiplications instead of 144."""
     from stylereel.generator.kernels import smooth, winograd_up_input, winograd_up_output
+    from stylereel.generator.lanes import packed, product
 
-    height, width = x.shape[2:]
-    inputs, outputs = parts[3].shape
+    parts = _derived(weight, "winograd up", _transform_up)
+    inputs, height, width = x.shape[1:]
+    outputs = parts[0].shape[1] // inputs  # filled up
     across = width // 4 + 1
     source, factor, picture = _array(x[0]), style.numpy(), x[0].permute(1, 2, 0)
-    middle = parts[3] * style[:, None]
+    middle = packed((weight.detach()[:, :, 1, 1] * style).T[None].numpy())
 
     def work(band: tuple[int, int]) -> None:
         start, stop = band
@@ -339,16 +350,18 @@ def _winograd_up(
             products = [_memory.get(f"product {i}", (*count, outputs), torch.float32) for i, count in enumerate(counts)]
             ee, eo, oe = (spread.view(len(spread), -1).numpy() for spread in spreads)
             winograd_up_input(source, first, rows, across, factor, ee, eo.reshape(5, rows // 4, 4, -1), oe)
-            for spread, part, product in zip(spreads, parts, products, strict=False):
-                torch.bmm(spread, part, out=product)
+            for spread, part, made in zip(spreads, parts, products, strict=True):
+                count = spread.shape[1]
+                product(spread.view(-1).numpy(), inputs, part, made.view(-1).numpy(), count, inputs, outputs, count)
             sizes = (rows + 1, 4, across), (rows + 1, 4, across + 1), (rows + 2, 4, across), (rows + 2, 1, width)
             phases = [_memory.get(f"phase {i}", (*size, outputs), torch.float32) for i, size in enumerate(sizes)]
             top, bottom = max(first + 1, 0), min(first + 1 + rows, height)
             place = phases[3][top - first + 1 : bottom - first + 1]
-            torch.mm(picture[top:bottom].reshape(-1, inputs), middle, out=place.view(-1, outputs))
+            pixels = picture[top:bottom].reshape(-1).numpy()
+            product(pixels, inputs, middle, place.view(-1).numpy(), len(pixels) // inputs, inputs, outputs, 0)
             ready = [phase.numpy() for phase in phases]
             ready[3][2 : top - first + 1] = ready[3][bottom - first + 1 :] = 0
-            ee, eo, oe = (product.view(len(product), -1).numpy() for product in products)
+            ee, eo, oe = (made.view(len(made), -1).numpy() for made in products)
             to_ee, to_eo, to_oe = (phase.reshape(*phase.shape[:2], -1) for phase in ready[:3])
             eo = eo.reshape(5, rows // 4, -1)
             winograd_up_output(ee, eo, oe, to_ee[1:], to_eo[1:].reshape(rows, -1), to_oe[2:])
@@ -360,12 +373,12 @@ def _winograd_up(
                 kept = len(phase) - rows
                 phase[:kept] = phase[rows:]
 
-    _each([(4 * first, 4 * last) for first, last in _strips(height // 4, 16 * width, height)], work)
+    each([(4 * first, 4 * last) for first, last in _strips(height // 4, height)], work)
 
 
 def _winograd(
     x: Tensor,
-    transform: Tensor,
+    weight: Tensor,
     style: Tensor,
     out: Tensor,
     end: _End,
@@ -373,25 +386,27 @@ def _winograd(
     slope: float = LEAKY_SLOPE,
 ) -> None:
     """3x3 convolution of x [1, I, H, W] with `pad` zeros around it, then the kernel `finish`; into out [O, H', W']."""
-    from stylereel.generator.kernels import winograd_input, winograd_output
+    from stylereel.generator.kernels import winograd
+    from stylereel.generator.lanes import WIDTH
 
-    inputs, outputs = transform.shape[1:]
+    transform = _derived(weight, "winograd", _transform)
+    inputs = x.shape[1]
+    outputs = transform.shape[1] // inputs  # filled up
+    wide = -(-inputs // WIDTH) * WIDTH  # so that no register lies across two lines of the cache
     down, across = -(-out.shape[1] // 4), -(-out.shape[2] // 4)
     widest = max(inputs, outputs)
-    step = max(2, max(widest // 2, TILE_NUMBERS // widest) // across)
-    source, target, factor = _array(x[0]), _array(out), style.numpy()
+    step = max(1, max(widest // 2, TILE_NUMBERS // widest) // across)
+    step = min(step, down)
+    plane = step * across + 1  # planes a power of two apart would drive each other out of the cache
+    picture = _array(x[0]), pad, style.numpy(), transform, _array(out)
+    after = end.scale, end.shift, end.noise, np.float32(slope), end.clamp
 
     def work(strip: tuple[int, int]) -> None:
-        first, last = strip
-        tiles = (last - first) * across
-        spread = _memory.get("spread", (36, tiles, inputs), torch.float32)
-        product = _memory.get("product", (36, tiles, outputs), torch.float32)
-        winograd_input(source, first, last - first, across, pad, factor, spread.view(36, -1).numpy())
-        torch.bmm(spread, transform, out=product)
-        rows = product.view(36, -1).numpy(), first, last - first, across
-        winograd_output(*rows, target, end.scale, end.shift, end.noise, np.float32(slope), end.clamp)
+        spreads = _memory.get("spread", (36 * plane * wide,), torch.float32).numpy()
+        products = _memory.get("product", (36 * plane * outputs,), torch.float32).numpy()
+        winograd(*picture, *after, spreads, wide, products, outputs, plane, step, *strip)
 
-    _each(_strips(down, 16 * across, step), work)
+    each(_strips(down, max(step, down // (4 * torch.get_num_threads()))), work)
 
 
 def colours(x: Tensor, weight: Tensor, bias: Tensor, clamp: float | None, before: Tensor | None) -> Tensor:
@@ -408,7 +423,10 @@ def colours(x: Tensor, weight: Tensor, bias: Tensor, clamp: float | None, before
         image = nothing if before is None else before[index].contiguous().numpy()
         picture, matrix, result = _array(x[index]), weight[index].contiguous().numpy(), out[index].numpy()
         arguments = picture, matrix, bias.detach().numpy(), limit, image, result
-        _each(_strips(height, width, height), functools.partial(_call, kernels.colours, arguments))
+        each(
+            _strips(height, height, height * width >= LEAST_PIXELS),
+            functools.partial(_call, kernels.colours, arguments),
+        )
     return out
 
 
@@ -433,38 +451,41 @@ def filtered_layer(
     size, size]. padding (left, right, top, bottom) belongs to the zero-stuffed picture.
     """
     from stylereel.generator.kernels import filtered_leaky_relu
+    from stylereel.generator.lanes import WIDTH
 
     batch, inputs, height, width = x.shape
     outputs, kernel = weight.shape[0], weight.shape[2]
-    least = WINOGRAD_CHANNELS if x.dtype == torch.float32 else BFLOAT16_CHANNELS
-    winograd = kernel == 3 and min(inputs, outputs) >= least
-    result = _result(role, (batch, size, size, outputs), x.dtype)
-    convolved = _memory.get("convolved", (height + kernel - 1, width + kernel - 1, outputs), x.dtype)
-    shift, ones = bias.detach().numpy(), np.ones(outputs, np.float32)
-    plain = _End(ones, 0 * ones, _NO_NOISE, np.float32(math.inf))
+    winograd = kernel == 3 and min(inputs, outputs) >= WINOGRAD_CHANNELS
+    result = buffer(role, (batch, size, size, outputs), x.dtype)
+    dense = kernel == 1 and x.dtype == torch.float32
+    wide = -(-outputs // WIDTH) * WIDTH if dense else outputs
+    convolved = _memory.get("convolved", (height + kernel - 1, width + kernel - 1, wide), x.dtype)
+    shift = bias.detach().numpy()
     limit = np.float32(math.inf if clamp is None else clamp)
-    up_taps, down_taps = (up_filter * up).numpy(), down_filter.numpy()
-    gain, corner = np.float32(ACTIVATION_GAIN), (padding[0], padding[2])
-    # A task takes some channels of a part of the picture, so that its twelve high-rate rows stay in the cache.
-    most = min(128, outputs)
-    wide, high = -(-size // -(-size * most // TASK_NUMBERS)), max(8, min(64, -(-size // torch.get_num_threads())))
-    tasks = [
-        (begin, min(outputs, begin + most), first, min(size, first + high), left, min(size, left + wide))
-        for first in range(0, size, high)
-        for begin in range(0, outputs, most)
-        for left in range(0, size, wide)
+    up_taps = (up_filter * up).outer(torch.tensor([1.0, ACTIVATION_GAIN])).T.contiguous().numpy()
+    down_taps, corner = np.atleast_2d(down_filter.numpy()), (padding[0], padding[2])
+    # A task takes some channels of a part of the picture, whose twelve high-rate rows stay in the nearest cache.
+    high, columns = (-(-size // -(-size // most)) for most in (TASK_ROWS, TASK_COLUMNS))
+    parts = [
+        [(first, min(whole, first + part)) for first in range(0, whole, part)]
+        for whole, part in ((size, high), (size, columns), (outputs, TASK_CHANNELS))
     ]
+    tasks = [(*part, *row, *column) for row, column, part in itertools.product(*parts)]
     for index in range(batch):
         sample, target = x[index : index + 1], convolved.permute(2, 0, 1)
-        factor = style[index].detach()
+        factor, scale = style[index].detach(), demodulation[index].detach()
         if winograd:
-            _winograd(sample, _derived(weight, "winograd", _transform), factor, target, plain, 2, 1.0)
+            end = _End(scale.numpy(), 0 * shift, _NO_NOISE, np.float32(math.inf))
+            _winograd(sample, weight, factor, target, end, 2, 1.0)
         else:
-            _convolve(sample, (weight * factor[None, :, None, None]).detach().to(x.dtype), target)
+            styled = weight.detach() * factor[None, :, None, None] * scale[:, None, None, None]
+            if dense:
+                _mix(sample, styled, target)
+            else:
+                _convolve(sample, styled.to(x.dtype), target, kernel - 1)
         source, made = _array(target), _array(result[index].permute(2, 0, 1))
-        scale = demodulation[index].detach().numpy()
-        arguments = source, made, scale, shift, up_taps, up, corner, gain, limit, down_taps
-        _each(tasks, functools.partial(_call, filtered_leaky_relu, arguments))
+        arguments = source, made, shift, up_taps, up, corner, limit, down_taps
+        each(tasks, functools.partial(_call, filtered_leaky_relu, arguments))
     return result.permute(0, 3, 1, 2)
 
 
@@ -472,14 +493,55 @@ def _call(function: Callable[..., None], arguments: tuple, more: tuple) -> None:
     function(*arguments, *more)
 
 
-def _convolve(x: Tensor, weight: Tensor, out: Tensor) -> None:
-    """Convolution of x [1, I, H, W] with weight [O, I, K, K] and K - 1 zeros around x, into out [O, H', W']."""
+def _mix(x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """1x1 convolution of x [1, I, H, W] with weight [O, I, 1, 1] in float32, into the first O of out [O', H, W]."""
+    from stylereel.generator.lanes import WIDTH, packed, product
+
+    inputs, height, width = x.shape[1:]
+    matrix, source, target = packed(weight[:, :, 0, 0].T[None].numpy()), x[0].permute(1, 2, 0), _array(out)
+    stride = inputs if inputs % 1024 else inputs + WIDTH  # see `product`
+
+    def work(strip: tuple[int, int]) -> None:
+        first, last = strip
+        pixels = source[first:last].reshape(-1, inputs)
+        if stride > inputs:
+            padded = _memory.get("pixels", (len(pixels), stride), torch.float32)
+            padded[:, :inputs] = pixels
+            pixels = padded
+        made = target[first:last].reshape(-1)
+        product(pixels.view(-1).numpy(), stride, matrix, made, len(pixels), inputs, len(out), 0)
+
+    each(_strips(height, max(1, MIX_BYTES // (4 * width * max(inputs, len(out))))), work)
+
+
+def convolve_each(x: Tensor, weight: Tensor, padding: int, role: str | None) -> Tensor:
+    """Convolution of each sample of x [B, I, H, W] with a weight of its own [B, O, I, K, K], in plain PyTorch.
+
+    `role` names the buffer of the result [B, O, H', W']; None makes a fresh one.
+    """
+    batch, _, height, width = x.shape
+    more = 2 * padding - weight.shape[3] + 1
+    out = buffer(role, (batch, height + more, width + more, weight.shape[1]), x.dtype).permute(0, 3, 1, 2)
+    x = x.contiguous(memory_format=torch.channels_last)
+    for index in range(batch):
+        _convolve(x[index : index + 1], weight[index], out[index], padding)
+    return out
+
+
+def _convolve(x: Tensor, weight: Tensor, out: Tensor, padding: int) -> None:
+    """Convolution of x [1, I, H, W] with weight [O, I, K, K] and `padding` zeros around x, into out [O, H', W']."""
     kernel, width = weight.shape[2], out.shape[2]
     weight = weight.contiguous(memory_format=torch.channels_last)
 
     def work(strip: tuple[int, int]) -> None:
         first, last = strip
-        part = _rows(x, first - kernel + 1, last)
-        out[:, first:last].copy_(F.conv2d(part, weight, padding=(0, kernel - 1))[0])
+        part = _rows(x, first - padding, last - padding + kernel - 1)
+        if kernel == 1 and padding == 0:
+            pixels = part[0].permute(1, 2, 0).reshape(-1, x.shape[1])
+            made = out[:, first:last].permute(1, 2, 0)
+            if made.is_contiguous():
+                torch.mm(pixels, weight[:, :, 0, 0].T, out=made.view(len(pixels), -1))
+                return
+        out[:, first:last].copy_(F.conv2d(part, weight, padding=(0, padding))[0])
 
-    _each(_strips(out.shape[1], width, _rows_of(width, len(weight), x.dtype)), work)
+    each(_strips(out.shape[1], _rows_of(width, len(weight), x.dtype), out.shape[1] * width >= LEAST_PIXELS), work)

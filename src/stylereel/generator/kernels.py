@@ -11,8 +11,10 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-SLOPE = np.float32(0.2)
-CHUNK = 2048  # tiles times channels between the two passes of a transform, which then stay in the nearest cache
+from stylereel.generator.lanes import WIDTH, add, fill, fma, leaky, load, product, spread, store, subtract
+
+SLOPE, ZERO = np.float32(0.2), np.float32(0.0)
+TILES = 8  # between the two passes of a transform, which then stay in the nearest cache
 
 
 @intrinsic
@@ -149,116 +151,163 @@ def smooth(ee, eo, oe, oo, shift_eo, out, scale, shift, noise, clamp):
         even_0, even_1 = even_1, even_0
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def winograd_input(x, first, rows, across, pad, style, out):
-    """Transform of F(4x4, 3x3) (Lavin and Gray 2015) of tile rows first..first + rows: out [36, tiles times C].
+@njit(inline="always")
+def _spread_six(d0, d1, d2, d3, d4, d5):
+    """F(4, 3)'s transform of six inputs."""
+    two, four, five = fill(np.float32(2.0)), fill(np.float32(4.0)), fill(np.float32(-5.0))
+    a, b = fma(d2, fill(np.float32(-4.0)), d4), fma(d1, fill(np.float32(-4.0)), d3)
+    c, d = subtract(d4, d2), subtract(d3, d1)
+    first, last = fma(d2, five, fma(d0, four, d4)), fma(d3, five, fma(d1, four, d5))
+    return first, add(a, b), subtract(a, b), fma(d, two, c), fma(d, fill(np.float32(-2.0)), c), last
+
+
+@njit(inline="always")
+def _gather_six(m0, m1, m2, m3, m4, m5):
+    """F(4, 3)'s back transform of six products."""
+    a, b, c, d = add(m1, m2), subtract(m1, m2), add(m3, m4), subtract(m3, m4)
+    last = add(fma(d, fill(np.float32(8.0)), b), m5)
+    return add(add(m0, a), c), fma(d, fill(np.float32(2.0)), b), fma(c, fill(np.float32(4.0)), a), last
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def winograd_input(x, first, rows, across, pad, style, out, plane, wide):
+    """Transform of F(4x4, 3x3) (Lavin and Gray 2015) of tile rows first..first + rows: out [36, plane].
 
     x [H, W, C] counts as zero outside and has `pad` zeros before it; a tile makes 4x4 outputs from 6x6 inputs; `style`
-    [C] scales the inputs. Pixels are sorted by their column modulo 4 on the way, so that the loops along the row are
-    long.
+    [C] scales the inputs. The planes hold tiles times `wide` channels, the first C of which are made.
     """
     height, width, channels = x.shape
-    two, four, five = np.float32(2.0), np.float32(4.0), np.float32(5.0)
-    chunk = max(1, CHUNK // channels)
-    middle = np.empty((6, 4, (chunk + 1) * channels), np.float32)
-    inside = np.empty(6, np.float32)
+    columns = np.empty((4 * TILES + 2) * 6 * WIDTH, np.float32)
+    step = 6 * WIDTH
+    inside, starts = np.empty(6, np.float32), np.empty(6, np.int64)
     for row in range(rows):
-        top = 4 * (first + row) - pad
         # What lies outside is read at the border and counts nothing.
         for i in range(6):
-            inside[i] = top + i >= 0 and top + i < height
-        f0, f1, f2, f3, f4, f5 = inside[0], inside[1], inside[2], inside[3], inside[4], inside[5]
-        x0, x1, x2 = x[max(top, 0)], x[max(top + 1, 0)], x[min(top + 2, height - 1)]
-        x3, x4, x5 = x[min(top + 3, height - 1)], x[min(top + 4, height - 1)], x[min(top + 5, height - 1)]
-        for begin in range(0, across, chunk):
-            end = min(across, begin + chunk)
-            for q in range(4 * begin, 4 * end + 2):
-                w, at = q - pad, (q // 4 - begin) * channels
-                part = middle[:, q % 4, at : at + channels]
-                if w < 0 or w >= width:
-                    part[:] = np.float32(0.0)
-                    continue
-                p0, p1, p2, p3, p4, p5 = x0[w], x1[w], x2[w], x3[w], x4[w], x5[w]
-                m0, m1, m2, m3, m4, m5 = part[0], part[1], part[2], part[3], part[4], part[5]
-                for c in range(channels):
-                    s = style[c]
-                    d0, d1, d2 = read(p0[c]) * s * f0, read(p1[c]) * s * f1, read(p2[c]) * s * f2
-                    d3, d4, d5 = read(p3[c]) * s * f3, read(p4[c]) * s * f4, read(p5[c]) * s * f5
-                    m0[c] = four * d0 - five * d2 + d4
-                    m1[c] = d3 + d4 - four * (d1 + d2)
-                    m2[c] = four * (d1 - d2) - d3 + d4
-                    m3[c] = two * (d3 - d1) - d2 + d4
-                    m4[c] = two * (d1 - d3) - d2 + d4
-                    m5[c] = four * d1 - five * d3 + d5
-            n, base = (end - begin) * channels, (row * across + begin) * channels
-            for k in range(6):
-                line, target = middle[k], out[6 * k : 6 * k + 6, base : base + n]
-                p0, p1, p2, p3 = line[0, :n], line[1, :n], line[2, :n], line[3, :n]
-                p4, p5 = line[0, channels : channels + n], line[1, channels : channels + n]
-                t0, t1, t2, t3, t4, t5 = target[0], target[1], target[2], target[3], target[4], target[5]
-                for e in range(n):
-                    d0, d1, d2, d3, d4, d5 = p0[e], p1[e], p2[e], p3[e], p4[e], p5[e]
-                    t0[e] = four * d0 - five * d2 + d4
-                    t1[e] = d3 + d4 - four * (d1 + d2)
-                    t2[e] = four * (d1 - d2) - d3 + d4
-                    t3[e] = two * (d3 - d1) - d2 + d4
-                    t4[e] = two * (d1 - d3) - d2 + d4
-                    t5[e] = four * d1 - five * d3 + d5
+            y = 4 * (first + row) - pad + i
+            inside[i] = y >= 0 and y < height
+            starts[i] = min(max(y, 0), height - 1) * width * channels
+        r0, r1, r2, r3, r4, r5 = starts[0], starts[1], starts[2], starts[3], starts[4], starts[5]
+        for begin in range(0, across, TILES):
+            end = min(across, begin + TILES)
+            for c in range(0, channels, WIDTH):
+                count, factor, zero = channels - c, load(style, c, channels - c), fill(ZERO)
+                s0, s1 = fma(factor, spread(inside, 0), zero), fma(factor, spread(inside, 1), zero)
+                s2, s3 = fma(factor, spread(inside, 2), zero), fma(factor, spread(inside, 3), zero)
+                s4, s5 = fma(factor, spread(inside, 4), zero), fma(factor, spread(inside, 5), zero)
+                for q in range(4 * (end - begin) + 2):
+                    w = 4 * begin + q - pad
+                    to, at = q * step, w * channels + c
+                    if w < 0 or w >= width:
+                        for e in range(to, to + step, WIDTH):
+                            store(columns, e, zero, WIDTH)
+                        continue
+                    d0, d1 = fma(load(x, r0 + at, count), s0, zero), fma(load(x, r1 + at, count), s1, zero)
+                    d2, d3 = fma(load(x, r2 + at, count), s2, zero), fma(load(x, r3 + at, count), s3, zero)
+                    d4, d5 = fma(load(x, r4 + at, count), s4, zero), fma(load(x, r5 + at, count), s5, zero)
+                    t0, t1, t2, t3, t4, t5 = _spread_six(d0, d1, d2, d3, d4, d5)
+                    store(columns, to, t0, WIDTH)
+                    store(columns, to + WIDTH, t1, WIDTH)
+                    store(columns, to + 2 * WIDTH, t2, WIDTH)
+                    store(columns, to + 3 * WIDTH, t3, WIDTH)
+                    store(columns, to + 4 * WIDTH, t4, WIDTH)
+                    store(columns, to + 5 * WIDTH, t5, WIDTH)
+                for tile in range(begin, end):
+                    at, to = (tile - begin) * 4 * step, (row * across + tile) * wide + c
+                    for _ in range(6):
+                        d0, d1 = load(columns, at, WIDTH), load(columns, at + step, WIDTH)
+                        d2, d3 = load(columns, at + 2 * step, WIDTH), load(columns, at + 3 * step, WIDTH)
+                        d4, d5 = load(columns, at + 4 * step, WIDTH), load(columns, at + 5 * step, WIDTH)
+                        t0, t1, t2, t3, t4, t5 = _spread_six(d0, d1, d2, d3, d4, d5)
+                        store(out, to, t0, count)
+                        store(out, to + plane, t1, count)
+                        store(out, to + 2 * plane, t2, count)
+                        store(out, to + 3 * plane, t3, count)
+                        store(out, to + 4 * plane, t4, count)
+                        store(out, to + 5 * plane, t5, count)
+                        at, to = at + WIDTH, to + 6 * plane
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def winograd_output(product, first, rows, across, out, scale, shift, noise, slope, clamp):
-    """Back transform of product [36, tiles times C] into tile rows first..first + rows of out [H, W, C], then `finish`.
+@njit(cache=True, nogil=True, error_model="numpy")
+def winograd_output(product, plane, wide, first, rows, across, out, scale, shift, noise, slope, clamp):
+    """Back transform of product [36, plane] into tile rows first..first + rows of out [H, W, C], then as `finish`.
 
-    Tiles may reach beyond the picture; `slope` 1 leaves the activation out.
+    The planes hold tiles times `wide` channels, the first C of which count. Tiles may reach beyond the picture; `slope`
+    1 leaves the activation out.
     """
     height, width, channels = out.shape
     noisy = noise.size > 1
-    two, four, eight = np.float32(2.0), np.float32(4.0), np.float32(8.0)
-    chunk = max(1, CHUNK // channels)
-    middle = np.empty((4, 6, chunk * channels), np.float32)
-    spare = np.empty((4, channels), out.dtype)  # a tile that reaches beyond the picture goes here first
+    middle = np.empty(24 * WIDTH, np.float32)
+    slopes, limit = fill(slope), fill(clamp)
     for row in range(rows):
         top = 4 * (first + row)
-        for begin in range(0, across, chunk):
-            end = min(across, begin + chunk)
-            n, base = (end - begin) * channels, (row * across + begin) * channels
-            for j in range(6):
-                source = product[j::6, base : base + n]
-                p0, p1, p2, p3, p4, p5 = source[0], source[1], source[2], source[3], source[4], source[5]
-                r0, r1, r2, r3 = middle[0, j], middle[1, j], middle[2, j], middle[3, j]
-                for e in range(n):
-                    m0, m1, m2, m3, m4, m5 = p0[e], p1[e], p2[e], p3[e], p4[e], p5[e]
-                    r0[e] = m0 + m1 + m2 + m3 + m4
-                    r1[e] = m1 - m2 + two * (m3 - m4)
-                    r2[e] = m1 + m2 + four * (m3 + m4)
-                    r3[e] = m1 - m2 + eight * (m3 - m4) + m5
-            for i in range(min(4, height - top)):
-                for tile in range(begin, end):
-                    left, at = 4 * tile, (tile - begin) * channels
-                    wide = min(4, width - left)
-                    n0 = n1 = n2 = n3 = np.float32(0.0)
-                    if noisy:
-                        line, most = noise[top + i], width - 1
-                        n0, n1 = line[left], line[min(left + 1, most)]
-                        n2, n3 = line[min(left + 2, most)], line[min(left + 3, most)]
-                    source = middle[i, :, at : at + channels]
-                    p0, p1, p2, p3, p4, p5 = source[0], source[1], source[2], source[3], source[4], source[5]
-                    square = out[top + i, left : left + 4] if wide == 4 else spare
-                    o0, o1, o2, o3 = square[0], square[1], square[2], square[3]
-                    for c in range(channels):
-                        m0, m1, m2, m3, m4, m5 = p0[c], p1[c], p2[c], p3[c], p4[c], p5[c]
-                        a, b = scale[c], shift[c]
-                        t0 = (m0 + m1 + m2 + m3 + m4) * a + (b + n0)
-                        t1 = (m1 - m2 + two * (m3 - m4)) * a + (b + n1)
-                        t2 = (m1 + m2 + four * (m3 + m4)) * a + (b + n2)
-                        t3 = (m1 - m2 + eight * (m3 - m4) + m5) * a + (b + n3)
-                        write(o0, c, min(max(max(t0, slope * t0), -clamp), clamp))
-                        write(o1, c, min(max(max(t1, slope * t1), -clamp), clamp))
-                        write(o2, c, min(max(max(t2, slope * t2), -clamp), clamp))
-                        write(o3, c, min(max(max(t3, slope * t3), -clamp), clamp))
-                    if wide < 4:
-                        out[top + i, left:width] = spare[:wide]
+        for tile in range(across):
+            left = 4 * tile
+            there = min(4, width - left)
+            for c in range(0, channels, WIDTH):
+                count, at = channels - c, (row * across + tile) * wide + c
+                for e in range(0, 6 * WIDTH, WIDTH):
+                    m0, m1 = load(product, at, WIDTH), load(product, at + 6 * plane, WIDTH)
+                    m2, m3 = load(product, at + 12 * plane, WIDTH), load(product, at + 18 * plane, WIDTH)
+                    m4, m5 = load(product, at + 24 * plane, WIDTH), load(product, at + 30 * plane, WIDTH)
+                    t0, t1, t2, t3 = _gather_six(m0, m1, m2, m3, m4, m5)
+                    store(middle, e, t0, WIDTH)
+                    store(middle, e + 6 * WIDTH, t1, WIDTH)
+                    store(middle, e + 12 * WIDTH, t2, WIDTH)
+                    store(middle, e + 18 * WIDTH, t3, WIDTH)
+                    at += plane
+                a, b = load(scale, c, count), load(shift, c, count)
+                for i in range(min(4, height - top)):
+                    e, pixel = 6 * i * WIDTH, (top + i) * width + left
+                    m0, m1 = load(middle, e, WIDTH), load(middle, e + WIDTH, WIDTH)
+                    m2, m3 = load(middle, e + 2 * WIDTH, WIDTH), load(middle, e + 3 * WIDTH, WIDTH)
+                    m4, m5 = load(middle, e + 4 * WIDTH, WIDTH), load(middle, e + 5 * WIDTH, WIDTH)
+                    t0, t1, t2, t3 = _gather_six(m0, m1, m2, m3, m4, m5)
+                    to, grain = pixel * channels + c, pixel if noisy else 0
+                    t0 = fma(t0, a, add(b, spread(noise, grain)))
+                    store(out, to, leaky(t0, slopes, limit), count)
+                    if there > 1:
+                        t1 = fma(t1, a, add(b, spread(noise, grain + 1 if noisy else 0)))
+                        store(out, to + channels, leaky(t1, slopes, limit), count)
+                    if there > 2:
+                        t2 = fma(t2, a, add(b, spread(noise, grain + 2 if noisy else 0)))
+                        store(out, to + 2 * channels, leaky(t2, slopes, limit), count)
+                    if there > 3:
+                        t3 = fma(t3, a, add(b, spread(noise, grain + 3 if noisy else 0)))
+                        store(out, to + 3 * channels, leaky(t3, slopes, limit), count)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def winograd(
+    x,
+    pad,
+    style,
+    matrices,
+    out,
+    scale,
+    shift,
+    noise,
+    slope,
+    clamp,
+    spreads,
+    wide,
+    products,
+    filled,
+    plane,
+    step,
+    first,
+    last,
+):
+    """Tile rows first..last of a 3x3 convolution, `step` of them at a time: transform, products, back transform.
+
+    See `winograd_input`, `lanes.product` and `winograd_output`; spreads [36, plane, wide] and products [36, plane,
+    filled] are flat and serve as memory.
+    """
+    across = (out.shape[1] + 3) // 4
+    for row in range(first, last, step):
+        rows = min(step, last - row)
+        winograd_input(x, row, rows, across, pad, style, spreads, plane * wide, wide)
+        product(spreads, wide, matrices, products, rows * across, x.shape[2], filled, plane)
+        winograd_output(products, plane * filled, filled, row, rows, across, out, scale, shift, noise, slope, clamp)
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
@@ -395,133 +444,154 @@ def colours(x, weight, bias, clamp, before, out, first, last):
                     out[k, i, 2 * j + 1] += np.float32(3.0) * column[j + 1] + column[j + 2]
 
 
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def filtered_leaky_relu(
-    x, out, scale, shift, up_taps, up, pad, gain, clamp, down_taps, begin, end, first, last, left, right
-):
+@njit(inline="always")
+def _between(taps, t, w0, w1, w2, w3, w4, w5, slope, clamp):
+    """One high-rate value from six neighbours and the factors taps[t] and on, activated."""
+    value = fma(w0, spread(taps, t), fma(w1, spread(taps, t + 1), fill(ZERO)))
+    other = fma(w2, spread(taps, t + 2), fma(w3, spread(taps, t + 3), fill(ZERO)))
+    value, other = fma(w4, spread(taps, t + 4), value), fma(w5, spread(taps, t + 5), other)
+    return leaky(add(value, other), slope, clamp)
+
+
+@njit(inline="always")
+def _twelve(g0, g1, g2, g3, g4, g5, h0, h1, h2, h3, h4, h5, h6, h7, h8, h9, h10, h11, total):
+    """total plus twelve neighbours times symmetric taps."""
+    total = fma(add(h0, h11), g0, fma(add(h1, h10), g1, total))
+    other = fma(add(h2, h9), g2, fma(add(h3, h8), g3, fill(ZERO)))
+    total, other = fma(add(h4, h7), g4, total), fma(add(h5, h6), g5, other)
+    return add(total, other)
+
+
+@njit(inline="always")
+def _pair_sum(ring, upper, lower, column):
+    """Two rows of the ring added, in one column."""
+    return add(load(ring, upper + column * WIDTH, WIDTH), load(ring, lower + column * WIDTH, WIDTH))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def filtered_leaky_relu(x, out, shift, up_taps, up, pad, clamp, down_taps, begin, end, first, last, left, right):
     """Up-sample, leaky ReLU, down-sample by 2 (Karras et al. 2021, section 3), without the high-rate picture.
 
-    x [H, W, C] times scale [C] plus shift [C] counts as zero outside. up_taps [6 up] serve both axes and hold the
-    gain `up` (2 or 4) each; `pad` = (left, top) zeros stand before the zero-stuffed picture. down_taps [12] serve both
-    axes, or [12, 12] is radially symmetric. Makes rows first..last, columns left..right and channels begin..end of
-    out [H', W', C], with twelve high-rate rows in memory. Those are sorted by column modulo `up`, so that all loops
-    along the row are long; symmetric taps are added before they are multiplied.
+    x [H, W, C or more] plus shift [C] counts as zero outside. up_taps [2, 6 up] serve the columns and the rows and hold
+    the gain `up` (2 or 4), the latter that of the activation too; `pad` = (left, top) zeros stand before the
+    zero-stuffed picture. down_taps [1, 12] serve both axes, or [12, 12] is radially symmetric. Makes rows first..last,
+    columns left..right and channels begin..end of out [H', W', C], a register of channels at a time.
+
+    The up filter sees `up` high-rate columns through the same six columns of x; they are made two at a time, in
+    registers, and the filter down the row takes them from there. Twelve rows wait in memory for the filter down the
+    column. Symmetric taps are added before they are multiplied.
     """
-    height, width = x.shape[:2]
-    n, columns, split = end - begin, right - left, up // 2
-    most = (2 * columns + 10 + up - 1) // up  # high-rate columns of one remainder
-    half = (columns + split - 1) // split  # columns of one remainder in the result
-    base = (2 * left - pad[0]) // up  # first input column that counts
-    radial = down_taps.ndim == 2
-    middle = np.zeros((most + 8) * n, np.float32)
-    planes, folded = np.empty((up, most * n), np.float32), np.empty((up, most * n), np.float32)
-    ring = np.empty((12, up if radial else split, (most if radial else half) * n), np.float32)
-    ready = np.empty((split, half * n), np.float32)
-    factor, offset = scale[begin:end], shift[begin:end]
-    taps, at = np.empty(6, np.float32), np.empty(6, np.int64)
-    for r in range(2 * first, 2 * last + 10):
-        # Down the columns: six input rows make one high-rate row.
-        tap = (pad[1] - r) % up
-        i = (r + tap - pad[1]) // up
-        total = np.float32(0.0)
+    height, width, channels = x.shape
+    radial = len(down_taps) > 1
+    group = (2 * left - pad[0] - 1) // up  # the first group of columns that see the same ones of x
+    start = pad[0] + 1 + up * group  # its first high-rate column
+    late = start % 2 == 0  # the second of a pair ends a window of the filter that halves the rate, not the first
+    base = (start - 10) // 2  # the column of the result whose window ends with the first pair
+    pairs = right - base
+    size = (2 if radial else 1) * pairs * WIDTH
+    ring = np.empty(12 * size, np.float32)
+    sums = np.empty((right - left) * WIDTH, np.float32)
+    across = np.empty(6 * up, np.float32)  # taps in the order of use
+    for q in range(up):
         for t in range(6):
-            inside = i + t >= 0 and i + t < height
-            taps[t], at[t] = up_taps[tap + t * up] if inside else np.float32(0.0), i + t if inside else 0
-            total += taps[t]
-        k0, k1, k2, k3, k4, k5 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5]
-        r0, r1, r2, r3, r4, r5 = x[at[0]], x[at[1]], x[at[2]], x[at[3]], x[at[4]], x[at[5]]
-        for m in range(most + 8):
-            w, target = base + m, middle[m * n : (m + 1) * n]
-            if w < 0 or w >= width:
-                target[:] = np.float32(0.0)
+            across[6 * q + t] = up_taps[1, t * up + up - 1 - q]
+    taps, places = np.empty(6, np.float32), np.empty(12, np.int64)
+    columns = (2 * pairs + up - 1) // up + 5  # of x that count
+    inner, outer = max(0, group + 1), min(width, group + 1 + columns)
+    line = columns * WIDTH
+    near, middle = np.zeros(8 * line, np.float32), np.empty(line, np.float32)
+    slope, limit = fill(SLOPE), fill(clamp)
+    for c in range(begin, end, WIDTH):
+        count = end - c
+        offset = load(shift, c, count)
+        known = (2 * first - pad[1]) // up - 1  # rows of x before this one have come
+        for r in range(2 * first, 2 * last + 10):
+            tap = (pad[1] - r) % up
+            i = (r + tap - pad[1]) // up
+            while known < i + 6:
+                if known >= 0 and known < height:
+                    source, target = known * width * channels + c, (known % 8) * line
+                    for column in range(inner, outer):
+                        value = add(load(x, source + column * channels, count), offset)
+                        store(near, target + (column - group - 1) * WIDTH, value, WIDTH)
+                known += 1
+            for t in range(6):
+                taps[t] = up_taps[0, tap + t * up] if i + t >= 0 and i + t < height else ZERO
+            r0, r1, r2 = (i % 8) * line, ((i + 1) % 8) * line, ((i + 2) % 8) * line
+            r3, r4, r5 = ((i + 3) % 8) * line, ((i + 4) % 8) * line, ((i + 5) % 8) * line
+            for e in range(0, line, WIDTH):
+                value = fma(load(near, r0 + e, WIDTH), spread(taps, 0), fill(ZERO))
+                other = fma(load(near, r1 + e, WIDTH), spread(taps, 1), fill(ZERO))
+                value = fma(load(near, r2 + e, WIDTH), spread(taps, 2), value)
+                other = fma(load(near, r3 + e, WIDTH), spread(taps, 3), other)
+                value = fma(load(near, r4 + e, WIDTH), spread(taps, 4), value)
+                other = fma(load(near, r5 + e, WIDTH), spread(taps, 5), other)
+                store(middle, e, add(value, other), WIDTH)
+            w0, w1, w2 = fill(ZERO), load(middle, 0, WIDTH), load(middle, WIDTH, WIDTH)
+            w3, w4, w5 = load(middle, 2 * WIDTH, WIDTH), load(middle, 3 * WIDTH, WIDTH), load(middle, 4 * WIDTH, WIDTH)
+            place, column, phase = (r % 12) * size, 5 * WIDTH, 0
+            h0 = h1 = h2 = h3 = h4 = h5 = h6 = h7 = h8 = h9 = h10 = h11 = fill(ZERO)
+            pending = fill(ZERO)
+            g0, g1, g2 = fill(down_taps[0, 0]), fill(down_taps[0, 1]), fill(down_taps[0, 2])
+            g3, g4, g5 = fill(down_taps[0, 3]), fill(down_taps[0, 4]), fill(down_taps[0, 5])
+            for pair in range(pairs):
+                if phase == 0:
+                    w0, w1, w2, w3, w4 = w1, w2, w3, w4, w5
+                    w5 = load(middle, column, WIDTH)
+                    column += WIDTH
+                a = _between(across, phase, w0, w1, w2, w3, w4, w5, slope, limit)
+                b = _between(across, phase + 6, w0, w1, w2, w3, w4, w5, slope, limit)
+                phase = phase + 12 if phase + 12 < 6 * up else 0
+                if radial:
+                    store(ring, place + 2 * pair * WIDTH, a, WIDTH)
+                    store(ring, place + (2 * pair + 1) * WIDTH, b, WIDTH)
+                    continue
+                h0, h1, h2, h3, h4, h5, h6, h7, h8, h9 = h2, h3, h4, h5, h6, h7, h8, h9, h10, h11
+                if late:
+                    h10, h11 = a, b
+                else:
+                    h10, h11, pending = pending, a, b
+                value = _twelve(g0, g1, g2, g3, g4, g5, h0, h1, h2, h3, h4, h5, h6, h7, h8, h9, h10, h11, fill(ZERO))
+                store(ring, place + pair * WIDTH, value, WIDTH)
+            if r < 2 * first + 11 or r % 2 == 0:
                 continue
-            p0, p1, p2 = r0[w, begin:end], r1[w, begin:end], r2[w, begin:end]
-            p3, p4, p5 = r3[w, begin:end], r4[w, begin:end], r5[w, begin:end]
-            for c in range(n):
-                value = k0 * read(p0[c]) + k1 * read(p1[c]) + k2 * read(p2[c])
-                value += k3 * read(p3[c]) + k4 * read(p4[c]) + k5 * read(p5[c])
-                target[c] = value * factor[c] + total * offset[c]
-        # Along the row, then the activation.
-        lines, count = ring[r % 12] if radial else planes, most * n
-        for p in range(up):
-            tap = (pad[0] - 2 * left - p) % up
-            k0, k1, k2 = up_taps[tap] * gain, up_taps[tap + up] * gain, up_taps[tap + 2 * up] * gain
-            k3, k4, k5 = up_taps[tap + 3 * up] * gain, up_taps[tap + 4 * up] * gain, up_taps[tap + 5 * up] * gain
-            source = middle[((2 * left + p + tap - pad[0]) // up - base) * n :]
-            p0, p1, p2 = source[:count], source[n : n + count], source[2 * n : 2 * n + count]
-            p3, p4, p5 = source[3 * n : 3 * n + count], source[4 * n : 4 * n + count], source[5 * n : 5 * n + count]
-            line = lines[p]
-            for e in range(count):
-                value = k0 * p0[e] + k1 * p1[e] + k2 * p2[e] + k3 * p3[e] + k4 * p4[e] + k5 * p5[e]
-                value = max(value, SLOPE * value)
-                line[e] = min(max(value, -clamp), clamp)
-        if not radial:
-            _halve(planes, n, down_taps, ring[r % 12], True)
-        if r >= 2 * first + 11 and r % 2 == 1:
             row = (r - 11) // 2
-            _emit(ring, 2 * row, n, down_taps, ready, folded)
-            for j in range(columns):
-                at_j = (j // split) * n
-                source, target = ready[j % split, at_j : at_j + n], out[row, left + j, begin:end]
-                for c in range(n):
-                    write(target, c, source[c])
-
-
-@njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def _halve(planes, n, taps, out, fresh):
-    """Twelve symmetric taps along a row at every second column, into out or, unless `fresh`, added to it.
-
-    planes [up, ..] and out [up / 2, ..] hold columns times n channels, sorted by column modulo their number.
-    """
-    up, count = len(planes), out.shape[1]
-    for s in range(len(out)):
-        line = out[s]
-        for q in range(0, 6, 2):
-            g0, g1 = taps[q], taps[q + 1]
-            a, b, c, d = 2 * s + q, 2 * s + 11 - q, 2 * s + q + 1, 2 * s + 10 - q
-            p0, p1 = planes[a % up, (a // up) * n :], planes[b % up, (b // up) * n :]
-            p2, p3 = planes[c % up, (c // up) * n :], planes[d % up, (d // up) * n :]
-            # With an odd number of columns the last of a remainder may have no neighbours; nobody reads it.
-            size = min(count, len(p0), len(p1), len(p2), len(p3))
-            if fresh and q == 0:
-                for e in range(size):
-                    line[e] = g0 * (p0[e] + p1[e]) + g1 * (p2[e] + p3[e])
-            else:
-                for e in range(size):
-                    line[e] += g0 * (p0[e] + p1[e]) + g1 * (p2[e] + p3[e])
-
-
-def _emit(ring, start, n, taps, out, folded):
-    """One row [up / 2, columns n] from twelve in the ring; with separable taps those are at half rate already."""
-    raise TypeError("only compiled kernels can call this; the overload below is its code")
-
-
-@overload(_emit)
-def _emit_one(ring, start, n, taps, out, folded):
-    if taps.ndim == 1:
-
-        def separable(ring, start, n, taps, out, folded):
-            for s in range(len(out)):
-                line = out[s]
-                for q in range(0, 6, 2):
-                    g0, g1 = taps[q], taps[q + 1]
-                    p0, p1 = ring[(start + q) % 12, s], ring[(start + 11 - q) % 12, s]
-                    p2, p3 = ring[(start + q + 1) % 12, s], ring[(start + 10 - q) % 12, s]
-                    if q == 0:
-                        for e in range(len(line)):
-                            line[e] = g0 * (p0[e] + p1[e]) + g1 * (p2[e] + p3[e])
+            to = (row * out.shape[1] + left) * out.shape[2] + c
+            if not radial:
+                for q in range(12):
+                    places[q] = (2 * row + q) % 12 * size + (left - base) * WIDTH
+                p0, p1, p2, p3, p4, p5 = places[0], places[1], places[2], places[3], places[4], places[5]
+                p6, p7, p8, p9, p10, p11 = places[6], places[7], places[8], places[9], places[10], places[11]
+                for e in range(0, (right - left) * WIDTH, WIDTH):
+                    h0, h11 = load(ring, p0 + e, WIDTH), load(ring, p11 + e, WIDTH)
+                    h1, h10 = load(ring, p1 + e, WIDTH), load(ring, p10 + e, WIDTH)
+                    h2, h9 = load(ring, p2 + e, WIDTH), load(ring, p9 + e, WIDTH)
+                    h3, h8 = load(ring, p3 + e, WIDTH), load(ring, p8 + e, WIDTH)
+                    h4, h7 = load(ring, p4 + e, WIDTH), load(ring, p7 + e, WIDTH)
+                    h5, h6 = load(ring, p5 + e, WIDTH), load(ring, p6 + e, WIDTH)
+                    value = _twelve(
+                        g0, g1, g2, g3, g4, g5, h0, h1, h2, h3, h4, h5, h6, h7, h8, h9, h10, h11, fill(ZERO)
+                    )
+                    store(out, to, value, count)
+                    to += out.shape[2]
+                continue
+            for i in range(6):
+                g0, g1, g2 = fill(down_taps[i, 0]), fill(down_taps[i, 1]), fill(down_taps[i, 2])
+                g3, g4, g5 = fill(down_taps[i, 3]), fill(down_taps[i, 4]), fill(down_taps[i, 5])
+                upper = (2 * row + i) % 12 * size + (2 * left - start) * WIDTH
+                lower = (2 * row + 11 - i) % 12 * size + (2 * left - start) * WIDTH
+                h2, h3 = _pair_sum(ring, upper, lower, 0), _pair_sum(ring, upper, lower, 1)
+                h4, h5 = _pair_sum(ring, upper, lower, 2), _pair_sum(ring, upper, lower, 3)
+                h6, h7 = _pair_sum(ring, upper, lower, 4), _pair_sum(ring, upper, lower, 5)
+                h8, h9 = _pair_sum(ring, upper, lower, 6), _pair_sum(ring, upper, lower, 7)
+                h10, h11 = _pair_sum(ring, upper, lower, 8), _pair_sum(ring, upper, lower, 9)
+                for j in range(right - left):
+                    h0, h1, h2, h3, h4, h5, h6, h7, h8, h9 = h2, h3, h4, h5, h6, h7, h8, h9, h10, h11
+                    h10 = _pair_sum(ring, upper, lower, 2 * j + 10)
+                    h11 = _pair_sum(ring, upper, lower, 2 * j + 11)
+                    total = load(sums, j * WIDTH, WIDTH) if i > 0 else fill(ZERO)
+                    value = _twelve(g0, g1, g2, g3, g4, g5, h0, h1, h2, h3, h4, h5, h6, h7, h8, h9, h10, h11, total)
+                    if i < 5:
+                        store(sums, j * WIDTH, value, WIDTH)
                     else:
-                        for e in range(len(line)):
-                            line[e] += g0 * (p0[e] + p1[e]) + g1 * (p2[e] + p3[e])
-
-        return separable
-
-    def radial(ring, start, n, taps, out, folded):
-        for i in range(6):
-            for p in range(len(folded)):
-                upper, lower, line = ring[(start + i) % 12, p], ring[(start + 11 - i) % 12, p], folded[p]
-                for e in range(len(line)):
-                    line[e] = upper[e] + lower[e]
-            _halve(folded, n, taps[i], out, i == 0)
-
-    return radial
+                        store(out, to + j * out.shape[2], value, count)

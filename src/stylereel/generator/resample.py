@@ -5,6 +5,7 @@ differentiable any number of times. Zeros are never inserted: up-sampling is a d
 works phase by phase, and decimation is a stride.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +16,13 @@ import torch.nn.functional as F
 from scipy.special import j1
 from torch import Tensor
 
+from stylereel.generator import fast
 from stylereel.generator.ops import ACTIVATION_GAIN, LEAKY_SLOPE
 
-# On a CPU the high-rate picture is made piece by piece, of about this many values: they stay in the cache, and the
-# memory is used again, where a whole picture would cost more time in page faults than in arithmetic.
-PIECE_VALUES = 1 << 21
-PIECE_CHANNELS = 16  # one vector register of float32
+# On a CPU the high-rate picture is made piece by piece, of about this many values: they stay in the nearer caches, and
+# the memory is used again, where a whole picture would cost more time in page faults than in arithmetic.
+PIECE_VALUES = 1 << 20
+PIECE_CHANNELS = 32  # two vector registers of float32
 
 
 def setup_filter(
@@ -85,16 +87,12 @@ def upfirdn2d(
     flip_filter makes it a correlation. up, down: one factor or (x, y). padding: zeros at the high rate, one number,
     (x, y) or (left, right, top, bottom); negative ones crop. gain: factor of the result.
     """
-    taps = torch.ones(1, 1, dtype=x.dtype, device=x.device) if filter is None else filter
+    taps = torch.ones(1, 1) if filter is None else filter
     taps = (taps * gain ** (taps.ndim / 2)).to(x.device, x.dtype)
     if not flip_filter:
         taps = taps.flip(list(range(taps.ndim)))
     (up_x, up_y), (down_x, down_y) = _pair(up), _pair(down)
-    left, right, top, bottom = _sides(padding)
-    if taps.ndim == 2:
-        return _correlate(x, taps, (up_y, up_x), (down_y, down_x), (left, right, top, bottom))
-    x = _correlate(x, taps[None, :], (1, up_x), (1, down_x), (left, right, 0, 0))
-    return _correlate(x, taps[:, None], (up_y, 1), (down_y, 1), (0, 0, top, bottom))
+    return _filtered(x, taps, (up_y, up_x), (down_y, down_x), _sides(padding))
 
 
 def filtered_lrelu(
@@ -109,60 +107,99 @@ def filtered_lrelu(
     slope: float = LEAKY_SLOPE,
     clamp: float | None = None,
     flip_filter: bool = False,
+    role: str | None = None,
 ) -> Tensor:
     """Leaky ReLU between up-sampling and down-sampling, so that it makes no aliases (section 3.2, figure 4b).
 
     x [B, C, H, W] plus bias [C] is up-sampled (amplitude kept), padded, filtered, put through
     clamp(leaky_relu(x) * gain) with gain > 0, filtered again and decimated. Filters and padding as in `upfirdn2d`;
-    the padding of zeros comes after the bias. Returns [B, C, H', W'] with the channels last in memory.
+    the padding of zeros comes after the bias. Returns [B, C, H', W'] with the channels last in memory; `role` allows it
+    to be overwritten by the next call with that role.
     """
     left, right, top, bottom = _sides(padding)
     (up_rows, up_columns), (down_rows, down_columns) = _size(up_filter), _size(down_filter)
-    height = x.shape[2] * up + top + bottom - (up_rows - 1)  # of the picture at the high rate
-    width = x.shape[3] * up + left + right - (up_columns - 1)
-    rows = (height - down_rows) // down + 1
+    rows = (x.shape[2] * up + top + bottom - (up_rows - 1) - down_rows) // down + 1
+    columns = (x.shape[3] * up + left + right - (up_columns - 1) - down_columns) // down + 1
     dtype = x.dtype
     # In half precision a CPU has no fast depthwise transposed convolution.
     inner = torch.float32 if x.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16) else dtype
+    # A leaky ReLU commutes with a positive factor: the gain goes into the filter.
+    before, after = _correlation(up_filter, x, up**2 * gain, flip_filter), _correlation(down_filter, x, 1, flip_filter)
 
-    def piece(x: Tensor, bias: Tensor | None, first: int, last: int) -> Tensor:
-        """Rows first to last - 1 of the result, for some samples and channels."""
-        begin, end = first * down, (last - 1) * down + down_rows  # rows at the high rate
-        # The rows of x that they see, and the padding that is left around these.
-        start = max((begin - top) // up, 0)
-        stop = min((end + up_rows - 2 - top) // up + 1, x.shape[2])
-        above = top - begin + start * up
-        sides = (left, right, above, end - begin + up_rows - 1 - above - (stop - start) * up)
-        x = x[:, :, start:stop].to(inner)
+    def piece(x: Tensor, bias: Tensor | None, row: tuple[int, int], column: tuple[int, int]) -> Tensor:
+        """The first to the last - 1 of the result's rows and columns, for some samples and channels."""
+        (top_row, bottom_row), above, below = _seen(*row, x.shape[2], up, down, up_rows, down_rows, top)
+        (first, last), ahead, behind = _seen(*column, x.shape[3], up, down, up_columns, down_columns, left)
+        x = x[:, :, top_row:bottom_row, first:last].to(inner)
         if bias is not None:
             x = x + bias.to(inner)[:, None, None]
-        # A leaky ReLU commutes with a positive factor: the gain goes into the filter.
-        x = upfirdn2d(x, up_filter, up, padding=sides, gain=up**2 * gain, flip_filter=flip_filter)
+        x = _filtered(x, before, (up, up), (1, 1), (ahead, behind, above, below))
         inplace = up_filter is not None and not x.requires_grad
         if slope != 1:
             x = F.leaky_relu(x, slope, inplace)
         if clamp is not None:
             x = x.clamp_(-clamp, clamp) if inplace else x.clamp(-clamp, clamp)
-        return upfirdn2d(x, down_filter, down=down, flip_filter=flip_filter).to(dtype)
+        return _filtered(x, after, (1, 1), (down, down), (0, 0, 0, 0)).to(dtype)
 
     x = x.contiguous(memory_format=torch.channels_last)
-    trained = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
-    if trained or x.device.type != "cpu":
-        return piece(x, bias, 0, rows)
     batch, channels = x.shape[:2]
-    columns = (width - down_columns) // down + 1
-    samples_each = max(PIECE_VALUES // (height * width * channels), 1)
-    channels_each = max(PIECE_VALUES // (height * width) // PIECE_CHANNELS, 1) * PIECE_CHANNELS
-    rows_each = max((PIECE_VALUES // (width * min(channels_each, channels)) - down_rows) // down, 8)
-    out = torch.empty(batch, channels, rows, columns, dtype=dtype, memory_format=torch.channels_last)
-    for sample in range(0, batch, samples_each):
-        for channel in range(0, channels, channels_each):
-            some = slice(sample, sample + samples_each), slice(channel, channel + channels_each)
-            part = None if bias is None else bias[some[1]]
-            for row in range(0, rows, rows_each):
-                last = min(row + rows_each, rows)
-                out[some][:, :, row:last] = piece(x[some], part, row, last)
+    if not fast.free(x, bias):
+        return piece(x, bias, (0, rows), (0, columns))
+    out = fast.buffer(role, (batch, rows, columns, channels), dtype).permute(0, 3, 1, 2)
+    values = (rows * down + down_rows) * (columns * down + down_columns)
+    channels_each = max(PIECE_VALUES // values // PIECE_CHANNELS, 1) * PIECE_CHANNELS
+    side = max(math.isqrt(PIECE_VALUES // min(channels_each, channels)) // down, 8)
+
+    def work(part: tuple[int, tuple[int, int], tuple[int, int], tuple[int, int]]) -> None:
+        sample, channel, row, column = part
+        some = slice(sample, sample + 1), slice(*channel)
+        made = piece(x[some], None if bias is None else bias[some[1]], row, column)
+        out[some][:, :, slice(*row), slice(*column)] = made
+
+    parts = _parts(channels, channels_each), _parts(rows, side), _parts(columns, side)
+    fast.each(list(itertools.product(range(batch), *parts)), work)
     return out
+
+
+def _parts(whole: int, most: int) -> list[tuple[int, int]]:
+    """First and last of equal parts of at most `most`."""
+    step = -(-whole // -(-whole // most))
+    return [(first, min(whole, first + step)) for first in range(0, whole, step)]
+
+
+def _seen(
+    first: int, last: int, size: int, up: int, down: int, up_taps: int, down_taps: int, before: int
+) -> tuple[tuple[int, int], int, int]:
+    """Which samples on an axis of `size` outputs first to last - 1 see, and the padding left before and after them."""
+    begin, end = first * down, (last - 1) * down + down_taps  # at the high rate
+    start = min(max((begin - before) // up, 0), size - 1)
+    stop = max(min((end + up_taps - 2 - before) // up + 1, size), start + 1)
+    left = before - begin + start * up
+    return (start, stop), left, end - begin + up_taps - 1 - left - (stop - start) * up
+
+
+def _correlation(filter: Tensor | None, x: Tensor, gain: float, flip_filter: bool) -> Tensor:
+    """A filter with a gain in the order of a correlation, in the precision in which x is filtered."""
+    half = x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
+    taps = torch.ones(1, 1) if filter is None else filter
+    taps = taps.to(x.device, torch.float32 if half else x.dtype)
+    taps = taps * gain ** (taps.ndim / 2)
+    return taps if flip_filter else taps.flip(list(range(taps.ndim)))
+
+
+def _filtered(
+    x: Tensor, taps: Tensor, up: tuple[int, int], down: tuple[int, int], padding: tuple[int, int, int, int]
+) -> Tensor:
+    """`upfirdn2d` with taps [K] or [KH, KW] in the order of a correlation; up and down are (y, x)."""
+    if taps.ndim == 2:
+        return _correlate(x, taps, up, down, padding)
+    left, right, top, bottom = padding
+    along_x = taps[None, :], (1, up[1]), (1, down[1]), (left, right, 0, 0)
+    along_y = taps[:, None], (up[0], 1), (down[0], 1), (0, 0, top, bottom)
+    # The pass over fewer rows comes first or last; it is the slower one.
+    for one in (along_y, along_x) if up[0] > 1 else (along_x, along_y):
+        x = _correlate(x, *one)
+    return x
 
 
 def _correlate(

@@ -200,8 +200,10 @@ class StyleGAN2(Generator):
 
         for layer, style in zip(self.style_layers[first:], s[first:], strict=True):
             module = self._module(layer)
-            # What a caller may keep gets memory of its own.
-            role = None if layer.index in tap_at or layer.index == last else layer.name.partition(".")[2]
+            # What a caller may keep gets memory of its own; so does the feature beside a tapped image, because the tap
+            # may run this network.
+            own = layer.index in tap_at or layer.index == last or layer.index + 1 in tap_at
+            role = None if own else layer.name.partition(".")[2]
             if layer.kind == "rgb":
                 output = image = module(x, style, image)
             elif self.config.architecture == "resnet" and layer.resolution > 4:

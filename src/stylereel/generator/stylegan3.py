@@ -171,14 +171,19 @@ def normalized_modulated_conv(
     padding: int | tuple[int, int] = 0,
     demodulate: bool = True,
     input_gain: Tensor | float = 1.0,
+    role: str | None = None,
 ) -> Tensor:
     """Modulated convolution of x [B, I, H, W] by weight [O, I, K, K] and style [B, I] (appendix D.1).
 
-    input_gain [], [I] or [B, I] scales x and is not demodulated. Returns [B, O, H', W'] in the precision of x.
+    input_gain [], [I] or [B, I] scales x and is not demodulated. Returns [B, O, H', W'] in the precision of x; `role`
+    allows it to be overwritten by the next call with that role.
     """
     dtype = x.dtype
     style, demodulation = normalized(weight, style, demodulate)
     style = style * input_gain
+    if isinstance(padding, int) and dtype != torch.float16 and fast.free(x, weight, style):
+        styled = weight * style[:, None, :, None, None] * demodulation[..., None, None, None]
+        return fast.convolve_each(x, styled.to(dtype), padding, role)
     if weight.shape[2:] == (1, 1) and padding in (0, (0, 0)):
         # Such a weight is small: scaling it for each sample saves two passes over the features.
         weight = weight.flatten(1) * style[:, None] * demodulation[..., None]
@@ -309,7 +314,8 @@ class SynthesisLayer(nn.Module):
                 self.clamp,
                 role,
             )
-        x = normalized_modulated_conv(x, self.weight, style, layer.conv_kernel - 1, input_gain=input_gain)
+        padding = layer.conv_kernel - 1
+        x = normalized_modulated_conv(x, self.weight, style, padding, input_gain=input_gain, role="convolved")
         return filtered_lrelu(
             x,
             self.up_filter,
@@ -319,6 +325,7 @@ class SynthesisLayer(nn.Module):
             layer.down,
             layer.padding,
             clamp=self.clamp,
+            role=role,
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

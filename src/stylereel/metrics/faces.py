@@ -19,7 +19,7 @@ from stylereel.metrics.registry import Unfit, measure
 POSE = ("yaw", "pitch", "roll")
 GAZE = ("gaze_x", "gaze_y")
 ACTIONS = ("jaw", "smile", "pucker", "press", "brow_left", "brow_right", "blink_left", "blink_right")
-STILL = 0.02  # dlib's tracks of one frame shown again and again deviate by 0.05 degrees
+STILL = 0.04  # dlib's tracks of one frame shown again and again deviate by 0.08 degrees
 _GROUPS = {"pose": POSE, "actions": ACTIONS, "gaze": GAZE}
 
 
@@ -79,7 +79,7 @@ class Followed(NamedTuple):
 def followed(result: np.ndarray, driving: np.ndarray) -> Followed:
     """How a track [T] follows the driving one [T].
 
-    A result that moves less than a fiftieth as much as the driver keeps still, whatever its noise looks like: 0. A
+    A result that moves less than a twenty-fifth as much as the driver keeps still, whatever its noise looks like: 0. A
     driving track that does not move at all has nothing to follow: nan.
     """
     spread = float(np.std(driving)), float(np.std(result))

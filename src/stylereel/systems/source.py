@@ -81,4 +81,6 @@ def check_codes(w: Tensor, generator: Any) -> None:
     """Raise ValueError unless W+ codes [L, D] have the shape that the generator takes."""
     wanted = [generator.num_ws, generator.config.w_dim]
     if list(w.shape) != wanted:
-        raise ValueError(f"These codes of another generator are {list(w.shape)}, not {wanted}; invert with this one.")
+        raise ValueError(
+            f"These codes are {list(w.shape)}, this generator takes {wanted}; codes of another generator do not fit."
+        )

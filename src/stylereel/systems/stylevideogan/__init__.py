@@ -16,11 +16,16 @@ code: the motion of the one, the looks of the other.
 | offset through a PCA of 32 | `networks.VideoGenerator.offset`, `verbs.StyleVideoGAN.apply` |
 
 Different from the paper, and why:
-- Rows of W+ that equal each other in all codes share a head, and rows that never change have none: the exact codes of
-  the built-in family have two kinds of moving rows.
-- The critic sees codes at mean 0 and one scale, so that its penalty means the same for every generator.
+- Heads make coordinates in the codes' principal components, or rows of W+ as in the paper (`Recipe.reduced`); rows that
+  equal each other in all codes share a head, and rows that never change have none.
+- The recurrent cells begin slow (`networks.Recurrence`): from PyTorch's start every motion trembles and stays so.
+- The critic sees codes and three differences in time, each at a deviation of 1 (`networks.Critic`): in the codes
+  themselves blinks and trembling are too small to see.
+- Seven of eight sequences go on where an earlier one ended (`training.Ends`): what is learned from start codes alone
+  comes to rest after a second or trembles.
+- A term for second moments (`training.Moments`) holds range and speed.
 - Batch normalisation is measured anew for the averaged weights, whose activations are not those of the last ones.
-- The angle penalty runs at every fourth step with four times the weight, which halves the time.
+- The angle penalty runs at every fourth step with four times the weight, which saves time.
 """
 
 from stylereel.systems.stylevideogan.networks import VideoConfig, VideoGenerator, load_model

@@ -24,22 +24,23 @@ from stylereel.record import sha256
 from stylereel.train.data import latents_of
 from stylereel.train.generator import grouped_w
 from stylereel.world.factors import LATENT_DIM, MOTION
+from stylereel.world.motion import Manner
 
 BATCH, SIZE = 16, 256  # crops that are encoded together, and their side in pixels
 
 
 class WorldClip(NamedTuple):
-    """A clip of the world: seeds of person and movement, and whether the person speaks."""
+    """A clip of the world: seeds of person and movement, and what the person does."""
 
     person: int
     movement: int
-    speaking: bool
+    manner: Manner
     frames: int = 7500  # five minutes
     rate: Fraction = Fraction(25)
 
     def values(self) -> np.ndarray:
         """Factor values [T, K] of every frame, aligned."""
-        motion = world.natural_motion(self.movement, self.frames, self.rate, self.speaking)
+        motion = world.natural_motion(self.movement, self.frames, self.rate, self.manner)
         person = world.from_latent(np.random.default_rng(self.person).standard_normal(LATENT_DIM))
         values = np.tile(person, (len(motion), 1))
         values[:, : len(MOTION)] = motion
@@ -55,9 +56,9 @@ class WorldClip(NamedTuple):
 
 # The clips of the built-in models.
 CLIPS = {
-    "talking": WorldClip(7, 5, True),
-    "listening": WorldClip(12, 6, False),
-    "expressions": WorldClip(3, 7, True),
+    "talking": WorldClip(7, 5, "talking"),
+    "listening": WorldClip(12, 6, "listening"),
+    "expressions": WorldClip(3, 7, "expressions"),
 }
 
 

@@ -18,6 +18,8 @@ from stylereel.weights.files import load_module
 
 KIND = "stylevideogan"  # in the header of a model's file
 SLOPE = 0.2  # of every leaky ReLU; the paper does not say
+ORDERS = 4  # the critic sees codes and their first three differences in time
+FLOOR = 0.002  # share of all variance under which the critic takes a coordinate for small
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ def _layers(*widths: int) -> list[nn.Module]:
     return [part for a, b in zip(widths, widths[1:]) for part in (nn.Linear(a, b), nn.LeakyReLU(SLOPE))]
 
 
+_GRU_WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
 class Recurrence(nn.Module):
     """Noise to a path of animation codes: the hallucinator H and four stacked GRU cells P.
 
@@ -73,6 +78,24 @@ class Recurrence(nn.Module):
             *_layers(*[noise] * self.CELLS, (self.CELLS - 1) * noise), nn.BatchNorm1d((self.CELLS - 1) * noise)
         )
         self.cells = nn.GRU(noise, noise, self.CELLS, batch_first=True)
+        self._begin_smooth()
+
+    @torch.no_grad()
+    def _begin_smooth(self, frames: float = 30.0) -> None:
+        """Update gates whose states last 2 to `frames` frames (after Tallec and Ollivier 2018), orthogonal weights.
+
+        Four slow cells on top of each other pass no white noise, while PyTorch's usual start forgets in two frames, so
+        that all motion trembles; and each passes on about the variance that it gets.
+        """
+        size = self.cells.hidden_size
+        for layer in range(self.CELLS):
+            of_input, of_state, bias, other = (getattr(self.cells, f"{name}_l{layer}") for name in _GRU_WEIGHTS)
+            bias.zero_()
+            other.zero_()
+            bias[size : 2 * size] = torch.rand(size) * math.log(frames)
+            nn.init.orthogonal_(of_input[2 * size :], 4.0 if layer else 6.0)
+            for gate, gain in enumerate((0.3, 0.3, 1.0)):
+                nn.init.orthogonal_(of_state[gate * size : (gate + 1) * size], gain)
 
     def start(self, first: Tensor) -> Tensor:
         """Start codes [B, N] to the states [4, B, N] of the cells."""
@@ -81,8 +104,13 @@ class Recurrence(nn.Module):
 
     def forward(self, first: Tensor, noise: Tensor) -> Tensor:
         """Start codes [B, N] and noise [B, T - 1, N] to animation codes [B, T, N]; the first is the start code."""
-        path, _ = self.cells(noise, self.start(first))
-        return torch.cat([first[:, None], path], 1)
+        return self.go_on(self.start(first), noise)[0]
+
+    def go_on(self, states: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """States [4, B, N] and noise [B, T - 1, N] to animation codes [B, T, N], from that of the states on, and to
+        the states at their end."""
+        path, end = self.cells(noise, states)
+        return torch.cat([states[-1][:, None], path], 1), end
 
 
 class Mapper(nn.Module):
@@ -100,7 +128,10 @@ class Mapper(nn.Module):
             nn.Linear(width, width),
         )
         # One linear layer for the heads of all rows: they share no output, so it is as many heads side by side.
-        self.heads = nn.Sequential(*_layers(width, config.size), nn.BatchNorm1d(config.size))
+        # The paper's end in a leaky ReLU. Its knee lies within the range of a component's coordinate and would stop a
+        # turning head short, so those are linear; rows share their motion among many coordinates.
+        heads = [nn.Linear(width, config.size)] if config.reduced else _layers(width, config.size)
+        self.heads = nn.Sequential(*heads, nn.BatchNorm1d(config.size))
 
     def forward(self, code: Tensor) -> Tensor:
         return self.heads(self.trunk(code))
@@ -183,15 +214,17 @@ class VideoGenerator(nn.Module):
 class Critic(nn.Module):
     """Sequences [B, T, R] to scores [B, 1]: six layers for each frame, then convolutions in time.
 
-    Codes are first moved to mean 0 and a mean variance of 1, one number for all coordinates, so that the gradient
-    penalty means the same for every generator.
+    It sees codes and their differences in time (`seen`), each at a deviation of 1 over the clip: in W+ itself a turning
+    head has a hundred times the variance of a blink, and a trembling that anyone sees is a hundredth of a turn.
+    Components are turned first so that slow ones stand apart from fast ones (Wiskott and Sejnowski 2002); otherwise the
+    differences of a smile drown in those of the jaw with which it shares a component.
     """
 
     def __init__(self, config: VideoConfig) -> None:
         super().__init__()
         width = config.width
         narrow = [max(config.noise, width >> power) for power in range(1, 4)]
-        self.frame = nn.Sequential(*_layers(config.size, width, width, *narrow, config.noise))
+        self.frame = nn.Sequential(*_layers(ORDERS * config.size, width, width, *narrow, config.noise))
         layers: list[nn.Module] = []
         length, channels = config.frames, config.noise
         while length > 4:
@@ -199,18 +232,40 @@ class Critic(nn.Module):
             length, channels = length // 2, 2 * channels
         self.time = nn.Sequential(*layers, nn.Conv1d(channels, 1, length))
         self.register_buffer("mean", torch.zeros(config.size))
-        self.register_buffer("scale", torch.ones([]))
+        self.register_buffer("scales", torch.ones(ORDERS, config.size))
+        self.register_buffer("turn", torch.eye(config.size) if config.reduced else None)
         self.mean: Tensor
-        self.scale: Tensor
+        self.scales: Tensor
+        self.turn: Tensor | None
 
-    def normalized(self, codes: Tensor) -> Tensor:
-        """Codes [B, T, R] in the units in which the critic sees them."""
-        return (codes - self.mean) / self.scale
+    @torch.no_grad()
+    def learn_scales(self, real: Tensor) -> None:
+        """Set what `seen` needs from the training codes [T, R]: each coordinate gets a deviation of 1, and one of less
+        than `FLOOR` of all variance less than that."""
+        self.mean.copy_(real.mean(0))
+        variance, centred = real.var(0), real - self.mean
+        weight = (variance / (variance + FLOOR * variance.sum())).sqrt()
+        if self.turn is not None:
+            whitening = (variance + FLOOR * variance.sum()).rsqrt()
+            speed = (centred * whitening).diff(dim=0)
+            self.turn.copy_(whitening[:, None] * torch.linalg.eigh(speed.T @ speed)[1])
+            centred = centred @ self.turn
+            weight = centred.std(0)
+        for order, scale in enumerate(self.scales):
+            scale.copy_(weight / centred.diff(order, dim=0).std(0).clamp_min(1e-12))
 
-    def forward(self, normalized: Tensor) -> Tensor:
-        """Scores [B, 1] of normalised sequences [B, T, R]."""
-        seen = self.frame(normalized.flatten(0, 1)).unflatten(0, normalized.shape[:2])
-        return self.time(seen.transpose(1, 2)).flatten(1)
+    def seen(self, codes: Tensor) -> Tensor:
+        """Codes [B, T, R] to what the critic sees of them [B, T, ORDERS * R]; differences begin late, with zeros."""
+        centred = codes - self.mean
+        if self.turn is not None:
+            centred = centred @ self.turn
+        parts = [F.pad(centred.diff(n, dim=1) * scale, (0, 0, n, 0)) for n, scale in enumerate(self.scales)]
+        return torch.cat(parts, 2)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """Scores [B, 1] of what `seen` gave."""
+        each = self.frame(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        return self.time(each.transpose(1, 2)).flatten(1)
 
 
 class Wandering(nn.Module):
@@ -248,7 +303,7 @@ def angle_penalty(distance: Tensor, first: Tensor, noise: Tensor) -> Tensor:
 
 
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """Two-sided penalty on the slope's distance from 1 at mixtures; share [B, 1, 1] of the real one, all normalised."""
+    """Two-sided penalty on the slope's distance from 1 at mixtures; share [B, 1, 1] of the real one, all as `seen`."""
     mixed = torch.lerp(fake, real, share).detach().requires_grad_(True)
     (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
     return (_length(slope) - 1).square().mean()

@@ -16,7 +16,9 @@ from stylereel.record import ratio
 from stylereel.systems.stylevideogan.codes import distinct_rows
 from stylereel.systems.stylevideogan.networks import (
     KIND,
+    ORDERS,
     Critic,
+    Recurrence,
     VideoConfig,
     VideoGenerator,
     Wandering,
@@ -25,7 +27,7 @@ from stylereel.systems.stylevideogan.networks import (
 )
 from stylereel.train.loop import Average, Trainer, cosine
 
-CRITIC_ENERGY = 50.0  # mean squared distance of a code from the mean, as the critic sees it
+FRESH = 8  # every eighth sequence of a batch begins at a start code, the others where an earlier one ended
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,22 @@ class Recipe:
     The paper does not say what an epoch is. Here it shows every frame once on average: frames of the clip / (batch x
     frames of a sequence) steps. Nor does it give critic steps, Adam's betas and the critic's widths; its batch is 128,
     its rate 0.005 and its networks are 512 wide and make rows, while these are for the built-in family;
-    `benchmarks/stylevideogan.py` compares.
+    `benchmarks/stylevideogan.py` compares. moment_weight: of the squared distance of second moments, which the paper
+    does not have, see `Moments`.
     """
 
     epochs: int = 350
     batch: int = 32
     rate: float = 0.001
-    betas: tuple[float, float] = (0.0, 0.99)
+    critic_rate: float = 0.002
+    betas: tuple[float, float] = (0.0, 0.9)
     critic_steps: int = 1
     gradient_weight: float = 50.0
     angle_weight: float = 100.0
+    moment_weight: float = 0.3
     angle_every: int = 4  # steps; the penalty then counts so many times
     average: float = 0.997
-    width: int = 128
+    width: int = 96
     frames: int = 25
     reduced: bool = True
     seed: int = 0
@@ -80,14 +85,16 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
     model.learn_statistics(codes.w)
     critic, wandering = Critic(config), Wandering(config.noise)
     real = model.made_of(codes.w)
-    critic.mean.copy_(real.mean(0))
-    critic.scale.copy_(((real - critic.mean).square().sum(1).mean() / CRITIC_ENERGY).sqrt())
-    sequences = critic.normalized(real).unfold(0, window, 1).transpose(1, 2).to(trainer.device)  # a view
+    critic.learn_scales(real)
+    moments = Moments(critic, real)
+    sequences = real.to(trainer.device).unfold(0, window, 1).transpose(1, 2)  # a view
     optimizers: dict[str, torch.optim.Optimizer] = {
-        key: torch.optim.Adam(module.parameters(), recipe.rate, betas=recipe.betas, foreach=True)
-        for key, module in (("model", model), ("critic", critic))
+        key: torch.optim.Adam(module.parameters(), rate, betas=recipe.betas, foreach=True)
+        for key, module, rate in (("model", model, recipe.rate), ("critic", critic, recipe.critic_rate))
     }
     steps, (rank, ranks) = trainer.steps(recipe.steps(count)), trainer.share
+    share_size = recipe.batch // ranks
+    fresh, ends = -(-share_size // FRESH), Ends(model.recurrence, share_size)
     follow = Average(model, average, recipe.average)
 
     def step(index: int) -> dict[str, Tensor]:
@@ -96,8 +103,16 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
         def normal(*shape: int) -> Tensor:
             return torch.randn(recipe.batch, *shape, generator=random)[rank::ranks].to(trainer.device)
 
-        def noise() -> tuple[Tensor, Tensor]:
-            return normal(config.noise), normal(window - 1, config.noise)
+        def roll(penalised: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            """Start codes and noise of fresh sequences, animation codes of all (fresh first), and the states left."""
+            going = ends.states[:, torch.randperm(share_size, generator=random)[fresh:].to(trainer.device)]
+            firsts, others = normal(config.noise), normal(window - 1, config.noise)
+            first, of_fresh = firsts[:fresh].requires_grad_(penalised), others[:fresh].requires_grad_(penalised)
+            # All start codes pass, for the batch normalisation, though few of their states are used.
+            starts = model.recurrence.start(torch.cat([first, firsts[fresh:]]))
+            states = torch.cat([starts[:, :fresh], going], 1)
+            path, end = model.recurrence.go_on(states, torch.cat([of_fresh, others[fresh:]]))
+            return first, of_fresh, path, end
 
         losses: dict[str, Tensor] = {}
         critic.requires_grad_(True)
@@ -105,10 +120,9 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
             chosen = torch.randint(len(sequences), (recipe.batch,), generator=random)[rank::ranks].to(trainer.device)
             share = torch.rand(recipe.batch, 1, 1, generator=random)[rank::ranks].to(trainer.device)
             with torch.no_grad():
-                fake = critic.normalized(model(*noise()))
+                fake, shown = critic.seen(model.frames(roll()[2])), critic.seen(sequences[chosen])
 
-            def judge(chosen: Tensor = chosen, share: Tensor = share, fake: Tensor = fake) -> Iterator[Tensor]:
-                shown = sequences[chosen]
+            def judge(shown: Tensor = shown, share: Tensor = share, fake: Tensor = fake) -> Iterator[Tensor]:
                 losses["distance"] = (critic(shown) - critic(fake)).mean()
                 yield -losses["distance"]
                 losses["gradient"] = gradient_penalty(critic, shown, fake, share)
@@ -118,14 +132,18 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
         critic.requires_grad_(False)
 
         def fool() -> Iterator[Tensor]:
-            first, others = noise()
             penalised = recipe.angle_weight > 0 and index % recipe.angle_every == 0
-            path = model.recurrence(first.requires_grad_(penalised), others.requires_grad_(penalised))
-            losses["fooled"] = critic(critic.normalized(model.frames(path))).mean()
+            first, others, path, end = roll(penalised)
+            seen = critic.seen(model.frames(path))
+            losses["fooled"] = critic(seen).mean()
             loss = -losses["fooled"]
             if penalised:
-                losses["angle"] = angle_penalty(wandering(path), first, others)
+                losses["angle"] = angle_penalty(wandering(path[:fresh]), first, others)
                 loss = loss + recipe.angle_weight * recipe.angle_every * losses["angle"]
+            if recipe.moment_weight:
+                losses["moments"], slope = moments(seen)
+                loss = loss + recipe.moment_weight * slope
+            ends.states.copy_(end.detach())
             yield loss
 
         trainer.descend(fool(), [optimizers["model"]])
@@ -140,7 +158,14 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
 
     trainer.fit(
         name,
-        {"model": model, "average": average, "critic": critic, "wandering": wandering},
+        {
+            "model": model,
+            "average": average,
+            "critic": critic,
+            "wandering": wandering,
+            "moments": moments,
+            "ends": ends,
+        },
         optimizers,
         step,
         steps,
@@ -153,6 +178,54 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
     return average
 
 
+class Ends(nn.Module):
+    """States [4, B, N] of the recurrence at the ends of earlier sequences.
+
+    Sequences that go on from them teach what becomes of a motion after its first second; trained from start codes
+    alone, long samples come to rest or tremble.
+    """
+
+    def __init__(self, recurrence: Recurrence, batch: int) -> None:
+        super().__init__()
+        with torch.no_grad():
+            states = recurrence.start(torch.randn(batch, recurrence.cells.hidden_size))
+        self.register_buffer("states", states)
+        self.states: Tensor
+
+
+class Moments(nn.Module):
+    """How far the second moments of samples, as the critic sees them, are from the clip's.
+
+    For codes and each of their differences: the covariance of the coordinates, or of more than `WIDE` the variances. A
+    running mean over the last steps stands for the samples, since those of one batch say little about slow coordinates;
+    the slope goes through the newest batch.
+    """
+
+    DECAY, WIDE = 0.95, 64
+
+    def __init__(self, critic: Critic, real: Tensor) -> None:
+        super().__init__()
+        wanted = self._of(critic.seen(real[None]))
+        self.register_buffer("wanted", wanted)
+        self.register_buffer("running", wanted.clone())
+        self.wanted: Tensor
+        self.running: Tensor
+
+    def _of(self, seen: Tensor) -> Tensor:
+        parts = [part[:, order:].flatten(0, 1) for order, part in enumerate(seen.chunk(ORDERS, 2))]
+        if parts[0].shape[1] > self.WIDE:
+            return torch.stack([part.square().mean(0) for part in parts])
+        return torch.stack([part.T @ part / len(part) for part in parts])
+
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared distance of the moments, and a loss with its slope; for what the critic sees [B, T, ORDERS * R]."""
+        moments = self._of(seen)
+        with torch.no_grad():
+            self.running.lerp_(moments, 1 - self.DECAY)
+        apart = self.running - self.wanted
+        return apart.square().sum(), 2 * (apart * moments).sum()
+
+
 @torch.no_grad()
 def settle(model: VideoGenerator, seed: int = 0, batches: int = 40, batch: int = 64) -> None:
     """Measure the statistics of batch normalisation anew: averaged weights have others than the ones they follow."""
@@ -163,9 +236,15 @@ def settle(model: VideoGenerator, seed: int = 0, batches: int = 40, batch: int =
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over the batches
     model.train()
+    ends = None
     for _ in range(batches):
-        shapes = (batch, config.noise), (batch, config.frames - 1, config.noise)
-        model(*(torch.randn(*shape, generator=random).to(device) for shape in shapes))
+        states = model.recurrence.start(torch.randn(batch, config.noise, generator=random).to(device))
+        if ends is not None:
+            states = torch.cat([states[:, : batch // FRESH], ends[:, batch // FRESH :]], 1)
+        noise = torch.randn(batch, config.frames - 1, config.noise, generator=random).to(device)
+        path, ends = model.recurrence.go_on(states, noise)
+        ends = ends[:, torch.randperm(batch, generator=random).to(device)]
+        model.frames(path)
     model.eval()
     for norm in norms:
         norm.momentum = 0.1
