@@ -10,10 +10,12 @@ import torch
 from stylereel import recipes, world
 from stylereel.faces.perception import load_face
 from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config
+from stylereel.generator.base import MappingNetwork
 from stylereel.invert.encoder import Encoder, EncoderConfig, load_encoder
 from stylereel.media.pictures import save_picture
 from stylereel.systems import stylemask
-from stylereel.train import adversarial, data, encoder, generator, perception
+from stylereel.train import adversarial, data, encoder, generator, mapping, perception
+from stylereel.train.loop import Trainer
 from stylereel.weights import BUILTIN
 from stylereel.weights.commands import weights_list
 from stylereel.weights.files import read_card
@@ -48,6 +50,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recipes with few channels, few steps and small batches."""
     config = StyleGAN2Config(128, z_dim=LATENT_DIM, w_dim=32, channel_base=512, channel_max=16, mapping_layers=1)
     monkeypatch.setattr(generator, "CONFIG", config)
+    monkeypatch.setattr(mapping, "STEPS", 30)
     stages = (generator.Stage(64, 60, 4, 2e-2, 1e-2), generator.Stage(128, 6, 2, 1e-2, 1e-3, top=True))
     monkeypatch.setattr(generator, "STAGES", stages)
     monkeypatch.setattr(generator, "FINISH", replace(generator.FINISH, steps=3, batch=4))
@@ -83,6 +86,72 @@ def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.Monkey
         start = StyleGAN2(network.config).synthesize(generator.grouped_w(StyleGAN2(network.config), batch.z))
         now = network.synthesize(generator.grouped_w(network, batch.z))
     assert (now - batch.images).abs().mean() < 0.6 * (start - batch.images).abs().mean()
+
+
+def test_what_a_mapping_is_to_tell() -> None:
+    """Factors in 0..1; of each choice shares that add up to 1; colours."""
+    values = world.from_latent(np.random.default_rng(0).standard_normal((500, LATENT_DIM)))
+    told = mapping.told(values)
+    at = len(world.NAMES)
+    assert told[:, :at].min() >= 0 and told[:, :at].max() <= 1
+    for count in mapping.KINDS.values():
+        kinds, at = told[:, at : at + count], at + count
+        assert (kinds.max(0) == 1).all() and (kinds.min(0) == 0).all()
+        assert ((kinds > 0).sum(1) <= 2).all() and (abs(kinds.sum(1) - 1) < 1e-4).all()
+    # Skin grows darker with its tone.
+    assert np.corrcoef(told[:, at], values[:, world.NAMES.index("skin_tone")])[0, 1] < -0.9
+
+
+def test_a_mapping_network_learns_the_factors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping, "STEPS", 300)
+    network = MappingNetwork(LATENT_DIM, 0, 128, 2, 0.01)
+    z = torch.randn(2000, LATENT_DIM, generator=torch.Generator().manual_seed(0))
+    wanted = torch.from_numpy(mapping.told(world.from_latent(z.numpy())))
+    wanted = wanted[:, wanted.std(0) > 1e-3]
+
+    def untold() -> float:
+        """The share of the variance that the best matrix does not read off the codes of other latents."""
+        with torch.no_grad():
+            w = torch.nn.functional.pad(network(z), (0, 1), value=1.0)
+        wrong = wanted[1000:] - w[1000:] @ torch.linalg.lstsq(w[:1000], wanted[:1000]).solution
+        return float((wrong.square().mean(0) / wanted.var(0)).mean())
+
+    before = untold()
+    mapping.teach(Trainer(tmp_path), "mapping", network)
+    assert untold() < 0.6 * before
+
+
+def test_an_adopted_generator_makes_the_same_pictures_from_another_w() -> None:
+    """The old generator knows the first six numbers of z, and its w is a matrix times the new one's."""
+    torch.manual_seed(2)
+    old = StyleGAN2(StyleGAN2Config(16, z_dim=6, w_dim=16, channel_base=128, channel_max=8, mapping_layers=1))
+    new = StyleGAN2(replace(old.config, z_dim=6))
+    order = torch.randperm(16)
+    with torch.no_grad():
+        for part in ("weight", "bias"):
+            value = old.mapping.get_submodule("fc0").get_parameter(part)[order]
+            new.mapping.get_submodule("fc0").get_parameter(part).copy_(value * 3 if part == "weight" else value + 0.5)
+        # Without its activation the layer is linear, so a matrix between the two exists.
+        for network in (old, new):
+            network.mapping.get_submodule("fc0").activation = False  # type: ignore[assignment]
+        z = torch.randn(4, 6)
+        assert (new(z) - old(z)).abs().mean() > 0.05
+        generator.adopt(new, old, old.config.resolutions)
+        torch.testing.assert_close(new(z), old(z), atol=1e-3, rtol=0)
+
+
+def test_the_length_of_a_convolutions_weights_does_not_matter_and_is_kept_at_one() -> None:
+    torch.manual_seed(3)
+    network = StyleGAN2(StyleGAN2Config(16, z_dim=6, w_dim=16, channel_base=128, channel_max=8, mapping_layers=1))
+    weights = [p for p in network.parameters() if p.ndim == 4 and len(p) != 3]
+    z = torch.randn(2, 6)
+    with torch.no_grad():
+        for number, weight in enumerate(weights):
+            weight *= 1.5 + number
+        before = network(z)
+        generator.normalize_weights(network)
+        torch.testing.assert_close(network(z), before, atol=1e-4, rtol=0)
+    assert all(abs(float(weight.detach().square().mean()) - 1) < 1e-4 for weight in weights)
 
 
 def test_the_shares_of_a_batch_make_up_the_whole() -> None:

@@ -16,12 +16,10 @@ import torch
 
 from stylereel import recipes
 from stylereel.faces.perception import FaceNet, IdentityNet
-from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3
-from stylereel.generator.ops import normalize_second_moment
+from stylereel.generator import StyleGAN2Config, StyleGAN3
 from stylereel.metrics.equivariance import disk, moved
 from stylereel.train import adversarial, augment, checkpoints, curve, generator3
 from stylereel.train.augment import Augment
-from stylereel.train.generator import widened
 from stylereel.train.loop import Trainer
 from stylereel.train.report import read_log
 from stylereel.weights.files import save_module
@@ -153,28 +151,6 @@ def test_a_killed_run_goes_on_with_the_same_p_to_the_same_bits(tmp_path: Path) -
 
 
 # Going on from smaller networks
-
-
-def test_a_widened_generator_makes_the_same_pictures_of_padded_latents() -> None:
-    """Padded with numbers of the same mean square: the same picture. Padded with zeros, which the mapping's
-    normalisation makes up for: the picture whose normalised numbers are longer by the root of the ratio."""
-    torch.manual_seed(2)
-    narrow = StyleGAN2(StyleGAN2Config(16, z_dim=10, w_dim=16, channel_base=128, channel_max=8, mapping_layers=2))
-    wide = widened(narrow, 16)
-    z = torch.randn(6, 10, generator=random())
-    more = torch.randn(6, 6, generator=random(1))
-    more = more * (z.square().mean(1, keepdim=True) / more.square().mean(1, keepdim=True)).sqrt()
-    with torch.no_grad():
-        torch.testing.assert_close(wide(torch.cat([z, more], 1)), narrow(z), atol=1e-5, rtol=0)
-        longer = normalize_second_moment(z) * (16 / 10) ** 0.5
-        w = longer
-        for layer in range(2):
-            w = narrow.mapping.get_submodule(f"fc{layer}")(w)
-        padded = wide.mapping(torch.cat([z, torch.zeros(6, 6)], 1))
-        torch.testing.assert_close(padded, w, atol=1e-6, rtol=1e-5)
-    assert widened(wide, 16) is wide
-    with pytest.raises(ValueError, match="start from a smaller one"):
-        widened(wide, 10)
 
 
 def test_a_face_net_of_fewer_factors_can_be_started_from(tmp_path: Path) -> None:

@@ -282,8 +282,8 @@ def train(
         nodes: machines; torchrun tells this and devices by itself.
         precision: of features and convolutions; 16 needs CUDA.
         accelerator: auto takes CUDA where there is one.
-        generator: weight file of a generator of any known tool, for encoder, stylemask and stylevideogan; without it that
-            of the folder.
+        generator: weight file of a generator of any known tool, for encoder, stylemask and stylevideogan; without it
+            that of the folder.
         perception: what stylemask sees faces with: the built-in nets for the built-in family, or the files of DECA,
             FLAME and ArcFace in the cache folder for real faces.
         preset: stylemask's settings: the paper's, those of the authors' code, or quick ones for the built-in family;

@@ -1,43 +1,45 @@
 """Recipe of the built-in generator: StyleGAN2 taught to draw the world, then finished adversarially.
 
-Distillation. G(z) is regressed onto the world's picture of the factors of z, so the mapping network learns the
-factors. Half of the batch mixes styles *with truth*: pose, shape, expression and look are each taken from one of two
-latents, the rows of W+ that carry a group get the w of its latent, and the target is the world's picture of the mixed
-factors. So the rows of W+, and the S of their layers, come to mean what coarse, middle and fine rows mean in a
-StyleGAN. Half of a batch are partners that differ in expression or shape alone; a loss on the differences gives small
-movements a clear gradient. The picture grows: 64, 128, then 256 px.
+First the mapping network alone learns the factors (`mapping.teach`); from then on it stays.
+
+Distillation. G(z) is regressed onto the world's picture of the factors of z. Half of the batch mixes styles *with
+truth*: pose, shape, expression and look are each taken from one of two latents, the rows of W+ that carry a group get
+the w of its latent, and the target is the world's picture of the mixed factors. So the rows of W+, and the S of their
+layers, come to mean what coarse, middle and fine rows mean in a StyleGAN. Half of a batch are partners that differ in
+expression or shape alone; a loss on the differences gives small movements a clear gradient. The picture grows: 32, 64,
+128, then 256 px.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylereel.faces.perception import SIZE, FaceNet, unit_values
+from stylereel.faces.perception import SIZE, FaceNet
 from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN2, StyleGAN2Config
 from stylereel.generator.base import Generator
+from stylereel.generator.ops import FullyConnected
 from stylereel.media.sheet import side_by_side
 from stylereel.render import pictures
 from stylereel.train import curve
 from stylereel.train.adversarial import Draws, Round, Rules, compete
 from stylereel.train.curve import FrechetCurve
-from stylereel.train.data import FIRST_ROW, Batch, Prefetch, draw_batch, draw_pairs, group_of_row, mixed_latents
+from stylereel.train.data import Batch, Prefetch, draw_batch, draw_pairs, group_of_row, mixed_latents
 from stylereel.train.loop import Average, Trainer, cosine
+from stylereel.train.mapping import teach
 from stylereel.train.optimise import Muon
-from stylereel.world.factors import GROUP, LATENT_DIM, MOTION, NAMES
+from stylereel.world.factors import LATENT_DIM, MOTION
 from stylereel.world.shading import REGIONS
 
 CONFIG = StyleGAN2Config(
     resolution=256, z_dim=LATENT_DIM, w_dim=256, channel_base=4096, channel_max=128, mapping_layers=3
 )
-
-
-Network = TypeVar("Network", bound=Generator)
 
 
 class Stage(NamedTuple):
@@ -53,15 +55,13 @@ class Stage(NamedTuple):
 
 # The last stage leaves all but the new block as it is, so that encoders and masks may be trained beside it.
 STAGES = (
-    Stage(64, 2400, 16, 2e-2, 1.5e-2),
-    Stage(128, 6000, 16, 4e-3, 5e-5),
+    Stage(32, 6000, 32, 1.5e-2, 5e-5),
+    Stage(64, 3000, 16, 1e-2, 5e-5),
+    Stage(128, 4000, 16, 6e-3, 5e-5),
     Stage(256, 600, 12, 1e-2, 2e-4, top=True),
 )
 # Drawn pictures never run out, so the augmentation hardly ever has to act.
 FINISH = Rules(500, 8, 3e-3, 2e-3, r1=1.0, path=0.02, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
-MAPPING_RATE = 100.0  # undoes the multiplier of 0.01, which is meant for adversarial training
-# Shift and scale follow from the pose in aligned portraits.
-_FREE = [index for index, name in enumerate(NAMES) if not name.startswith(("shift", "scale"))]
 _DETAIL = torch.tensor([10.0 if name in ("brow", "eye", "lips", "mouth", "glasses") else 1.0 for name in REGIONS])
 _DETAIL[REGIONS.index("background")] = _DETAIL[REGIONS.index("clothes")] = 0.5
 
@@ -74,7 +74,10 @@ def grouped_w(generator: StyleGAN2, z: Tensor) -> Tensor:
 
 
 def picture_loss(images: Tensor, batch: Batch) -> Tensor:
-    """L1 of pixels, of their 4x4 means and of differences between neighbours; eyes, brows, mouth count ten times."""
+    """L1 of pixels, of their 4x4 means and of differences between neighbours, and squares of 2x2 means.
+
+    Eyes, brows, lips, mouth and glasses count ten times.
+    """
     weight = _DETAIL.to(images.device)[batch.regions.long()][:, None]
     weight = F.max_pool2d(weight, 3, 1, 1)
     weight = weight / weight.mean()
@@ -83,7 +86,7 @@ def picture_loss(images: Tensor, batch: Batch) -> Tensor:
     loss = loss + F.avg_pool2d(difference, 4).abs().mean()
     across = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
     down = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
-    return loss + 0.5 * (across.mean() + down.mean())
+    return loss + 0.5 * (across.mean() + down.mean()) + 4 * F.avg_pool2d(difference, 2).square().mean()
 
 
 def perceived_loss(trainer: Trainer, face: FaceNet, images: Tensor, batch: Batch) -> Tensor:
@@ -129,22 +132,6 @@ class RegionHeads(nn.Module):
         return loss / len(self.heads)
 
 
-class FactorProbe(nn.Module):
-    """Reads the world's factors off w by one matrix: in training only, so that the mapping keeps them all."""
-
-    def __init__(self, w_dim: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(w_dim, len(NAMES))
-        rows = [FIRST_ROW[GROUP[name]] for name in NAMES]
-        self.register_buffer("rows", torch.tensor(rows), persistent=False)
-        self.rows: Tensor
-
-    def forward(self, w: Tensor, batch: Batch) -> Tensor:
-        """Mean squared error of the factors that the codes w [B, L, D] tell, in units of half their range."""
-        told = (w[:, self.rows] * self.linear.weight).sum(2) + self.linear.bias
-        return (told - unit_values(batch.values)).square()[:, _FREE].mean()
-
-
 def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
     """A generator of another size that holds the blocks both have; rgb layers that are new start at zero."""
     large = StyleGAN2(config)
@@ -157,41 +144,49 @@ def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
     return large
 
 
-def widened(narrow: Network, z_dim: int = LATENT_DIM) -> Network:
-    """A generator that takes latents of more numbers; what the new ones mean, it has to learn.
+@torch.no_grad()
+def adopt(model: StyleGAN2, old: StyleGAN2, resolutions: Iterable[int]) -> None:
+    """Give `model` the blocks of a trained generator that has other latents or another W.
 
-    Its picture of z is the narrow one's of the first numbers of z, if z and they have the same mean square, as random
-    numbers have on average. So the columns of the new numbers are zero, and since the mapping brings the whole of z to
-    a mean square of 1 and divides by the root of its width, the other columns are multiplied by that of the ratio.
-
-    Raises ValueError if the narrow one takes more numbers than that.
+    The affine layers first bring the model's w to the old one's, by the matrix that fits best on 20,000 latents of
+    which the old generator knows the first numbers.
     """
-    old = narrow.config.z_dim
-    if old == z_dim:
-        return narrow
-    if old > z_dim or narrow.config.c_dim:
-        raise ValueError(f"A generator of {old} latent numbers cannot go on with {z_dim}; start from a smaller one.")
-    wide = type(narrow)(replace(narrow.config, z_dim=z_dim))
-    state, name = narrow.state_dict(), "mapping.fc0.weight"
-    state[name] = F.pad(state[name] * (z_dim / old) ** 0.5, (0, z_dim - old))
-    wide.load_state_dict(state)
-    return wide
+    z = torch.randn(20_000, model.config.z_dim, generator=torch.Generator().manual_seed(3))
+    mine, theirs = model.mapping(z), old.mapping(z[:, : old.config.z_dim])
+    change = torch.linalg.lstsq(F.pad(mine, (0, 1), value=1.0).double(), theirs.double()).solution.float()
+    before = old.state_dict()
+    for resolution in resolutions:
+        block = model.synthesis.get_submodule(f"b{resolution}")
+        for name, tensor in block.state_dict().items():
+            tensor.copy_(before[f"synthesis.b{resolution}.{name}"])
+        for layer in block.modules():
+            if isinstance(layer, FullyConnected):
+                gain = layer.weight.shape[1] ** -0.5
+                layer.bias += gain * layer.weight @ change[-1]
+                layer.weight.copy_(layer.weight @ change[:-1].T)
+
+
+@torch.no_grad()
+def normalize_weights(model: Generator) -> None:
+    """Bring the weights of each convolution back to a root mean square of 1.
+
+    Demodulation makes their length irrelevant, but the longer they grow, the less a step turns them (Karras et al.
+    2024, "Analyzing and improving the training dynamics of diffusion models", section 2.3).
+    """
+    for parameter in model.parameters():
+        if parameter.ndim == 4 and parameter.requires_grad and len(parameter) != model.config.img_channels:
+            parameter /= parameter.square().mean().sqrt()
 
 
 def optimizers_of(model: Generator, rate: float) -> dict[str, torch.optim.Optimizer]:
-    """Muon for the weights of mapping, affines and convolutions, Adam for the rest; only what wants a gradient."""
-    split: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    """Muon for the weights of affines and convolutions, Adam for the rest; only what wants a gradient."""
+    split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            matrix = name.endswith("weight") and len(parameter) != model.config.img_channels
-            split.setdefault((matrix, name.startswith("mapping")), []).append(parameter)
-    groups: dict[bool, list[dict[str, Any]]] = {}
-    for (matrix, mapping), parameters in split.items():
-        group = {"params": parameters, "lr": rate * (MAPPING_RATE if mapping else 1.0)}
-        groups.setdefault(matrix, []).append(group)
+            split[name.endswith("weight") and len(parameter) != model.config.img_channels].append(parameter)
     return {
-        "matrices": Muon(groups[True], rate),
-        "rest": torch.optim.Adam(groups[False], rate, betas=(0.9, 0.99), foreach=True),
+        "matrices": Muon(split[True], rate),
+        "rest": torch.optim.Adam(split[False], rate, betas=(0.9, 0.99), foreach=True),
     }
 
 
@@ -203,9 +198,10 @@ def distil(
     if stage.top:
         model.requires_grad_(False)
         model.synthesis.get_submodule(f"b{stage.resolution}").requires_grad_(True)
+    model.mapping.requires_grad_(False)
     optimizers = optimizers_of(model, stage.first)
-    heads, probe = RegionHeads(model.config), FactorProbe(model.config.w_dim)
-    optimizers["heads"] = torch.optim.Adam([*heads.parameters(), *probe.parameters()], lr=3e-3)
+    heads = RegionHeads(model.config)
+    optimizers["heads"] = torch.optim.Adam(heads.parameters(), lr=3e-3)
     steps, half, share = trainer.steps(stage.steps), stage.batch // 2, trainer.share
     batches = Prefetch(
         lambda index: draw_pairs((11, seed, index), half, stage.resolution, share=share), trainer.to_device
@@ -234,15 +230,15 @@ def distil(
             losses["seen"] = perceived_loss(trainer, face, images, batch)
             total = total + losses["seen"]
         losses["pairs"] = difference_loss(images, batch)
-        losses["facts"] = probe(w, batch)
-        trainer.descend(total + 0.4 * losses["pairs"] + 0.2 * losses["facts"], optimizers.values(), 1.0, model)
+        trainer.descend(total + 0.4 * losses["pairs"], optimizers.values(), 1.0, model)
+        normalize_weights(model)
         follow.update(index)
         losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
         return losses | frechet(index, held_out)
 
     trainer.fit(
         name,
-        {"model": model, "average": average, "heads": heads, "probe": probe},
+        {"model": model, "average": average, "heads": heads},
         optimizers,
         step,
         steps,
@@ -287,25 +283,24 @@ def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet
 
 
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
-    """Train the built-in generator; with a trained one to `start` from, the first stage is left out.
-
-    The trained one may know fewer latent numbers than there are by now, see `widened`.
-    """
+    """Train the built-in generator; it takes the blocks of a trained one to `start` from, see `adopt`."""
     trainer.freeze(face)
-    start = None if start is None else widened(start)
-    average: StyleGAN2 | None = start
-    for number, stage in enumerate(STAGES):
-        if number == 0 and start is not None:
-            continue
+    torch.manual_seed(20)
+    average = StyleGAN2(replace(CONFIG, resolution=STAGES[0].resolution))
+    if start is not None and start.config.z_dim == CONFIG.z_dim:
+        average.mapping.load_state_dict(start.mapping.state_dict())
+    else:
+        teach(trainer, "generator/0-mapping", average.mapping)
+    held: tuple[int, ...] = ()
+    for number, stage in enumerate(STAGES, 1):
         config = replace(CONFIG, resolution=stage.resolution)
         torch.manual_seed(number)
-        model = StyleGAN2(config) if average is None else grow(average, config)
-        if start is not None and stage.top:
-            block = f"synthesis.b{stage.resolution}"
-            model.get_submodule(block).load_state_dict(start.get_submodule(block).state_dict())
+        model = grow(average, config)
+        if start is not None:
+            adopt(model, start, [size for size in config.resolutions if size not in held])
+        held = config.resolutions
         average = StyleGAN2(config)
-        seed = number + (0 if start is None else len(STAGES))  # pictures that a trained generator has not seen yet
-        distil(trainer, f"generator/{number}-distil-{stage.resolution}", model, average, face, seed, stage)
+        distil(trainer, f"generator/{number}-distil-{stage.resolution}", model, average, face, number, stage)
     assert average is not None
     model, finished = StyleGAN2(CONFIG), StyleGAN2(CONFIG)
     model.load_state_dict(average.state_dict())

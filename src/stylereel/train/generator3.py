@@ -29,15 +29,15 @@ from stylereel.train.adversarial import Draws, Round, Rules, compete
 from stylereel.train.curve import FrechetCurve
 from stylereel.train.data import WHOLE, Batch, Prefetch, Share, drawn
 from stylereel.train.generator import (
-    FactorProbe,
     difference_loss,
     measure_mean_w,
+    normalize_weights,
     optimizers_of,
     perceived_loss,
     picture_loss,
-    widened,
 )
 from stylereel.train.loop import Average, Trainer, cosine
+from stylereel.train.mapping import teach
 from stylereel.world.draw import EYE_LINE
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_latent
 
@@ -149,9 +149,8 @@ def distil(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # The input's own turn and shift stay none, so that the transform alone places the face.
     model.synthesis.get_submodule("input.affine").requires_grad_(False)
+    model.mapping.requires_grad_(False)
     optimizers = optimizers_of(model, stage.first)
-    probe = FactorProbe(model.config.w_dim)
-    optimizers["probe"] = torch.optim.Adam(probe.parameters(), lr=3e-3)
     steps, half, size = trainer.steps(stage.steps), stage.batch // 2, model.resolution
     batches = _placed_batches(trainer, 40 + seed, half, size)
     follow = Average(model, average, 0.998)
@@ -168,20 +167,21 @@ def distil(
         batch, transform = batches(index)
         w = model.map(batch.z[:, 0])
         images = model.synthesize(w, transform=transform, dtype=trainer.dtype, magnitude_decay=0.999)
-        losses: dict[str, Tensor | float] = {"loss": picture_loss(images, batch), "facts": probe(w, batch)}
+        losses: dict[str, Tensor | float] = {"loss": picture_loss(images, batch)}
         losses["pairs"] = difference_loss(images, batch)
-        total = losses["loss"] + 0.4 * losses["pairs"] + 0.2 * losses["facts"]
+        total = losses["loss"] + 0.4 * losses["pairs"]
         if size == SIZE:
             losses["seen"] = perceived_loss(trainer, face, images, batch)
             total = total + losses["seen"]
         trainer.descend(total, optimizers.values(), 1.0, model)
+        normalize_weights(model)
         follow.update(index)
         losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
         return losses | frechet(index, held_out)
 
     trainer.fit(
         name,
-        {"model": model, "average": average, "probe": probe},
+        {"model": model, "average": average},
         optimizers,
         step,
         steps,
@@ -229,17 +229,20 @@ def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int) -> Prefe
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> StyleGAN3:
     """Train the built-in StyleGAN3-R; with a trained one to `start` from, the first stage is left out."""
     trainer.freeze(face)
-    average = start = None if start is None else widened(start)
+    average = start
+    if average is None:
+        torch.manual_seed(29)
+        average = StyleGAN3(replace(CONFIG, lrelu_upsampling=STAGES[0].upsampling))
+        teach(trainer, "generator3/mapping", average.mapping)
     for number, stage in enumerate(STAGES):
         if number == 0 and start is not None:
             continue
         config = replace(CONFIG, lrelu_upsampling=stage.upsampling)
         torch.manual_seed(30 + number)
-        model = StyleGAN3(config) if average is None else carried(average, config)
+        model = carried(average, config)
         average = StyleGAN3(config)
         seed = number + (0 if start is None else len(STAGES))
         distil(trainer, f"generator3/{number}-distil", model, average, face, seed, stage)
-    assert average is not None
     model, finished = carried(average, CONFIG), StyleGAN3(CONFIG)
     finish(trainer, model, finished, face)
     measure_mean_w(finished)

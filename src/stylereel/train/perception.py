@@ -24,12 +24,9 @@ from stylereel.world.shading import REGIONS
 
 FACE_STEPS, FACE_BATCH = 2400, 48
 IDENTITY_STEPS, IDENTITY_BATCH = 500, 40
-# What a person can change without becoming another: clothes, backdrop and light do not belong to the embedding.
-CHANGING = [
-    INDEX[name]
-    for name in NAMES
-    if GROUP[name] in ("pose", "expression") or name.startswith(("clothes", "backdrop", "light"))
-]
+# What a person can change without becoming another: clothes, make-up, backdrop, light do not belong to the embedding.
+_WORN = ("clothes", "neckline", "hat", "accent", "earring", "glasses_tint", "makeup", "backdrop", "light")
+CHANGING = [INDEX[name] for name in NAMES if GROUP[name] in ("pose", "expression") or name.startswith(_WORN)]
 # Factors that matter for driving count more; colours cannot be read through coloured light and count less.
 _WEIGHT = torch.tensor([{"pose": 3.0, "expression": 3.0, "shape": 1.0, "look": 0.5}[GROUP[name]] for name in NAMES])
 # Large regions, of which a pixel more or less is nothing, count less.

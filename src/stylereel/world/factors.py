@@ -117,12 +117,12 @@ _TABLE = (
     Factor("clothes_light", "look", 0.4, 0, 1, "even"),
     Factor("backdrop_hue", "look", 0, -1, 1, "even"),
     Factor("backdrop_light", "look", 0.5, 0, 1, "even"),
-    Factor("backdrop_pattern", "look", 0.5, 0, 1, "even"),
+    Factor("backdrop_pattern", "shape", 0.5, 0, 1, "even"),
     Factor("light_side", "look", 0, -1, 1),
     Factor("light_height", "look", 0, -1, 1),
     Factor("light_warmth", "look", 0, -1, 1),
     Factor("light_contrast", "look", 0, -1, 1),
-    Factor("backdrop_kind", "look", 0.1, 0, 1, "even"),  # studio, window, bokeh discs, room, landscape
+    Factor("backdrop_kind", "shape", 0.1, 0, 1, "even"),  # studio, window, bokeh discs, room, landscape
     Factor("glasses_tint", "look", 0, 0, 1, "rare"),
     Factor("makeup", "look", 0, 0, 1, "rare"),
     Factor("accent_hue", "look", 0, -1, 1, "even"),  # hat, frames, earrings
