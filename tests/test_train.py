@@ -173,7 +173,11 @@ def test_the_shares_of_a_batch_make_up_the_whole() -> None:
 def test_scale_and_data_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         recipes.train("generator", str(tmp_path), "scratch", 2.0)
-    with pytest.raises(ValueError, match="encoder learns from the world alone; leave out --data"):
+    with pytest.raises(ValueError, match="to start from"):
+        recipes.train("generator", str(tmp_path), start=str(tmp_path / "nowhere.safetensors"))
+    with pytest.raises(ValueError, match="give a file of kind 'stylegan2'"):
+        recipes.train("generator", str(tmp_path), start=str(BUILTIN / "face.safetensors"))
+    with pytest.raises(ValueError, match="encoder learns from the world; leave out --data"):
         recipes.train("encoder", str(tmp_path), data=str(tmp_path))
 
 

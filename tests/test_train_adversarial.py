@@ -15,14 +15,12 @@ import pytest
 import torch
 
 from stylereel import recipes
-from stylereel.faces.perception import FaceNet, IdentityNet
 from stylereel.generator import StyleGAN2Config, StyleGAN3
 from stylereel.metrics.equivariance import disk, moved
 from stylereel.train import adversarial, augment, checkpoints, curve, generator3
 from stylereel.train.augment import Augment
 from stylereel.train.loop import Trainer
 from stylereel.train.report import read_log
-from stylereel.weights.files import save_module
 
 
 def random(seed: int = 0) -> torch.Generator:
@@ -148,25 +146,6 @@ def test_a_killed_run_goes_on_with_the_same_p_to_the_same_bits(tmp_path: Path) -
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     log = read_log(stage / "log.jsonl")
     assert log and all(name in log[-1] for name in ("p", "sign", "critic", "fooled"))
-
-
-# Going on from smaller networks
-
-
-def test_a_face_net_of_fewer_factors_can_be_started_from(tmp_path: Path) -> None:
-    small = FaceNet()
-    count = len(small.values.bias) - 5
-    small.values = torch.nn.Linear(small.values.in_features, count)
-    save_module(tmp_path / "face.safetensors", "face", small)
-    first = recipes._first(str(tmp_path), "face")
-    begun = recipes._begun(first, "face", FaceNet())
-    assert begun is not None
-    torch.testing.assert_close(begun.values.weight[:count], small.values.weight, atol=1e-3, rtol=1e-3)
-    assert not begun.values.weight[count:].any() and not begun.values.bias[count:].any()
-    with pytest.raises(ValueError, match="start from a file of kind 'identity'"):
-        recipes._begun(first, "identity", IdentityNet())
-    with pytest.raises(ValueError, match="to start from"):
-        recipes._first(str(tmp_path / "nowhere.safetensors"), "face")
 
 
 # StyleGAN3-R

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stylereel.generator.base import MappingNetwork
+from stylereel.generator.ops import FullyConnected
 from stylereel.train.data import WHOLE, Prefetch, Share
 from stylereel.train.loop import Trainer, cosine
 from stylereel.train.optimise import Muon
@@ -32,7 +33,7 @@ def told(values: np.ndarray) -> np.ndarray:
     After the factors come the shares of each kind of `KINDS` and the palette's colours (as sRGB) and lights.
     """
     unit = (values - LOW) / (HIGH - LOW)
-    parts = [unit]
+    parts: list[np.ndarray] = [unit]
     for name, count in KINDS.items():
         place = unit[:, INDEX[name], None]
         if name == "hair_style":  # its styles are not equally wide
@@ -57,7 +58,9 @@ def teach(trainer: Trainer, name: str, mapping: MappingNetwork) -> None:
     mean, spread = (trainer.to_device(t) for t in (known.mean(0)[varies], known.std(0)[varies]))
     reader = nn.Linear(mapping.w_avg.numel(), len(mean))
     # The multiplier of the mapping network's learning rate is meant for adversarial training.
-    rate = RATE / mapping.get_submodule("fc0").multiplier
+    layer = mapping.get_submodule("fc0")
+    assert isinstance(layer, FullyConnected)
+    rate = RATE / layer.multiplier
     optimizers: dict[str, torch.optim.Optimizer] = {
         "matrices": Muon([p for p in mapping.parameters() if p.ndim > 1], rate),
         "biases": torch.optim.Adam([p for p in mapping.parameters() if p.ndim == 1], rate),

@@ -1,8 +1,8 @@
 """Recipe of the built-in perception nets: landmarks, factors and regions by regression, identity by contrast.
 
-The world's portraits at 128 px are all that they learn from, and photographs are what they must read. So the pictures
-are spoiled as cameras, lamps, rooms and files spoil them, and moved with their labels. They are not mirrored: the
-world draws both sides equally often.
+The world's portraits at 128 px are all that they learn from, and photographs are what they must read. So half of the
+pictures are spoiled as cameras, lamps, rooms and files spoil them, and moved with their labels. They are not mirrored:
+the world draws both sides equally often.
 """
 
 from __future__ import annotations
@@ -193,12 +193,22 @@ def train_face(trainer: Trainer, start: FaceNet | None = None) -> FaceNet:
     batches = Prefetch(lambda index: portraits(index, share), trainer.to_device)
     follow = Average(model, average, 0.995)
 
+    # Half of a batch stays as it was drawn: the other recipes show this net the world and generated pictures of it.
+    as_drawn = (torch.arange(FACE_BATCH)[share[0] :: share[1]] < FACE_BATCH // 2).to(trainer.device)
+
+    def choose(drawn: Tensor, spoiled: Tensor) -> Tensor:
+        return torch.where(as_drawn.view(-1, *[1] * (drawn.ndim - 1)), drawn, spoiled)
+
     def step(index: int) -> dict[str, Tensor]:
-        batch = move(batches(index), (23, index), share)
-        images = repaint(batch.images, batch.regions, (25, index), share)
-        images, hidden = hide(images, batch.regions, (24, index), share)
+        whole = batches(index)
+        moved = move(whole, (23, index), share)
+        images = repaint(moved.images, moved.regions, (25, index), share)
+        images, hidden = hide(images, moved.regions, (24, index), share)
+        images = choose(whole.images, disturb(images, (22, index), share, most=1.0))
+        hidden = choose(torch.zeros_like(hidden), hidden)
+        batch = Batch(*(choose(*parts) for parts in zip(whole, moved, strict=True)))
         with trainer.autocast():
-            seen = model(disturb(images, (22, index), share, most=1.0), parse=True)
+            seen = model(images, parse=True)
         off = seen.landmarks.float() - batch.landmarks
         gaps = off[:, _LIDS_AND_LIPS[:, 0]] - off[:, _LIDS_AND_LIPS[:, 1]]
         points = off.abs().mean()
