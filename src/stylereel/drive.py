@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,7 +24,7 @@ from stylereel.media.sheet import contact_sheet, side_by_side
 from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.media.writer import ENDINGS
 from stylereel.metrics.motion import crop_jitter
-from stylereel.record import Stages, sha256, write_record
+from stylereel.record import Stages, command_line, sha256, write_record
 from stylereel.render import Precision
 from stylereel.systems.source import SAVED, read_source
 from stylereel.weights.files import own_kind
@@ -227,7 +226,7 @@ def _write(
     inputs = {"driving": what.path} | ({} if who.path is None else {"source": who.path})
     inputs |= {name: Path(settings[name]) for name in ("face", "source_face") if is_picture(settings.get(name, "left"))}
     record = {
-        "command": _command(system.name, files | weights | settings),
+        "command": command_line("drive", system.name, files | weights | settings),
         "system": system.name,
         "settings": settings,
         "seeds": {} if who.path is not None else {"source": who.given},
@@ -386,15 +385,3 @@ def _compared(
         with stages("decode"):
             face = cut(next(clip), placement[index], size)
         yield side_by_side([left, face, frame], ["source", "driving", "result"])
-
-
-def _command(system: str, flags: dict[str, Any]) -> str:
-    """The command line that makes the same clip again."""
-    words = ["stylereel", "drive", system]
-    for name, value in flags.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            words += [f"--{flag}", "null" if value is None else str(value)]
-    return shlex.join(words)
