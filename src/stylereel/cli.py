@@ -10,7 +10,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -29,35 +29,11 @@ USAGE = """usage: stylereel [--keep-memory] COMMAND ...  (stylereel COMMAND --he
 
 def drive(arguments: list[str]) -> None:
     """Move a portrait as the face in a clip moves."""
-    import stylereel
     from stylereel.drive import VERBS, drive, verb_options
-    from stylereel.record import Stages
-    from stylereel.systems import file_options
 
-    text = "stylereel systems lists the systems; drive SYSTEM --help also shows a system's own flags."
-    parser = _parser("drive SYSTEM", text)
-    _add_flags(parser, drive, skip={"system", "files", "options", "stages"})
-    if arguments and arguments[0] in ("-h", "--help"):
-        parser.print_help()
+    record = _with_system("drive", drive, VERBS, verb_options, arguments)
+    if record is None:
         return
-    if not arguments or arguments[0].startswith("-"):
-        raise ValueError("Name the system first: stylereel drive SYSTEM ...; stylereel systems lists them.")
-    name, *rest = arguments
-    files, rest = _file_flags(parser, name, rest)
-    stages = Stages()
-    with stages("load"):
-        system = stylereel.load(name, **files)
-    options = verb_options(system)
-    parser.prog = f"stylereel drive {name}"
-    for option, parameter in options.items():
-        texts = (_argument_texts(getattr(system, verb)).get(option, "") for verb in VERBS)
-        _add_flag(parser, option, parameter, next(filter(None, texts), ""))
-    given = _parse(parser, rest)
-    own = {option: given.pop(option) for option in options}
-    for option in file_options(name):
-        del given[option]
-    with _progress() as stages.watch:
-        record = drive(system, **given, files=files, options=own, stages=stages)
     if "results" in record:
         for line in record["results"]:
             print(f"{line['source']} by {line['driving']}: {line.get('out') or line['error']}")
@@ -78,38 +54,52 @@ def drive(arguments: list[str]) -> None:
 
 def sample(arguments: list[str]) -> None:
     """Make a clip from noise: a motion of any length, shown by one person or by several."""
+    from stylereel.sample import VERBS, sample, sample_options
+
+    record = _with_system("sample", sample, VERBS, sample_options, arguments)
+    if record is None:
+        return
+    width, height = record["size"]
+    print(f"{record['frames']['written']} frames of {width} x {height} at {record['rate']} frames a second")
+    _print_result(record)
+
+
+def _with_system(
+    command: str,
+    function: Callable[..., dict[str, Any]],
+    verbs: Iterable[str],
+    options_of: Callable[[Any], dict[str, inspect.Parameter]],
+    arguments: list[str],
+) -> dict[str, Any] | None:
+    """Run a command whose flags are its function's and its system's own; its record, or None if help was all."""
     import stylereel
     from stylereel.record import Stages
-    from stylereel.sample import VERBS, sample, sample_options
     from stylereel.systems import file_options
 
-    text = "stylereel systems lists the systems; sample SYSTEM --help also shows a system's own flags."
-    parser = _parser("sample SYSTEM", text)
-    _add_flags(parser, sample, skip={"system", "options", "stages"})
+    text = f"stylereel systems lists the systems; {command} SYSTEM --help also shows a system's own flags."
+    parser = _parser(f"{command} SYSTEM", text)
+    _add_flags(parser, function, skip={"system", "files", "options", "stages"})
     if arguments and arguments[0] in ("-h", "--help"):
         parser.print_help()
-        return
+        return None
     if not arguments or arguments[0].startswith("-"):
-        raise ValueError("Name the system first: stylereel sample SYSTEM ...; stylereel systems lists them.")
+        raise ValueError(f"Name the system first: stylereel {command} SYSTEM ...; stylereel systems lists them.")
     name, *rest = arguments
     files, rest = _file_flags(parser, name, rest)
     stages = Stages()
     with stages("load"):
         system = stylereel.load(name, **files)
-    options = sample_options(system)
-    parser.prog = f"stylereel sample {name}"
+    options = options_of(system)
+    parser.prog = f"stylereel {command} {name}"
     for option, parameter in options.items():
-        texts = (_argument_texts(getattr(system, verb)).get(option, "") for verb in VERBS)
+        texts = (_argument_texts(getattr(system, verb)).get(option, "") for verb in verbs)
         _add_flag(parser, option, parameter, next(filter(None, texts), ""))
     given = _parse(parser, rest)
     own = {option: given.pop(option) for option in options}
     for option in file_options(name):
         del given[option]
     with _progress() as stages.watch:
-        record = sample(system, **given, options=own, stages=stages)
-    width, height = record["size"]
-    print(f"{record['frames']['written']} frames of {width} x {height} at {record['rate']} frames a second")
-    _print_result(record)
+        return function(system, **given, files=files, options=own, stages=stages)
 
 
 def _file_flags(parser: ArgumentParser, name: str, arguments: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,7 +24,7 @@ from stylereel.media.sheet import contact_sheet, side_by_side
 from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.media.writer import ENDINGS
 from stylereel.metrics.motion import crop_jitter
-from stylereel.record import Stages, sha256, write_record
+from stylereel.record import Stages, command_line, sha256, write_record
 from stylereel.render import Precision
 from stylereel.systems.source import SAVED, read_source
 from stylereel.weights.files import own_kind
@@ -70,6 +69,15 @@ class _What(NamedTuple):
     path: Path
     reader: VideoReader | None
     motion: Any
+
+
+class _Run(NamedTuple):
+    """What all pairs of a run share: the system, the user's weight files, all settings, and those of `apply`."""
+
+    system: Any
+    files: dict[str, str]
+    settings: dict[str, Any]
+    options: dict[str, Any]
 
 
 def drive(
@@ -137,6 +145,7 @@ def drive(
     options = {name: own.get(name, parameter.default) for name, parameter in known.items()}
     chosen = {verb: {name: options[name] for name in systems.options_of(system, verb)} for verb in VERBS}
     settings = {"compare": compare, "paste_back": paste_back, "chunk": chunk, "precision": precision, **options}
+    run = _Run(system, files or {}, settings, chosen["apply"])
 
     def who(name: str) -> _Who:
         taken = given[name] if name in given else read_source(name)
@@ -152,12 +161,8 @@ def drive(
             return _What(Path(name), reader, system.extract(taken, **chosen["extract"]))
 
     if not several:
-        person, moving = who(source), what(driving, seen[0])
-        return _write(system, person, moving, source, Path(out), files or {}, settings, chosen["apply"], stages)
-    pairs = list(zip(drivers or [driving], seen))
-    return _each_pair(
-        system, sources or [source], pairs, who, what, Path(out), files or {}, settings, chosen["apply"], stages
-    )
+        return _write(run, who(source), what(driving, seen[0]), source, Path(out), stages)
+    return _each_pair(run, sources or [source], list(zip(drivers or [driving], seen)), who, what, Path(out), stages)
 
 
 def _members(name: str, endings: Collection[str]) -> list[str] | None:
@@ -186,18 +191,9 @@ def _check_target(source: str, driving: str, out: str, paste_back: bool) -> None
             raise MediaError(f"{out} would overwrite the {name} file {path}; choose another name.")
 
 
-def _write(
-    system: Any,
-    who: _Who,
-    what: _What,
-    source: str,
-    target: Path,
-    weights: dict[str, str],
-    settings: dict[str, Any],
-    options: dict[str, Any],
-    stages: Stages,
-) -> dict[str, Any]:
+def _write(run: _Run, who: _Who, what: _What, source: str, target: Path, stages: Stages) -> dict[str, Any]:
     """Render one pair into a clip and its record."""
+    system, weights, settings, options = run
     identity, motion, reader, picture = who.identity, what.motion, what.reader, who.picture
     chunk, precision = settings["chunk"], settings["precision"]
     made = stylereel.render(system, identity, motion, chunk=chunk, precision=precision, **options)
@@ -227,7 +223,7 @@ def _write(
     inputs = {"driving": what.path} | ({} if who.path is None else {"source": who.path})
     inputs |= {name: Path(settings[name]) for name in ("face", "source_face") if is_picture(settings.get(name, "left"))}
     record = {
-        "command": _command(system.name, files | weights | settings),
+        "command": command_line("drive", system.name, files | weights | settings),
         "system": system.name,
         "settings": settings,
         "seeds": {} if who.path is not None else {"source": who.given},
@@ -257,15 +253,12 @@ def _write(
 
 
 def _each_pair(
-    system: Any,
+    run: _Run,
     sources: list[str],
     drivers: list[tuple[str, VideoReader | None]],
     who: Callable[[str], _Who],
     what: Callable[[str, VideoReader | None], _What],
     out: Path,
-    weights: dict[str, str],
-    settings: dict[str, Any],
-    options: dict[str, Any],
     stages: Stages,
 ) -> dict[str, Any]:
     """A clip for every source and driver, each looked at once; index.json lists them, grid.png shows their middles."""
@@ -282,9 +275,9 @@ def _each_pair(
             try:
                 person, moving = _value(people[source]), _value(mover)
                 clock = Stages(stages.watch)
-                record = _write(system, person, moving, source, target, weights, settings, options, clock)
+                record = _write(run, person, moving, source, target, clock)
                 _add_seconds(stages, clock)
-                cells |= _cells(system, person, moving, len(moving.motion.values) // 2, row, column, options)
+                cells |= _cells(run, person, moving, len(moving.motion.values) // 2, row, column)
                 results.append(line | {"out": target, **record})
             except ValueError as error:
                 results.append(line | {"error": str(error)})
@@ -302,8 +295,8 @@ def _each_pair(
     save_picture(files[1], contact_sheet(shown, len(drivers) + 1, names))
     kept = ("source", "driving", "out", "error", "frames", "rate", "size", "seconds")
     index = {
-        "system": system.name,
-        "settings": settings,
+        "system": run.system.name,
+        "settings": run.settings,
         "weights": done[0]["weights"],
         "results": [{key: line[key] for key in kept if key in line} for line in results],
     }
@@ -336,12 +329,10 @@ def _add_seconds(stages: Stages, more: Stages) -> None:
         stages.seconds[name] = stages.seconds.get(name, 0.0) + seconds
 
 
-def _cells(
-    system: Any, who: _Who, what: _What, frame: int, row: int, column: int, options: dict[str, Any]
-) -> dict[tuple[int, int], np.ndarray]:
+def _cells(run: _Run, who: _Who, what: _What, frame: int, row: int, column: int) -> dict[tuple[int, int], np.ndarray]:
     """What the grid shows of a pair: the source, the driver's face if it is seen, and one frame of the result."""
-    shown = next(stylereel.render(system, who.identity, what.motion, chunk=1, **options).start_at(frame))
-    cells = {(row, 0): system.portrait(who.identity), (row, column): shown}
+    shown = next(stylereel.render(run.system, who.identity, what.motion, chunk=1, **run.options).start_at(frame))
+    cells = {(row, 0): run.system.portrait(who.identity), (row, column): shown}
     if what.reader is not None:
         picture = next(itertools.islice(what.reader, frame, None))
         cells[0, column] = cut(picture, what.motion.placement[frame], len(shown))
@@ -386,15 +377,3 @@ def _compared(
         with stages("decode"):
             face = cut(next(clip), placement[index], size)
         yield side_by_side([left, face, frame], ["source", "driving", "result"])
-
-
-def _command(system: str, flags: dict[str, Any]) -> str:
-    """The command line that makes the same clip again."""
-    words = ["stylereel", "drive", system]
-    for name, value in flags.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            words += [f"--{flag}", "null" if value is None else str(value)]
-    return shlex.join(words)

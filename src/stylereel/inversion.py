@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import shlex
 import shutil
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -32,7 +31,7 @@ from stylereel.media.sheet import contact_sheet, side_by_side
 from stylereel.media.video import VideoReader
 from stylereel.metrics.likeness import ARCFACE
 from stylereel.metrics.motion import crop_jitter
-from stylereel.record import Stages, sha256, write_record
+from stylereel.record import Stages, command_line, sha256, write_record
 from stylereel.render import pictures
 from stylereel.weights import builtin
 from stylereel.weights.registry import cache_folder
@@ -140,7 +139,7 @@ def invert(
     shutil.copyfile(kept / "codes.safetensors", target)
     shutil.copyfile(kept / "codes.png", files[1])
     record = {
-        "command": shlex.join(_words(source, out, settings)),
+        "command": command_line("invert", str(source), settings | {"face": face, "out": out}),
         "settings": settings,
         "inputs": inputs,
         "weights": weights,
@@ -151,12 +150,6 @@ def invert(
     }
     write_record(target, record)
     return record
-
-
-def _words(source: Path, out: Path, settings: dict[str, Any]) -> list[str]:
-    words = ["stylereel", "invert", str(source), "--pti" if settings["pti"] else "--no-pti", "--out", str(out)]
-    given = {name: value for name, value in settings.items() if name != "pti" and value is not None}
-    return words + [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
 def _contents(source: Path) -> str:

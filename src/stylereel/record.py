@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,18 @@ def sha256(path: str | Path) -> str:
     """The SHA-256 of a file, as 64 hexadecimal digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def command_line(command: str, subject: str, flags: dict[str, Any]) -> str:
+    """The command that makes the same thing again; flags by the names of their parameters."""
+    words = ["stylereel", command, subject]
+    for name, value in flags.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", "null" if value is None else str(value)]
+    return shlex.join(words)
 
 
 def _plain(value: Any) -> Any:

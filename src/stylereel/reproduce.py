@@ -7,7 +7,6 @@ a sentence for each claim of the paper, computed and not written by hand.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 from stylereel.media import replacing
 from stylereel.metrics.intervals import Interval, bootstrap
+from stylereel.systems import hint
 
 _STUDIES = {
     "stylemask": "stylereel.systems.stylemask.study:reproduce",
@@ -35,9 +35,7 @@ def list_studies() -> list[str]:
 def study(system: str) -> Callable[..., list[Path]]:
     """The study of a system. Raises ValueError, naming the nearest one, if there is none."""
     if system not in _STUDIES:
-        near = difflib.get_close_matches(system, _STUDIES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(list_studies())}."
-        raise ValueError(f"No study of {system!r} is known; {hint}")
+        raise ValueError(f"No study of {system!r} is known; {hint(system, list_studies())}")
     module, function = _STUDIES[system].split(":")
     return getattr(import_module(module), function)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from stylereel.media import ensure_writable
 from stylereel.media.sheet import side_by_side
 from stylereel.media.video import VideoWriter
 from stylereel.media.writer import ENDINGS
-from stylereel.record import Stages, sha256, write_record
+from stylereel.record import Stages, command_line, sha256, write_record
 from stylereel.systems.source import read_source
 
 VERBS = ("sample", "identify", "apply")
@@ -41,6 +40,7 @@ def sample(
     frames: int = 250,
     identity: str | None = None,
     chunk: int = 8,
+    files: dict[str, str] | None = None,
     options: dict[str, Any] | None = None,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
@@ -55,6 +55,7 @@ def sample(
         identity: who is shown: a seed, a picture, codes or an identity (.safetensors, PTI's tuning included), or
             several of these with commas between; the person of the training clip if not given.
         chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
+        files: weight files that the system is, or was, loaded from, if not the built-in ones; for the record too.
         options: values for the system's own options (see `sample_options`); the others keep their defaults.
         stages: clock to use, for watching the progress.
 
@@ -72,7 +73,7 @@ def sample(
         raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
     if isinstance(system, str):
         with stages("load"):
-            system = stylereel.load(system)
+            system = stylereel.load(system, **(files or {}))
     known = sample_options(system)
     if unknown := sorted((options or {}).keys() - known.keys()):
         raise ValueError(f"{system.name} has no option {unknown[0]}; it has {', '.join(sorted(known)) or 'none'}.")
@@ -96,9 +97,15 @@ def sample(
         with stages("encode"):
             writer.finish()
     motion.save(motion_file)
-    flags = {"seed": seed, "frames": frames, **({"identity": identity} if identity else {}), "out": out}
+    flags = {
+        "seed": seed,
+        "frames": frames,
+        **({"identity": identity} if identity else {}),
+        "out": out,
+        **(files or {}),
+    }
     record = {
-        "command": _command(system.name, flags | {"chunk": chunk} | settings),
+        "command": command_line("sample", system.name, flags | {"chunk": chunk} | settings),
         "system": system.name,
         "settings": {"chunk": chunk, **settings},
         "seeds": {"motion": seed},
@@ -131,11 +138,3 @@ class _Together:
     def __iter__(self) -> Iterator[list[np.ndarray]]:
         for pictures in zip(*self._parts, strict=True):
             yield list(pictures)
-
-
-def _command(system: str, flags: dict[str, Any]) -> str:
-    """The command line that makes the same clip again."""
-    words = ["stylereel", "sample", system]
-    for name, value in flags.items():
-        words += [f"--{name.replace('_', '-')}", "null" if value is None else str(value)]
-    return shlex.join(words)

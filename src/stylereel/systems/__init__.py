@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -27,12 +28,16 @@ def load(name: str, **files: str) -> Any:
     return system.from_files(**files) if files else system.builtin()
 
 
+def hint(name: str, known: Sequence[str]) -> str:
+    """What to take instead of an unknown name: the nearest one, or the list."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
+
+
 def find(name: str) -> Any:
     """The class of a system. Raises ValueError, naming the nearest one, if there is none."""
     if name not in _SYSTEMS:
-        near = difflib.get_close_matches(name, _SYSTEMS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(list_systems())}."
-        raise ValueError(f"There is no system {name!r}; {hint}")
+        raise ValueError(f"There is no system {name!r}; {hint(name, list_systems())}")
     module, attribute = _SYSTEMS[name].split(":")
     return getattr(import_module(module), attribute)
 
