@@ -9,6 +9,7 @@ takes the published files of such directions.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -38,7 +39,7 @@ class Direction:
     places: rows of W+ or flat channels of S that it changes, int64 [M], or None for all rows; change: what strength 1
     adds there, [M, D] or [1, D] in W+ and [M] in S; unit: what strength 1 means; leak: how far other factors move at
     strength 1, in standard deviations, each by two instruments: {factor: (by the codes, by the face net)}; effect: the
-    factor's own change by the face net, as a share of the exact one.
+    factor's own change by the face net, as a share of the exact one; NaN where the net cannot see even that.
     """
 
     name: str
@@ -148,7 +149,8 @@ class Directions(Mapping[str, Direction]):
         for direction in self.values():
             other, size = direction.strongest_leak if direction.leak else ("", float("nan"))
             lines.append(
-                f"| {direction.name} | {direction.space.upper()} | {direction.unit} | {direction.effect:.2f} "
+                f"| {direction.name} | {direction.space.upper()} | {direction.unit} "
+                f"| {'not seen' if math.isnan(direction.effect) else format(direction.effect, '.2f')} "
                 f"| {other} {size:+.2f} |"
             )
         return "\n".join(lines) + "\n"

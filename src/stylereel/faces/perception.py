@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.weights.files import load_module
-from stylereel.world.factors import GROUP, HIGH, INDEX, LOW, MOTION, NAMES
+from stylereel.world.factors import HIGH, LOW, MOTION, NAMES
 from stylereel.world.shading import REGIONS
 
 SIZE = 128
@@ -164,20 +164,9 @@ class FaceNet(nn.Module):
         )
 
 
-# What face nets read whose files name nothing: the first factors of each group, and no regions.
-_UNNAMED = {"pose": 6, "expression": 10, "shape": 29, "look": 17}
-
-
 def load_face(path: str | Path) -> FaceNet:
     """Read a face net's weight file. Raises ValueError if the file is not one or does not fit."""
-
-    def build(config: dict[str, str]) -> FaceNet:
-        if config:
-            return FaceNet(FaceConfig(**config))
-        names = [name for group, count in _UNNAMED.items() for name in [n for n in NAMES if GROUP[n] == group][:count]]
-        return FaceNet(FaceConfig(" ".join(sorted(names, key=INDEX.__getitem__)), ""))
-
-    return load_module(path, "face", build)
+    return load_module(path, "face", lambda config: FaceNet(FaceConfig(**config)))
 
 
 @torch.no_grad()

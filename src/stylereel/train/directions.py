@@ -26,6 +26,7 @@ from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_normal
 
 LATENTS, PEOPLE, SEED = 30_000, 24, 61
 MOST_SCALE = 2.5  # a direction that does less than its factor's exact change is made longer, up to this
+LEGIBLE = 0.1  # deviations that the face net must read of a factor's exact change, else it judges nothing
 KEPT = 0.9  # of a direction's squared effect, which its channels in S keep
 # The latent holds mean and difference of both sides in place of left and right.
 _BOTH = {"brow_left": "brows", "blink_left": "blink"}
@@ -132,11 +133,14 @@ class _Scale:
     def judged(self, factor: str, direction: Direction, told: dict[str, float], exact: Tensor) -> Direction:
         """The direction, rescaled so that strength 1 does what it says on average, with effect and leak.
 
+        Where the face net does not see even the exact change, the scale stays and the effect is not a number.
+
         told: leak at its first scale by the codes.
         """
         own, scale = self.names.index(factor), 1.0
         moved = self.moved(direction)
-        for _ in range(3):  # what is rare in the world comes in by a threshold: it takes short steps
+        legible = bool(exact[own] > LEGIBLE * self._deviation[own])
+        for _ in range(3 if legible else 0):  # what is rare in the world comes in by a threshold: it takes short steps
             effect = max(float(moved[own] / exact[own]), 0.1)
             if abs(effect - 1) < 0.03:
                 break
@@ -146,7 +150,7 @@ class _Scale:
         leak = (moved - exact) / self._deviation
         others = [name for name in self.names if name != factor and not _together(factor, name)]
         leaks = {name: (scale * told.get(name, 0.0), float(leak[self.names.index(name)])) for name in others}
-        return replace(direction, effect=float(moved[own] / exact[own]), leak=leaks)
+        return replace(direction, effect=float(moved[own] / exact[own]) if legible else float("nan"), leak=leaks)
 
 
 def _together(factor: str, other: str) -> bool:

@@ -55,10 +55,10 @@ class Stage(NamedTuple):
 
 # The last stage leaves all but the new block as it is, so that encoders and masks may be trained beside it.
 STAGES = (
-    Stage(32, 6000, 32, 1.5e-2, 5e-5),
-    Stage(64, 3000, 16, 1e-2, 5e-5),
-    Stage(128, 4000, 16, 6e-3, 5e-5),
-    Stage(256, 600, 12, 1e-2, 2e-4, top=True),
+    Stage(32, 4000, 32, 1.5e-2, 5e-5),
+    Stage(64, 1600, 16, 1e-2, 5e-5),
+    Stage(128, 3600, 16, 6e-3, 5e-5),
+    Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
 # Drawn pictures never run out, so the augmentation hardly ever has to act.
 FINISH = Rules(500, 8, 3e-3, 2e-3, r1=1.0, path=0.02, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
