@@ -29,20 +29,25 @@ def seed(number: int, width: int) -> Tensor:
 
 
 def strongest_channel(generator: StyleGAN2, s: list[Tensor]) -> tuple[int, Tensor]:
-    """The style layer of an expression row, and its channel, whose push changes the middle of the picture most."""
+    """The style layer of an expression row, and its channel, whose push changes the middle of the picture most.
+
+    A push is the channel's deviation among people.
+    """
 
     def middle(images: Tensor) -> Tensor:
         size = images.shape[-1]
         return images[..., size // 4 : -size // 4, size // 3 : -size // 3]
 
     plain = middle(generator.synthesize(s=s))
+    people = torch.randn(500, generator.config.z_dim, generator=torch.Generator().manual_seed(0))
+    deviations = [style.std(0) for style in generator.styles(generator.map(people))]
     best, found = 0.0, (0, torch.zeros(1))
     for layer in generator.style_layers:
         if layer.kind != "conv" or not FIRST_ROW["expression"] <= layer.row < FIRST_ROW["look"]:
             continue
         for channel in range(layer.channels):
             push = torch.zeros(1, layer.channels)
-            push[0, channel] = 3
+            push[0, channel] = deviations[layer.index][channel]
             changed = [style + push if i == layer.index else style for i, style in enumerate(s)]
             size = float((middle(generator.synthesize(s=changed)) - plain).abs().mean())
             if size > best:
@@ -77,8 +82,8 @@ def rows(generator: StyleGAN2) -> list[tuple[str, Tensor]]:
     name = generator.style_layers[layer].name
     for i in range(STEPS):
         amount = 2 * i / (STEPS - 1) - 1
-        pushed = [style + 2 * amount * push if k == layer else style for k, style in enumerate(s)]
-        out.append((f"S, {name} {int(push.argmax())} {6 * amount:+.0f}", generator.synthesize(s=pushed)))
+        pushed = [style + 3 * amount * push if k == layer else style for k, style in enumerate(s)]
+        out.append((f"S, {name} {int(push.argmax())} {3 * amount:+.0f}", generator.synthesize(s=pushed)))
     for resolution in (4, 8, 16, 32, 64, 128, 256):
         key = f"b{resolution}.conv1"
         feature = generator.synthesize(w[1], stop=key)

@@ -197,7 +197,7 @@ def portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_command_improves_on_the_encoder_and_works_only_once(
     portrait: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["invert", str(portrait), "--steps", "6", "--out", str(tmp_path / "out")]
+    arguments = ["invert", str(portrait), "--steps", "25", "--out", str(tmp_path / "out")]
     assert main(arguments) == 0
     record = json.loads((tmp_path / "out" / "who.json").read_text())
     quality = record["quality"]
@@ -214,7 +214,7 @@ def test_the_command_improves_on_the_encoder_and_works_only_once(
     copy = tmp_path / "same-contents.png"
     copy.write_bytes(portrait.read_bytes())
     named = tmp_path / "again.safetensors"
-    assert main(["invert", str(copy), "--steps", "6", "--out", str(named)]) == 0
+    assert main(["invert", str(copy), "--steps", "25", "--out", str(named)]) == 0
     assert named.read_bytes() == first
     again = json.loads(named.with_suffix(".json").read_text())
     assert again["cached"] and again["quality"] == quality

@@ -38,6 +38,7 @@ from stylereel.train.loop import Trainer
 from stylereel.weights import builtin
 from stylereel.weights.files import load_module
 from stylereel.weights.names import drop_filters, generator_from_rosinality, generator_to_rosinality
+from stylereel.world.factors import LATENT_DIM
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -319,7 +320,9 @@ def test_chunks_do_not_change_the_frames(system: StyleMask) -> None:
 def test_seeds_and_pictures_identify(system: StyleMask) -> None:
     assert torch.equal(system.identify(4).w, system.identify(4).w)
     assert not torch.equal(system.identify(4).w, system.identify(5).w)
-    portrait = world.draw(world.aligned(world.from_latent(np.random.default_rng(2).standard_normal(64))), 256).image
+    portrait = world.draw(
+        world.aligned(world.from_latent(np.random.default_rng(2).standard_normal(LATENT_DIM))), 256
+    ).image
     assert system.identify(portrait).w.shape == system.identify(4).w.shape
     # The encoder's picture of it looks like that person to the identity net, and seeds look like others.
     net = load_module(builtin("identity"), "identity", lambda config: IdentityNet()).eval()
@@ -338,7 +341,9 @@ def test_codes_and_identities_identify_and_are_never_truncated(system: StyleMask
     assert torch.equal(system.identify(Identity(w[1], "other"), psi=0.5).w, w[1])
     with pytest.raises(ValueError, match="this generator takes"):
         system.identify(Identity(w[0, :3], "other"))
-    portrait = world.draw(world.aligned(world.from_latent(np.random.default_rng(2).standard_normal(64))), 256).image
+    portrait = world.draw(
+        world.aligned(world.from_latent(np.random.default_rng(2).standard_normal(LATENT_DIM))), 256
+    ).image
     assert torch.equal(system.identify(portrait, psi=0.2).w, system.identify(portrait).w)
 
 

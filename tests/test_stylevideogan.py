@@ -33,6 +33,7 @@ from stylereel.systems.stylevideogan.training import Recipe, sample_path, settle
 from stylereel.train.loop import Trainer
 from stylereel.weights import BUILTIN, builtin
 from stylereel.weights.files import save_module
+from stylereel.world.factors import LATENT_DIM
 
 RECIPE = Recipe(epochs=2, batch=8, width=16, frames=8)
 
@@ -353,7 +354,7 @@ def test_commands_train_on_codes_and_sample(tmp_path: Path, capsys: pytest.Captu
 
 def test_the_study_goes_on_and_judges_every_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    generator = StyleGAN2(StyleGAN2Config(resolution=32, z_dim=64, w_dim=8, channel_base=64, channel_max=16))
+    generator = StyleGAN2(StyleGAN2Config(resolution=32, z_dim=LATENT_DIM, w_dim=8, channel_base=64, channel_max=16))
     generator.save(tmp_path / "generator.safetensors")
     monkeypatch.setattr(study, "builtin", lambda name: tmp_path / f"{name}.safetensors")
     for name, value in {"SENTENCE": 17, "LOOP_FRAMES": 60, "SETTLED": 5}.items():

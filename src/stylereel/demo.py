@@ -22,7 +22,7 @@ from stylereel.world import MOTION, draw, from_latent, natural_motion
 from stylereel.world.factors import LATENT_DIM
 
 RATE, SECONDS, SIZE = Fraction(25), 4, 256
-SPEAKER, SOURCE, MOVEMENT = 7, 12, 5  # seeds of the speaker, of the driven person and of the movement
+SPEAKER, SOURCE, MOVEMENT = 7, 29, 5  # seeds of the speaker, of the driven person and of the movement
 SAMPLE_RATE = 16000
 
 

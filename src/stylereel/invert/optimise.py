@@ -91,7 +91,8 @@ def optimise(
 ) -> Fit:
     """Codes of pictures [B, 3, H, W] in [-1, 1] of the generator's size, from codes `start` [B, L, D] on.
 
-    All pictures are done at once, and none of them changes what comes out for another. Steps of 0 give the start.
+    All pictures are done at once, and none of them changes what comes out for another. Each ends with the codes of its
+    least loss, so a few steps never lose what the start had. Steps of 0 give the start.
     look: gives the vectors whose squared distance is added to the loss, as `likeness` or `Perceptual` do.
 
     Raises:
@@ -114,13 +115,15 @@ def optimise(
         moves.append(torch.zeros_like(maps).requires_grad_())
         unit = maps.std((1, 2, 3), keepdim=True)
     optimizer = torch.optim.Adam(moves, betas=(0.9, 0.95))
+    best = [move.detach().clone() for move in moves]
+    least = torch.full((len(images),), math.inf, device=start.device)
 
     def fit() -> tuple[Tensor, Tensor | None]:
         rows = start[:, first:] + known.deviation * free
         return torch.cat([start[:, :first], rows], dim=1), None if maps is None else maps + unit * moves[1]
 
-    for index in through(range(steps)):
-        optimizer.param_groups[0]["lr"] = RATE * _ramp(index, steps)
+    def judge() -> Tensor:
+        """The loss [B]; the moves of a picture that has never had less are kept."""
         w, structure = fit()
         begin: Any = None if structure is None else (STRUCTURE_LAYER, structure, before)
         again = generator.synthesize(w, start=begin)
@@ -128,10 +131,23 @@ def optimise(
         loss = loss + PRIOR * known.unlikely(w)
         if structure is not None:
             loss = loss + STRUCTURE * moves[1].square().mean((1, 2, 3))
-        for move, gradient in zip(moves, torch.autograd.grad(loss.sum(), moves), strict=True):
+        with torch.no_grad():
+            better = loss < least
+            least[better] = loss[better]
+            for kept, move in zip(best, moves, strict=True):
+                kept[better] = move[better]
+        return loss
+
+    for index in through(range(steps)):
+        optimizer.param_groups[0]["lr"] = RATE * _ramp(index, steps)
+        for move, gradient in zip(moves, torch.autograd.grad(judge().sum(), moves), strict=True):
             move.grad = gradient
         optimizer.step()
     with torch.no_grad():
+        if steps:
+            judge()
+        for move, kept in zip(moves, best, strict=True):
+            move.copy_(kept)
         w, structure = fit()
     return Fit(w.detach(), {} if structure is None else {STRUCTURE_LAYER: structure.detach()})
 
