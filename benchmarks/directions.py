@@ -26,7 +26,8 @@ from stylereel.weights.files import load_module
 
 PEOPLE, SEED = 24, 7_100_000
 SHOWN = (
-    "yaw", "jaw", "smile", "blink", "age", "beard", "glasses", "hat", "hair_light", "hair_gray", "skin_tone", "light_side",
+    "yaw", "jaw", "smile", "blink", "age", "beard", "glasses", "hat", "hair_light", "hair_gray", "skin_tone",
+    "light_side",
 )  # fmt: skip
 STRENGTHS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
