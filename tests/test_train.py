@@ -177,6 +177,10 @@ def test_scale_and_data_are_checked(tmp_path: Path) -> None:
         recipes.train("generator", str(tmp_path), start=str(tmp_path / "nowhere.safetensors"))
     with pytest.raises(ValueError, match="give a file of kind 'stylegan2'"):
         recipes.train("generator", str(tmp_path), start=str(BUILTIN / "face.safetensors"))
+    foreign = StyleGAN2(StyleGAN2Config(16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=1))
+    foreign.save(tmp_path / "foreign.safetensors")
+    with pytest.raises(ValueError, match="not one of the built-in family"):
+        recipes.train("generator", str(tmp_path), start=str(tmp_path / "foreign.safetensors"))
     with pytest.raises(ValueError, match="encoder learns from the world; leave out --data"):
         recipes.train("encoder", str(tmp_path), data=str(tmp_path))
 

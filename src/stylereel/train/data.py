@@ -37,7 +37,7 @@ WHOLE: Share = (0, 1)
 class Batch(NamedTuple):
     """Portraits with their truth.
 
-    z: latents [B, 4, 64], one for each of GROUPS (they differ where styles are mixed); values: factors [B, K];
+    z: latents [B, 4, 80], one for each of GROUPS (they differ where styles are mixed); values: factors [B, K];
     images: [B, 3, H, W] in [-1, 1]; landmarks: [B, 68, 2] in 0..1; regions: [B, H, W] uint8.
     """
 
@@ -49,14 +49,14 @@ class Batch(NamedTuple):
 
 
 def mixed_values(z: np.ndarray) -> np.ndarray:
-    """Factor values [B, K] of latents z [B, 4, 64]: each factor is read from the latent of its group."""
+    """Factor values [B, K] of latents z [B, 4, 80]: each factor is read from the latent of its group."""
     normal = normalize(z)[..., : len(NAMES)]
     index = np.broadcast_to(_GROUP_OF_FACTOR, (len(z), 1, len(NAMES)))
     return from_normal(np.take_along_axis(normal, index, axis=1)[:, 0])
 
 
 def latents_of(values: np.ndarray, random: np.random.Generator, steady: bool = False) -> np.ndarray:
-    """Latents z [B, 4, 64] whose `mixed_values` are `values` [B, K]: the inverse, up to clipping at the limits.
+    """Latents z [B, 4, 80] whose `mixed_values` are `values` [B, K]: the inverse, up to clipping at the limits.
 
     The numbers that a group's latent does not use are random; they bring it to the length that normalising expects.
     steady: they have one direction in all latents, as the frames of a clip need it.
@@ -85,7 +85,7 @@ def draw_batch(
 
 
 def mixed_latents(seed: tuple[int, ...], count: int, mix: float) -> np.ndarray:
-    """Latents z [B, 4, 64]; a part `mix` of them takes each group from one of two latents."""
+    """Latents z [B, 4, 80]; a part `mix` of them takes each group from one of two latents."""
     random = np.random.default_rng(seed)
     z = np.repeat(random.standard_normal((count, 1, LATENT_DIM)), len(GROUPS), axis=1)
     other = random.standard_normal((count, 1, LATENT_DIM))
@@ -105,7 +105,7 @@ def draw_pairs(seed: tuple[int, ...], count: int, size: int, share: Share = WHOL
 
 
 def drawn(z: np.ndarray, values: np.ndarray, size: int, share: Share = WHOLE) -> Batch:
-    """The batch of given latents [B, 4, 64] and factor values [B, K]."""
+    """The batch of given latents [B, 4, 80] and factor values [B, K]."""
     rank, ranks = share
     z, values = z[rank::ranks], values[rank::ranks]
     portraits = [world.draw(v, size) for v in values]

@@ -67,7 +67,7 @@ _DETAIL[REGIONS.index("background")] = _DETAIL[REGIONS.index("clothes")] = 0.5
 
 
 def grouped_w(generator: StyleGAN2, z: Tensor) -> Tensor:
-    """W+ codes [B, L, D] of latents z [B, 4, 64], one latent for each group of rows."""
+    """W+ codes [B, L, D] of latents z [B, 4, 80], one latent for each group of rows."""
     batch, groups, width = z.shape
     w = generator.mapping(z.reshape(batch * groups, width)).view(batch, groups, -1)
     return w[:, [group_of_row(row) for row in range(generator.num_ws)]]
@@ -283,7 +283,12 @@ def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet
 
 
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
-    """Train the built-in generator; it takes the blocks of a trained one to `start` from, see `adopt`."""
+    """Train the built-in generator; it takes the blocks of a trained one to `start` from, see `adopt`.
+
+    Raises ValueError if that one has other blocks, or more latent numbers.
+    """
+    if start is not None and (start.config.z_dim > CONFIG.z_dim or replace(start.config, z_dim=CONFIG.z_dim) != CONFIG):
+        raise ValueError("That generator is not one of the built-in family; start from another or from scratch.")
     trainer.freeze(face)
     torch.manual_seed(20)
     average = StyleGAN2(replace(CONFIG, resolution=STAGES[0].resolution))

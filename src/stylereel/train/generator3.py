@@ -227,7 +227,14 @@ def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int) -> Prefe
 
 
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> StyleGAN3:
-    """Train the built-in StyleGAN3-R; with a trained one to `start` from, the first stage is left out."""
+    """Train the built-in StyleGAN3-R; with a trained one to `start` from, the first stage is left out.
+
+    Raises ValueError if that one has another number of latent numbers.
+    """
+    if start is not None and start.config.z_dim != CONFIG.z_dim:
+        raise ValueError(
+            f"That generator has {start.config.z_dim} latent numbers, not {CONFIG.z_dim}; start from scratch."
+        )
     trainer.freeze(face)
     average = start
     if average is None:
