@@ -181,6 +181,11 @@ def test_scale_and_data_are_checked(tmp_path: Path) -> None:
     foreign.save(tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="not one of the built-in family"):
         recipes.train("generator", str(tmp_path), start=str(tmp_path / "foreign.safetensors"))
+    StyleGAN3(StyleGAN3Config(32, z_dim=8, w_dim=8, channel_base=256, channel_max=12, num_layers=4)).save(
+        tmp_path / "foreign3.safetensors"
+    )
+    with pytest.raises(ValueError, match="has 8 latent numbers, not 80"):
+        recipes.train("generator3", str(tmp_path), start=str(tmp_path / "foreign3.safetensors"))
     with pytest.raises(ValueError, match="encoder learns from the world; leave out --data"):
         recipes.train("encoder", str(tmp_path), data=str(tmp_path))
 
