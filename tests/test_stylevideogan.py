@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_encoders import save_checkpoint, small_encoder
 
 import stylereel
 from stylereel import world
@@ -17,6 +18,7 @@ from stylereel.cli import main
 from stylereel.drive import verb_options
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.latents import Codes, Identity, Motion
+from stylereel.media.video import VideoWriter
 from stylereel.metrics.motion import loop
 from stylereel.record import sha256
 from stylereel.render import render
@@ -350,6 +352,29 @@ def test_commands_train_on_codes_and_sample(tmp_path: Path, capsys: pytest.Captu
     assert main(["sample", "stylemask", "--seed", "1", "--out", str(out)]) == 2
     assert "stylemask does not offer sample" in capsys.readouterr().err
     assert main(["train", "stylevideogan", "--preset", "paper"]) == 2
+
+
+def test_a_clip_is_learned_by_official_files_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A small encoder and generator under the official names, in one file, through the commands of the page."""
+    official = save_checkpoint(tmp_path / "official.pt", small_encoder(offsets=True), {"encoder_type": "Encoder4Editing"})
+    clip, runs, out = tmp_path / "clip.mp4", tmp_path / "runs", tmp_path / "sample.mp4"
+    values = np.tile(world.neutral(), (52, 1))
+    values[:, : len(world.MOTION)] = world.natural_motion(3, 52, Fraction(25))
+    with VideoWriter(clip, Fraction(25)) as writer:
+        for each in world.aligned(values):
+            writer.write(world.draw(each, 128).image)
+    files = ["--encoder", str(official)]
+    run = ["train", "stylevideogan", "--data", str(clip), *files, "--folder", str(runs), "--scale", "0.1"]
+    assert main([*run, "--precision", "32", "--accelerator", "cpu"]) == 0, capsys.readouterr().err
+    (kept,) = (runs / KIND).glob("clip-*-codes.safetensors")
+    codes, model = Codes.load(kept), load_model(runs / f"{KIND}-clip.safetensors")
+    assert codes.w.shape == (52, 8, 32) and codes.generator == sha256(official) == model.config.generator
+    chosen = ["--generator", str(official), *files, "--model", str(runs / f"{KIND}-clip.safetensors")]
+    arguments = ["sample", "stylevideogan", *chosen, "--seed", "3", "--frames", "10", "--out", str(out)]
+    assert main(arguments) == 0, capsys.readouterr().err
+    assert "10 frames of 32 x 32 at 25 frames a second" in capsys.readouterr().out
+    assert main(["sample", "stylevideogan", *chosen[4:], "--seed", "3", "--out", str(out)]) == 2
+    assert "trained on codes of another generator" in capsys.readouterr().err
 
 
 def test_the_study_goes_on_and_judges_every_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

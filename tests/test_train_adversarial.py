@@ -171,20 +171,29 @@ def test_the_recipe_of_stylegan3_learns_and_carries_weights_from_stage_to_stage(
 ) -> None:
     config = replace(generator3.CONFIG, resolution=32, w_dim=32, channel_base=512, channel_max=32, num_layers=5)
     monkeypatch.setattr(generator3, "CONFIG", config)
-    stages = (generator3.Stage(1, 30, 4, 2e-2, 1e-2), generator3.Stage(2, 6, 4, 1e-2, 1e-3))
+    stage = generator3.Stage
+    stages = (stage(16, 1, 30, 4, 2e-2, 1e-2), stage(32, 1, 10, 4, 1e-2, 1e-2), stage(32, 2, 6, 4, 1e-2, 1e-3))
     monkeypatch.setattr(generator3, "STAGES", stages)
     monkeypatch.setattr(generator3, "FINISH", replace(generator3.FINISH, steps=3, batch=4))
     monkeypatch.setattr(curve, "EVERY", 15)
     monkeypatch.setattr(curve, "COUNT", 32)
     (path,) = recipes.train("generator3", str(tmp_path), precision="32")
     made = StyleGAN3.load(path)
-    first, second = (read_log(tmp_path / "generator3" / f"{n}-distil" / "log.jsonl")[-1] for n in (0, 1))
+    folders = [tmp_path / "generator3" / name for name in ("0-distil-16", "1-distil-32", "2-distil-32")]
+    first, _, second = (read_log(folder / "log.jsonl")[-1] for folder in folders)
     assert second["psnr"] > first["psnr"] + 1 and second["pairs"] < first["pairs"]  # means over the stages
     assert "frechet" in first
     assert not made.synthesis.get_submodule("input.affine").get_parameter("weight").any()
     other = generator3.carried(made, replace(config, lrelu_upsampling=1))
     state = other.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in made.state_dict().items())
+    # A grown network begins as the smaller one with other last layers.
+    small = StyleGAN3(stages[0].config)
+    shared = [(a.name, b.name) for a, b in zip(small.style_layers[:4], made.style_layers)]
+    grown = generator3.carried(small, config).synthesis
+    for before, after in shared[1:]:
+        kept = small.synthesis.get_submodule(before).get_parameter("weight")
+        assert torch.equal(grown.get_submodule(after).get_parameter("weight"), kept)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,10 @@ z means the same people as for the StyleGAN2 of `train.generator`, but roll, shi
 head is drawn upright on a wider canvas, and one matrix both warps that picture into the target and goes to the
 network's input (Karras et al., "Alias-Free Generative Adversarial Networks", 2021, section 3.2). All layers see one w.
 
-Plain PyTorch spends most of a step in the filters around the nonlinearities, so the first stage leaves out the
+Small pictures come first. Each layer has one octave of detail more than the one before, so a smaller network is the
+first layers of a larger one, and a grown one keeps all of them but the last two.
+
+Plain PyTorch spends most of a step in the filters around the nonlinearities, so all stages but the last leave out the
 up-sampling before each of them (m = 1 in the paper's ablation, figure 5): the weights have the same shapes, a step
 costs a quarter, and the last stage, which filters as configuration R does, has only the aliases to unlearn.
 """
@@ -45,7 +48,7 @@ CONFIG = StyleGAN3Config(
     resolution=128,
     z_dim=LATENT_DIM,
     w_dim=256,
-    channel_base=2048,
+    channel_base=4096,
     channel_max=256,
     conv_kernel=1,
     use_radial_filters=True,
@@ -58,14 +61,27 @@ CONFIG = StyleGAN3Config(
 class Stage(NamedTuple):
     """Part of the training: rates go from `first` to `last`; `upsampling` is m of the paper's ablation."""
 
+    resolution: int
     upsampling: int
     steps: int
     batch: int
     first: float
     last: float
 
+    @property
+    def config(self) -> StyleGAN3Config:
+        """`CONFIG` in this stage's size."""
+        fewer = (CONFIG.resolution // self.resolution).bit_length() - 1
+        layers = CONFIG.num_layers - fewer
+        return replace(CONFIG, resolution=self.resolution, num_layers=layers, lrelu_upsampling=self.upsampling)
 
-STAGES = (Stage(1, 12000, 16, 1e-2, 2e-3), Stage(2, 1500, 16, 2e-3, 5e-5))
+
+STAGES = (
+    Stage(32, 1, 3000, 16, 1.5e-2, 1e-4),
+    Stage(64, 1, 1500, 16, 1e-2, 1e-4),
+    Stage(128, 1, 1500, 16, 6e-3, 1e-4),
+    Stage(128, 2, 300, 8, 1e-3, 5e-5),
+)
 # As in the paper, no path length and no style mixing; the pictures are sharp already, so nothing is blurred.
 FINISH = Rules(300, 8, 1e-3, 2e-3, r1=1.0, path=0.0, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
 CANVAS = 1.5  # picture widths that are drawn, so that a turned and shifted picture has no empty corner
@@ -227,7 +243,7 @@ def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int) -> Prefe
 
 
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> StyleGAN3:
-    """Train the built-in StyleGAN3-R; with a trained one to `start` from, the first stage is left out.
+    """Train the built-in StyleGAN3-R; with a trained one to `start` from, only the last stage runs.
 
     Raises ValueError if that one has another number of latent numbers.
     """
@@ -239,17 +255,13 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> St
     average = start
     if average is None:
         torch.manual_seed(29)
-        average = StyleGAN3(replace(CONFIG, lrelu_upsampling=STAGES[0].upsampling))
+        average = StyleGAN3(STAGES[0].config)
         teach(trainer, "generator3/mapping", average.mapping)
-    for number, stage in enumerate(STAGES):
-        if number == 0 and start is not None:
-            continue
-        config = replace(CONFIG, lrelu_upsampling=stage.upsampling)
+    for number, stage in enumerate(STAGES if start is None else STAGES[-1:], 0 if start is None else len(STAGES)):
         torch.manual_seed(30 + number)
-        model = carried(average, config)
-        average = StyleGAN3(config)
-        seed = number + (0 if start is None else len(STAGES))
-        distil(trainer, f"generator3/{number}-distil", model, average, face, seed, stage)
+        model = carried(average, stage.config)
+        average = StyleGAN3(stage.config)
+        distil(trainer, f"generator3/{number}-distil-{stage.resolution}", model, average, face, number, stage)
     model, finished = carried(average, CONFIG), StyleGAN3(CONFIG)
     finish(trainer, model, finished, face)
     measure_mean_w(finished)
