@@ -3,7 +3,7 @@
     python benchmarks/stylevideogan.py [--seconds 120] [--clip talking] [--out FOLDER] [--only NAME,NAME]
     python benchmarks/stylevideogan.py --cost
 
-Every choice trains for the same processor time on one thread. Then four samples of 1,500 frames are held against the
+Every choice trains for the same processor time on one thread. Then sixteen samples of 1,500 frames are held against the
 clip: standard deviation, speed (root mean square change a frame) and jitter (`metrics.motion.unsteadiness`) of factors
 that a quadratic fit reads from the codes, as ratios to the clip's; blinks; the largest repetition. --cost times a
 training step on random codes of FFHQ's size (18 x 512) at the paper's width and batch.
@@ -16,6 +16,7 @@ import json
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -51,7 +52,8 @@ CHOICES: dict[str, Recipe] = {
     "rows, width 192": replace(BASE, reduced=False, width=192),
 }
 FACTORS = ("yaw", "pitch", "roll", "jaw", "smile", "brow_left", "blink_left", "gaze_x")
-SAMPLES, FRAMES, SETTLED = 4, 1500, 50
+SAMPLES, FRAMES, SETTLED = 16, 1500, 50
+PROBE = 20  # steps that tell how long one takes
 
 
 class Readout:
@@ -71,16 +73,16 @@ class Readout:
         return self._terms(w) @ self._matrix
 
 
-def described(values: np.ndarray, rate: Fraction) -> dict[str, float]:
-    """Deviation, speed and jitter of each factor of a track [T, 16], and blinks a minute."""
+def described(tracks: Sequence[np.ndarray], rate: Fraction) -> dict[str, float]:
+    """Deviation, speed and jitter of each factor in tracks [T, 16] of one length, all together, and blinks a minute."""
     numbers: dict[str, float] = {}
     for name in FACTORS:
-        track = values[:, MOTION.index(name)]
-        numbers[f"{name} deviation"] = float(track.std())
-        numbers[f"{name} speed"] = float(np.sqrt(np.mean(np.diff(track) ** 2)))
-        numbers[f"{name} jitter"] = float(np.sqrt(np.mean(unsteadiness(track) ** 2)))
-    shut = values[:, MOTION.index("blink_left")] > 0.5
-    numbers["blinks a minute"] = float(np.count_nonzero(shut[1:] & ~shut[:-1]) / len(shut) * float(rate) * 60)
+        rows = np.stack([track[:, MOTION.index(name)] for track in tracks])
+        numbers[f"{name} deviation"] = float(rows.std())
+        numbers[f"{name} speed"] = float(np.sqrt(np.mean(np.diff(rows) ** 2)))
+        numbers[f"{name} jitter"] = float(np.sqrt(np.mean([np.square(unsteadiness(row)) for row in rows])))
+    shut = np.stack([track[:, MOTION.index("blink_left")] for track in tracks]) > 0.5
+    numbers["blinks a minute"] = float(np.count_nonzero(shut[:, 1:] & ~shut[:, :-1]) / shut.size * float(rate) * 60)
     return numbers
 
 
@@ -88,28 +90,22 @@ def described(values: np.ndarray, rate: Fraction) -> dict[str, float]:
 def judge(model: VideoGenerator, codes: Codes, values: np.ndarray) -> dict[str, Any]:
     """Ratios of a model's samples to the clip it learned from, and how much they repeat."""
     readout = Readout(model, codes, values)
-    clip = described(readout(codes.w), codes.rate)
-    made, repeats = [], []
-    for seed in range(SAMPLES):
-        track = readout(model.codes(sample_path(model, seed, FRAMES)))[SETTLED:]
-        made.append(described(track, codes.rate))
-        repeats.append(loop(track[:, [MOTION.index(name) for name in FACTORS]]).repetition)
-    mean = {name: float(np.mean([each[name] for each in made])) for name in clip}
-    ratios = {name: mean[name] / max(clip[name], 1e-9) for name in clip}
+    clip = described([readout(codes.w)], codes.rate)
+    tracks = [readout(model.codes(sample_path(model, seed, FRAMES)))[SETTLED:] for seed in range(SAMPLES)]
+    made = described(tracks, codes.rate)
+    repeats = [loop(track[:, [MOTION.index(name) for name in FACTORS]]).repetition for track in tracks]
+    ratios = {name: made[name] / max(clip[name], 1e-9) for name in clip}
     ratios["repetition"] = max(repeats)
     return ratios
 
 
 def run(name: str, recipe: Recipe, codes: Codes, values: np.ndarray, seconds: float, out: Path) -> dict[str, Any]:
     """Train one choice for `seconds` of processor time and judge it."""
-    probe = replace(recipe, epochs=5)
     began = time.process_time()
-    short = replace(codes, w=codes.w[: 2 * recipe.batch * recipe.frames])
     with tempfile.TemporaryDirectory() as folder:
-        train(Trainer(folder, precision="32", accelerator="cpu"), short, probe)
-    each = (time.process_time() - began) / probe.steps(len(short))
-    epochs = max(1, round(seconds / each * recipe.batch * recipe.frames / len(codes)))
-    recipe = replace(recipe, epochs=epochs)
+        train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe.lasting(PROBE, len(codes)))
+    each = (time.process_time() - began) / PROBE
+    recipe = recipe.lasting(round(seconds / each), len(codes))
     place = out / "".join(c if c.isalnum() else "-" for c in name)[:60]
     model = train(Trainer(place, precision="32", accelerator="cpu"), codes, recipe)
     return {"steps": recipe.steps(len(codes)), "seconds a step": each, **judge(model, codes, values)}
@@ -118,12 +114,12 @@ def run(name: str, recipe: Recipe, codes: Codes, values: np.ndarray, seconds: fl
 def cost() -> None:
     """Seconds of a step at the paper's size on this machine, and what 350 epochs of ten minutes would take."""
     codes = Codes(torch.randn(2000, 18, 512), "random", Fraction(25), torch.zeros(2000, 4))
-    recipe = Recipe(epochs=4, batch=128, width=512, reduced=False)
+    recipe = Recipe(batch=128, width=512, reduced=False)
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe)
-    each = (time.process_time() - began) / recipe.steps(2000)
-    steps = Recipe(batch=128).steps(15_000)
+        train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe.lasting(4, 2000))
+    each = (time.process_time() - began) / 4
+    steps = recipe.steps(15_000)
     print(f"{each:.1f} s a step of 128 x 25 codes of 18 x 512; {steps} steps: {each * steps / 3600:.1f} h")
 
 

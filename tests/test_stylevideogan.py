@@ -37,7 +37,7 @@ from stylereel.weights import BUILTIN, builtin
 from stylereel.weights.files import save_module
 from stylereel.world.factors import LATENT_DIM
 
-RECIPE = Recipe(epochs=2, batch=8, width=16, frames=8)
+RECIPE = Recipe(epochs=2, least=1, batch=8, width=16, frames=8)
 
 
 def tiny(reduced: bool = False, rows: tuple[int, ...] = (0, 0, -1, 1), seed: int = 0) -> tuple[VideoGenerator, Codes]:
@@ -121,7 +121,7 @@ def test_offset_keeps_the_training_person_and_brings_all_that_lies_outside() -> 
 def test_heads_begin_with_the_statistics_of_the_codes(reduced: bool) -> None:
     model, codes = tiny(reduced)
     settle(model)
-    w = model.codes(torch.cat([sample_path(model, seed, 60) for seed in range(100)]))
+    w = model.codes(torch.cat([sample_path(model, seed, 1000)[200:] for seed in range(20)]))
     assert torch.allclose(w.mean(0), codes.w.mean(0), atol=0.35 * float(codes.w.std()))
     assert torch.equal(w[:, 0], w[:, 1]) or reduced, "rows that are equal in the codes stay equal"
     assert torch.allclose(w[:, 2], codes.w[0, 2].expand(len(w), -1), atol=1e-5), "still rows stay still"
@@ -342,7 +342,7 @@ def test_commands_train_on_codes_and_sample(tmp_path: Path, capsys: pytest.Captu
     generator.save(file)
     replace(tiny()[1], generator=sha256(file)).save(tmp_path / "me.safetensors")
     run = ["train", "stylevideogan", "--data", str(tmp_path / "me.safetensors"), "--folder", str(tmp_path / "runs")]
-    assert main([*run, "--scale", "0.05", "--accelerator", "cpu"]) == 0, capsys.readouterr().err
+    assert main([*run, "--scale", "0.002", "--accelerator", "cpu"]) == 0, capsys.readouterr().err
     model = tmp_path / "runs" / "stylevideogan-me.safetensors"
     arguments = ["sample", "stylevideogan", "--generator", str(file), "--model", str(model), "--seed", "3"]
     out = tmp_path / "clip.mkv"
@@ -356,7 +356,8 @@ def test_commands_train_on_codes_and_sample(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_clip_is_learned_by_official_files_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A small encoder and generator under the official names, in one file, through the commands of the page."""
-    official = save_checkpoint(tmp_path / "official.pt", small_encoder(offsets=True), {"encoder_type": "Encoder4Editing"})
+    encoder = small_encoder(offsets=True)
+    official = save_checkpoint(tmp_path / "official.pt", encoder, {"encoder_type": "Encoder4Editing"})
     clip, runs, out = tmp_path / "clip.mp4", tmp_path / "runs", tmp_path / "sample.mp4"
     values = np.tile(world.neutral(), (52, 1))
     values[:, : len(world.MOTION)] = world.natural_motion(3, 52, Fraction(25))
@@ -364,7 +365,7 @@ def test_a_clip_is_learned_by_official_files_alone(tmp_path: Path, capsys: pytes
         for each in world.aligned(values):
             writer.write(world.draw(each, 128).image)
     files = ["--encoder", str(official)]
-    run = ["train", "stylevideogan", "--data", str(clip), *files, "--folder", str(runs), "--scale", "0.1"]
+    run = ["train", "stylevideogan", "--data", str(clip), *files, "--folder", str(runs), "--scale", "0.002"]
     assert main([*run, "--precision", "32", "--accelerator", "cpu"]) == 0, capsys.readouterr().err
     (kept,) = (runs / KIND).glob("clip-*-codes.safetensors")
     codes, model = Codes.load(kept), load_model(runs / f"{KIND}-clip.safetensors")

@@ -21,8 +21,8 @@ Different from the paper, and why:
 - The recurrent cells begin slow (`networks.Recurrence`): from PyTorch's start every motion trembles and stays so.
 - The critic sees codes and three differences in time, each at a deviation of 1 (`networks.Critic`): in the codes
   themselves blinks and trembling are too small to see.
-- Seven of eight sequences go on where an earlier one ended (`training.Ends`): what is learned from start codes alone
-  comes to rest after a second or trembles.
+- All but one of 32 sequences go on where an earlier one ended (`training.Ends`): what is learned from start codes
+  alone comes to rest after a second or trembles.
 - A term for second moments (`training.Moments`) holds range and speed.
 - Batch normalisation is measured anew for the averaged weights, whose activations are not those of the last ones.
 - The angle penalty runs at every fourth step with four times the weight, which saves time.

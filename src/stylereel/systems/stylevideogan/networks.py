@@ -81,7 +81,7 @@ class Recurrence(nn.Module):
         self._begin_smooth()
 
     @torch.no_grad()
-    def _begin_smooth(self, frames: float = 30.0) -> None:
+    def _begin_smooth(self, frames: float = 80.0) -> None:
         """Update gates whose states last 2 to `frames` frames (after Tallec and Ollivier 2018), orthogonal weights.
 
         Four slow cells on top of each other pass no white noise, while PyTorch's usual start forgets in two frames, so
@@ -216,8 +216,9 @@ class Critic(nn.Module):
 
     It sees codes and their differences in time (`seen`), each at a deviation of 1 over the clip: in W+ itself a turning
     head has a hundred times the variance of a blink, and a trembling that anyone sees is a hundredth of a turn.
-    Components are turned first so that slow ones stand apart from fast ones (Wiskott and Sejnowski 2002); otherwise the
-    differences of a smile drown in those of the jaw with which it shares a component.
+    Components are turned first so that smooth ones stand apart from quick ones (slow features, Wiskott and Sejnowski
+    2002, but of the third difference); otherwise the trembling of a turn drowns in the jaw's with which it shares a
+    component.
     """
 
     def __init__(self, config: VideoConfig) -> None:
@@ -247,8 +248,8 @@ class Critic(nn.Module):
         weight = (variance / (variance + FLOOR * variance.sum())).sqrt()
         if self.turn is not None:
             whitening = (variance + FLOOR * variance.sum()).rsqrt()
-            speed = (centred * whitening).diff(dim=0)
-            self.turn.copy_(whitening[:, None] * torch.linalg.eigh(speed.T @ speed)[1])
+            jerk = (centred * whitening).diff(ORDERS - 1, dim=0)
+            self.turn.copy_(whitening[:, None] * torch.linalg.eigh(jerk.T @ jerk)[1])
             centred = centred @ self.turn
             weight = centred.std(0)
         for order, scale in enumerate(self.scales):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -196,9 +195,7 @@ def _trained(place: Path, codes: Codes, steps: int, angle_weight: float, seed: i
     """The model of one training, from its file if it is there."""
     file = place / f"{KIND}-{steps}.safetensors"
     if not file.exists():
-        plain = Recipe()
-        epochs = math.ceil(steps * plain.batch * plain.frames / len(codes))
-        recipe = replace(plain, epochs=epochs, angle_weight=angle_weight, seed=seed)
+        recipe = Recipe(angle_weight=angle_weight, seed=seed).lasting(steps, len(codes))
         model = train(Trainer(place, precision="32", accelerator="cpu"), codes, recipe, str(steps))
         save_module(file, KIND, model)
     return load_model(file)

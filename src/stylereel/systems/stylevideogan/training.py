@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,21 +26,24 @@ from stylereel.systems.stylevideogan.networks import (
 )
 from stylereel.train.loop import Average, Trainer, cosine
 
-FRESH = 8  # every eighth sequence of a batch begins at a start code, the others where an earlier one ended
+SHOWN = 3  # how often an epoch shows every frame, on average
+FRESH = 32  # one sequence of so many begins at a start code, the others where an earlier one ended
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Settings of a training. The paper's: epochs, penalties and average (its supplement; the text has 0.995).
 
-    The paper does not say what an epoch is. Here it shows every frame once on average: frames of the clip / (batch x
-    frames of a sequence) steps. Nor does it give critic steps, Adam's betas and the critic's widths; its batch is 128,
-    its rate 0.005 and its networks are 512 wide and make rows, while these are for the built-in family;
-    `benchmarks/stylevideogan.py` compares. moment_weight: of the squared distance of second moments, which the paper
-    does not have, see `Moments`.
+    The paper does not say what an epoch is. Here it shows every frame `SHOWN` times on average: so many times the
+    frames of the clip / (batch x frames of a sequence) steps. Nor does it give critic steps, Adam's betas and the
+    critic's widths; its batch is 128, its rate 0.005 and its networks are 512 wide and make rows, while these are for
+    the built-in family; `benchmarks/stylevideogan.py` compares. moment_weight: of the squared distance of second
+    moments, which the paper does not have, see `Moments`. least: steps that a short clip gets, however few its epochs
+    would make.
     """
 
-    epochs: int = 350
+    epochs: float = 350
+    least: int = 3000
     batch: int = 32
     rate: float = 0.001
     critic_rate: float = 0.002
@@ -59,7 +61,11 @@ class Recipe:
 
     def steps(self, frames: int) -> int:
         """Generator steps for a clip of so many frames."""
-        return max(1, math.ceil(self.epochs * frames / (self.batch * self.frames)))
+        return max(self.least, round(self.epochs * SHOWN * frames / (self.batch * self.frames)))
+
+    def lasting(self, steps: int, frames: int) -> Recipe:
+        """The same with the epochs that make so many steps of a clip of so many frames."""
+        return replace(self, least=1, epochs=steps * self.batch * self.frames / (SHOWN * frames))
 
 
 def config_of(codes: Codes, recipe: Recipe) -> VideoConfig:
