@@ -233,17 +233,22 @@ class Moments(nn.Module):
 
 
 @torch.no_grad()
-def settle(model: VideoGenerator, seed: int = 0, batches: int = 40, batch: int = 64) -> None:
-    """Measure the statistics of batch normalisation anew: averaged weights have others than the ones they follow."""
+def settle(model: VideoGenerator, seed: int = 0, batches: int = 80, batch: int = 64) -> None:
+    """Measure the statistics of batch normalisation anew: averaged weights have others than the ones they follow.
+
+    The first half of the batches only lets the motions grow as old as those of a long sample.
+    """
     random = torch.Generator().manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
     device, config = model.mean.device, model.config
     for norm in norms:
-        norm.reset_running_stats()
         norm.momentum = None  # the plain mean over the batches
     model.train()
     ends = None
-    for _ in range(batches):
+    for number in range(batches):
+        if number == batches // 2:
+            for norm in norms:
+                norm.reset_running_stats()
         states = model.recurrence.start(torch.randn(batch, config.noise, generator=random).to(device))
         if ends is not None:
             states = torch.cat([states[:, : batch // FRESH], ends[:, batch // FRESH :]], 1)
