@@ -2,11 +2,13 @@
 
     python benchmarks/drive.py CLIP... [--sources 0,1,...] [--precision 32] [--out results.json]
     python benchmarks/drive.py CLIP --stages [--frames 50] [--precision bf16]
+    python benchmarks/drive.py --response
 
 For every clip: frames, rate and sound of the result against the clip's, correlation of yaw, mouth opening and blinks,
 and frames a second by stage. Over all sources: how often two frames of one source are closer in dlib's embedding than a
 frame of another source. With --stages instead: milliseconds of processor time a frame of each stage of the line, on one
-thread, which other work on the machine hardly changes. Prints Markdown tables.
+thread, which other work on the machine hardly changes. With --response: how much of a world's movement arrives, as the
+slope of what is read over what was asked, after each part of the line. Prints Markdown tables.
 """
 
 from __future__ import annotations
@@ -31,13 +33,18 @@ from stylereel import world
 from stylereel.drive import drive
 from stylereel.faces import backend, coefficients
 from stylereel.faces.backend import DlibBackend, find_face
+from stylereel.faces.perception import load_face
+from stylereel.faces.pose import pose_from_landmarks
 from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.metrics.faces import columns, followed, motion_of
 from stylereel.metrics.likeness import same_person_closer
 from stylereel.metrics.registry import Clip, find, open_clips
 from stylereel.render import Precision, pictures, render
+from stylereel.weights import builtin
+from stylereel.world.factors import LATENT_DIM
 
 Made = TypeVar("Made")
+RESPONSES = ("yaw", "jaw", "smile", "brow_left", "blink_left", "gaze_x")
 
 
 def seconds_of_sound(path: Path) -> float:
@@ -117,6 +124,48 @@ def stages(clip: Path, frames: int, precision: Precision) -> dict[str, float]:
     return spent | {"networks": networks, "whole line": sum(spent.values())}
 
 
+def response(source: int = 1, frames: int = 96) -> dict[str, dict[str, float]]:
+    """Slopes of read over asked movement, by the built-in face net (yaw by dlib too), after each part of the line."""
+    system, face = stylereel.load("stylemask"), load_face(builtin("face"))
+    count = len(world.MOTION)
+    # Poses and expressions of random people, whose factors do not depend on each other.
+    random = np.random.default_rng(83)
+    asked = world.from_latent(random.standard_normal((2 * frames, LATENT_DIM)))[:, :count]
+    asked = asked[np.abs(asked[:, world.MOTION.index("yaw")]) < 30][:frames]
+
+    def drawn(person: np.ndarray) -> np.ndarray:
+        values = np.tile(person, (len(asked), 1))
+        values[:, :count] = asked
+        return np.stack([world.draw(each, 256).image for each in world.aligned(values)])
+
+    z = np.random.default_rng(source).standard_normal(system.generator.config.z_dim)
+    with torch.inference_mode():
+        codes = system.target_codes(asked)
+        parts = zip(codes.split(8), system.identify(source).w[None].expand(len(codes), -1, -1).split(8))
+        results = [pictures(system.generator.synthesize(s=system.mix(person, code))) for code, person in parts]
+        heads = [pictures(system.generator.synthesize(w=code)) for code in codes.split(8)]
+    shown = {
+        "the world's true picture": drawn(world.from_latent(z)),
+        "the driver's head, inverted": np.concatenate(heads),
+        "the result": np.concatenate(results),
+    }
+    rows: dict[str, dict[str, float]] = {}
+    detector = DlibBackend()
+    low, high = world.LOW[:count], world.HIGH[:count]
+    for name, images in shown.items():
+        with torch.inference_mode():
+            seen = face(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1).motion.numpy()
+        read = (low + high) / 2 + (high - low) / 2 * seen
+        columns = {factor: read[:, world.MOTION.index(factor)] for factor in RESPONSES}
+        points = np.stack([find_face(image, detector) for image in images])
+        columns["yaw, dlib"] = pose_from_landmarks(points)["yaw"]
+        rows[name] = {
+            factor: float(np.polyfit(asked[:, world.MOTION.index(factor.split(",")[0])], values, 1)[0])
+            for factor, values in columns.items()
+        }
+    return rows
+
+
 def identity(system: object, clip: Path, sources: list[int], step: int) -> dict[str, float]:
     """Share of comparisons in which the same source is closer than another source, over frames of one clip."""
     motion = system.extract(clip)  # type: ignore[attr-defined]
@@ -139,14 +188,24 @@ def identity(system: object, clip: Path, sources: list[int], step: int) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("clips", nargs="+", type=Path)
+    parser.add_argument("clips", nargs="*", type=Path)
     parser.add_argument("--sources", default="0,1,2,3,4,5,6,7,8,9")
     parser.add_argument("--step", type=int, default=25, help="every which frame counts for identity")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--precision", choices=("32", "bf16"), default="32")
     parser.add_argument("--stages", action="store_true")
     parser.add_argument("--frames", type=int, default=50, help="of the clip, for --stages")
+    parser.add_argument("--response", action="store_true")
     arguments = parser.parse_args()
+    if arguments.response:
+        rows = response()
+        names = list(next(iter(rows.values())))
+        print(f"| read on | {' | '.join(names)} |\n" + (1 + len(names)) * "|---" + "|")
+        for name, row in rows.items():
+            print(f"| {name} | {' | '.join(f'{slope:.2f}' for slope in row.values())} |")
+        return
+    if not arguments.clips:
+        parser.error("Give one clip or more.")
     if arguments.stages:
         spent = stages(arguments.clips[0], arguments.frames, arguments.precision)
         print("| stage | milliseconds a frame | frames a second |\n|---|---|---|")

@@ -1,12 +1,15 @@
-"""StyleVideoGAN's unpublished choices, compared: critic steps, Adam's betas, rate, widths, rows or components.
+"""StyleVideoGAN's motion against its clip's, for the models of the world's clips and for the unpublished choices.
 
+    python benchmarks/stylevideogan.py --models FOLDER [--sheets docs]
     python benchmarks/stylevideogan.py [--seconds 120] [--clip talking] [--out FOLDER] [--only NAME,NAME]
     python benchmarks/stylevideogan.py --cost
 
-Every choice trains for the same processor time on one thread. Then sixteen samples of 1,500 frames are held against the
-clip: standard deviation, speed (root mean square change a frame) and jitter (`metrics.motion.unsteadiness`) of factors
-that a quadratic fit reads from the codes, as ratios to the clip's; blinks; the largest repetition. --cost times a
-training step on random codes of FFHQ's size (18 x 512) at the paper's width and batch.
+Sixteen samples of 1,500 frames are held against the clip: standard deviation, speed (root mean square change a frame)
+and jitter (`metrics.motion.unsteadiness`) of factors that a quadratic fit reads from the codes, as ratios to the
+clip's; blinks; the largest repetition. --models does so for the models in a folder (`builtin` for the installed ones);
+--sheets draws curves and frames of them. Otherwise critic steps, Adam's betas, rates, widths, rows or components are
+compared: every choice trains for the same processor time on one thread. --cost times a training step on random codes of
+FFHQ's size (18 x 512) at the paper's width and batch.
 """
 
 from __future__ import annotations
@@ -24,15 +27,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from stylereel.generator import StyleGAN2
 from stylereel.latents import Codes
+from stylereel.media.pictures import save_picture
+from stylereel.media.sheet import contact_sheet
 from stylereel.metrics.motion import loop, unsteadiness
+from stylereel.render import pictures
 from stylereel.systems.stylevideogan.codes import CLIPS
-from stylereel.systems.stylevideogan.networks import VideoGenerator
+from stylereel.systems.stylevideogan.networks import KIND, VideoGenerator, load_model
 from stylereel.systems.stylevideogan.training import Recipe, sample_path, train
 from stylereel.train.loop import Trainer
-from stylereel.weights import builtin
+from stylereel.weights import BUILTIN, builtin
 from stylereel.world.factors import MOTION
 
 BASE = Recipe()
@@ -53,6 +60,7 @@ CHOICES: dict[str, Recipe] = {
 }
 FACTORS = ("yaw", "pitch", "roll", "jaw", "smile", "brow_left", "blink_left", "gaze_x")
 SAMPLES, FRAMES, SETTLED = 16, 1500, 50
+CURVES, PEOPLE, COLUMNS = ("yaw", "jaw", "smile", "blink_left"), (None, 29, 12), 8
 PROBE = 20  # steps that tell how long one takes
 
 
@@ -111,6 +119,60 @@ def run(name: str, recipe: Recipe, codes: Codes, values: np.ndarray, seconds: fl
     return {"steps": recipe.steps(len(codes)), "seconds a step": each, **judge(model, codes, values)}
 
 
+def models(folder: Path, sheets: Path | None) -> None:
+    """Print the table of the models of the world's clips in a folder; with `sheets` draw curves and frames of them."""
+    generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
+    print(f"| clip | | {' | '.join(FACTORS)} |\n" + (2 + len(FACTORS)) * "|---" + "|")
+    ends, frames, tracks = [], [], {}
+    for name, clip in CLIPS.items():
+        path = folder / f"{KIND}-{name}.safetensors"
+        if not path.exists():
+            continue
+        model, codes, values = load_model(path), clip.codes(generator, builtin("generator")), clip.values()
+        numbers = judge(model, codes, values)
+        for kind in ("deviation", "speed", "jitter"):
+            # What hardly moves in the clip has no ratio.
+            cells = [
+                f"{numbers[f'{factor} {kind}']:.2f}" if values[:, MOTION.index(factor)].std() > 1e-3 else ""
+                for factor in FACTORS
+            ]
+            print(f"| {name if kind == 'deviation' else ''} | {kind} | {' | '.join(cells)} |", flush=True)
+        ends.append(
+            f"{name}: {numbers['blinks a minute']:.2f} times the blinks, repetition {numbers['repetition']:.2f}"
+        )
+        if sheets:
+            sample, readout = model.codes(sample_path(model, 3, FRAMES)), Readout(model, codes, values)
+            tracks[name] = readout(codes.w[:FRAMES]), readout(sample)
+            for person in PEOPLE:
+                shown = sample[SETTLED :: (FRAMES - SETTLED) // COLUMNS][:COLUMNS]
+                if person is not None:
+                    z = np.random.default_rng(person).standard_normal((1, generator.config.z_dim))
+                    shown = shown + model.offset(generator.map(torch.from_numpy(z).float())[0])
+                with torch.inference_mode():
+                    frames += [image[::2, ::2] for image in pictures(generator.synthesize(shown))]
+    print("\n" + "\n".join(ends))
+    if sheets:
+        save_picture(sheets / f"{KIND}.png", contact_sheet(frames, COLUMNS))
+        draw_curves(tracks, sheets / f"{KIND}-curves.png")
+
+
+def draw_curves(tracks: dict[str, tuple[np.ndarray, np.ndarray]], out: Path) -> None:
+    """Factors of each clip (above) and of a sample of its model (below) over time, as a PNG."""
+    figure = Figure(figsize=(6 * len(tracks), 1.2 * 2 * len(CURVES)), layout="constrained")
+    axes = figure.subplots(2 * len(CURVES), len(tracks), squeeze=False, sharex=True)
+    for column, (name, pair) in enumerate(tracks.items()):
+        for row, factor in enumerate(CURVES):
+            values = [track[:, MOTION.index(factor)] for track in pair]
+            limits = min(map(np.min, values)), max(map(np.max, values)) + 1e-3
+            for part, (what, track) in enumerate(zip(("clip", "sample"), values)):
+                axis = axes[2 * row + part, column]
+                axis.plot(np.arange(len(track)) / 25, track, linewidth=0.7, color=f"C{part}")
+                axis.set_ylim(*limits)
+                axis.set_title(f"{name}, {what}: {factor}", fontsize=8)
+        axes[-1, column].set_xlabel("seconds")
+    figure.savefig(out, dpi=70)
+
+
 def cost() -> None:
     """Seconds of a step at the paper's size on this machine, and what 350 epochs of ten minutes would take."""
     codes = Codes(torch.randn(2000, 18, 512), "random", Fraction(25), torch.zeros(2000, 4))
@@ -130,10 +192,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/stylevideogan-sweep"))
     parser.add_argument("--only", default="")
     parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--models")
+    parser.add_argument("--sheets", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.cost:
         return cost()
+    if given.models:
+        return models(BUILTIN if given.models == "builtin" else Path(given.models), given.sheets)
     clip, file = CLIPS[given.clip], builtin("generator")
     codes = clip.codes(StyleGAN2.load(file).eval().requires_grad_(False), file)
     values = clip.values()
