@@ -35,7 +35,7 @@ from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.metrics.motion import loop, unsteadiness
 from stylereel.render import pictures
-from stylereel.systems.stylevideogan.codes import CLIPS
+from stylereel.systems.stylevideogan.codes import CLIPS, precision, resting_code
 from stylereel.systems.stylevideogan.networks import KIND, VideoGenerator, load_model
 from stylereel.systems.stylevideogan.training import Recipe, sample_path, train
 from stylereel.train.loop import Trainer
@@ -123,7 +123,7 @@ def models(folder: Path, sheets: Path | None) -> None:
     """Print the table of the models of the world's clips in a folder; with `sheets` draw curves and frames of them."""
     generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
     print(f"| clip | | {' | '.join(FACTORS)} |\n" + (2 + len(FACTORS)) * "|---" + "|")
-    ends, frames, tracks = [], [], {}
+    ends, frames, tracks, weighed = [], [], {}, precision(generator)
     for name, clip in CLIPS.items():
         path = folder / f"{KIND}-{name}.safetensors"
         if not path.exists():
@@ -146,8 +146,7 @@ def models(folder: Path, sheets: Path | None) -> None:
             for person in PEOPLE:
                 shown = sample[SETTLED :: (FRAMES - SETTLED) // COLUMNS][:COLUMNS]
                 if person is not None:
-                    z = np.random.default_rng(person).standard_normal((1, generator.config.z_dim))
-                    shown = shown + model.offset(generator.map(torch.from_numpy(z).float())[0])
+                    shown = shown + model.offset(resting_code(generator, person), weighed)
                 with torch.inference_mode():
                     frames += [image[::2, ::2] for image in pictures(generator.synthesize(shown))]
     print("\n" + "\n".join(ends))

@@ -117,6 +117,23 @@ def test_offset_keeps_the_training_person_and_brings_all_that_lies_outside() -> 
     assert torch.allclose(again, person, atol=1e-5)
 
 
+def test_offset_leaves_the_motion_behind_that_people_hardly_vary_by() -> None:
+    """People who differ along the motion by looks: told how they are spread, the offset keeps the looks."""
+    model, codes = tiny()
+    looks = torch.randn(6, 6) * torch.tensor([3.0, 3, 3, 0.05, 0.05, 0.05])
+    people = model.mean + (torch.randn(20, 1, 6) @ looks).expand(-1, 4, -1)
+    weight = torch.linalg.inv((looks.T @ looks).double() + 1e-3 * torch.eye(6)).float()
+    assert model.offset(model.mean, weight).abs().max() < 1e-5
+    moved = codes.w[::3] - model.mean  # motions of the clip, on people
+    errors = {
+        name: torch.stack(
+            [(offset(who + move) - (who - model.mean)).square().mean() for who, move in zip(people, moved)]
+        ).mean()
+        for name, offset in {"paper": model.offset, "weighed": lambda w: model.offset(w, weight)}.items()
+    }
+    assert errors["weighed"] < 0.7 * errors["paper"]
+
+
 @pytest.mark.parametrize("reduced", [False, True])
 def test_heads_begin_with_the_statistics_of_the_codes(reduced: bool) -> None:
     model, codes = tiny(reduced)

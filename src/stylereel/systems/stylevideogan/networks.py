@@ -203,12 +203,18 @@ class VideoGenerator(nn.Module):
         """The inverse of `coordinates` inside the components: [T, K] to [T, L, D]."""
         return self.mean + (coordinates @ self.basis).unflatten(1, self.mean.shape)
 
-    def offset(self, w: Tensor) -> Tensor:
+    def offset(self, w: Tensor, precision: Tensor | None = None) -> Tensor:
         """What of a person's code [L, D] lies outside the components [L, D]: add it to codes to move them there.
 
-        The paper's transfer: the part inside is the pose and expression of that one picture and stays behind.
+        The part inside is the pose and expression of that one picture and stays behind. The paper projects at right
+        angles, but people differ along the components too, by looks: with `precision` [D, D] (`codes.precision`) the
+        part inside is the most probable one, where people are spread as the generator's w are.
         """
-        return w - self.within(self.coordinates(w[None]))[0]
+        apart, basis = w - self.mean, self.basis.unflatten(1, w.shape)
+        weighed = (basis if precision is None else basis @ precision).flatten(1)
+        inverse = torch.linalg.pinv((weighed @ self.basis.T).double(), hermitian=True).to(w.dtype)
+        inside = inverse @ (weighed @ apart.flatten())
+        return apart - (inside @ self.basis).view_as(w)
 
 
 class Critic(nn.Module):

@@ -27,7 +27,7 @@ from stylereel.metrics.motion import loop
 from stylereel.metrics.registry import Run, Unfit, find
 from stylereel.render import pictures
 from stylereel.reproduce import Claim, Number, write_report
-from stylereel.systems.stylevideogan.codes import exact_codes
+from stylereel.systems.stylevideogan.codes import exact_codes, precision
 from stylereel.systems.stylevideogan.networks import KIND, VideoGenerator, load_model
 from stylereel.systems.stylevideogan.training import Recipe, config_of, sample_path, train
 from stylereel.train.loop import Trainer
@@ -239,12 +239,18 @@ def _moved(generator: StyleGAN2, codes: Codes, values: np.ndarray, people: int, 
     """PSNR [people] of the clip's own motion moved to people by both offsets, against the world's exact pictures.
 
     A person is given by one picture with a pose and expression of its own. naive: the difference of that code and the
-    mean of the clip's codes is added; through the PCA: what of it lies outside the clip's components.
+    mean of the clip's codes is added; through the PCA: what of it lies outside the clip's components; weighed: the
+    same as this package does it.
     """
     model = VideoGenerator(config_of(codes, Recipe(width=8)))  # for its components alone
     model.learn_statistics(codes.w)
     chosen = np.linspace(0, len(codes) - 1, 12).round().astype(int)
-    offsets = {"naive": lambda w: w - model.mean, "through the PCA": model.offset}
+    weighed = precision(generator)
+    offsets = {
+        "naive": lambda w: w - model.mean,
+        "through the PCA": model.offset,
+        "weighed": lambda w: model.offset(w, weighed),
+    }
     numbers: dict[str, list[float]] = {name: [] for name in offsets}
     for person in range(seed + 500, seed + 500 + people):
         z = np.random.default_rng(person).standard_normal(LATENT_DIM)

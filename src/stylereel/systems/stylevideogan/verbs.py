@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from stylereel.latents import Codes, Identity, Motion, Styles
 from stylereel.record import sha256
 from stylereel.render import pictures, tuned
 from stylereel.systems import source as who
+from stylereel.systems.stylevideogan.codes import precision, resting_code
 from stylereel.systems.stylevideogan.networks import KIND, VideoGenerator, load_model
 from stylereel.systems.stylevideogan.training import sample_path
-from stylereel.weights import BUILTIN
+from stylereel.weights import BUILTIN, builtin
 from stylereel.weights.files import own_kind
 
 
@@ -106,9 +108,16 @@ class StyleVideoGAN:
             psi: how far an invented person may lie from the mean face, 0 to 1.
             source_face: which one of several faces in the picture: largest, left, or a number (0 is the left-most).
 
+        An invented person of the built-in generator is taken with a face at rest.
+
         Raises:
             ValueError: no such face in the picture, a negative seed, psi outside 0 to 1, or codes of another generator.
         """
+        ours = self.weight_files[:1] == (builtin("generator"),)  # whose latents tell expressions
+        if isinstance(source, int) and source >= 0 and 0 <= psi <= 1 and ours:
+            assert isinstance(self.generator, StyleGAN2)
+            w = resting_code(self.generator, source)
+            return Identity(torch.lerp(self.generator.mean_w.expand_as(w), w, psi), self.name)
         return who.identify(self, source, psi, lambda picture: backend.find_face(picture, face=source_face))
 
     def sample(
@@ -141,7 +150,7 @@ class StyleVideoGAN:
         return Identity(net.mean, self.name), motion
 
     def apply(self, identity: Identity, motion: Motion) -> Styles:
-        """Style vectors that show `identity` with each frame of a sampled motion: the paper's offset."""
+        """Style vectors that show `identity` with each frame of a sampled motion, by `VideoGenerator.offset`."""
         return Styles(self.generator.styles(self.codes(identity, motion)))
 
     # Parts of the verbs
@@ -149,7 +158,11 @@ class StyleVideoGAN:
     def codes(self, identity: Identity, motion: Motion) -> Tensor:
         """W+ codes [T, L, D] of a person and a sampled motion."""
         net = self.models[motion.kind.removeprefix(f"{self.name}-")]
-        return net.codes(torch.from_numpy(motion.values)) + net.offset(identity.w)
+        return net.codes(torch.from_numpy(motion.values)) + net.offset(identity.w, self._precision)
+
+    @cached_property
+    def _precision(self) -> Tensor:
+        return precision(self.generator)
 
     def portrait(self, identity: Identity) -> np.ndarray:
         """The picture uint8 [H, W, 3] of an identity's own code."""
