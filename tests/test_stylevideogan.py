@@ -146,25 +146,40 @@ def test_heads_begin_with_the_statistics_of_the_codes(reduced: bool) -> None:
     assert 0.6 < (w[:, moving].std(0) / codes.w[:, moving].std(0)).mean() < 1.4
 
 
+def test_no_sample_leaves_the_range_of_its_clip() -> None:
+    model, codes = tiny(reduced=True)
+    real = model.made_of(codes.w)
+    assert torch.equal(model.low, real.amin(0)) and torch.equal(model.high, real.amax(0))
+    with torch.no_grad():
+        path = sample_path(model, 1, 300)
+        model.high.copy_(model.mapper(path).mean(0))
+        made = model.made_of(model.codes(path))
+    assert torch.allclose(made.amax(0), model.high, atol=1e-3)
+    assert torch.allclose(model.within(real @ model.back), codes.w, atol=0.1 * float(codes.w.std()))
+
+
 def test_rows_are_told_apart() -> None:
     assert distinct_rows(tiny()[1].w) == (0, 0, -1, 1)
     with pytest.raises(ValueError, match="never change"):
         distinct_rows(torch.ones(5, 2, 3))
 
 
-def test_critic_sees_small_and_fast_motion_as_large_as_slow_and_wide_one() -> None:
-    model, _ = tiny(reduced=True)
-    critic = Critic(model.config)
+@pytest.mark.parametrize("reduced", [False, True])
+def test_critic_sees_small_and_fast_motion_as_large_as_slow_and_wide_one(reduced: bool) -> None:
+    config = VideoConfig((0,), 4, "25/1", "x", width=16, frames=8, noise=5, components=4, reduced=reduced)
+    model, critic = VideoGenerator(config), Critic(config)
     time = torch.arange(400.0)
     tiny_noise = 1e-3 * torch.randn(400, 2)
     track = torch.cat([30 * torch.sin(time / 20)[:, None], 6 * torch.sin(time)[:, None], tiny_noise], 1)
-    critic.learn_scales(track)
-    seen = critic.seen(track[None])[0].unflatten(1, (4, 4))
+    model.learn_statistics(track[:, None])
+    real = model.made_of(track[:, None])
+    critic.learn_scales(real)
+    seen = critic.seen(real[None])[0].unflatten(1, (4, 4))
     for order in range(4):
         assert not seen[:order, order].any(), "no difference before there are frames for it"
         deviation = seen[order:, order].std(0).sort().values
         assert deviation[2:].tolist() == pytest.approx([1, 1], abs=0.1) and deviation[:2].max() < 0.01
-    trembling = critic.seen((track + 0.1 * torch.randn(400, 4))[None])[0].unflatten(1, (4, 4))
+    trembling = critic.seen(model.made_of((track + 0.1 * torch.randn(400, 4))[:, None])[None])[0].unflatten(1, (4, 4))
     assert (trembling - seen)[3:, 3].std(0).max() > 10, "trembling of a slow coordinate stands out"
 
 

@@ -297,11 +297,13 @@ def _mixed(generator: StyleGAN2, nets: MaskNets, source: torch.Tensor, target: t
 
 
 def _grid(generator: StyleGAN2, nets: MaskNets, codes: list[torch.Tensor]) -> np.ndarray:
-    """Every source (first column) as every target (first row) moves it."""
+    """Every source (first column) as every target (first row) moves it, in half size."""
     source, target = (w[:SHOWN] for w in codes)
     cells = [np.full((generator.resolution, generator.resolution, 3), 255, np.uint8), *_shown(generator, target)]
     labels = ["", *["target"] * len(target)]
     for one, picture in zip(source, _shown(generator, source)):
         cells += [picture, *_mixed(generator, nets, one[None].expand(len(target), -1, -1), target)]
         labels += ["source", *[""] * len(target)]
-    return contact_sheet(cells, len(target) + 1, labels)
+    half = generator.resolution // 2
+    small = [np.reshape(cell, (half, 2, half, 2, 3)).mean((1, 3)).round().astype(np.uint8) for cell in cells]
+    return contact_sheet(small, len(target) + 1, labels)

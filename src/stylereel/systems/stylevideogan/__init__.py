@@ -16,8 +16,9 @@ code: the motion of the one, the looks of the other.
 | offset through a PCA of 32 | `networks.VideoGenerator.offset`, `verbs.StyleVideoGAN.apply` |
 
 Different from the paper, and why:
-- Heads make coordinates in the codes' principal components, or rows of W+ as in the paper (`Recipe.reduced`); rows that
-  equal each other in all codes share a head, and rows that never change have none.
+- Heads make coordinates in the codes' principal components, smooth ones apart from quick ones and never outside of the
+  clip's range, or rows of W+ as in the paper (`Recipe.reduced`); rows that equal each other in all codes share a head,
+  and rows that never change have none.
 - The recurrent cells begin slow (`networks.Recurrence`): from PyTorch's start every motion trembles and stays so.
 - The critic sees codes and three differences in time, each at a deviation of 1 (`networks.Critic`): in the codes
   themselves blinks and trembling are too small to see.

@@ -19,7 +19,7 @@ from stylereel.weights.files import load_module
 KIND = "stylevideogan"  # in the header of a model's file
 SLOPE = 0.2  # of every leaky ReLU; the paper does not say
 ORDERS = 4  # the critic sees codes and their first three differences in time
-FLOOR = 0.002  # share of all variance under which the critic takes a coordinate for small
+FLOOR = 0.002  # share of all variance under which a coordinate is taken for small
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class VideoConfig:
     share one, and -1 marks a row that never changed. rate: frames a second of the clip, as a ratio. generator: SHA-256
     of the weights that the codes belong to. width: of the mapper and the critic, 512 in the paper. frames: of a
     training sequence. noise: numbers a frame. components: principal components of the codes, for moving the motion to
-    other people. reduced: the heads make coordinates in these components instead of rows, and the critic judges them.
+    other people. reduced: the heads make coordinates in the space of these components instead of rows, and the critic
+    judges them.
     """
 
     rows: tuple[int, ...]
@@ -140,7 +141,11 @@ class Mapper(nn.Module):
 class VideoGenerator(nn.Module):
     """Noise to W+ sequences, and what the offset to another person needs of the training codes.
 
-    Buffers: mean [L, D], basis [K, L * D] and deviations [K] of the training codes' principal components.
+    Buffers: mean [L, D], basis [K, L * D] and deviations [K] of the training codes' principal components. What reduced
+    heads make are not these components' own coordinates, but turned ones (`back` [K, K] turns them back): components
+    are turned so that smooth ones stand apart from quick ones (slow features, Wiskott and Sejnowski 2002, but of the
+    third difference). Otherwise the trembling of a turn drowns in the jaw's with which it shares a component. They end
+    where the clip's do (`low`, `high` [K]), so that no blink closes an eye twice.
     """
 
     def __init__(self, config: VideoConfig) -> None:
@@ -154,6 +159,13 @@ class VideoGenerator(nn.Module):
         self.mean: Tensor
         self.basis: Tensor
         self.deviations: Tensor
+        if config.reduced:
+            self.register_buffer("back", torch.eye(config.components))
+            self.register_buffer("low", torch.full((config.components,), -math.inf))
+            self.register_buffer("high", torch.full((config.components,), math.inf))
+            self.back: Tensor
+            self.low: Tensor
+            self.high: Tensor
 
     @torch.no_grad()
     def learn_statistics(self, w: Tensor) -> None:
@@ -165,9 +177,18 @@ class VideoGenerator(nn.Module):
             _, values, vectors = torch.svd_lowrank(centred, min(*centred.shape, count + 16), niter=6)
         self.basis[: len(values)] = vectors.T[:count]
         self.deviations[: len(values)] = values[:count] / math.sqrt(max(1, len(w) - 1))
+        if self.config.reduced:
+            coordinates = self.coordinates(w)
+            variance = coordinates.var(0)
+            whitening = (variance + FLOOR * variance.sum()).rsqrt()
+            jerk = (coordinates * whitening).diff(ORDERS - 1, dim=0)
+            self.back.copy_(torch.linalg.eigh(jerk.T @ jerk)[1].T / whitening)
         last = self.mapper.heads[-1]
         assert isinstance(last, nn.BatchNorm1d)
         made = self.made_of(w)
+        if self.config.reduced:
+            self.low.copy_(made.amin(0))
+            self.high.copy_(made.amax(0))
         last.bias.copy_(made.mean(0))
         last.weight.copy_(made.std(0))
 
@@ -177,20 +198,24 @@ class VideoGenerator(nn.Module):
 
     def frames(self, codes: Tensor) -> Tensor:
         """Animation codes [B, T, N] to what the heads make [B, T, R]."""
-        return self.mapper(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+        return self._made(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+
+    def _made(self, codes: Tensor) -> Tensor:
+        made = self.mapper(codes)
+        return torch.clamp(made, self.low, self.high) if self.config.reduced else made
 
     def made_of(self, w: Tensor) -> Tensor:
         """The part [T, R] of W+ codes [T, L, D] that the heads make; of equal rows the first."""
         if self.config.reduced:
-            return self.coordinates(w)
+            return self.coordinates(w) @ torch.linalg.inv(self.back)
         rows = self.config.rows
         return w[:, [rows.index(head) for head in range(max(rows) + 1)]].flatten(1)
 
     def codes(self, path: Tensor) -> Tensor:
         """Animation codes [T, N] to W+ codes [T, L, D] of the training person."""
-        made = self.mapper(path)
+        made = self._made(path)
         if self.config.reduced:
-            return self.within(made)
+            return self.within(made @ self.back)
         heads = made.unflatten(1, (-1, self.config.w_dim))
         still = self.mean.expand(len(path), -1, -1)
         return torch.stack([heads[:, h] if h >= 0 else still[:, row] for row, h in enumerate(self.config.rows)], 1)
@@ -222,9 +247,6 @@ class Critic(nn.Module):
 
     It sees codes and their differences in time (`seen`), each at a deviation of 1 over the clip: in W+ itself a turning
     head has a hundred times the variance of a blink, and a trembling that anyone sees is a hundredth of a turn.
-    Components are turned first so that smooth ones stand apart from quick ones (slow features, Wiskott and Sejnowski
-    2002, but of the third difference); otherwise the trembling of a turn drowns in the jaw's with which it shares a
-    component.
     """
 
     def __init__(self, config: VideoConfig) -> None:
@@ -240,32 +262,24 @@ class Critic(nn.Module):
         self.time = nn.Sequential(*layers, nn.Conv1d(channels, 1, length))
         self.register_buffer("mean", torch.zeros(config.size))
         self.register_buffer("scales", torch.ones(ORDERS, config.size))
-        self.register_buffer("turn", torch.eye(config.size) if config.reduced else None)
         self.mean: Tensor
         self.scales: Tensor
-        self.turn: Tensor | None
+        self._turned = config.reduced
 
     @torch.no_grad()
     def learn_scales(self, real: Tensor) -> None:
         """Set what `seen` needs from the training codes [T, R]: each coordinate gets a deviation of 1, and one of less
         than `FLOOR` of all variance less than that."""
         self.mean.copy_(real.mean(0))
-        variance, centred = real.var(0), real - self.mean
-        weight = (variance / (variance + FLOOR * variance.sum())).sqrt()
-        if self.turn is not None:
-            whitening = (variance + FLOOR * variance.sum()).rsqrt()
-            jerk = (centred * whitening).diff(ORDERS - 1, dim=0)
-            self.turn.copy_(whitening[:, None] * torch.linalg.eigh(jerk.T @ jerk)[1])
-            centred = centred @ self.turn
-            weight = centred.std(0)
+        variance = real.var(0)
+        # Turned coordinates are weighed already: small ones deviate by less than 1.
+        weight = (variance if self._turned else variance / (variance + FLOOR * variance.sum())).sqrt()
         for order, scale in enumerate(self.scales):
-            scale.copy_(weight / centred.diff(order, dim=0).std(0).clamp_min(1e-12))
+            scale.copy_(weight / real.diff(order, dim=0).std(0).clamp_min(1e-12))
 
     def seen(self, codes: Tensor) -> Tensor:
         """Codes [B, T, R] to what the critic sees of them [B, T, ORDERS * R]; differences begin late, with zeros."""
         centred = codes - self.mean
-        if self.turn is not None:
-            centred = centred @ self.turn
         parts = [F.pad(centred.diff(n, dim=1) * scale, (0, 0, n, 0)) for n, scale in enumerate(self.scales)]
         return torch.cat(parts, 2)
 
