@@ -16,6 +16,7 @@ import stylereel
 from stylereel import world
 from stylereel.cli import main
 from stylereel.drive import verb_options
+from stylereel.faces.perception import load_face
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.latents import Codes, Identity, Motion
 from stylereel.media.video import VideoWriter
@@ -33,7 +34,7 @@ from stylereel.systems.stylevideogan.networks import (
 )
 from stylereel.systems.stylevideogan.training import Recipe, sample_path, settle, train
 from stylereel.train.loop import Trainer
-from stylereel.weights import BUILTIN, builtin
+from stylereel.weights import builtin
 from stylereel.weights.files import save_module
 from stylereel.world.factors import LATENT_DIM
 
@@ -428,6 +429,27 @@ def test_the_study_goes_on_and_judges_every_claim(tmp_path: Path, monkeypatch: p
 
 
 def test_built_in_models_belong_to_the_built_in_generator() -> None:
-    for path in BUILTIN.glob(f"{KIND}-*.safetensors"):
-        assert load_model(path).config.generator == sha256(builtin("generator")), path.name
+    for name in CLIPS:
+        assert load_model(builtin(f"{KIND}-{name}")).config.generator == sha256(builtin("generator")), name
+    assert set(stylereel.load("stylevideogan").models) == set(CLIPS)
     assert "stylevideogan" in stylereel.list_systems()
+
+
+def test_built_in_talking_moves_as_its_clip_and_on_anyone() -> None:
+    """Range and speed of the components that carry most of the motion, and the same motion on a person at rest."""
+    system = stylereel.load("stylevideogan")
+    model = system.models["talking"]
+    clip = CLIPS["talking"].codes(system.generator, builtin("generator"))
+    real = model.coordinates(clip.w)[:, :6]
+    with torch.no_grad():
+        made = torch.stack([model.coordinates(model.codes(sample_path(model, n, 1500)))[50:, :6] for n in range(6)])
+    assert (made.flatten(0, 1).std(0) / real.std(0)).sub(1).abs().max() < 0.35
+    assert (made.diff(dim=1).flatten(0, 1).std(0) / real.diff(dim=0).std(0)).sub(1).abs().max() < 0.35
+    _, motion = system.sample(3, 40, model="talking")
+    face = load_face(builtin("face"))
+    tracks = []
+    for who in (29, 12):
+        frames = torch.from_numpy(np.stack(list(render(system, system.identify(who), motion))))
+        with torch.no_grad():
+            tracks.append(face(frames.permute(0, 3, 1, 2).float() / 127.5 - 1).motion[:, :2])
+    assert all(np.corrcoef(a, b)[0, 1] > 0.9 for a, b in zip(tracks[0].T, tracks[1].T)), "yaw and pitch"
