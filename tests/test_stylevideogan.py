@@ -447,6 +447,9 @@ def test_built_in_talking_moves_as_its_clip_and_on_anyone() -> None:
     assert (made.diff(dim=1).flatten(0, 1).std(0) / real.diff(dim=0).std(0)).sub(1).abs().max() < 0.35
     _, motion = system.sample(3, 40, model="talking")
     face = load_face(builtin("face"))
+    rest = torch.from_numpy(np.stack([system.portrait(system.identify(who)) for who in (5, 12, 29)]))
+    with torch.no_grad():
+        assert face(rest.permute(0, 3, 1, 2).float() / 127.5 - 1).motion[:, :2].abs().max() < 0.15, "they look ahead"
     tracks = []
     for who in (29, 12):
         frames = torch.from_numpy(np.stack(list(render(system, system.identify(who), motion))))

@@ -26,6 +26,8 @@ Different from the paper, and why:
   alone comes to rest after a second or trembles.
 - A term for second moments (`training.Moments`) holds range and speed.
 - Batch normalisation is measured anew for the averaged weights, whose activations are not those of the last ones.
+- The offset to another person is not at right angles, but weighed by how the generator's people are spread
+  (`networks.VideoGenerator.offset`): people differ along a clip's components by looks too.
 - The angle penalty runs at every fourth step with four times the weight, which saves time.
 """
 
