@@ -176,10 +176,14 @@ def cost() -> None:
     """Seconds of a step at the paper's size on this machine, and what 350 epochs of ten minutes would take."""
     codes = Codes(torch.randn(2000, 18, 512), "random", Fraction(25), torch.zeros(2000, 4))
     recipe = Recipe(batch=128, width=512, reduced=False)
-    began = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe.lasting(4, 2000))
-    each = (time.process_time() - began) / 4
+
+    def spent(count: int) -> float:
+        began = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe.lasting(count, 2000))
+        return time.process_time() - began
+
+    each = (spent(8) - spent(4)) / 4  # without what comes before and after the steps
     steps = recipe.steps(15_000)
     print(f"{each:.1f} s a step of 128 x 25 codes of 18 x 512; {steps} steps: {each * steps / 3600:.1f} h")
 

@@ -29,6 +29,11 @@ from stylereel.world.motion import Manner
 BATCH, SIZE = 16, 256  # crops that are encoded together, and their side in pixels
 
 
+def person_of(seed: int) -> np.ndarray:
+    """Factor values [K] of the invented person of a seed."""
+    return world.from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM))
+
+
 class WorldClip(NamedTuple):
     """A clip of the world: seeds of person and movement, and what the person does."""
 
@@ -41,8 +46,7 @@ class WorldClip(NamedTuple):
     def values(self) -> np.ndarray:
         """Factor values [T, K] of every frame, aligned."""
         motion = world.natural_motion(self.movement, self.frames, self.rate, self.manner)
-        person = world.from_latent(np.random.default_rng(self.person).standard_normal(LATENT_DIM))
-        values = np.tile(person, (len(motion), 1))
+        values = np.tile(person_of(self.person), (len(motion), 1))
         values[:, : len(MOTION)] = motion
         return world.aligned(values)
 
@@ -69,14 +73,14 @@ def precision(generator: StyleGAN2 | StyleGAN3) -> Tensor:
     z = torch.randn(8192, generator.config.z_dim, generator=torch.Generator().manual_seed(1))
     w = torch.cat([generator.map(part.to(generator.mean_w.device))[:, 0] for part in z.split(1024)])
     covariance = torch.cov(w.double().T)
-    floor = 0.1 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=w.double().dtype, device=w.device)
+    floor = 0.1 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype, device=w.device)
     return torch.linalg.inv(covariance + floor).float()
 
 
 def resting_code(generator: StyleGAN2, seed: int) -> Tensor:
     """The W+ code [L, D] of the invented person of a seed with a face at rest, looking ahead: what else lies outside a
     clip's components, such as a wink on one side, would stay in every frame."""
-    person = world.from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM))
+    person = person_of(seed)
     person[: len(MOTION)] = world.neutral()[: len(MOTION)]
     z = torch.from_numpy(latents_of(world.aligned(person[None]), np.random.default_rng(seed))).float()
     with torch.inference_mode():

@@ -27,7 +27,7 @@ from stylereel.metrics.motion import loop
 from stylereel.metrics.registry import Run, Unfit, find
 from stylereel.render import pictures
 from stylereel.reproduce import Claim, Number, write_report
-from stylereel.systems.stylevideogan.codes import exact_codes, precision
+from stylereel.systems.stylevideogan.codes import exact_codes, person_of, precision
 from stylereel.systems.stylevideogan.networks import KIND, VideoGenerator, load_model
 from stylereel.systems.stylevideogan.training import Recipe, config_of, sample_path, train
 from stylereel.train.loop import Trainer
@@ -83,7 +83,7 @@ def sentence_clip() -> np.ndarray:
 
 def _person(seed: int, motion: np.ndarray) -> np.ndarray:
     """Aligned factor values [T, K] of a person with a motion [T, 16]."""
-    values = np.tile(world.from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM)), (len(motion), 1))
+    values = np.tile(person_of(seed), (len(motion), 1))
     values[:, : len(MOTION)] = motion
     return world.aligned(values)
 
