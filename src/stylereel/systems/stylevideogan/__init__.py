@@ -20,11 +20,11 @@ Different from the paper, and why:
   clip's range, or rows of W+ as in the paper (`Recipe.reduced`); rows that equal each other in all codes share a head,
   and rows that never change have none.
 - The recurrent cells begin slow (`networks.Recurrence`): from PyTorch's start every motion trembles and stays so.
-- The critic sees codes and three differences in time, each at a deviation of 1 (`networks.Critic`): in the codes
+- The critic sees codes and four differences in time, each at a deviation of 1 (`networks.Critic`): in the codes
   themselves blinks and trembling are too small to see.
-- All but one of 32 sequences go on where an earlier one ended (`training.Ends`): what is learned from start codes
+- All but one of 16 sequences go on where an earlier one ended (`training.Ends`): what is learned from start codes
   alone comes to rest after a second or trembles.
-- A term for second moments (`training.Moments`) holds range and speed.
+- A term for second moments (`training.Moments`) holds range, speed and jitter, of fresh sequences apart.
 - Batch normalisation is measured anew for the averaged weights, whose activations are not those of the last ones.
 - The offset to another person is not at right angles, but weighed by how the generator's people are spread
   (`networks.VideoGenerator.offset`): people differ along a clip's components by looks too.

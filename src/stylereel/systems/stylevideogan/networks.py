@@ -18,7 +18,7 @@ from stylereel.weights.files import load_module
 
 KIND = "stylevideogan"  # in the header of a model's file
 SLOPE = 0.2  # of every leaky ReLU; the paper does not say
-ORDERS = 4  # the critic sees codes and their first three differences in time
+ORDERS = 5  # the critic sees codes and their first four differences in time; jitter shows in the fourth
 FLOOR = 0.002  # share of all variance under which a coordinate is taken for small
 
 
@@ -82,7 +82,7 @@ class Recurrence(nn.Module):
         self._begin_smooth()
 
     @torch.no_grad()
-    def _begin_smooth(self, frames: float = 80.0) -> None:
+    def _begin_smooth(self, frames: float = 240.0) -> None:
         """Update gates whose states last 2 to `frames` frames (after Tallec and Ollivier 2018), orthogonal weights.
 
         Four slow cells on top of each other pass no white noise, while PyTorch's usual start forgets in two frames, so
@@ -144,7 +144,7 @@ class VideoGenerator(nn.Module):
     Buffers: mean [L, D], basis [K, L * D] and deviations [K] of the training codes' principal components. What reduced
     heads make are not these components' own coordinates, but turned ones (`back` [K, K] turns them back): components
     are turned so that smooth ones stand apart from quick ones (slow features, Wiskott and Sejnowski 2002, but of the
-    third difference). Otherwise the trembling of a turn drowns in the jaw's with which it shares a component. They end
+    fourth difference). Otherwise the trembling of a turn drowns in the jaw's with which it shares a component. They end
     where the clip's do (`low`, `high` [K]), so that no blink closes an eye twice.
     """
 

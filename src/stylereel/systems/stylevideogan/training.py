@@ -26,8 +26,8 @@ from stylereel.systems.stylevideogan.networks import (
 )
 from stylereel.train.loop import Average, Trainer, cosine
 
-SHOWN = 3  # how often an epoch shows every frame, on average
-FRESH = 32  # one sequence of so many begins at a start code, the others where an earlier one ended
+SHOWN = 4  # how often an epoch shows every frame, on average
+FRESH = 16  # one sequence of so many begins at a start code, the others where an earlier one ended
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Recipe:
     critic_steps: int = 1
     gradient_weight: float = 50.0
     angle_weight: float = 100.0
-    moment_weight: float = 0.3
+    moment_weight: float = 0.6
     angle_every: int = 4  # steps; the penalty then counts so many times
     average: float = 0.997
     width: int = 96
@@ -147,7 +147,7 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
                 losses["angle"] = angle_penalty(wandering(path[:fresh]), first, others)
                 loss = loss + recipe.angle_weight * recipe.angle_every * losses["angle"]
             if recipe.moment_weight:
-                losses["moments"], slope = moments(seen)
+                losses["moments"], slope = moments(seen, fresh)
                 loss = loss + recipe.moment_weight * slope
             ends.states.copy_(end.detach())
             yield loss
@@ -202,18 +202,19 @@ class Ends(nn.Module):
 class Moments(nn.Module):
     """How far the second moments of samples, as the critic sees them, are from the clip's.
 
-    For codes and each of their differences: the covariance of the coordinates, or of more than `WIDE` the variances. A
-    running mean over the last steps stands for the samples, since those of one batch say little about slow coordinates;
-    the slope goes through the newest batch.
+    For codes and each of their differences: the covariance of the coordinates, or of more than `WIDE` the variances.
+    Fresh sequences count for themselves: they are few, so the critic hardly minds what motions begin with. Running
+    means over the last steps stand for the samples, since those of one batch say little about slow coordinates; the
+    slope goes through the newest batch.
     """
 
-    DECAY, WIDE = 0.95, 64
+    DECAYS, WIDE = (0.99, 0.95), 64  # of fresh sequences and of the others
 
     def __init__(self, critic: Critic, real: Tensor) -> None:
         super().__init__()
         wanted = self._of(critic.seen(real[None]))
         self.register_buffer("wanted", wanted)
-        self.register_buffer("running", wanted.clone())
+        self.register_buffer("running", wanted.repeat(2, *[1] * wanted.ndim))
         self.wanted: Tensor
         self.running: Tensor
 
@@ -223,13 +224,15 @@ class Moments(nn.Module):
             return torch.stack([part.square().mean(0) for part in parts])
         return torch.stack([part.T @ part / len(part) for part in parts])
 
-    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared distance of the moments, and a loss with its slope; for what the critic sees [B, T, ORDERS * R]."""
-        moments = self._of(seen)
+    def forward(self, seen: Tensor, fresh: int) -> tuple[Tensor, Tensor]:
+        """Squared distance of the moments, and a loss with its slope; for what the critic sees [B, T, ORDERS * R], of
+        `fresh` sequences first: means of both kinds."""
+        moments = torch.stack([self._of(seen[:fresh]), self._of(seen[fresh:])])
         with torch.no_grad():
-            self.running.lerp_(moments, 1 - self.DECAY)
+            for running, new, decay in zip(self.running, moments, self.DECAYS):
+                running.lerp_(new, 1 - decay)
         apart = self.running - self.wanted
-        return apart.square().sum(), 2 * (apart * moments).sum()
+        return apart.square().sum() / 2, (apart * moments).sum()
 
 
 @torch.no_grad()
