@@ -62,7 +62,7 @@ CHOICES: dict[str, Recipe] = {
 FACTORS = ("yaw", "pitch", "roll", "jaw", "smile", "brow_left", "blink_left", "gaze_x")
 SAMPLES, FRAMES, SETTLED = 16, 1500, 50
 CURVES, PEOPLE, COLUMNS = ("yaw", "jaw", "smile", "blink_left"), (None, 29, 12), 8
-PROBE = 20  # steps that tell how long one takes
+PROBE = 40  # steps that tell how long one takes
 
 
 class Readout:
@@ -116,12 +116,22 @@ def judge(model: VideoGenerator, codes: Codes, readout: Readout) -> dict[str, An
     return ratios
 
 
+def seconds_a_step(codes: Codes, recipe: Recipe, count: int) -> float:
+    """Processor time of a training step, from trainings of `count` and of twice as many: without what comes before and
+    after the steps."""
+
+    def spent(steps: int) -> float:
+        began = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe.lasting(steps, len(codes)))
+        return time.process_time() - began
+
+    return (spent(2 * count) - spent(count)) / count
+
+
 def run(name: str, recipe: Recipe, codes: Codes, readout: Readout, seconds: float, out: Path) -> dict[str, Any]:
     """Train one choice for `seconds` of processor time and judge it."""
-    began = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe.lasting(PROBE, len(codes)))
-    each = (time.process_time() - began) / PROBE
+    each = seconds_a_step(codes, recipe, PROBE)
     recipe = recipe.lasting(round(seconds / each), len(codes))
     place = out / "".join(c if c.isalnum() else "-" for c in name)[:60]
     model = train(Trainer(place, precision="32", accelerator="cpu"), codes, recipe)
@@ -185,14 +195,7 @@ def cost() -> None:
     """Seconds of a step at the paper's size on this machine, and what 350 epochs of ten minutes would take."""
     codes = Codes(torch.randn(2000, 18, 512), "random", Fraction(25), torch.zeros(2000, 4))
     recipe = Recipe(batch=128, width=512, reduced=False)
-
-    def spent(count: int) -> float:
-        began = time.process_time()
-        with tempfile.TemporaryDirectory() as folder:
-            train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe.lasting(count, 2000))
-        return time.process_time() - began
-
-    each = (spent(8) - spent(4)) / 4  # without what comes before and after the steps
+    each = seconds_a_step(codes, recipe, 4)
     steps = recipe.steps(15_000)
     print(f"{each:.1f} s a step of 128 x 25 codes of 18 x 512; {steps} steps: {each * steps / 3600:.1f} h")
 

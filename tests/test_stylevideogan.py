@@ -27,12 +27,13 @@ from stylereel.systems.stylevideogan import StyleVideoGAN, VideoConfig, VideoGen
 from stylereel.systems.stylevideogan.codes import CLIPS, WorldClip, builtin_framing, distinct_rows
 from stylereel.systems.stylevideogan.networks import (
     KIND,
+    ORDERS,
     Critic,
     Wandering,
     angle_penalty,
     gradient_penalty,
 )
-from stylereel.systems.stylevideogan.training import Recipe, sample_path, settle, train
+from stylereel.systems.stylevideogan.training import Moments, Recipe, sample_path, settle, train
 from stylereel.train.loop import Trainer
 from stylereel.weights import builtin
 from stylereel.weights.files import save_module
@@ -175,13 +176,34 @@ def test_critic_sees_small_and_fast_motion_as_large_as_slow_and_wide_one(reduced
     model.learn_statistics(track[:, None])
     real = model.made_of(track[:, None])
     critic.learn_scales(real)
-    seen = critic.seen(real[None])[0].unflatten(1, (4, 4))
-    for order in range(4):
+    seen = critic.seen(real[None])[0].unflatten(1, (ORDERS, 4))
+    for order in range(ORDERS):
         assert not seen[:order, order].any(), "no difference before there are frames for it"
         deviation = seen[order:, order].std(0).sort().values
         assert deviation[2:].tolist() == pytest.approx([1, 1], abs=0.1) and deviation[:2].max() < 0.01
-    trembling = critic.seen(model.made_of((track + 0.1 * torch.randn(400, 4))[:, None])[None])[0].unflatten(1, (4, 4))
-    assert (trembling - seen)[3:, 3].std(0).max() > 10, "trembling of a slow coordinate stands out"
+    trembling = critic.seen(model.made_of((track + 0.1 * torch.randn(400, 4))[:, None])[None])[0].unflatten(
+        1, (ORDERS, 4)
+    )
+    last = ORDERS - 1
+    assert (trembling - seen)[last:, last].std(0).max() > 10, "trembling of a slow coordinate stands out"
+
+
+def test_fresh_sequences_have_moments_of_their_own() -> None:
+    """Fresh sequences that are too wide and others that are too narrow are told, though together they would do."""
+    model, codes = tiny(reduced=True)
+    real = model.made_of(codes.w)
+    critic = Critic(model.config)
+    critic.learn_scales(real)
+    whole = critic.seen(real[None])  # the clip as one sequence has the clip's moments, exactly
+    moments = Moments(critic, real)
+    assert moments(torch.cat([whole, whole]), 1)[0] == pytest.approx(0, abs=1e-6)
+    seen = torch.cat([1.3 * whole, whole, (2 - 1.3**2) ** 0.5 * whole]).requires_grad_(True)
+    for _ in range(20):
+        told, loss = moments(seen, 1)
+    assert told > 1e-3
+    (slope,) = torch.autograd.grad(loss, seen)
+    assert (slope[0] * whole[0]).sum() > 0, "the fresh one should shrink"
+    assert (slope[1:] * whole).sum() < 0, "the others should grow"
 
 
 def test_motion_begins_smooth_and_goes_on_as_wide_as_its_start_codes() -> None:
