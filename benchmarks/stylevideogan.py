@@ -1,15 +1,15 @@
 """StyleVideoGAN's motion against its clip's, for the models of the world's clips and for the unpublished choices.
 
     python benchmarks/stylevideogan.py --models FOLDER [--sheets docs]
-    python benchmarks/stylevideogan.py [--seconds 120] [--clip talking] [--out FOLDER] [--only NAME,NAME]
+    python benchmarks/stylevideogan.py [--steps 1000] [--clip talking] [--out FOLDER] [--only NAME,NAME]
     python benchmarks/stylevideogan.py --cost
 
 Sixteen samples of 1,500 frames are held against the clip: standard deviation, speed (root mean square change a frame)
-and jitter (`metrics.motion.unsteadiness`) of factors read from the codes, as ratios to the clip's; blinks; the
-largest repetition. --models does so for the models in a folder (`builtin` for the installed ones);
---sheets draws curves and frames of them. Otherwise critic steps, Adam's betas, rates, widths, rows or components are
-compared: every choice trains for the same processor time on one thread. --cost times a training step on random codes of
-FFHQ's size (18 x 512) at the paper's width and batch.
+and jitter (`metrics.motion.unsteadiness`) of factors read from the codes, as ratios to the clip's; blinks; the largest
+repetition. --models does so for the models in a folder (`builtin` for the installed ones); --sheets draws curves and
+frames of them. Otherwise critic steps, Adam's betas, rates, widths, rows or components are compared: every choice
+trains for as many steps, on one thread, and its processor time a step is shown. --cost times a training step on random
+codes of FFHQ's size (18 x 512) at the paper's width and batch.
 """
 
 from __future__ import annotations
@@ -62,7 +62,6 @@ CHOICES: dict[str, Recipe] = {
 FACTORS = ("yaw", "pitch", "roll", "jaw", "smile", "brow_left", "blink_left", "gaze_x")
 SAMPLES, FRAMES, SETTLED = 16, 1500, 50
 CURVES, PEOPLE, COLUMNS = ("yaw", "jaw", "smile", "blink_left"), (None, 29, 12), 8
-PROBE = 40  # steps that tell how long one takes
 
 
 class Readout:
@@ -116,26 +115,18 @@ def judge(model: VideoGenerator, codes: Codes, readout: Readout) -> dict[str, An
     return ratios
 
 
-def seconds_a_step(codes: Codes, recipe: Recipe, count: int) -> float:
-    """Processor time of a training step, from trainings of `count` and of twice as many: without what comes before and
-    after the steps."""
-
-    def spent(steps: int) -> float:
-        began = time.process_time()
-        with tempfile.TemporaryDirectory() as folder:
-            train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe.lasting(steps, len(codes)))
-        return time.process_time() - began
-
-    return (spent(2 * count) - spent(count)) / count
+def seconds_of(steps: int, codes: Codes, recipe: Recipe, folder: str | Path) -> tuple[float, VideoGenerator]:
+    """Processor time of a training, and its model."""
+    began = time.process_time()
+    model = train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe.lasting(steps, len(codes)))
+    return time.process_time() - began, model
 
 
-def run(name: str, recipe: Recipe, codes: Codes, readout: Readout, seconds: float, out: Path) -> dict[str, Any]:
-    """Train one choice for `seconds` of processor time and judge it."""
-    each = seconds_a_step(codes, recipe, PROBE)
-    recipe = recipe.lasting(round(seconds / each), len(codes))
+def run(name: str, recipe: Recipe, codes: Codes, readout: Readout, steps: int, out: Path) -> dict[str, Any]:
+    """Train one choice for `steps` and judge it."""
     place = out / "".join(c if c.isalnum() else "-" for c in name)[:60]
-    model = train(Trainer(place, precision="32", accelerator="cpu"), codes, recipe)
-    return {"steps": recipe.steps(len(codes)), "seconds a step": each, **judge(model, codes, readout)}
+    seconds, model = seconds_of(steps, codes, recipe, place)
+    return {"seconds a step": seconds / steps, **judge(model, codes, readout)}
 
 
 def models(folder: Path, sheets: Path | None) -> None:
@@ -195,14 +186,16 @@ def cost() -> None:
     """Seconds of a step at the paper's size on this machine, and what 350 epochs of ten minutes would take."""
     codes = Codes(torch.randn(2000, 18, 512), "random", Fraction(25), torch.zeros(2000, 4))
     recipe = Recipe(batch=128, width=512, reduced=False)
-    each = seconds_a_step(codes, recipe, 4)
+    with tempfile.TemporaryDirectory() as few, tempfile.TemporaryDirectory() as many:
+        # Without what comes before and after the steps.
+        each = (seconds_of(8, codes, recipe, many)[0] - seconds_of(4, codes, recipe, few)[0]) / 4
     steps = recipe.steps(15_000)
     print(f"{each:.1f} s a step of 128 x 25 codes of 18 x 512; {steps} steps: {each * steps / 3600:.1f} h")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--clip", default="talking", choices=sorted(CLIPS))
     parser.add_argument("--out", type=Path, default=Path("runs/stylevideogan-sweep"))
     parser.add_argument("--only", default="")
@@ -219,21 +212,20 @@ def main() -> None:
     generator = StyleGAN2.load(file).eval().requires_grad_(False)
     codes, readout = clip.codes(generator, file), Readout(generator)
     given.out.mkdir(parents=True, exist_ok=True)
-    print(
-        "| choice | steps | pose deviation | pose speed | mouth deviation | mouth speed | blinks | jitter | repeats |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    columns = ("choice", "seconds a step", "pose deviation", "pose speed", "mouth deviation", "mouth speed", "blinks",
+               "jitter", "repeats")  # fmt: skip
+    print(f"| {' | '.join(columns)} |\n{len(columns) * '|---'}|")
     for name, recipe in CHOICES.items():
         if given.only and not any(part in name for part in given.only.split(",")):
             continue
-        numbers = run(name, recipe, codes, readout, given.seconds, given.out)
+        numbers = run(name, recipe, codes, readout, given.steps, given.out)
         (given.out / "results.jsonl").open("a").write(json.dumps({"choice": name, **numbers}) + "\n")
         pose = [math.exp(np.mean([math.log(numbers[f"{p} {kind}"]) for p in ("yaw", "pitch", "roll")]))
                 for kind in ("deviation", "speed")]  # fmt: skip
         jitter = max(numbers[f"{factor} jitter"] for factor in FACTORS)
         cells = [*pose, numbers["jaw deviation"], numbers["jaw speed"], numbers["blinks a minute"], jitter]
         row = " | ".join(f"{cell:.2f}" for cell in [*cells, numbers["repetition"]])
-        print(f"| {name} | {numbers['steps']} | {row} |", flush=True)
+        print(f"| {name} | {numbers['seconds a step']:.3f} | {row} |", flush=True)
 
 
 if __name__ == "__main__":
