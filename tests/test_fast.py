@@ -119,11 +119,20 @@ def test_a_generator_gives_the_same_picture(generator: StyleGAN2, dtype: torch.d
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-@pytest.mark.parametrize("kernel", [1, 3])
-def test_stylegan3_gives_the_same_picture(kernel: Literal[1, 3], dtype: torch.dtype | None, monkeypatch) -> None:
+@pytest.mark.parametrize(("kernel", "filter_size"), [(1, 6), (3, 6), (1, 4)])
+def test_stylegan3_gives_the_same_picture(
+    kernel: Literal[1, 3], filter_size: int, dtype: torch.dtype | None, monkeypatch
+) -> None:
     torch.manual_seed(2)
     config = StyleGAN3Config(
-        32, z_dim=16, w_dim=16, channel_base=2048, channel_max=70, conv_kernel=kernel, use_radial_filters=kernel == 1
+        32,
+        z_dim=16,
+        w_dim=16,
+        channel_base=2048,
+        channel_max=70,
+        conv_kernel=kernel,
+        use_radial_filters=kernel == 1,
+        filter_size=filter_size,
     )
     model = StyleGAN3(config).eval().requires_grad_(False)
     w = model.map(torch.randn(2, 16))

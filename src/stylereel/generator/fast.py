@@ -29,6 +29,7 @@ from stylereel.generator.ops import ACTIVATION_GAIN, DEMODULATION_EPSILON, LEAKY
 
 # Multiplications of a layer; in layers that have fewer, compiling the kernels (once) costs more than they ever save.
 LEAST_WORK = 1e9
+LEAST_VALUES = 1 << 20  # of the high-rate picture between StyleGAN3's filters, for the same reason
 LEAST_WEIGHT = 1 << 20  # numbers in a weight from which on preparing it once pays, however small the picture
 STRIP_BYTES = 4 << 20  # of a convolution's result; one for each core fits into the last-level cache
 LEAST_PIXELS = 96 * 96  # of a picture whose convolution by torch is shared; below, torch shares it better itself
@@ -138,12 +139,31 @@ def takes(work: float, x: Tensor, *others: Tensor | None) -> bool:
     return all(other is None or other.dtype == torch.float32 for other in others)
 
 
+def filters_fit(up: int, down: int, up_taps: int, down_taps: int) -> bool:
+    """Whether `filtered_layer` knows a layer of these factors and taps; its kernel has six for each factor in it."""
+    return up in (2, 4) and down == 2 and up_taps == 6 * up and down_taps == 12
+
+
 def free(*tensors: Tensor | None) -> bool:
     """Whether all is on the CPU and neither gradients nor a compiler nor autocast watches what is done with it."""
     given = [tensor for tensor in tensors if tensor is not None]
     if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or any(x.device.type != "cpu" for x in given):
         return False
     return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given))
+
+
+def filters(x: Tensor, bias: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, up: int, down: int) -> bool:
+    """Whether the kernels of `filters`, which know slopes, can stand in for `resample.filtered_lrelu`.
+
+    It takes CPU tensors in float32 or bfloat16, a separable filter up, one down of an even number of taps, and a
+    picture large enough to be worth a kernel and not smaller than the filters.
+    """
+    if up_filter is None or down_filter is None or up_filter.ndim != 1 or len(down_filter) % (2 * down):
+        return False
+    known = all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16) for t in (x, bias))
+    watched = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    large = x.numel() * up**2 >= LEAST_VALUES and min(x.shape[2:]) >= 8 + len(up_filter) // up
+    return known and large and not watched
 
 
 def _derived(weight: Tensor, name: str, make: Callable[[Tensor], Any]) -> Any:
@@ -209,7 +229,7 @@ def buffer(role: str | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tens
     return torch.empty(shape, dtype=dtype) if role is None else _memory.get(role, shape, dtype)
 
 
-def _array(x: Tensor) -> np.ndarray:
+def array(x: Tensor) -> np.ndarray:
     """A picture [C, H, W] as array [H, W, C], on the same memory if its channels are last; bfloat16 as uint16."""
     x = x.detach().permute(1, 2, 0).contiguous()
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
@@ -305,7 +325,7 @@ def _direct(x: Tensor, weight: Tensor, out: Tensor, end: _End) -> None:
     def work(strip: tuple[int, int]) -> None:
         first, last = strip
         y = F.conv2d(_rows(x, first - 1, last + 1), weight, padding=(0, 1))
-        finish(_array(y[0]), _array(out[:, first:last]), *end.rows(first, last))
+        finish(array(y[0]), array(out[:, first:last]), *end.rows(first, last))
 
     height, width = x.shape[2:]
     each(_strips(height, _rows_of(width, len(weight), x.dtype), height * width >= LEAST_PIXELS), work)
@@ -318,8 +338,8 @@ def _up(x: Tensor, parts: tuple[Tensor, Tensor, Tensor, Tensor], out: Tensor, en
         first, last = strip
         part = _rows(x, first - 1, last + 1)
         phases = [F.conv2d(part, weight, padding=(0, weight.shape[3] - 1))[0] for weight in parts]
-        ee, eo, oe, oo = (_array(phase)[:, None] for phase in phases)
-        smooth(ee, eo, oe, oo, 0, _array(out[:, 2 * first : 2 * last]), *end.rows(2 * first, 2 * last))
+        ee, eo, oe, oo = (array(phase)[:, None] for phase in phases)
+        smooth(ee, eo, oe, oo, 0, array(out[:, 2 * first : 2 * last]), *end.rows(2 * first, 2 * last))
 
     height, width = x.shape[2:]
     each(_strips(height, _rows_of(4 * width, len(parts[0]), x.dtype), height * width >= LEAST_PIXELS), work)
@@ -334,7 +354,7 @@ def _winograd_up(x: Tensor, weight: Tensor, style: Tensor, out: Tensor, end: _En
     inputs, height, width = x.shape[1:]
     outputs = parts[0].shape[1] // inputs  # filled up
     across = width // 4 + 1
-    source, factor, picture = _array(x[0]), style.numpy(), x[0].permute(1, 2, 0)
+    source, factor, picture = array(x[0]), style.numpy(), x[0].permute(1, 2, 0)
     middle = packed((weight.detach()[:, :, 1, 1] * style).T[None].numpy())
 
     def work(band: tuple[int, int]) -> None:
@@ -368,7 +388,7 @@ def _winograd_up(x: Tensor, weight: Tensor, style: Tensor, out: Tensor, end: _En
             if first >= start:
                 ee, eo, oe, oo = ready
                 span = 2 * first, 2 * (first + rows)
-                smooth(ee, eo, oe, oo, 1, _array(out[:, span[0] : span[1]]), *end.rows(*span))
+                smooth(ee, eo, oe, oo, 1, array(out[:, span[0] : span[1]]), *end.rows(*span))
             for phase in ready:
                 kept = len(phase) - rows
                 phase[:kept] = phase[rows:]
@@ -398,7 +418,7 @@ def _winograd(
     step = max(1, max(widest // 2, TILE_NUMBERS // widest) // across)
     step = min(step, down)
     plane = step * across + 1  # planes a power of two apart would drive each other out of the cache
-    picture = _array(x[0]), pad, style.numpy(), transform, _array(out)
+    picture = array(x[0]), pad, style.numpy(), transform, array(out)
     after = end.scale, end.shift, end.noise, np.float32(slope), end.clamp
 
     def work(strip: tuple[int, int]) -> None:
@@ -421,7 +441,7 @@ def colours(x: Tensor, weight: Tensor, bias: Tensor, clamp: float | None, before
     limit = np.float32(math.inf if clamp is None else clamp)
     for index in range(batch):
         image = nothing if before is None else before[index].contiguous().numpy()
-        picture, matrix, result = _array(x[index]), weight[index].contiguous().numpy(), out[index].numpy()
+        picture, matrix, result = array(x[index]), weight[index].contiguous().numpy(), out[index].numpy()
         arguments = picture, matrix, bias.detach().numpy(), limit, image, result
         each(
             _strips(height, height, height * width >= LEAST_PIXELS),
@@ -483,7 +503,7 @@ def filtered_layer(
                 _mix(sample, styled, target)
             else:
                 _convolve(sample, styled.to(x.dtype), target, kernel - 1)
-        source, made = _array(target), _array(result[index].permute(2, 0, 1))
+        source, made = array(target), array(result[index].permute(2, 0, 1))
         arguments = source, made, shift, up_taps, up, corner, limit, down_taps
         each(tasks, functools.partial(_call, filtered_leaky_relu, arguments))
     return result.permute(0, 3, 1, 2)
@@ -498,7 +518,7 @@ def _mix(x: Tensor, weight: Tensor, out: Tensor) -> None:
     from stylereel.generator.lanes import WIDTH, packed, product
 
     inputs, height, width = x.shape[1:]
-    matrix, source, target = packed(weight[:, :, 0, 0].T[None].numpy()), x[0].permute(1, 2, 0), _array(out)
+    matrix, source, target = packed(weight[:, :, 0, 0].T[None].numpy()), x[0].permute(1, 2, 0), array(out)
     stride = inputs if inputs % 1024 else inputs + WIDTH  # see `product`
 
     def work(strip: tuple[int, int]) -> None:

@@ -143,8 +143,17 @@ def filtered_lrelu(
 
     x = x.contiguous(memory_format=torch.channels_last)
     batch, channels = x.shape[:2]
-    if not fast.free(x, bias):
+
+    def whole(x: Tensor, bias: Tensor | None) -> Tensor:
         return piece(x, bias, (0, rows), (0, columns))
+
+    if bias is not None and slope == LEAKY_SLOPE and fast.filters(x, bias, up_filter, down_filter, up, down):
+        from stylereel.generator.filters import FilteredLeakyReLU
+
+        padding = left, right, top, bottom
+        return FilteredLeakyReLU.apply(x, bias, before, after, up, down, padding, clamp, whole)
+    if not fast.free(x, bias):
+        return whole(x, bias)
     out = fast.buffer(role, (batch, rows, columns, channels), dtype).permute(0, 3, 1, 2)
     values = (rows * down + down_rows) * (columns * down + down_columns)
     channels_each = max(PIECE_VALUES // values // PIECE_CHANNELS, 1) * PIECE_CHANNELS

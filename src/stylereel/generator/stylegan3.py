@@ -223,8 +223,11 @@ class FourierInput(nn.Module):
         self.freqs: Tensor
         self.phases: Tensor
 
-    def forward(self, style: Tensor, transform: Tensor | None) -> Tensor:
-        """style [B, 4] (cosine, sine, shift) and the inverse of the picture's motion [B, 3, 3] to [B, C, H, W]."""
+    def forward(self, style: Tensor, transform: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """style [B, 4] (cosine, sine, shift) and the inverse of the picture's motion [B, 3, 3] to [B, C, H, W].
+
+        The waves are computed in the precision of the style, and mixed in `dtype`.
+        """
         if transform is None:
             transform = self.transform
         style = style / style[:, :2].norm(dim=1, keepdim=True)
@@ -246,7 +249,7 @@ class FourierInput(nn.Module):
         waves_y = position[:, None] * freqs[:, None, :, 1]
         x = waves_y[:, :, None] + waves_x[:, None] + phases[:, None, None]
         x = torch.sin(2 * math.pi * x) * amplitudes[:, None, None]
-        x = x @ (self.weight / math.sqrt(self.weight.shape[1])).T
+        x = x.to(dtype) @ (self.weight / math.sqrt(self.weight.shape[1])).T.to(dtype)
         return x.permute(0, 3, 1, 2)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -297,7 +300,8 @@ class SynthesisLayer(nn.Module):
             return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
         up, down = self.up_filter, self.down_filter
         work = 9 * layer.in_channels * layer.out_channels * layer.in_size**2
-        fits = layer.up in (2, 4) and layer.down == 2 and fast.takes(work, x, self.weight, style, self.bias)
+        fits = fast.filters_fit(layer.up, layer.down, layer.up_taps, layer.down_taps)
+        fits = fits and fast.takes(work, x, self.weight, style, self.bias)
         if fits and up is not None and down is not None:
             style, demodulation = normalized(self.weight, style)
             return fast.filtered_layer(
@@ -395,7 +399,7 @@ class StyleGAN3(Generator):
         for layer, style in zip(self.style_layers[first:], s[first:], strict=True):
             module = self._module(layer)
             if x is None:
-                x = module(style, inverse)
+                x = module(style, inverse, dtype or style.dtype)
             else:
                 # What a caller may keep gets memory of its own.
                 kept = layer.index in tap_at or layer.index == last
