@@ -33,7 +33,7 @@ from stylereel.metrics.registry import Clip, Score, find
 from stylereel.metrics.smoothness import path_length
 from stylereel.render import pictures
 from stylereel.train.data import draw_pairs
-from stylereel.train.generator3 import draw_placed, upright
+from stylereel.train.generator3 import STAGES, draw_placed, upright
 from stylereel.weights import BUILTIN
 from stylereel.world.factors import LATENT_DIM
 
@@ -66,7 +66,7 @@ def training_pictures(generator: Generator, count: int) -> np.ndarray:
     while sum(map(len, found)) < count:
         index = len(found)
         if isinstance(generator, StyleGAN3):
-            batch = draw_placed((42, index), 8, 128).batch  # the recipes' seeds
+            batch = draw_placed((39 + len(STAGES), index), STAGES[-1].batch // 2, 128).batch  # the recipes' seeds
         else:
             batch = draw_pairs((11, 3, index), 8, 128)
         found.append(pictures(batch.images))

@@ -11,9 +11,10 @@ convolutions of one frame would take at the rate of one ideal convolution measur
 precision; the share is floor / best time, so more than 100 % means fewer operations than the direct method needs.
 
 `reference-kept` is the reference with glibc told to keep freed memory: without that, large tensors cost page faults
-on a CPU, so it is the sterner yardstick. --training compares forward with backward, and the double backward of the
-path-length and R1 penalties. Where the reference takes minutes a frame, time one frame of it: --rounds 1 --seconds 0
---warmup 0. Peak memory is the whole process's on a CPU. Prints Markdown tables and writes everything to the JSON file.
+on a CPU, so it is the sterner yardstick. --training compares forward with backward, and for StyleGAN2 the double
+backward of the path-length and R1 penalties too. Where the reference takes minutes a frame, time one frame of it:
+--rounds 1 --seconds 0 --warmup 0. Peak memory is the whole process's on a CPU. Prints Markdown tables and writes
+everything to the JSON file.
 """
 
 from __future__ import annotations
@@ -120,8 +121,11 @@ TRAINING_VARIANTS = {
     "reference": Variant(ours=False, per_sample=False),
     "reference-per-sample": Variant(ours=False),
     "ours": Variant(),
+    "ours-plain": Variant(twins=False),
     "ours-bf16": Variant(dtype="bfloat16"),
 }
+# What a variant would measure twice: a discriminator has no styles, and StyleGAN2 no twin that has slopes.
+ALIKE = {"stylegan2": {"ours-plain"}, "stylegan3": {"reference-per-sample"}, "critic": {"reference-per-sample"}}
 TASKS = ("generator", "path length", "discriminator", "R1")
 
 
@@ -240,7 +244,9 @@ def training(job: Job) -> Callable[[], Tensor]:
         generator = build(model)
         w = codes(generator, job.batch).to(job.device)
         network: nn.Module = generator.to(job.device)
-        watched = generator.synthesis.get_parameter("b4.const")
+        watched = generator.synthesis.get_parameter("b4.const" if model.kind == "stylegan2" else "input.weight")
+        if not variant.twins:
+            fast.filters = lambda *anything: False
         if variant.ours:
             make: Callable[[Tensor], Tensor] = lambda w: generator.synthesize(w, dtype=dtype)  # noqa: E731
         else:
@@ -493,8 +499,6 @@ def main(given: list[str] | None = None) -> None:
     variants = {name: variant for name, variant in known.items() if name in (arguments.variant or known)}
     models = arguments.model or (["stylegan2-256"] if arguments.training else ["stylegan2-1024", "stylegan2-256"])
     batches = arguments.batch or ([4] if arguments.training else [1])
-    if arguments.training and any(MODELS[name].kind != "stylegan2" for name in models):
-        parser.error("--training compares StyleGAN2 only; choose a stylegan2 model")
     result: dict[str, Any] = {"machine": machine(arguments), "tables": []}
     print(" ".join(f"{name}: {value};" for name, value in result["machine"].items()))
     rates = {}
@@ -508,10 +512,13 @@ def main(given: list[str] | None = None) -> None:
         result["ceiling GFLOP/s"] = rates
     for model in models:
         for batch in batches:
-            for task in TASKS if arguments.training else ("frames",):
-                fitting = dict(variants)
+            second = MODELS[model].kind == "stylegan2"
+            # StyleGAN3 is trained without path length, by the same critic.
+            for task in ("frames",) if not arguments.training else TASKS if second else TASKS[:1]:
+                alike = ALIKE["stylegan2" if second else "stylegan3"] if arguments.training else set()
                 if task in ("discriminator", "R1"):
-                    fitting.pop("reference-per-sample", None)  # a discriminator has no styles
+                    alike = alike | ALIKE["critic"]
+                fitting = {name: variant for name, variant in variants.items() if name not in alike}
                 rows = compare(task, model, batch, fitting, arguments)
                 entry: dict[str, Any] = {"model": model, "batch": batch, "task": task, "rows": rows}
                 if task == "frames":

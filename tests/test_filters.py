@@ -82,3 +82,15 @@ def test_without_gradients_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 def test_small_pictures_take_the_plain_form() -> None:
     x, bias = torch.zeros(1, 8, 16, 16), torch.zeros(8)
     assert not fast.filters(x, bias, lowpass_filter(8, 8, 16, 64), lowpass_filter(8, 8, 16, 64), 2, 2)
+
+
+def test_other_filters_take_the_plain_form() -> None:
+    x, bias, up = torch.zeros(1, 64, 128, 128), torch.zeros(64), lowpass_filter(8, 8, 16, 64)
+    known, other = torch.ones(8, 8), torch.ones(8, 8).triu()
+    assert [fast.filters(x, bias, up, down, 2, 2) for down in (up, known, other, known[:7, :7], None)] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]

@@ -155,10 +155,12 @@ def free(*tensors: Tensor | None) -> bool:
 def filters(x: Tensor, bias: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, up: int, down: int) -> bool:
     """Whether the kernels of `filters`, which know slopes, can stand in for `resample.filtered_lrelu`.
 
-    It takes CPU tensors in float32 or bfloat16, a separable filter up, one down of an even number of taps, and a
-    picture large enough to be worth a kernel and not smaller than the filters.
+    It takes CPU tensors in float32 or bfloat16, a separable filter up, one down that is separable or the same upside
+    down, and a picture large enough to be worth a kernel and not smaller than the filters.
     """
     if up_filter is None or down_filter is None or up_filter.ndim != 1 or len(down_filter) % (2 * down):
+        return False
+    if down_filter.ndim == 2 and not torch.equal(down_filter, down_filter.flip(0)):
         return False
     known = all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16) for t in (x, bias))
     watched = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")

@@ -114,19 +114,23 @@ def difference_loss(images: Tensor, batch: Batch) -> Tensor:
 
 
 class RegionHeads(nn.Module):
-    """Read the world's regions off the features from 32 px on: in training only, so that geometry is learned early."""
+    """Read the world's regions off features: in training only, so that geometry is learned early.
 
-    def __init__(self, config: StyleGAN2Config) -> None:
+    channels: of the features that come. margin: pixels of theirs beyond each edge of the picture.
+    """
+
+    def __init__(self, channels: Iterable[int], margin: int = 0) -> None:
         super().__init__()
-        sizes = [size for size in (32, 64, 128) if size <= config.resolution]
-        self.layers = tuple(f"b{size}.conv1" for size in sizes)
-        self.heads = nn.ModuleList(nn.Conv2d(config.channels(size), len(REGIONS), 1) for size in sizes)
+        self.margin = margin
+        self.heads = nn.ModuleList(nn.Conv2d(count, len(REGIONS), 1) for count in channels)
 
     def forward(self, features: list[Tensor], regions: Tensor) -> Tensor:
-        """Mean cross-entropy for features [B, C, S, S] of `layers` and regions [B, H, W]."""
+        """Mean cross-entropy for features [B, C, S, S] of each layer and regions [B, H, W]."""
         loss = torch.zeros([], device=regions.device)
         for head, feature in zip(self.heads, features, strict=True):
-            step = regions.shape[-1] // feature.shape[-1]
+            side = feature.shape[-1] - 2 * self.margin
+            feature = feature[..., self.margin :, self.margin :][..., :side, :side]
+            step = regions.shape[-1] // side
             target = regions[:, step // 2 :: step, step // 2 :: step].long()
             loss = loss + F.cross_entropy(head(feature.float()), target, weight=_DETAIL.to(regions.device))
         return loss / len(self.heads)
@@ -200,7 +204,8 @@ def distil(
         model.synthesis.get_submodule(f"b{stage.resolution}").requires_grad_(True)
     model.mapping.requires_grad_(False)
     optimizers = optimizers_of(model, stage.first)
-    heads = RegionHeads(model.config)
+    sizes = [size for size in (32, 64, 128) if size <= stage.resolution]
+    heads, layers = RegionHeads(map(model.config.channels, sizes)), [f"b{size}.conv1" for size in sizes]
     optimizers["heads"] = torch.optim.Adam(heads.parameters(), lr=3e-3)
     steps, half, share = trainer.steps(stage.steps), stage.batch // 2, trainer.share
     batches = Prefetch(
@@ -218,7 +223,7 @@ def distil(
     def step(index: int) -> dict[str, Tensor | float]:
         batch = batches(index)
         features: list[Tensor] = []
-        taps = {layer: features.append for layer in heads.layers}
+        taps = {layer: features.append for layer in layers}
         w = grouped_w(model, batch.z)
         images = model.synthesize(w, noise="none", taps=taps, dtype=trainer.dtype)
         losses: dict[str, Tensor | float] = {}

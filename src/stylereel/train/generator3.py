@@ -4,13 +4,11 @@ z means the same people as for the StyleGAN2 of `train.generator`, but roll, shi
 head is drawn upright on a wider canvas, and one matrix both warps that picture into the target and goes to the
 network's input (Karras et al., "Alias-Free Generative Adversarial Networks", 2021, section 3.2). All layers see one w.
 
-Small pictures come first. Each layer has one octave of detail more than the one before, so a smaller network is the
-first layers of a larger one, and a grown one keeps all of them but the last two.
+Configuration R sees one pixel at a time: what a pixel shows follows from its place alone, as the input's waves tell it,
+through layers that only filter. From waves of up to 2 periods a picture, as in the paper, detail must come out of
+nonlinearity after nonlinearity, which takes the paper's weeks of GPUs. Here the waves go up to 8 periods.
 
-Plain PyTorch spends most of a step in the filters around the nonlinearities, so all stages but the last leave out the
-up-sampling before each of them (m = 1 in the paper's ablation, figure 5): the weights have the same shapes and a step
-costs a quarter. But such a network draws with frequencies above its layers' cutoffs, which the filters of the last
-stage, configuration R's, take away: that stage has to find the detail anew.
+Small pictures come first. A larger network begins with the first layers of the smaller one.
 """
 
 from __future__ import annotations
@@ -33,6 +31,7 @@ from stylereel.train.adversarial import Draws, Round, Rules, compete
 from stylereel.train.curve import FrechetCurve
 from stylereel.train.data import WHOLE, Batch, Prefetch, Share, drawn
 from stylereel.train.generator import (
+    RegionHeads,
     difference_loss,
     measure_mean_w,
     normalize_weights,
@@ -49,43 +48,39 @@ CONFIG = StyleGAN3Config(
     resolution=128,
     z_dim=LATENT_DIM,
     w_dim=256,
-    channel_base=8192,
+    channel_base=11585,  # 256 channels in the layers that a smaller network hands on
     channel_max=256,
     conv_kernel=1,
     use_radial_filters=True,
     mapping_layers=3,
-    num_layers=7,  # one octave of cutoff a layer from 2 to 64, then the two critical ones
+    num_layers=8,  # half an octave of cutoff a layer, then the two critical ones
+    first_cutoff=8.0,
+    first_stopband=11.5,
     filter_size=4,
     margin_size=6,  # shorter filters reach less far than the official ones, which have 10
 )
 
 
 class Stage(NamedTuple):
-    """Part of the training: rates go from `first` to `last`; `upsampling` is m of the paper's ablation."""
+    """Part of the training: learning rates go from `first` to `last`."""
 
     resolution: int
-    upsampling: int
     steps: int
     batch: int
     first: float
     last: float
+    margin: int = 2  # the frame that the filters need costs a third of a small picture, and none needs all of it
 
     @property
     def config(self) -> StyleGAN3Config:
         """`CONFIG` in this stage's size."""
-        fewer = (CONFIG.resolution // self.resolution).bit_length() - 1
-        layers = CONFIG.num_layers - fewer
-        return replace(CONFIG, resolution=self.resolution, num_layers=layers, lrelu_upsampling=self.upsampling)
+        layers = CONFIG.num_layers - (CONFIG.resolution // self.resolution).bit_length() + 1
+        return replace(CONFIG, resolution=self.resolution, num_layers=layers, margin_size=self.margin)
 
 
-STAGES = (
-    Stage(32, 1, 4500, 16, 2e-2, 1e-4),
-    Stage(64, 1, 1500, 16, 1e-2, 1e-4),
-    Stage(128, 1, 1500, 16, 8e-3, 1e-4),
-    Stage(128, 2, 300, 8, 1e-3, 5e-5),
-)
+STAGES = (Stage(32, 4000, 8, 2e-2, 1e-3), Stage(128, 1500, 8, 1e-2, 1e-4))
 # As in the paper, no path length and no style mixing; the pictures are sharp already, so nothing is blurred.
-FINISH = Rules(300, 8, 1e-3, 2e-3, r1=1.0, path=0.0, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
+FINISH = Rules(250, 8, 1e-3, 2e-3, r1=1.0, path=0.0, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
 CANVAS = 1.5  # picture widths that are drawn, so that a turned and shifted picture has no empty corner
 ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, picture widths
 
@@ -169,6 +164,10 @@ def distil(
     model.synthesis.get_submodule("input.affine").requires_grad_(False)
     model.mapping.requires_grad_(False)
     optimizers = optimizers_of(model, stage.first)
+    # The last two layers before the critical ones tell regions.
+    told = [layer for layer in model.config.layers() if not layer.critical][-2:]
+    heads = RegionHeads([layer.out_channels for layer in told], stage.margin)
+    optimizers["heads"] = torch.optim.Adam(heads.parameters(), lr=3e-3)
     steps, half, size = trainer.steps(stage.steps), stage.batch // 2, model.resolution
     batches = _placed_batches(trainer, 40 + seed, half, size)
     follow = Average(model, average, 0.99)
@@ -184,10 +183,13 @@ def distil(
     def step(index: int) -> dict[str, Tensor | float]:
         batch, transform = batches(index)
         w = model.map(batch.z[:, 0])
-        images = model.synthesize(w, transform=transform, dtype=trainer.dtype, magnitude_decay=0.999)
+        features: list[Tensor] = []
+        taps = {layer.name: features.append for layer in told}
+        images = model.synthesize(w, transform=transform, dtype=trainer.dtype, magnitude_decay=0.99, taps=taps)
         losses: dict[str, Tensor | float] = {"loss": picture_loss(images, batch)}
+        losses["regions"] = heads(features, batch.regions)
         losses["pairs"] = difference_loss(images, batch)
-        total = losses["loss"] + 0.4 * losses["pairs"]
+        total = losses["loss"] + 0.4 * losses["pairs"] + 0.4 * losses["regions"]
         if size == SIZE:
             losses["seen"] = perceived_loss(trainer, face, images, batch)
             total = total + losses["seen"]
@@ -199,7 +201,7 @@ def distil(
 
     trainer.fit(
         name,
-        {"model": model, "average": average},
+        {"model": model, "average": average, "heads": heads},
         optimizers,
         step,
         steps,
