@@ -24,7 +24,7 @@ GROUPS = {
 
 
 def main() -> None:
-    people = world.from_latent(np.random.default_rng(1).standard_normal((700, LATENT_DIM)))
+    people = world.from_latent(np.random.default_rng(1).standard_normal((3500, LATENT_DIM)))
     result: dict[str, object] = {}
     for size in (64, 128, 256):
         world.draw(people[0], size)
@@ -36,7 +36,7 @@ def main() -> None:
             best = min(best, (time.process_time() - start) / 100)
         result[f"pictures a second of processor time at {size} px"] = round(1 / best)
     backend = DlibBackend()
-    facing = np.array([values for values in people if abs(values[INDEX["yaw"]]) <= 30][:400])
+    facing = np.array([values for values in people if abs(values[INDEX["yaw"]]) <= 30][:2000])
     found = np.array([shows_one_face(world.draw(values, 256).image, backend) for values in facing])
     result["detector rate"] = float(found.mean())
     result["detector portraits"] = len(found)
