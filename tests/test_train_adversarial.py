@@ -174,7 +174,7 @@ def test_the_recipe_of_stylegan3_learns_and_carries_weights_from_stage_to_stage(
     )
     monkeypatch.setattr(generator3, "CONFIG", config)
     stage = generator3.Stage
-    stages = (stage(16, 30, 4, 2e-2, 1e-2), stage(32, 16, 4, 1e-2, 1e-3))
+    stages = (stage(16, 30, 4, 2e-2, 1e-2), stage(32, 30, 4, 2e-2, 1e-2), stage(32, 8, 4, 1e-2, 1e-3))
     monkeypatch.setattr(generator3, "STAGES", stages)
     monkeypatch.setattr(generator3, "FINISH", replace(generator3.FINISH, steps=3, batch=4))
     monkeypatch.setattr(curve, "EVERY", 15)
@@ -182,9 +182,10 @@ def test_the_recipe_of_stylegan3_learns_and_carries_weights_from_stage_to_stage(
     monkeypatch.setattr(mapping, "STEPS", 200)
     (path,) = recipes.train("generator3", str(tmp_path), precision="32")
     made = StyleGAN3.load(path)
-    folders = [tmp_path / "generator3" / name for name in ("0-distil-16", "1-distil-32")]
-    first, second = (read_log(folder / "log.jsonl")[-1] for folder in folders)
-    assert second["psnr"] > first["psnr"] + 1 and second["pairs"] < first["pairs"]  # means over the stages
+    folders = [tmp_path / "generator3" / name for name in ("0-distil-16", "1-distil-32", "2-distil-32")]
+    first, second, third = (read_log(folder / "log.jsonl")[-1] for folder in folders)
+    # Means over the stages, of which the third goes on with the second's network.
+    assert third["psnr"] > second["psnr"] + 0.3 and third["pairs"] < 0.7 * second["pairs"]
     assert "frechet" in first
     assert not made.synthesis.get_submodule("input.affine").get_parameter("weight").any()
     other = generator3.carried(made, replace(config, margin_size=3))
