@@ -56,6 +56,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "FINISH", replace(generator.FINISH, steps=3, batch=4))
     for module, values in (
         (perception, {"FACE_STEPS": 12, "FACE_BATCH": 4, "IDENTITY_STEPS": 6, "IDENTITY_BATCH": 4}),
+        (perception, {"LIPS_STEPS": 6, "LIPS_BATCH": 4}),
         (encoder, {"STEPS": 8, "COUNT": 6, "RENDERED": 3, "NEUTRAL": 2}),
         (stylemask, {"QUICK": replace(stylemask.QUICK, steps=6, batch=2)}),
     ):
@@ -160,6 +161,7 @@ def test_the_shares_of_a_batch_make_up_the_whole() -> None:
         lambda share: data.draw_pairs((4,), 6, 64, share=share),
         lambda share: encoder.batch_of(0, share),
         lambda share: perception.pairs(0, share),
+        lambda share: perception.close_ups(0, share),
     ):
         whole = draw(data.WHOLE)
         for rank in (0, 1):

@@ -89,6 +89,7 @@ def _identity(path: Path) -> IdentityNet:
 def _perception(trainer: Trainer, given: Given) -> dict[str, nn.Module]:
     path = given.first("face")
     face = perception.train_face(trainer, None if path is None else load_face(path))
+    face = perception.train_lips(trainer, face)
     path = given.first("identity")
     first = None if path is None else _identity(path)
     return {"face": face, "identity": perception.train_identity(trainer, face, first)}

@@ -1,7 +1,8 @@
 """The built-in perception nets: landmarks, factors, regions and identity of a portrait, small and differentiable.
 
 They are trained on the world's exact labels and serve as losses and as the trunk of the built-in encoder. Input is a
-portrait in canonical framing; any size is resampled to 128 px. The pixel measures of real faces are in `backend`.
+portrait in canonical framing; any size is resampled to 128 px, and the mouth is cut out closer. The pixel measures of
+real faces are in `backend`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from stylereel.world.shading import REGIONS
 SIZE = 128
 EMBEDDING = 128
 PARSED_SIZE = 64  # side of the region map, pixels
+LIPS_SIZE = 64  # side of the crop around the mouth, pixels
+LIPS_PART = 0.36  # and as a part of the picture's side
+MOUTH = slice(48, 68)  # the points of the mouth
 _MERGED = {"earring": "ear"}  # a few pixels in the region map: told as the region beside them
 PARSED = tuple(name for name in REGIONS if name not in _MERGED)
 
@@ -103,12 +107,52 @@ class Parser(nn.Module):
         return self.scores(x)
 
 
+class Lips(nn.Module):
+    """Where the 20 points of the mouth are in a crop [B, 3, 64, 64] around it: [B, 20, 2], -0.5..0.5 of the crop.
+
+    Each point is the mean place of a map of its own (integral regression, Sun et al. 2018), so that it is told by what
+    is seen around it and not by the shapes that mouths have in the world.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 5, 2, 2)
+        self.fine = nn.Sequential(Residual(24, 48, 2), Residual(48, 48, 1))
+        self.coarse = nn.Sequential(Residual(48, 96, 2), Residual(96, 96, 1))
+        self.side = nn.Conv2d(48, 48, 1)
+        self.around = nn.Conv2d(96, 48, 1)
+        self.mix = nn.Conv2d(48, 48, 3, 1, 1)
+        self.places = nn.Conv2d(48, MOUTH.stop - MOUTH.start, 1)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        fine = self.fine(F.silu(self.stem(crops.contiguous(memory_format=torch.channels_last))))
+        around = F.interpolate(self.around(self.coarse(fine)), fine.shape[-2:], mode="bilinear", align_corners=False)
+        scores = self.places(F.silu(self.mix(F.silu(self.side(fine) + around)))).float()
+        share = scores.flatten(2).softmax(2).view(scores.shape)
+        place = offsets(share.shape[-1], share.device)
+        return torch.stack([(share.sum(2) * place).sum(2), (share.sum(3) * place).sum(2)], 2)
+
+
+def offsets(size: int, device: torch.device) -> Tensor:
+    """How far the middles of `size` pixels are from the middle of their row: [size], -0.5..0.5."""
+    return (torch.arange(size, device=device) + 0.5) / size - 0.5
+
+
+def around_mouth(images: Tensor, middle: Tensor) -> Tensor:
+    """The crops [B, 3, 64, 64] of pictures [B, 3, H, W] around places [B, 2] in 0..1; edges are repeated beyond."""
+    if images.shape[-1] > 2 * SIZE:  # what a crop has less of is averaged
+        images = F.interpolate(images, (2 * SIZE, 2 * SIZE), mode="bilinear", antialias=True, align_corners=False)
+    place = LIPS_PART * offsets(LIPS_SIZE, images.device)
+    grid = torch.stack(torch.meshgrid(place, place, indexing="xy"), 2) + middle[:, None, None]
+    return F.grid_sample(images, 2 * grid.to(images.dtype) - 1, padding_mode="border", align_corners=False)
+
+
 class Seen(NamedTuple):
     """What the face net sees in portraits.
 
-    landmarks: [B, 68, 2] in 0..1 of the picture, iBUG order; values: [B, K] world factors in units of half their
-    range around its middle (so -1..1); features: [B, 512]; maps: those of the trunk; regions: scores [B, R, 64, 64]
-    of the regions `PARSED`, where they were asked for.
+    landmarks: [B, 68, 2] in 0..1 of the picture, iBUG order, those of the mouth off a closer crop; values: [B, K] world
+    factors in units of half their range around its middle (so -1..1); features: [B, 512]; maps: those of the trunk;
+    regions: scores [B, R, 64, 64] of the regions `PARSED`, where they were asked for.
     """
 
     landmarks: Tensor
@@ -138,10 +182,11 @@ def parsed(regions: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FaceConfig:
-    """What a face net reads: names of world factors and of regions, with spaces between."""
+    """What a face net reads: names of world factors and of regions, with spaces between; lips: the mouth closely."""
 
     values: str = " ".join(NAMES)
     regions: str = " ".join(PARSED)
+    lips: bool = True
 
 
 class FaceNet(nn.Module):
@@ -154,19 +199,24 @@ class FaceNet(nn.Module):
         self.landmarks = nn.Linear(Trunk.features, 136)
         self.values = nn.Linear(Trunk.features, len(self.config.values.split()))
         self.parser = Parser(len(self.config.regions.split())) if self.config.regions else None
+        self.lips = Lips() if self.config.lips else None
 
-    def forward(self, images: Tensor, parse: bool = False) -> Seen:
+    def forward(self, images: Tensor, parse: bool = False, close: bool = True) -> Seen:
+        """What is in pictures [B, 3, H, W] in [-1, 1]; with `close`, the mouth is read off a closer crop."""
         maps = self.trunk.maps(images)
         features = self.trunk.top(maps[-1])
         regions = self.parser(maps) if parse and self.parser else None
-        return Seen(
-            0.5 + 0.25 * self.landmarks(features).view(-1, 68, 2), self.values(features), features, maps, regions
-        )
+        points = 0.5 + 0.25 * self.landmarks(features).view(-1, 68, 2)
+        if close and self.lips:
+            middle = points[:, MOUTH].detach().float().mean(1)
+            mouth = middle[:, None] + LIPS_PART * self.lips(around_mouth(images, middle))
+            points = torch.cat([points[:, : MOUTH.start], mouth], dim=1)
+        return Seen(points, self.values(features), features, maps, regions)
 
 
 def load_face(path: str | Path) -> FaceNet:
     """Read a face net's weight file. Raises ValueError if the file is not one or does not fit."""
-    return load_module(path, "face", lambda config: FaceNet(FaceConfig(**config)))
+    return load_module(path, "face", lambda config: FaceNet(FaceConfig(**{"lips": False, **config})))
 
 
 @torch.no_grad()
@@ -185,7 +235,7 @@ def grown(old: FaceNet) -> tuple[FaceNet, list[str]]:
             for row, name in enumerate(mine):
                 if name in theirs:
                     net.get_parameter(f"{layer}.{part}")[row] = before[f"{layer}.{part}"][theirs.index(name)]
-    return net, new
+    return net, new + ["lips"] * (not old.config.lips)
 
 
 class IdentityNet(nn.Module):

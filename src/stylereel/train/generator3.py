@@ -78,9 +78,9 @@ class Stage(NamedTuple):
         return replace(CONFIG, resolution=self.resolution, num_layers=layers, margin_size=self.margin)
 
 
-STAGES = (Stage(32, 4000, 8, 2e-2, 1e-3), Stage(128, 1500, 8, 1e-2, 1e-4))
+STAGES = (Stage(32, 4000, 8, 2e-2, 1e-3), Stage(128, 1400, 8, 1e-2, 1e-4))
 # As in the paper, no path length and no style mixing; the pictures are sharp already, so nothing is blurred.
-FINISH = Rules(250, 8, 1e-3, 2e-3, r1=1.0, path=0.0, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
+FINISH = Rules(160, 8, 1e-3, 2e-3, r1=1.0, path=0.0, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
 CANVAS = 1.5  # picture widths that are drawn, so that a turned and shifted picture has no empty corner
 ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, picture widths
 
