@@ -12,6 +12,7 @@ CASES = [
     (20, 18, 21, 2, 4, True, None),
     (40, 18, 17, 4, 4, True, 0.5),
     (16, 28, 28, 2, 6, False, None),
+    (16, 22, 22, 2, 3, True, None),  # taps that are no multiple of four
     (7, 20, 20, 4, 6, True, 0.8),
     (33, 90, 70, 2, 4, False, 1.0),  # strips, and a register that is not full
 ]

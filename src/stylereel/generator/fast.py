@@ -158,7 +158,7 @@ def filters(x: Tensor, bias: Tensor, up_filter: Tensor | None, down_filter: Tens
     It takes CPU tensors in float32 or bfloat16, a separable filter up, one down that is separable or the same upside
     down, and a picture large enough to be worth a kernel and not smaller than the filters.
     """
-    if up_filter is None or down_filter is None or up_filter.ndim != 1 or len(down_filter) % (2 * down):
+    if up_filter is None or down_filter is None or up_filter.ndim != 1 or len(down_filter) % math.lcm(2, down):
         return False
     if down_filter.ndim == 2 and not torch.equal(down_filter, down_filter.flip(0)):
         return False

@@ -53,6 +53,7 @@ def _band(matrix: np.ndarray) -> Band:
     """The table of a matrix [results, values] that is zero far from its diagonal, with a multiple of four factors."""
     found = [np.flatnonzero(row) for row in matrix]
     width = -(-max(int(f[-1] - f[0] + 1) for f in found if len(f)) // 4) * 4
+    assert width <= matrix.shape[1]
     starts = np.array([min(f[0], matrix.shape[1] - width) if len(f) else 0 for f in found], np.int64)
     starts = np.maximum.accumulate(starts)  # rows without any value see what the one before sees
     factors = np.take_along_axis(matrix, starts[:, None] + np.arange(width), 1)
@@ -201,7 +202,7 @@ def _around(source, width, first, last, base, down, radial, columns, line, out):
 def _around_back(source, base, width, starts, taps, first, last, down, radial, wide, out):
     """The transposed of `_around`: high-rate rows first..last, `wide` registers each, of rows of the result.
 
-    source holds those from row `base` on, each with K / down - 1 registers of zeros before and four more after it.
+    source holds those from row `base` on, each with K / down - 1 registers of zeros before it and four more after it.
     """
     stride, high, seen = radial.shape[1], taps.shape[1], (radial.shape[0] - 1) // down
     to = 0
@@ -263,7 +264,7 @@ def forward(x, shift, tables, down, clamp, strip, out, start, stop):
     near = np.empty(height * width * WIDTH, np.float32)
     middle = np.empty(most * width * WIDTH, np.float32)
     high = np.empty(most * wide * WIDTH, np.float32)
-    line = np.empty(max(wide + 4, most * columns) * WIDTH, np.float32)
+    line = np.zeros(max(wide + 4, most * columns) * WIDTH, np.float32)  # taps of zero may see what follows a row
     made = np.empty(strip * columns * WIDTH, np.float32)
     for c in range(start, stop, WIDTH):
         for first in range(0, len(out), strip):
