@@ -47,6 +47,7 @@ BASE = Recipe()
 CHOICES: dict[str, Recipe] = {
     "base: components, width 96, rates 0.001 and 0.002, betas 0 and 0.9, 1 critic step": BASE,
     "no moments": replace(BASE, moment_weight=0.0),
+    "no finish": replace(BASE, finish=0.0),
     "no angle penalty": replace(BASE, angle_weight=0.0),
     "gradient penalty 10": replace(BASE, gradient_weight=10.0),
     "2 critic steps": replace(BASE, critic_steps=2),

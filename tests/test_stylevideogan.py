@@ -33,7 +33,7 @@ from stylereel.systems.stylevideogan.networks import (
     angle_penalty,
     gradient_penalty,
 )
-from stylereel.systems.stylevideogan.training import Moments, Recipe, sample_path, settle, train
+from stylereel.systems.stylevideogan.training import Moments, Recipe, Spread, finish, sample_path, settle, train
 from stylereel.train.loop import Trainer
 from stylereel.weights import builtin
 from stylereel.weights.files import save_module
@@ -206,6 +206,30 @@ def test_fresh_sequences_have_moments_of_their_own() -> None:
     assert (slope[1:] * whole).sum() < 0, "the others should grow"
 
 
+def test_distribution_of_the_clip_is_left_and_a_tail_that_is_too_short_is_pulled_outwards() -> None:
+    """Rare events, such as blinks, are the tail of a distribution."""
+    torch.manual_seed(0)
+    critic = Critic(VideoConfig((0,), 4, "25/1", "x", width=16, frames=8, noise=5, components=4))
+    real = torch.randn(4000, 4) + 4 * (torch.rand(4000, 4) < 0.05)
+    critic.learn_scales(real)
+    spread = Spread(critic, real)
+    whole = critic.seen(real[None])
+    same = whole.clone().requires_grad_(True)
+    for _ in range(100):
+        told = spread(same)
+    (slope,) = torch.autograd.grad(told, same)
+    assert told < 1e-3
+    short = torch.where(whole > 1.5, 1.5 + 0.3 * (whole - 1.5), whole).requires_grad_(True)
+    for _ in range(100):
+        told = spread(short)
+    (pull,) = torch.autograd.grad(told, short)
+    assert told > 0.05
+    tail = (whole > 1.8)[..., :4]
+    assert (pull[..., :4][tail] < 0).all(), "descent moves the tail outwards"
+    assert pull[..., :4][~tail].abs().mean() < 0.1 * pull[..., :4][tail].abs().mean(), "and leaves the rest"
+    assert slope.abs().max() < 0.2 * pull.abs().max()
+
+
 def test_motion_begins_smooth_and_goes_on_as_wide_as_its_start_codes() -> None:
     torch.manual_seed(0)
     recurrence = VideoGenerator(VideoConfig((0,), 8, "25/1", "x", width=8, noise=32)).recurrence
@@ -220,6 +244,16 @@ def test_sequence_that_goes_on_is_the_longer_sequence() -> None:
     path, end = model.recurrence.go_on(model.recurrence.start(first), others[:, :7])
     again, _ = model.recurrence.go_on(end, others[:, 7:])
     assert torch.allclose(torch.cat([path, again[:, 1:]], 1), model.recurrence(first, others), atol=1e-6)
+
+
+def test_cells_side_by_side_are_those_one_after_the_other() -> None:
+    recurrence = tiny()[0].recurrence
+    for frames in (1, 2, 7):  # fewer than cells, too
+        states, others = torch.randn(4, 3, 5), torch.randn(3, frames, 5)
+        path, end = recurrence.go_on(states, others)
+        expected, last = recurrence.cells(others, states)
+        assert torch.allclose(path[:, 1:], expected, atol=1e-6) and torch.allclose(end, last, atol=1e-6)
+        assert torch.equal(path[:, 0], states[-1])
 
 
 def test_wandering_is_normalised_by_its_own_past() -> None:
@@ -363,6 +397,25 @@ def test_training_repeats_itself_and_goes_on_where_it_stopped(tmp_path: Path) ->
         train(trainer, replace(codes, w=codes.w[:10]), RECIPE, "short")
 
 
+def test_finish_widens_a_motion_that_is_too_narrow(tmp_path: Path) -> None:
+    model, codes = tiny(reduced=True)
+    settle(model)
+    real = model.made_of(codes.w)
+    with torch.no_grad():
+        model.mapper.heads[-1].weight *= 0.5
+
+    def width(model: VideoGenerator) -> float:
+        with torch.no_grad():
+            made = torch.cat([model.made_of(model.codes(sample_path(model, seed, 300))) for seed in range(8)])
+        return float((made.std(0) / real.std(0)).mean())
+
+    before = width(model)
+    trainer = Trainer(tmp_path, precision="32", accelerator="cpu")
+    finished = finish(trainer, model, real, replace(RECIPE, rate=0.0075), 200)
+    assert abs(width(finished) - 1) < 0.5 * abs(before - 1)
+    assert not any(parameter.requires_grad for parameter in finished.parameters())
+
+
 def test_world_clips_have_exact_codes_that_move_without_trembling() -> None:
     generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
     clip = WorldClip(7, 5, "talking", frames=60)
@@ -398,6 +451,8 @@ def test_commands_train_on_codes_and_sample(tmp_path: Path, capsys: pytest.Captu
     replace(tiny()[1], generator=sha256(file)).save(tmp_path / "me.safetensors")
     run = ["train", "stylevideogan", "--data", str(tmp_path / "me.safetensors"), "--folder", str(tmp_path / "runs")]
     assert main([*run, "--scale", "0.002", "--accelerator", "cpu"]) == 0, capsys.readouterr().err
+    assert main([*run, "--scale", "0.002", "--accelerator", "cpu", "--seed", "1"]) == 2
+    assert "holds a run with seed 0, not 1" in capsys.readouterr().err
     model = tmp_path / "runs" / "stylevideogan-me.safetensors"
     arguments = ["sample", "stylevideogan", "--generator", str(file), "--model", str(model), "--seed", "3"]
     out = tmp_path / "clip.mkv"

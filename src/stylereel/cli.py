@@ -257,6 +257,7 @@ def train(
     perception: Literal["builtin", "deca"] = "builtin",
     preset: Literal["quick", "paper", "code"] | None = None,
     encoder: str | None = None,
+    seed: int = 0,
 ) -> None:
     """Train a network on the procedural world, or a generator on your pictures; an interrupted run goes on.
 
@@ -280,6 +281,7 @@ def train(
             without it quick for builtin and paper for deca.
         encoder: stylevideogan's weight file of an encoder (pSp, e4e, ReStyle) for the clip; the built-in one if not
             given.
+        seed: of stylevideogan's training, 0 or more.
     """
     from stylereel.recipes import train
 
@@ -297,6 +299,7 @@ def train(
         perception,
         preset,
         encoder,
+        seed,
     )
     for path in files:
         print(path)

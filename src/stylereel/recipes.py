@@ -46,10 +46,11 @@ class Given:
     encoder: str | None = None
     perception: Literal["builtin", "deca"] = "builtin"
     preset: Literal["quick", "paper", "code"] | None = None
+    seed: int = 0
 
-    def chosen(self) -> dict[str, str]:
+    def chosen(self) -> dict[str, str | int]:
         """The options that are not as they stand here, by name."""
-        options = {name: getattr(self, name) for name in ("data", "generator", "encoder", "preset")}
+        options = {name: getattr(self, name) for name in ("data", "generator", "encoder", "preset", "seed")}
         options["perception"] = None if self.perception == "builtin" else self.perception
         return {name: value for name, value in options.items() if value}
 
@@ -166,7 +167,7 @@ _TAKES = {
     "generator": {"data"},
     "encoder": {"data", "generator"},
     "stylemask": {"generator", "perception", "preset"},
-    "stylevideogan": {"data", "generator", "encoder"},
+    "stylevideogan": {"data", "generator", "encoder", "seed"},
 }
 
 
@@ -184,15 +185,16 @@ def train(
     perceive: Literal["builtin", "deca"] = "builtin",
     preset: Literal["quick", "paper", "code"] | None = None,
     encoder_file: str | None = None,
+    seed: int = 0,
 ) -> list[Path]:
     """Train `network` in `folder` with a share `scale` of the recipe's steps.
 
     `start` is "scratch", "builtin", a weight file, or a folder of them; weights of a smaller world are made to fit.
     `data` are a user's pictures for the generator, or for the encoder of `generator_file`, or a clip or codes for
-    stylevideogan, whose clip is inverted by `encoder_file` and `generator_file`; all else learns from the world, but
-    stylemask also from any `generator_file`, seen by the nets that `perceive` names, with the settings of `preset` (by
-    default quick for the built-in nets, else the paper's). The other settings are those of `Trainer`. Returns the
-    weight files.
+    stylevideogan, whose clip is inverted by `encoder_file` and `generator_file` and whose draws are those of `seed`;
+    all else learns from the world, but stylemask also from any `generator_file`, seen by the nets that `perceive`
+    names, with the settings of `preset` (by default quick for the built-in nets, else the paper's). The other settings
+    are those of `Trainer`. Returns the weight files.
 
     Raises:
         ValueError: weights that the recipe needs are missing, the folder cannot be written, or a setting cannot be
@@ -201,7 +203,7 @@ def train(
     """
     place = Path(folder)
     ensure_writable(place / "try")
-    given = Given(place, start, data, generator_file, encoder_file, perceive, preset)
+    given = Given(place, start, data, generator_file, encoder_file, perceive, preset, seed)
     own = given.chosen()
     if unused := sorted(set(own) - _TAKES.get(network, set())):
         raise ValueError(f"The recipe of {network} has no {unused[0]}; leave out --{unused[0]}.")
@@ -223,7 +225,7 @@ def train(
     if network == "stylevideogan":
         from stylereel.systems.stylevideogan.making import make
 
-        return make(trainer, data, encoder_file, generator_file)
+        return make(trainer, data, encoder_file, generator_file, seed)
     made = _RECIPES[network](trainer, given)
     files = [place / f"{name}.safetensors" for name in made]
     if trainer.share[0] == 0:

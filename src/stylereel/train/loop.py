@@ -41,7 +41,7 @@ Accelerator = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32", "bf16", "16"]
 _PLUGIN = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 _DTYPE = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
-_MUST_AGREE = ("start", "scale")  # settings that a resumed run cannot change
+_MUST_AGREE = {"start": None, "scale": None, "seed": 0}  # settings that a resumed run cannot change, and defaults
 
 
 class Diverged(ValueError):
@@ -291,8 +291,8 @@ class Trainer:
             state = checkpoints.read_newest(folder)
             if state is None:
                 return None
-            for key in _MUST_AGREE:
-                old, new = state["settings"].get(key), self.settings.get(key)
+            for key, default in _MUST_AGREE.items():
+                old, new = state["settings"].get(key, default), self.settings.get(key, default)
                 if old != new:
                     raise ValueError(
                         f"{folder} holds a run with {key} {old}, not {new}; give {key} {old} again or another folder."

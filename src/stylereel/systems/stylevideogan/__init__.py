@@ -26,6 +26,7 @@ Different from the paper, and why:
   alone comes to rest after a second or trembles.
 - A term for second moments (`training.Moments`) holds range, speed and jitter, of fresh sequences apart.
 - Batch normalisation is measured anew for the averaged weights, whose activations are not those of the last ones.
+- A finish without the critic (`training.finish`) brings moments and distributions to the clip's.
 - The offset to another person is not at right angles, but weighed by how the generator's people are spread
   (`networks.VideoGenerator.offset`): people differ along a clip's components by looks too.
 - The angle penalty runs at every fourth step with four times the weight, which saves time.

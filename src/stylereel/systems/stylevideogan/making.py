@@ -26,7 +26,7 @@ def make(
     data: str | None = None,
     encoder: str | None = None,
     generator: str | None = None,
-    recipe: Recipe | None = None,
+    seed: int = 0,
 ) -> list[Path]:
     """Train a model of each clip in `data`, in the trainer's folder; an interrupted run goes on.
 
@@ -36,7 +36,7 @@ def make(
             clip; or a file of codes that `stylereel invert` wrote.
         encoder, generator: files for the inversion of a clip, see `codes.clip_codes`. For the world's clips the
             generator is that of the folder, else the built-in one.
-        recipe: settings, the usual ones if None.
+        seed: of each training.
 
     Returns:
         A weight file for each clip, stylevideogan-NAME.safetensors.
@@ -50,14 +50,14 @@ def make(
         stem = name if name in CLIPS else Path(name).stem
         target = ensure_writable(trainer.folder / f"{KIND}-{stem}.safetensors")
         codes = codes_of(name, trainer.folder, encoder, generator)
-        model = train(trainer, codes, recipe or Recipe(), f"{KIND}/{stem}")
+        model = train(trainer, codes, Recipe(seed=seed), f"{KIND}/{stem}")
         files.append(target)
         if trainer.share[0] == 0:
             card = {
                 "name": stem,
                 "data": "a clip of stylereel.world with exact codes; no real person" if name in CLIPS else f"{name}",
                 "frames": len(codes),
-                "command": f"stylereel train {KIND} --data {name} --scale {trainer.scale:g}",
+                "command": f"stylereel train {KIND} --data {name} --scale {trainer.scale:g} --seed {seed}",
                 "seconds_of_last_run": round(time.time() - began),
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
             }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.latents import Codes
@@ -39,7 +41,7 @@ class Recipe:
     critic's widths; its batch is 128, its rate 0.005 and its networks are 512 wide and make rows, while these are for
     the built-in family; `benchmarks/stylevideogan.py` compares. moment_weight: of the squared distance of second
     moments, which the paper does not have, see `Moments`. least: steps that a short clip gets, however few its epochs
-    would make.
+    would make. finish: share of the steps that come after them without the critic, see `finish`.
     """
 
     epochs: float = 350
@@ -54,6 +56,7 @@ class Recipe:
     moment_weight: float = 0.6
     angle_every: int = 4  # steps; the penalty then counts so many times
     average: float = 0.997
+    finish: float = 0.06
     width: int = 96
     frames: int = 25
     reduced: bool = True
@@ -95,7 +98,7 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
     moments = Moments(critic, real)
     sequences = real.to(trainer.device).unfold(0, window, 1).transpose(1, 2)  # a view
     optimizers: dict[str, torch.optim.Optimizer] = {
-        key: torch.optim.Adam(module.parameters(), rate, betas=recipe.betas, foreach=True)
+        key: torch.optim.Adam(module.parameters(), rate, betas=recipe.betas, fused=True)
         for key, module, rate in (("model", model, recipe.rate), ("critic", critic, recipe.critic_rate))
     }
     steps, (rank, ranks) = trainer.steps(recipe.steps(count)), trainer.share
@@ -129,7 +132,8 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
                 fake, shown = critic.seen(model.frames(roll()[2])), critic.seen(sequences[chosen])
 
             def judge(shown: Tensor = shown, share: Tensor = share, fake: Tensor = fake) -> Iterator[Tensor]:
-                losses["distance"] = (critic(shown) - critic(fake)).mean()
+                of_shown, of_fake = critic(torch.cat([shown, fake])).chunk(2)
+                losses["distance"] = (of_shown - of_fake).mean()
                 yield -losses["distance"]
                 losses["gradient"] = gradient_penalty(critic, shown, fake, share)
                 yield recipe.gradient_weight * losses["gradient"]
@@ -181,6 +185,69 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
         sample=sample,
     )
     settle(average, recipe.seed)
+    return finish(trainer, average, real, recipe, round(recipe.finish * steps), name)
+
+
+def finish(
+    trainer: Trainer, model: VideoGenerator, real: Tensor, recipe: Recipe, steps: int, name: str = KIND
+) -> VideoGenerator:
+    """The last steps, without the critic: moments and distributions alone, of sequences as old as those of samples.
+
+    Against the critic the moments stay short of the clip's; and a batch's own statistics calm wild sequences and stir
+    up calm ones, while a sample has no batch. Here batch normalisation is fixed, so that what is learned is sampled.
+    It is short: without the critic lids begin to flutter at rest.
+
+    Args:
+        model: settled; it is changed.
+        real: what its heads are to make [T, R].
+        steps: how many; none leave the model as it is.
+    """
+    if not steps:
+        return model
+    torch.manual_seed(recipe.seed)
+    critic, average = Critic(model.config), VideoGenerator(model.config)  # the critic for what it sees alone
+    critic.learn_scales(real)
+    moments = Moments(critic, real, jitter=1.6)
+    spread, ends = Spread(critic, real), Ends(model.recurrence, 64 // trainer.share[1])
+    for module in (critic, average):
+        module.to(trainer.device)
+    model.eval().requires_grad_(True)
+    follow = Average(model, average, 0.99)
+    optimizer = torch.optim.Adam(model.parameters(), 0.12 * recipe.rate, betas=(0.5, 0.99), fused=True)
+    (rank, ranks), size, fresh = trainer.share, ends.states.shape[1], max(1, ends.states.shape[1] // 32)
+    with torch.no_grad():
+        for _ in range(size // fresh):  # sequences grow old
+            noise = torch.randn(size, model.config.frames - 1, model.config.noise)
+            ends.states.copy_(model.recurrence.go_on(ends.states, noise.to(ends.states.device))[1])
+
+    def step(index: int) -> dict[str, Tensor]:
+        random = torch.Generator().manual_seed((recipe.seed << 32) + index)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(size * ranks, *shape, generator=random)[rank::ranks].to(trainer.device)
+
+        going = ends.states[:, torch.randperm(size, generator=random)[fresh:].to(trainer.device)]
+        states = torch.cat([model.recurrence.start(normal(model.config.noise)[:fresh]), going], 1)
+        path, end = model.recurrence.go_on(states, normal(model.config.frames - 1, model.config.noise))
+        ends.states.copy_(end.detach())
+        seen = critic.seen(model.frames(path))
+        told, slope = moments(seen, 0)  # fresh ones are too few here to count for themselves
+        distance = spread(seen)
+        trainer.descend(slope + 4 * distance, [optimizer])
+        follow.update(index)
+        return {"moments": told, "spread": distance}
+
+    modules = {"model": model, "average": average, "moments": moments, "spread": spread, "ends": ends}
+    trainer.fit(
+        f"{name}-finish",
+        modules,
+        {"model": optimizer},
+        step,
+        steps,
+        batch=size * ranks,
+        schedule=lambda index: cosine(index, steps),
+        every=50,
+    )
     return average
 
 
@@ -194,7 +261,8 @@ class Ends(nn.Module):
     def __init__(self, recurrence: Recurrence, batch: int) -> None:
         super().__init__()
         with torch.no_grad():
-            states = recurrence.start(torch.randn(batch, recurrence.cells.hidden_size))
+            first = torch.randn(batch, recurrence.cells.hidden_size)
+            states = recurrence.start(first.to(next(recurrence.parameters()).device))
         self.register_buffer("states", states)
         self.states: Tensor
 
@@ -208,10 +276,12 @@ class Moments(nn.Module):
     slope goes through the newest batch.
     """
 
-    DECAYS, WIDE = (0.99, 0.95), 64  # of fresh sequences and of the others
+    DECAYS, WIDE = (0.99, 0.95), 64  # of fresh sequences (or all) and of the others
 
-    def __init__(self, critic: Critic, real: Tensor) -> None:
+    def __init__(self, critic: Critic, real: Tensor, jitter: float = 1.0) -> None:
+        """jitter: how large the last difference, in which jitter shows, is seen against the others."""
         super().__init__()
+        self.jitter = jitter
         wanted = self._of(critic.seen(real[None]))
         self.register_buffer("wanted", wanted)
         self.register_buffer("running", wanted.repeat(2, *[1] * wanted.ndim))
@@ -220,19 +290,70 @@ class Moments(nn.Module):
 
     def _of(self, seen: Tensor) -> Tensor:
         parts = [part[:, order:].flatten(0, 1) for order, part in enumerate(seen.chunk(ORDERS, 2))]
+        parts[-1] = self.jitter * parts[-1]
         if parts[0].shape[1] > self.WIDE:
             return torch.stack([part.square().mean(0) for part in parts])
         return torch.stack([part.T @ part / len(part) for part in parts])
 
     def forward(self, seen: Tensor, fresh: int) -> tuple[Tensor, Tensor]:
         """Squared distance of the moments, and a loss with its slope; for what the critic sees [B, T, ORDERS * R], of
-        `fresh` sequences first: means of both kinds."""
-        moments = torch.stack([self._of(seen[:fresh]), self._of(seen[fresh:])])
+        `fresh` sequences first: means of both kinds, or of all as one kind if `fresh` is 0."""
+        kinds = (seen[:fresh], seen[fresh:]) if fresh else (seen,)
+        moments = torch.stack([self._of(kind) for kind in kinds])
         with torch.no_grad():
             for running, new, decay in zip(self.running, moments, self.DECAYS):
                 running.lerp_(new, 1 - decay)
-        apart = self.running - self.wanted
-        return apart.square().sum() / 2, (apart * moments).sum()
+        apart = self.running[: len(kinds)] - self.wanted
+        return apart.square().sum() / len(kinds), (apart * moments).sum()
+
+
+class Spread(nn.Module):
+    """How far the distribution of each number that the critic sees is from the clip's.
+
+    Of codes and their first difference. Second moments hardly tell rare events, such as a blink: those are the tails
+    of a distribution. Every value of a sample has a rank among those of the last steps and is pulled towards the
+    clip's value of this rank, which is the optimal transport in one dimension. All numbers count alike, in units of
+    their deviation over the clip.
+    """
+
+    KNOTS, SEEN, DECAY = 65, 2, 0.98  # quantiles, orders of difference, of the running ranks
+
+    def __init__(self, critic: Critic, real: Tensor) -> None:
+        super().__init__()
+        seen = self._of(critic.seen(real[None]))
+        levels = (1 - torch.linspace(0, math.pi, self.KNOTS).cos()) / 2  # close together in the tails
+        self.register_buffer("levels", levels)
+        self.register_buffer("unit", seen.std(1, keepdim=True).clamp_min(1e-6))
+        self.register_buffer("knots", torch.quantile(seen / self.unit, levels, 1).T.contiguous())
+        self.register_buffer("running", levels.diff().repeat(len(seen), 1))
+        self.levels: Tensor
+        self.unit: Tensor
+        self.knots: Tensor  # the clip's quantiles [SEEN * R, KNOTS]
+        self.running: Tensor  # share of the samples' values between them [SEEN * R, KNOTS - 1]
+
+    def _of(self, seen: Tensor) -> Tensor:
+        return seen[:, ORDERS - 1 :, : seen.shape[2] // ORDERS * self.SEEN].flatten(0, 1).T.contiguous()
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """Half the mean squared distance of values and their targets, summed over the SEEN * R numbers, for what the
+        critic sees [B, T, ORDERS * R]; moves the running ranks."""
+        values = self._of(seen) / self.unit
+        with torch.no_grad():
+            place, share = _between(self.knots, values)
+            count = torch.zeros_like(self.running).scatter_add_(1, place, torch.ones_like(values))
+            self.running.lerp_(count / values.shape[1], 1 - self.DECAY)
+            ranks = F.pad(self.running.cumsum(1), (1, 0))  # of the knots, among the samples
+            level, part = _between(self.levels.expand_as(ranks).contiguous(), ranks)
+            moved = torch.lerp(self.knots.gather(1, level), self.knots.gather(1, level + 1), part)
+            target = torch.lerp(moved.gather(1, place), moved.gather(1, place + 1), share)
+        return (values - target).square().sum(0).mean() / 2
+
+
+def _between(knots: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The number of the knot [C, K] before each value [C, N], and how far on the way to the next it is, 0 to 1."""
+    place = torch.searchsorted(knots, values).clamp(1, knots.shape[1] - 1) - 1
+    low, high = knots.gather(1, place), knots.gather(1, place + 1)
+    return place, ((values - low) / (high - low).clamp_min(1e-9)).clamp(0, 1)
 
 
 @torch.no_grad()
