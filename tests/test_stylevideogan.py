@@ -402,7 +402,7 @@ def test_finish_widens_a_motion_that_is_too_narrow(tmp_path: Path) -> None:
     settle(model)
     real = model.made_of(codes.w)
     with torch.no_grad():
-        model.mapper.heads[-1].weight *= 0.5
+        model.mapper.heads[-1].get_parameter("weight").mul_(0.5)
 
     def width(model: VideoGenerator) -> float:
         with torch.no_grad():
