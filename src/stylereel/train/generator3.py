@@ -6,7 +6,7 @@ network's input (Karras et al., "Alias-Free Generative Adversarial Networks", 20
 
 Configuration R sees one pixel at a time: what a pixel shows follows from its place alone, as the input's waves tell it,
 through layers that only filter. From waves of up to 2 periods a picture, as in the paper, detail must come out of
-nonlinearity after nonlinearity, which takes the paper's weeks of GPUs. Here the waves go up to 8 periods.
+nonlinearity after nonlinearity, which is slow to learn. Here the waves go up to 8 periods.
 
 Small pictures come first. A larger network begins with the first layers of the smaller one.
 """
@@ -69,7 +69,7 @@ class Stage(NamedTuple):
     batch: int
     first: float
     last: float
-    margin: int = 2  # the frame that the filters need costs a third of a small picture, and none needs all of it
+    margin: int = 2  # narrower than `CONFIG`'s, which would make a small picture a third dearer
 
     @property
     def config(self) -> StyleGAN3Config:
@@ -80,7 +80,7 @@ class Stage(NamedTuple):
 
 STAGES = (Stage(32, 4000, 8, 2e-2, 1e-3), Stage(128, 1400, 8, 1e-2, 1e-4))
 # As in the paper, no path length and no style mixing; the pictures are sharp already, so nothing is blurred.
-FINISH = Rules(160, 8, 1e-3, 2e-3, r1=1.0, path=0.0, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
+FINISH = Rules(100, 8, 1e-3, 2e-3, r1=1.0, path=0.0, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
 CANVAS = 1.5  # picture widths that are drawn, so that a turned and shifted picture has no empty corner
 ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, picture widths
 
