@@ -127,6 +127,7 @@ TRAINING_VARIANTS = {
 # What a variant would measure twice: a discriminator has no styles, and StyleGAN2 no twin that has slopes.
 ALIKE = {"stylegan2": {"ours-plain"}, "stylegan3": {"reference-per-sample"}, "critic": {"reference-per-sample"}}
 TASKS = ("generator", "path length", "discriminator", "R1")
+TRAINED = {"stylegan2": TASKS, "stylegan3": TASKS[:1]}  # StyleGAN3 has no path length, and the same critic
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def training(job: Job) -> Callable[[], Tensor]:
         network: nn.Module = generator.to(job.device)
         watched = generator.synthesis.get_parameter("b4.const" if model.kind == "stylegan2" else "input.weight")
         if not variant.twins:
-            fast.filters = lambda *anything: False
+            fast.takes_filters = lambda *anything: False
         if variant.ours:
             make: Callable[[Tensor], Tensor] = lambda w: generator.synthesize(w, dtype=dtype)  # noqa: E731
         else:
@@ -512,10 +513,9 @@ def main(given: list[str] | None = None) -> None:
         result["ceiling GFLOP/s"] = rates
     for model in models:
         for batch in batches:
-            second = MODELS[model].kind == "stylegan2"
-            # StyleGAN3 is trained without path length, by the same critic.
-            for task in ("frames",) if not arguments.training else TASKS if second else TASKS[:1]:
-                alike = ALIKE["stylegan2" if second else "stylegan3"] if arguments.training else set()
+            family = MODELS[model].kind.partition("-")[0]
+            for task in TRAINED[family] if arguments.training else ("frames",):
+                alike = ALIKE[family] if arguments.training else set()
                 if task in ("discriminator", "R1"):
                     alike = alike | ALIKE["critic"]
                 fitting = {name: variant for name, variant in variants.items() if name not in alike}

@@ -28,7 +28,7 @@ def slopes(
     bias = torch.randn(channels, generator=random).requires_grad_()
     filters = lowpass_filter(taps * up, 8, 16, 32 * up), lowpass_filter(taps * 2, 8, 16, 64, radial)
     monkeypatch.setattr(fast, "LEAST_VALUES", 1 if kernels else 1 << 40)
-    assert fast.filters(x, bias, *filters, up, 2) == kernels
+    assert fast.takes_filters(x, bias, *filters, up, 2) == kernels
     out = filtered_lrelu(x, *filters, bias, up, 2, (3, 4, 5, 2), clamp=clamp)
     weight = torch.randn(out.shape, generator=random).to(dtype)
     return out, *torch.autograd.grad((out * weight).sum(), (x, bias))
@@ -82,13 +82,13 @@ def test_without_gradients_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_small_pictures_take_the_plain_form() -> None:
     x, bias = torch.zeros(1, 8, 16, 16), torch.zeros(8)
-    assert not fast.filters(x, bias, lowpass_filter(8, 8, 16, 64), lowpass_filter(8, 8, 16, 64), 2, 2)
+    assert not fast.takes_filters(x, bias, lowpass_filter(8, 8, 16, 64), lowpass_filter(8, 8, 16, 64), 2, 2)
 
 
 def test_other_filters_take_the_plain_form() -> None:
     x, bias, up = torch.zeros(1, 64, 128, 128), torch.zeros(64), lowpass_filter(8, 8, 16, 64)
     known, other = torch.ones(8, 8), torch.ones(8, 8).triu()
-    assert [fast.filters(x, bias, up, down, 2, 2) for down in (up, known, other, known[:7, :7], None)] == [
+    assert [fast.takes_filters(x, bias, up, down, 2, 2) for down in (up, known, other, known[:7, :7], None)] == [
         True,
         True,
         False,

@@ -139,7 +139,7 @@ def takes(work: float, x: Tensor, *others: Tensor | None) -> bool:
     return all(other is None or other.dtype == torch.float32 for other in others)
 
 
-def filters_fit(up: int, down: int, up_taps: int, down_taps: int) -> bool:
+def knows_filters(up: int, down: int, up_taps: int, down_taps: int) -> bool:
     """Whether `filtered_layer` knows a layer of these factors and taps; its kernel has six for each factor in it."""
     return up in (2, 4) and down == 2 and up_taps == 6 * up and down_taps == 12
 
@@ -152,7 +152,9 @@ def free(*tensors: Tensor | None) -> bool:
     return not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given))
 
 
-def filters(x: Tensor, bias: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, up: int, down: int) -> bool:
+def takes_filters(
+    x: Tensor, bias: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, up: int, down: int
+) -> bool:
     """Whether the kernels of `filters`, which know slopes, can stand in for `resample.filtered_lrelu`.
 
     It takes CPU tensors in float32 or bfloat16, a separable filter up, one down that is separable or the same upside

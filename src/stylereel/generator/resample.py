@@ -147,7 +147,7 @@ def filtered_lrelu(
     def whole(x: Tensor, bias: Tensor | None) -> Tensor:
         return piece(x, bias, (0, rows), (0, columns))
 
-    if bias is not None and slope == LEAKY_SLOPE and fast.filters(x, bias, up_filter, down_filter, up, down):
+    if bias is not None and slope == LEAKY_SLOPE and fast.takes_filters(x, bias, up_filter, down_filter, up, down):
         from stylereel.generator.filters import FilteredLeakyReLU
 
         padding = left, right, top, bottom

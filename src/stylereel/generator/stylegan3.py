@@ -300,7 +300,7 @@ class SynthesisLayer(nn.Module):
             return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
         up, down = self.up_filter, self.down_filter
         work = 9 * layer.in_channels * layer.out_channels * layer.in_size**2
-        fits = fast.filters_fit(layer.up, layer.down, layer.up_taps, layer.down_taps)
+        fits = fast.knows_filters(layer.up, layer.down, layer.up_taps, layer.down_taps)
         fits = fits and fast.takes(work, x, self.weight, style, self.bias)
         if fits and up is not None and down is not None:
             style, demodulation = normalized(self.weight, style)
