@@ -214,6 +214,15 @@ def test_index_comes_first(tmp_path: Path) -> None:
     assert boxes.index(b"moov") < boxes.index(b"mdat")
 
 
+@pytest.mark.parametrize(("width", "height", "tree"), [(64, 64, True), (64, 48, False), (32, 64, False)])
+def test_small_pictures_do_without_the_macroblock_tree(tmp_path: Path, width: int, height: int, tree: bool) -> None:
+    # With it one file in a thousand differs from the others; too seldom for a test to wait for.
+    out = tmp_path / "out.mp4"
+    with VideoWriter(out, Fraction(25)) as writer:
+        writer.write(square(0, width, height))
+    assert (b"mbtree=%d" % tree) in out.read_bytes()  # x264 notes its settings in the stream
+
+
 def test_a_failed_video_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     out.write_bytes(b"old")

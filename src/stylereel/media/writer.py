@@ -28,6 +28,7 @@ LIMITED = 1  # H.273's number for levels 16 to 235
 TO_YUV = (
     "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix=bt709:out_range=tv:out_chroma_loc=left"
 )
+TREE = 64  # pixels a side; in smaller pictures x264's macroblock tree gives other bytes about once in a thousand files
 GIF_CLOCK = Fraction(1, 100)  # seconds; players slow down what is shown for less than two of it
 
 
@@ -160,6 +161,8 @@ class VideoWriter:
                 return
         assert self._container is not None
         gif = form.codec == "gif"
+        if form.codec == "libx264" and min(width, height) < TREE:
+            self._options["x264-params"] = "mbtree=0"
         stream = self._container.add_stream(form.codec, rate=self.rate, options=self._options)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, form.pixels
