@@ -1,15 +1,16 @@
 """StyleVideoGAN's motion against its clip's, for the models of the world's clips and for the unpublished choices.
 
-    python benchmarks/stylevideogan.py --models FOLDER [--sheets docs]
+    python benchmarks/stylevideogan.py --models FOLDER [--sheets docs] [--seed 0]
     python benchmarks/stylevideogan.py [--steps 1000] [--clip talking] [--out FOLDER] [--only NAME,NAME]
     python benchmarks/stylevideogan.py --cost
 
-Sixteen samples of 1,500 frames are held against the clip: standard deviation, speed (root mean square change a frame)
-and jitter (`metrics.motion.unsteadiness`) of factors read from the codes, as ratios to the clip's; blinks; the largest
-repetition. --models does so for the models in a folder (`builtin` for the installed ones); --sheets draws curves and
-frames of them. Otherwise critic steps, Adam's betas, rates, widths, rows or components are compared: every choice
-trains for as many steps, on one thread, and its processor time a step is shown. --cost times a training step on random
-codes of FFHQ's size (18 x 512) at the paper's width and batch.
+Sixty-four samples of 1,500 frames are held against the clip: standard deviation, speed (root mean square change a
+frame) and jitter (`metrics.motion.unsteadiness`) of factors read from the codes, as ratios to the clip's; blinks; the
+deviation of lids that are not shut; the largest repetition. --models does so for the models in a folder (`builtin` for
+the installed ones); --sheets draws curves and frames of them, --seed is that of the first sample. Otherwise critic
+steps, Adam's betas, rates, widths, rows or components are compared: every choice trains for as many steps, on one
+thread, and its processor time a step is shown. --cost times a training step on random codes of FFHQ's size (18 x 512)
+at the paper's width and batch.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ BASE = Recipe()
 CHOICES: dict[str, Recipe] = {
     "base: components, width 96, rates 0.001 and 0.002, betas 0 and 0.9, 1 critic step": BASE,
     "no moments": replace(BASE, moment_weight=0.0),
+    "no distributions": replace(BASE, spread_weight=0.0),
     "no finish": replace(BASE, finish=0.0),
     "no angle penalty": replace(BASE, angle_weight=0.0),
     "gradient penalty 10": replace(BASE, gradient_weight=10.0),
@@ -61,7 +63,7 @@ CHOICES: dict[str, Recipe] = {
     "rows, width 192": replace(BASE, reduced=False, width=192),
 }
 FACTORS = ("yaw", "pitch", "roll", "jaw", "smile", "brow_left", "blink_left", "gaze_x")
-SAMPLES, FRAMES, SETTLED = 16, 1500, 50
+SAMPLES, FRAMES, SETTLED = 64, 1500, 50
 CURVES, PEOPLE, COLUMNS = ("yaw", "jaw", "smile", "blink_left"), (None, 29, 12), 8
 
 
@@ -99,16 +101,18 @@ def described(tracks: Sequence[np.ndarray], rate: Fraction) -> dict[str, float]:
         numbers[f"{name} deviation"] = float(rows.std())
         numbers[f"{name} speed"] = float(np.sqrt(np.mean(np.diff(rows) ** 2)))
         numbers[f"{name} jitter"] = float(np.sqrt(np.mean([np.square(unsteadiness(row)) for row in rows])))
-    shut = np.stack([track[:, MOTION.index("blink_left")] for track in tracks]) > 0.5
+    lids = np.stack([track[:, MOTION.index("blink_left")] for track in tracks])
+    shut, numbers["lids at rest"] = lids > 0.5, float(lids[lids < 0.3].std())
     numbers["blinks a minute"] = float(np.count_nonzero(shut[:, 1:] & ~shut[:, :-1]) / shut.size * float(rate) * 60)
     return numbers
 
 
 @torch.no_grad()
-def judge(model: VideoGenerator, codes: Codes, readout: Readout) -> dict[str, Any]:
+def judge(model: VideoGenerator, codes: Codes, readout: Readout, first: int = 0) -> dict[str, Any]:
     """Ratios of a model's samples to the clip it learned from, and how much they repeat."""
     clip = described([readout(codes.w)], codes.rate)
-    tracks = [readout(model.codes(sample_path(model, seed, FRAMES)))[SETTLED:] for seed in range(SAMPLES)]
+    seeds = range(first, first + SAMPLES)
+    tracks = [readout(model.codes(sample_path(model, seed, FRAMES)))[SETTLED:] for seed in seeds]
     made = described(tracks, codes.rate)
     repeats = [loop(track[:, [MOTION.index(name) for name in FACTORS]]).repetition for track in tracks]
     ratios = {name: made[name] / max(clip[name], 1e-9) for name in clip}
@@ -130,7 +134,7 @@ def run(name: str, recipe: Recipe, codes: Codes, readout: Readout, steps: int, o
     return {"seconds a step": seconds / steps, **judge(model, codes, readout)}
 
 
-def models(folder: Path, sheets: Path | None) -> None:
+def models(folder: Path, sheets: Path | None, seed: int) -> None:
     """Print the table of the models of the world's clips in a folder; with `sheets` draw curves and frames of them."""
     generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
     print(f"| clip | | {' | '.join(FACTORS)} |\n" + (2 + len(FACTORS)) * "|---" + "|")
@@ -140,7 +144,7 @@ def models(folder: Path, sheets: Path | None) -> None:
         if not path.exists():
             continue
         model, codes, values = load_model(path), clip.codes(generator, builtin("generator")), clip.values()
-        numbers = judge(model, codes, readout)
+        numbers = judge(model, codes, readout, seed)
         for kind in ("deviation", "speed", "jitter"):
             # What hardly moves in the clip has no ratio.
             cells = [
@@ -149,7 +153,8 @@ def models(folder: Path, sheets: Path | None) -> None:
             ]
             print(f"| {name if kind == 'deviation' else ''} | {kind} | {' | '.join(cells)} |", flush=True)
         ends.append(
-            f"{name}: {numbers['blinks a minute']:.2f} times the blinks, repetition {numbers['repetition']:.2f}"
+            f"{name}: {numbers['blinks a minute']:.2f} times the blinks, {numbers['lids at rest']:.2f} times the "
+            f"movement of open lids, repetition {numbers['repetition']:.2f}"
         )
         if sheets:
             sample = model.codes(sample_path(model, 3, FRAMES))
@@ -203,12 +208,13 @@ def main() -> None:
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--models")
     parser.add_argument("--sheets", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.cost:
         return cost()
     if given.models:
-        return models(BUILTIN if given.models == "builtin" else Path(given.models), given.sheets)
+        return models(BUILTIN if given.models == "builtin" else Path(given.models), given.sheets, given.seed)
     clip, file = CLIPS[given.clip], builtin("generator")
     generator = StyleGAN2.load(file).eval().requires_grad_(False)
     codes, readout = clip.codes(generator, file), Readout(generator)

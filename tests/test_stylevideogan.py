@@ -33,7 +33,7 @@ from stylereel.systems.stylevideogan.networks import (
     angle_penalty,
     gradient_penalty,
 )
-from stylereel.systems.stylevideogan.training import Moments, Recipe, Spread, finish, sample_path, settle, train
+from stylereel.systems.stylevideogan.training import Ends, Moments, Recipe, Spread, finish, sample_path, settle, train
 from stylereel.train.loop import Trainer
 from stylereel.weights import builtin
 from stylereel.weights.files import save_module
@@ -196,14 +196,39 @@ def test_fresh_sequences_have_moments_of_their_own() -> None:
     critic.learn_scales(real)
     whole = critic.seen(real[None])  # the clip as one sequence has the clip's moments, exactly
     moments = Moments(critic, real)
-    assert moments(torch.cat([whole, whole]), 1)[0] == pytest.approx(0, abs=1e-6)
+    assert moments([whole, whole])[0] == pytest.approx(0, abs=1e-6)
     seen = torch.cat([1.3 * whole, whole, (2 - 1.3**2) ** 0.5 * whole]).requires_grad_(True)
     for _ in range(20):
-        told, loss = moments(seen, 1)
+        told, loss = moments(seen.split([1, 2]))
     assert told > 1e-3
     (slope,) = torch.autograd.grad(loss, seen)
     assert (slope[0] * whole[0]).sum() > 0, "the fresh one should shrink"
     assert (slope[1:] * whole).sum() < 0, "the others should grow"
+
+
+def test_jitter_is_aimed_at_a_share_of_the_clips() -> None:
+    model, codes = tiny(reduced=True)
+    real = model.made_of(codes.w)
+    critic = Critic(model.config)
+    critic.learn_scales(real)
+    whole = critic.seen(real[None])
+    moments = Moments(critic, real, (0.5, 0.5), aim=0.9)
+    calm = torch.cat([*whole.chunk(ORDERS, 2)[:-1], 0.9 * whole.chunk(ORDERS, 2)[-1]], 2)
+    for _ in range(20):
+        told, _ = moments([whole, calm])
+    each = (moments.running - moments.wanted).square().sum((1, 2, 3))
+    assert told > 0 and each[1] < 1e-6 * each[0], "and each kind is told for itself"
+
+
+def test_sequences_know_how_old_they_are() -> None:
+    ends = Ends(tiny()[0].recurrence, 6)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        states, ages = ends.draw(2, random)
+        assert states.shape == (4, 4, 5) and ages.shape == (4,)
+        ends.keep(torch.cat([torch.full((4, 2, 5), -1.0), states + 1], 1), ages)
+        assert ends.ages[:2].tolist() == [1, 1] and torch.equal(ends.ages[2:], ages + 1)
+        assert torch.equal(ends.states[:, 2:], states + 1)
 
 
 def test_distribution_of_the_clip_is_left_and_a_tail_that_is_too_short_is_pulled_outwards() -> None:
@@ -411,7 +436,7 @@ def test_finish_widens_a_motion_that_is_too_narrow(tmp_path: Path) -> None:
 
     before = width(model)
     trainer = Trainer(tmp_path, precision="32", accelerator="cpu")
-    finished = finish(trainer, model, real, replace(RECIPE, rate=0.0075), 200)
+    finished = finish(trainer, model, real, replace(RECIPE, rate=0.003), 200)
     assert abs(width(finished) - 1) < 0.5 * abs(before - 1)
     assert not any(parameter.requires_grad for parameter in finished.parameters())
 

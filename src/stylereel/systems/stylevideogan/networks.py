@@ -19,7 +19,7 @@ from stylereel.weights.files import load_module
 KIND = "stylevideogan"  # in the header of a model's file
 SLOPE = 0.2  # of every leaky ReLU; the paper does not say
 ORDERS = 5  # the critic sees codes and their first four differences in time; jitter shows in the fourth
-FLOOR = 0.002  # share of all variance under which a coordinate is taken for small
+FLOOR = 0.0005  # share of all variance under which a coordinate is taken for small
 
 
 @dataclass(frozen=True)

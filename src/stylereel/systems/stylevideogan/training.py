@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from stylereel.train.loop import Average, Trainer, cosine
 
 SHOWN = 4  # how often an epoch shows every frame, on average
 FRESH = 16  # one sequence of so many begins at a start code, the others where an earlier one ended
+AGES = 4  # groups of sequences by age in the finish
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ class Recipe:
     The paper does not say what an epoch is. Here it shows every frame `SHOWN` times on average: so many times the
     frames of the clip / (batch x frames of a sequence) steps. Nor does it give critic steps, Adam's betas and the
     critic's widths; its batch is 128, its rate 0.005 and its networks are 512 wide and make rows, while these are for
-    the built-in family; `benchmarks/stylevideogan.py` compares. moment_weight: of the squared distance of second
-    moments, which the paper does not have, see `Moments`. least: steps that a short clip gets, however few its epochs
-    would make. finish: share of the steps that come after them without the critic, see `finish`.
+    the built-in family; `benchmarks/stylevideogan.py` compares. The paper has neither moment_weight, of the squared
+    distance of second moments (`Moments`), nor spread_weight, of that of distributions (`Spread`). calm: share of the
+    steps after which batch normalisation is fixed. least: steps that a short clip gets, however few its epochs would
+    make. finish: share of the steps that come after them without the critic, see `finish`.
     """
 
     epochs: float = 350
@@ -53,10 +55,12 @@ class Recipe:
     critic_steps: int = 1
     gradient_weight: float = 50.0
     angle_weight: float = 100.0
-    moment_weight: float = 0.6
+    moment_weight: float = 1.0
+    spread_weight: float = 2.0
+    calm: float = 0.5
     angle_every: int = 4  # steps; the penalty then counts so many times
     average: float = 0.997
-    finish: float = 0.06
+    finish: float = 0.24
     width: int = 96
     frames: int = 25
     reduced: bool = True
@@ -95,33 +99,37 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
     critic, wandering = Critic(config), Wandering(config.noise)
     real = model.made_of(codes.w)
     critic.learn_scales(real)
-    moments = Moments(critic, real)
+    moments, spread = Moments(critic, real), Spread(critic, real)
     sequences = real.to(trainer.device).unfold(0, window, 1).transpose(1, 2)  # a view
     optimizers: dict[str, torch.optim.Optimizer] = {
         key: torch.optim.Adam(module.parameters(), rate, betas=recipe.betas, fused=True)
         for key, module, rate in (("model", model, recipe.rate), ("critic", critic, recipe.critic_rate))
     }
     steps, (rank, ranks) = trainer.steps(recipe.steps(count)), trainer.share
+    calm = round(recipe.calm * steps)
     share_size = recipe.batch // ranks
     fresh, ends = -(-share_size // FRESH), Ends(model.recurrence, share_size)
     follow = Average(model, average, recipe.average)
 
     def step(index: int) -> dict[str, Tensor]:
+        if index == calm:
+            settle(model, recipe.seed)
+        model.train(index < calm)
         random = torch.Generator().manual_seed((recipe.seed << 32) + index)
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(recipe.batch, *shape, generator=random)[rank::ranks].to(trainer.device)
 
-        def roll(penalised: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            """Start codes and noise of fresh sequences, animation codes of all (fresh first), and the states left."""
-            going = ends.states[:, torch.randperm(share_size, generator=random)[fresh:].to(trainer.device)]
+        def roll(penalised: bool = False) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+            """Start codes and noise of fresh sequences, animation codes of all (fresh first), and what `ends` keeps."""
+            going, ages = ends.draw(fresh, random)
             firsts, others = normal(config.noise), normal(window - 1, config.noise)
             first, of_fresh = firsts[:fresh].requires_grad_(penalised), others[:fresh].requires_grad_(penalised)
             # All start codes pass, for the batch normalisation, though few of their states are used.
             starts = model.recurrence.start(torch.cat([first, firsts[fresh:]]))
             states = torch.cat([starts[:, :fresh], going], 1)
             path, end = model.recurrence.go_on(states, torch.cat([of_fresh, others[fresh:]]))
-            return first, of_fresh, path, end
+            return first, of_fresh, path, (end.detach(), ages)
 
         losses: dict[str, Tensor] = {}
         critic.requires_grad_(True)
@@ -151,9 +159,12 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
                 losses["angle"] = angle_penalty(wandering(path[:fresh]), first, others)
                 loss = loss + recipe.angle_weight * recipe.angle_every * losses["angle"]
             if recipe.moment_weight:
-                losses["moments"], slope = moments(seen, fresh)
+                losses["moments"], slope = moments(seen.split([fresh, share_size - fresh]))
                 loss = loss + recipe.moment_weight * slope
-            ends.states.copy_(end.detach())
+            if recipe.spread_weight:
+                losses["spread"] = spread(seen)
+                loss = loss + recipe.spread_weight * losses["spread"]
+            ends.keep(*end)
             yield loss
 
         trainer.descend(fool(), [optimizers["model"]])
@@ -175,6 +186,7 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
             "wandering": wandering,
             "moments": moments,
             "ends": ends,
+            "spread": spread,
         },
         optimizers,
         step,
@@ -184,18 +196,18 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
         every=50,
         sample=sample,
     )
-    settle(average, recipe.seed)
+    if calm >= steps:
+        settle(average, recipe.seed)
     return finish(trainer, average, real, recipe, round(recipe.finish * steps), name)
 
 
 def finish(
     trainer: Trainer, model: VideoGenerator, real: Tensor, recipe: Recipe, steps: int, name: str = KIND
 ) -> VideoGenerator:
-    """The last steps, without the critic: moments and distributions alone, of sequences as old as those of samples.
+    """The last steps, without the critic: moments and distributions alone, of motions of every age.
 
-    Against the critic the moments stay short of the clip's; and a batch's own statistics calm wild sequences and stir
-    up calm ones, while a sample has no batch. Here batch normalisation is fixed, so that what is learned is sampled.
-    It is short: without the critic lids begin to flutter at rest.
+    Against the critic the moments stay short of the clip's, and motions grow wilder with the minutes: what a batch
+    shows is right on average over the ages, not for each. Here young and old motions count for themselves.
 
     Args:
         model: settled; it is changed.
@@ -207,37 +219,44 @@ def finish(
     torch.manual_seed(recipe.seed)
     critic, average = Critic(model.config), VideoGenerator(model.config)  # the critic for what it sees alone
     critic.learn_scales(real)
-    moments = Moments(critic, real, jitter=1.6)
-    spread, ends = Spread(critic, real), Ends(model.recurrence, 64 // trainer.share[1])
-    for module in (critic, average):
+    moments = Moments(critic, real, (0.98,) * AGES, jitter=1.6, aim=0.88)
+    spreads = nn.ModuleList([Spread(critic, real) for _ in range(AGES)])
+    (rank, ranks), noise = trainer.share, model.config.noise
+    size = 64 // ranks
+    fresh, ends = max(1, size // 32), Ends(model.recurrence, size)
+    for module in (critic, average, ends):
         module.to(trainer.device)
     model.eval().requires_grad_(True)
     follow = Average(model, average, 0.99)
-    optimizer = torch.optim.Adam(model.parameters(), 0.12 * recipe.rate, betas=(0.5, 0.99), fused=True)
-    (rank, ranks), size, fresh = trainer.share, ends.states.shape[1], max(1, ends.states.shape[1] // 32)
-    with torch.no_grad():
-        for _ in range(size // fresh):  # sequences grow old
-            noise = torch.randn(size, model.config.frames - 1, model.config.noise)
-            ends.states.copy_(model.recurrence.go_on(ends.states, noise.to(ends.states.device))[1])
+    optimizer = torch.optim.Adam(model.parameters(), 0.24 * recipe.rate, betas=(0.5, 0.99), fused=True)
 
-    def step(index: int) -> dict[str, Tensor]:
-        random = torch.Generator().manual_seed((recipe.seed << 32) + index)
+    def roll(random: torch.Generator) -> Tensor:
+        """Animation codes of sequences, the youngest first."""
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(size * ranks, *shape, generator=random)[rank::ranks].to(trainer.device)
 
-        going = ends.states[:, torch.randperm(size, generator=random)[fresh:].to(trainer.device)]
-        states = torch.cat([model.recurrence.start(normal(model.config.noise)[:fresh]), going], 1)
-        path, end = model.recurrence.go_on(states, normal(model.config.frames - 1, model.config.noise))
-        ends.states.copy_(end.detach())
-        seen = critic.seen(model.frames(path))
-        told, slope = moments(seen, 0)  # fresh ones are too few here to count for themselves
-        distance = spread(seen)
-        trainer.descend(slope + 4 * distance, [optimizer])
+        going, ages = ends.draw(fresh, random)
+        ages, order = ages.sort(stable=True)
+        states = torch.cat([model.recurrence.start(normal(noise)[:fresh]), going[:, order]], 1)
+        path, end = model.recurrence.go_on(states, normal(model.config.frames - 1, noise))
+        ends.keep(end.detach(), ages)
+        return path
+
+    def step(index: int) -> dict[str, Tensor]:
+        path = roll(torch.Generator().manual_seed((recipe.seed << 32) + index))
+        parts = critic.seen(model.frames(path)).chunk(AGES)
+        told, slope = moments(parts)
+        distance = torch.stack([spread(part) for spread, part in zip(spreads, parts)]).mean()
+        # Rarely a step through time explodes; without the limit one of them ended a run with a head that stood still.
+        trainer.descend(slope / AGES + 6 * distance, [optimizer], 300.0, model)
         follow.update(index)
         return {"moments": told, "spread": distance}
 
-    modules = {"model": model, "average": average, "moments": moments, "spread": spread, "ends": ends}
+    with torch.no_grad():
+        for _ in range(3 * size // fresh):  # until few are as young as the first ones
+            roll(torch.default_generator)
+    modules = {"model": model, "average": average, "moments": moments, "spreads": spreads, "ends": ends}
     trainer.fit(
         f"{name}-finish",
         modules,
@@ -252,7 +271,7 @@ def finish(
 
 
 class Ends(nn.Module):
-    """States [4, B, N] of the recurrence at the ends of earlier sequences.
+    """States [4, B, N] of the recurrence at the ends of earlier sequences, and how many sequences old they are [B].
 
     Sequences that go on from them teach what becomes of a motion after its first second; trained from start codes
     alone, long samples come to rest or tremble.
@@ -264,27 +283,49 @@ class Ends(nn.Module):
             first = torch.randn(batch, recurrence.cells.hidden_size)
             states = recurrence.start(first.to(next(recurrence.parameters()).device))
         self.register_buffer("states", states)
+        self.register_buffer("ages", states.new_zeros(batch))
         self.states: Tensor
+        self.ages: Tensor
+
+    def draw(self, fresh: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """All but `fresh` of them, at random: states [4, B - fresh, N] and ages [B - fresh]."""
+        chosen = torch.randperm(len(self.ages), generator=random)[fresh:].to(self.ages.device)
+        return self.states[:, chosen], self.ages[chosen]
+
+    def keep(self, states: Tensor, ages: Tensor) -> None:
+        """Take the states [4, B, N] at the ends of fresh sequences and, after them, of those drawn with `ages`."""
+        self.states.copy_(states)
+        self.ages.copy_(F.pad(ages, (states.shape[1] - len(ages), 0)) + 1)
 
 
 class Moments(nn.Module):
     """How far the second moments of samples, as the critic sees them, are from the clip's.
 
     For codes and each of their differences: the covariance of the coordinates, or of more than `WIDE` the variances.
-    Fresh sequences count for themselves: they are few, so the critic hardly minds what motions begin with. Running
-    means over the last steps stand for the samples, since those of one batch say little about slow coordinates; the
-    slope goes through the newest batch.
+    Each kind of sequences counts for itself: fresh ones are few, so the critic hardly minds what motions begin with.
+    Running means over the last steps stand for the samples, since those of one batch say little about slow
+    coordinates; the slope goes through the newest batch.
     """
 
-    DECAYS, WIDE = (0.99, 0.95), 64  # of fresh sequences (or all) and of the others
+    WIDE = 64
 
-    def __init__(self, critic: Critic, real: Tensor, jitter: float = 1.0) -> None:
-        """jitter: how large the last difference, in which jitter shows, is seen against the others."""
+    def __init__(
+        self,
+        critic: Critic,
+        real: Tensor,
+        decays: Sequence[float] = (0.99, 0.95),
+        jitter: float = 1.0,
+        aim: float = 1.0,
+    ) -> None:
+        """decays: of the running means, one a kind; of fresh sequences and of others if not given. jitter: how large
+        the last difference, in which jitter shows, is seen against the others. aim: jitter wanted, as a share of the
+        clip's."""
         super().__init__()
-        self.jitter = jitter
+        self.decays, self.jitter = decays, jitter
         wanted = self._of(critic.seen(real[None]))
+        wanted[-1] *= aim**2
         self.register_buffer("wanted", wanted)
-        self.register_buffer("running", wanted.repeat(2, *[1] * wanted.ndim))
+        self.register_buffer("running", wanted.repeat(len(decays), *[1] * wanted.ndim))
         self.wanted: Tensor
         self.running: Tensor
 
@@ -295,15 +336,14 @@ class Moments(nn.Module):
             return torch.stack([part.square().mean(0) for part in parts])
         return torch.stack([part.T @ part / len(part) for part in parts])
 
-    def forward(self, seen: Tensor, fresh: int) -> tuple[Tensor, Tensor]:
-        """Squared distance of the moments, and a loss with its slope; for what the critic sees [B, T, ORDERS * R], of
-        `fresh` sequences first: means of both kinds, or of all as one kind if `fresh` is 0."""
-        kinds = (seen[:fresh], seen[fresh:]) if fresh else (seen,)
+    def forward(self, kinds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Squared distance of the moments, the mean over the kinds, and a loss with the slope of their sum; for what
+        the critic sees [B, T, ORDERS * R] of each kind."""
         moments = torch.stack([self._of(kind) for kind in kinds])
         with torch.no_grad():
-            for running, new, decay in zip(self.running, moments, self.DECAYS):
+            for running, new, decay in zip(self.running, moments, self.decays, strict=True):
                 running.lerp_(new, 1 - decay)
-        apart = self.running[: len(kinds)] - self.wanted
+        apart = self.running - self.wanted
         return apart.square().sum() / len(kinds), (apart * moments).sum()
 
 
