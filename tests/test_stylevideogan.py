@@ -414,6 +414,8 @@ def test_training_repeats_itself_and_goes_on_where_it_stopped(tmp_path: Path) ->
     again = train(Trainer(tmp_path / "two", precision="32", accelerator="cpu"), codes, RECIPE)
     for name, value in whole.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), f"the same seed gives the same weights: {name}"
+    counts = {int(value) for name, value in whole.state_dict().items() if name.endswith("num_batches_tracked")}
+    assert counts == {40}, "after half the steps batch normalisation keeps what the batches of settle gave"
     log = (tmp_path / KIND / "log.jsonl").read_text()
     assert (tmp_path / KIND / "samples.png").exists() and log
     finished = train(trainer, codes, RECIPE)
