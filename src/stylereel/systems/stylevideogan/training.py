@@ -30,6 +30,7 @@ from stylereel.train.loop import Average, Trainer, cosine
 
 SHOWN = 4  # how often an epoch shows every frame, on average
 FRESH = 16  # one sequence of so many begins at a start code, the others where an earlier one ended
+CALM = 0.5  # share of the steps after which batch normalisation is fixed
 AGES = 4  # groups of sequences by age in the finish
 
 
@@ -41,9 +42,9 @@ class Recipe:
     frames of the clip / (batch x frames of a sequence) steps. Nor does it give critic steps, Adam's betas and the
     critic's widths; its batch is 128, its rate 0.005 and its networks are 512 wide and make rows, while these are for
     the built-in family; `benchmarks/stylevideogan.py` compares. The paper has neither moment_weight, of the squared
-    distance of second moments (`Moments`), nor spread_weight, of that of distributions (`Spread`). calm: share of the
-    steps after which batch normalisation is fixed. least: steps that a short clip gets, however few its epochs would
-    make. finish: share of the steps that come after them without the critic, see `finish`.
+    distance of second moments (`Moments`), nor spread_weight, of that of distributions (`Spread`). least: steps that a
+    short clip gets, however few its epochs would make. finish: share of the steps that come after them without the
+    critic, see `finish`.
     """
 
     epochs: float = 350
@@ -57,7 +58,6 @@ class Recipe:
     angle_weight: float = 100.0
     moment_weight: float = 1.0
     spread_weight: float = 2.0
-    calm: float = 0.5
     angle_every: int = 4  # steps; the penalty then counts so many times
     average: float = 0.997
     finish: float = 0.24
@@ -106,7 +106,7 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
         for key, module, rate in (("model", model, recipe.rate), ("critic", critic, recipe.critic_rate))
     }
     steps, (rank, ranks) = trainer.steps(recipe.steps(count)), trainer.share
-    calm = round(recipe.calm * steps)
+    calm = int(CALM * steps)
     share_size = recipe.batch // ranks
     fresh, ends = -(-share_size // FRESH), Ends(model.recurrence, share_size)
     follow = Average(model, average, recipe.average)
@@ -196,8 +196,6 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
         every=50,
         sample=sample,
     )
-    if calm >= steps:
-        settle(average, recipe.seed)
     return finish(trainer, average, real, recipe, round(recipe.finish * steps), name)
 
 
@@ -398,9 +396,10 @@ def _between(knots: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def settle(model: VideoGenerator, seed: int = 0, batches: int = 80, batch: int = 64) -> None:
-    """Measure the statistics of batch normalisation anew: averaged weights have others than the ones they follow.
+    """Measure the statistics of batch normalisation anew, over motions of all ages as samples have them.
 
-    The first half of the batches only lets the motions grow as old as those of a long sample.
+    A batch's own calm wild sequences and stir up calm ones, while a sample has no batch. The first half of the batches
+    only lets the motions grow as old as those of a long sample.
     """
     random = torch.Generator().manual_seed(seed)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
