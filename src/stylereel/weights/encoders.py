@@ -141,12 +141,18 @@ def load_arcface_file(path: str | Path) -> ArcFace:
     return _filled(path, ArcFace, state)
 
 
-def load_part(path: str | Path, mark: str, what: str, build: Callable[[State], Network]) -> Network:
+def load_part(
+    path: str | Path,
+    mark: str,
+    what: str,
+    build: Callable[[State], Network],
+    rename: Callable[[State], State] = dict,
+) -> Network:
     """The network that `build` makes for the tensors around the one whose name ends with `mark`, filled with them.
 
-    what: the network in words, for the sentence. Raises as load_encoder_file.
+    what: the network in words, for the sentence; rename: gives the tensors our names. Raises as load_encoder_file.
     """
-    state = _part(path, _flattened(unpickle(path)), mark, what)
+    state = rename(_part(path, _flattened(unpickle(path)), mark, what))
     try:
         return _filled(path, lambda: build(state), state)
     except LookupError as error:
