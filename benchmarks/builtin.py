@@ -20,25 +20,24 @@ import numpy as np
 import torch
 
 from stylereel import world
+from stylereel.core.builtin import BUILTIN
+from stylereel.core.render import pictures
+from stylereel.core.weights import load_module
 from stylereel.faces.backend import DlibBackend, track
-from stylereel.faces.perception import FaceNet, IdentityNet, load_face, parsed, unit_values
 from stylereel.faces.placement import cut, place
 from stylereel.faces.pose import pose_from_landmarks
+from stylereel.family.encoder import Encoder, load_encoder
+from stylereel.family.nets import FaceNet, IdentityNet, load_face, parsed, unit_values
+from stylereel.family.people import draw_batch, drawn, grouped_w, mixed_values
 from stylereel.generator import StyleGAN2
-from stylereel.invert.encoder import Encoder, load_encoder
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.media.video import VideoReader
 from stylereel.metrics import exact
 from stylereel.metrics.exact import HELD_OUT
 from stylereel.metrics.likeness import shows_one_face
-from stylereel.render import pictures
+from stylereel.recipes.perception import CHANGING
 from stylereel.systems.stylemask import MaskConfig, MaskNets, StyleMask
-from stylereel.train.data import draw_batch, drawn, mixed_values
-from stylereel.train.generator import grouped_w
-from stylereel.train.perception import CHANGING
-from stylereel.weights import BUILTIN
-from stylereel.weights.files import load_module
 from stylereel.world.factors import INDEX, LATENT_DIM, MOTION
 
 

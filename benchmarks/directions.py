@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from stylereel.directions import KIND, Direction, Directions
-from stylereel.faces.perception import SIZE, IdentityNet
+from stylereel.core.builtin import BUILTIN
+from stylereel.core.render import pictures
+from stylereel.core.weights import load_module
+from stylereel.edit.directions import KIND, Direction, Directions
+from stylereel.family.nets import SIZE, IdentityNet
 from stylereel.generator import StyleGAN2
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
-from stylereel.render import pictures
-from stylereel.weights import BUILTIN
-from stylereel.weights.files import load_module
 
 PEOPLE, SEED = 24, 7_100_000
 SHOWN = (

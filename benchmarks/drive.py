@@ -30,17 +30,17 @@ import torch
 
 import stylereel
 from stylereel import world
-from stylereel.drive import drive
+from stylereel.commands.drive import drive
+from stylereel.core.builtin import builtin
+from stylereel.core.render import Precision, pictures, render
 from stylereel.faces import backend, coefficients
 from stylereel.faces.backend import DlibBackend, find_face
-from stylereel.faces.perception import load_face
 from stylereel.faces.pose import pose_from_landmarks
+from stylereel.family.nets import load_face
 from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.metrics.faces import columns, followed, motion_of
 from stylereel.metrics.likeness import same_person_closer
 from stylereel.metrics.registry import Clip, find, open_clips
-from stylereel.render import Precision, pictures, render
-from stylereel.weights import builtin
 from stylereel.world.factors import LATENT_DIM
 
 Made = TypeVar("Made")

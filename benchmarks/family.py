@@ -22,6 +22,9 @@ import numpy as np
 import torch
 
 from stylereel import world
+from stylereel.core.builtin import BUILTIN
+from stylereel.core.render import pictures
+from stylereel.family.people import draw_pairs
 from stylereel.generator import StyleGAN3, image_transform, load_generator
 from stylereel.generator.base import Generator
 from stylereel.media.pictures import save_picture
@@ -31,10 +34,7 @@ from stylereel.metrics.exact import HELD_OUT, drawn
 from stylereel.metrics.features import face_features, shrink_for_face
 from stylereel.metrics.registry import Clip, Score, find
 from stylereel.metrics.smoothness import path_length
-from stylereel.render import pictures
-from stylereel.train.data import draw_pairs
-from stylereel.train.generator3 import STAGES, draw_at, draw_placed
-from stylereel.weights import BUILTIN
+from stylereel.recipes.stylegan3 import STAGES, draw_at, draw_placed
 from stylereel.world.factors import LATENT_DIM
 
 PSI = (0.0, 0.35, 0.7, 1.0)

@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from stylereel.core.files import replacing
 from stylereel.generator import (
     Discriminator,
     DiscriminatorConfig,
@@ -51,9 +52,8 @@ from stylereel.generator import (
     StyleGAN2Config,
     StyleGAN3,
     StyleGAN3Config,
-    fast,
 )
-from stylereel.media import replacing
+from stylereel.generator.cpu import fast
 
 KEPT = {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"}
 

@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stylereel.commands.invert import Quality
+from stylereel.core.builtin import builtin
+from stylereel.core.render import pictures
+from stylereel.family.people import draw_batch
 from stylereel.generator import StyleGAN2
-from stylereel.inversion import Quality
 from stylereel.invert.networks import identity_net, load_encoder
 from stylereel.invert.optimise import Fit, optimise
 from stylereel.invert.perceptual import Perceptual, likeness
 from stylereel.invert.pti import tune
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
-from stylereel.render import pictures
-from stylereel.train.data import draw_batch
-from stylereel.weights import builtin
 
 SEED = 777  # of the portraits; no recipe draws from it
 BATCH = 3  # the first batch is in the picture

@@ -14,12 +14,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import stylereel
+from stylereel.core.render import render
 from stylereel.faces.backend import track
 from stylereel.faces.placement import to_crop
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.media.video import VideoReader
-from stylereel.render import render
 
 # Runs of iBUG points that are joined by lines; closed where the first comes again.
 LINES = (

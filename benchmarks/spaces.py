@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from stylereel.core.builtin import builtin
+from stylereel.core.render import pictures
+from stylereel.family.people import FIRST_ROW
 from stylereel.generator import StyleGAN2
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
-from stylereel.render import pictures
-from stylereel.train.data import FIRST_ROW
-from stylereel.weights import builtin
 
 FIRST, SECOND = 3, 12  # seeds of the two people
 STEPS = 7

@@ -30,18 +30,18 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from stylereel.core.builtin import BUILTIN, builtin
+from stylereel.core.latents import Codes
+from stylereel.core.render import pictures
+from stylereel.family.people import FIRST_ROW
 from stylereel.generator import StyleGAN2
-from stylereel.latents import Codes
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.metrics.motion import loop, unsteadiness
-from stylereel.render import pictures
 from stylereel.systems.stylevideogan.codes import CLIPS, precision, resting_code
 from stylereel.systems.stylevideogan.networks import KIND, VideoGenerator, load_model
 from stylereel.systems.stylevideogan.training import Recipe, sample_path, train
-from stylereel.train.data import FIRST_ROW
 from stylereel.train.loop import Trainer
-from stylereel.weights import BUILTIN, builtin
 from stylereel.world.factors import GROUP, LATENT_DIM, MOTION, from_latent
 
 BASE = Recipe()

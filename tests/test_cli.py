@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from test_media import bad_clips, durations, make_clip, square, truncate
 
-import stylereel
+from stylereel import systems
 from stylereel.cli import main
-from stylereel.drive import drive
+from stylereel.commands import drive as drive_command
+from stylereel.commands.drive import drive
+from stylereel.core.version import __version__
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.video import VideoReader, VideoWriter
 
@@ -83,9 +85,9 @@ class Rendered:
 
 @pytest.fixture(autouse=True)
 def squares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(vars(stylereel), "load", lambda name: Squares())
-    monkeypatch.setitem(vars(stylereel), "list_systems", lambda: ["squares"])
-    monkeypatch.setitem(vars(stylereel), "render", Rendered)
+    monkeypatch.setattr(systems, "load", lambda name: Squares())
+    monkeypatch.setattr(systems, "list_systems", lambda: ["squares"])
+    monkeypatch.setattr(drive_command, "render", Rendered)
 
 
 @pytest.fixture
@@ -356,11 +358,10 @@ def test_world_sheet_gives_each_portrait_its_own_seed(tmp_path: Path) -> None:
 
 def test_systems_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["systems"]) == 0 and main(["--version"]) == 0 and main([]) == 0
-    assert capsys.readouterr().out.startswith(f"squares\nstylereel {stylereel.__version__}\nusage:")
+    assert capsys.readouterr().out.startswith(f"squares\nstylereel {__version__}\nusage:")
 
 
 def test_unknown_system_lists_the_known(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    systems = pytest.importorskip("stylereel.systems")
-    monkeypatch.setitem(vars(stylereel), "load", systems.load)
+    monkeypatch.undo()
     message = mistake(capsys, main(["drive", "nobody", "--help"]))
     assert all(name in message for name in systems.list_systems())

@@ -8,8 +8,8 @@ import torch
 from test_encoders import empty, filled, save_arcface
 
 from stylereel import world
+from stylereel.encoders.arcface import ArcFace
 from stylereel.faces import backend, placement
-from stylereel.faces.arcface import ArcFace
 from stylereel.metrics import likeness
 from stylereel.metrics.registry import Clip, Unfit, find
 from stylereel.world.factors import LATENT_DIM

@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.sparse import csc_matrix
 
-from stylereel import recipes
+from stylereel.commands import train as recipes
 from stylereel.faces.deca import INPUT, PARTS, Deca, face_crop, load_deca
 from stylereel.faces.flame import EXPRESSION, FIRST_EXPRESSION, POSE, SHAPE, Flame, load_flame, rotations
 from stylereel.generator import StyleGAN2, StyleGAN2Config
@@ -77,7 +77,7 @@ def told(**parts: torch.Tensor) -> list[torch.Tensor]:
 
 
 def test_a_head_at_rest_is_the_template_and_moves_along_its_basis(files: dict[str, Path], flame: Flame) -> None:
-    from stylereel.weights.unpickle import unpickle
+    from stylereel.zoo.unpickle import unpickle
 
     model = unpickle(files["generic_model.pkl"])
     rest = flame(*told())[0]

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from stylereel.directions import Direction, Directions, of_channels, read
-from stylereel.faces.perception import FaceNet
+from stylereel.edit.directions import Direction, Directions, of_channels, read
+from stylereel.family.nets import FaceNet
+from stylereel.family.people import FIRST_ROW
 from stylereel.generator import StyleGAN2, StyleGAN2Config
-from stylereel.train import directions
-from stylereel.train.data import FIRST_ROW
+from stylereel.recipes import directions
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, normalize
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 import stylereel
 from stylereel import world
 from stylereel.cli import main
-from stylereel.drive import drive
+from stylereel.commands.drive import drive
+from stylereel.core.latents import Codes
 from stylereel.generator import StyleGAN2, StyleGAN2Config
-from stylereel.latents import Codes
 from stylereel.media.ahead import Ahead
 from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoReader, VideoWriter

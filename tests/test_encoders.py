@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stylereel.faces.arcface import ArcFace
+from stylereel.commands.weights import weights_info
+from stylereel.encoders.arcface import ArcFace
+from stylereel.encoders.hfgi import HFGI, Correction, HFGIConfig
+from stylereel.encoders.pyramid import StyleEncoder, StyleEncoderConfig, invert, restyle
 from stylereel.generator import StyleGAN2, StyleGAN2Config
-from stylereel.invert.hfgi import HFGI, Correction, HFGIConfig
-from stylereel.invert.pyramid import StyleEncoder, StyleEncoderConfig, invert, restyle
-from stylereel.weights import names
-from stylereel.weights.commands import weights_info
-from stylereel.weights.encoders import convert, load_arcface_file, load_encoder_file, load_hfgi_file
-from stylereel.weights.formats import load_generator_file
+from stylereel.zoo import names
+from stylereel.zoo.encoders import convert, load_arcface_file, load_encoder_file, load_hfgi_file
+from stylereel.zoo.formats import load_generator_file
 
 GOLDENS = Path(__file__).parent / "goldens"
 

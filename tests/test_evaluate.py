@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from stylereel import cli
-from stylereel.evaluate import evaluate, table
+from stylereel.commands.evaluate import evaluate, table
+from stylereel.core.record import sha256
 from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoWriter
 from stylereel.metrics import registry
 from stylereel.metrics.clips import Clip, open_clips
 from stylereel.metrics.registry import Measure, Run, Unfit, describe, find, measures
-from stylereel.record import sha256
 
 PAGE = Path(__file__).parents[1] / "docs" / "measures.md"
 
@@ -85,7 +85,7 @@ def test_without_names_all_that_fit_are_measured_and_the_others_named(monkeypatc
     mean = Measure(
         "brightness", "clip", "neither", "levels", "", "", None, lambda clip: np.mean([f.mean() for f in clip])
     )
-    monkeypatch.setattr("stylereel.evaluate.measures", lambda: few | {"brightness": mean})
+    monkeypatch.setattr("stylereel.commands.evaluate.measures", lambda: few | {"brightness": mean})
     monkeypatch.setenv("STYLEREEL_CACHE", "nowhere")
     scores, skipped = evaluate(clips(0), clips(3))
     assert [score.name for score in scores] == ["l1", "psnr", "brightness"] and list(skipped) == ["lpips-alex"]

@@ -14,12 +14,12 @@ import pytest
 
 import stylereel
 from stylereel import world
-from stylereel.drive import drive
+from stylereel.commands.drive import drive
+from stylereel.core.latents import Motion
+from stylereel.core.record import sha256
 from stylereel.faces import backend, coefficients, landmarker, pose
-from stylereel.latents import Motion
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.video import VideoReader, VideoWriter
-from stylereel.record import sha256
 from stylereel.world.factors import INDEX, LATENT_DIM
 
 RATE = Fraction(25)

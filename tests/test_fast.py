@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config, fast, lanes, ops
+from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config, ops
+from stylereel.generator.cpu import fast, lanes
 
 # Rounding of Winograd's transform, relative to the largest value; bfloat16 rounds at another place than the plain form.
 BOUND = {torch.float32: 1e-4, torch.bfloat16: 6e-2}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylereel.generator import fast
+from stylereel.generator.cpu import fast
 from stylereel.generator.resample import filtered_lrelu, lowpass_filter
 
 # Channels, height, width, up, taps for each factor, radial, clamp.

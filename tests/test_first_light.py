@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 import stylereel
-from stylereel import demo, world
+from stylereel import world
 from stylereel.cli import main
-from stylereel.drive import drive
+from stylereel.commands import demo
+from stylereel.commands.drive import drive
+from stylereel.core.render import render
 from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.metrics.likeness import same_person_closer
 from stylereel.metrics.registry import find, open_clips
-from stylereel.render import render
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 

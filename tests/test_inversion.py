@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from stylereel import inversion, world
+from stylereel import world
 from stylereel.cli import main
+from stylereel.commands import invert as inversion
+from stylereel.core.latents import Codes, Identity
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.invert.optimise import STRUCTURE_LAYER, Fit, Known, optimise
 from stylereel.invert.perceptual import Perceptual, distance, likeness
 from stylereel.invert.pti import tune
-from stylereel.latents import Codes, Identity
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.metrics.features import face_trunk
 from stylereel.metrics.pictures import LPIPS

@@ -12,20 +12,21 @@ import torch
 from test_encoders import random_images, save_checkpoint, small_encoder, small_generator
 from test_inversion import draw_portrait
 
-from stylereel import inversion
 from stylereel.cli import main
+from stylereel.commands import invert as inversion
+from stylereel.core.latents import Codes
+from stylereel.core.record import sha256
+from stylereel.core.render import pictures
+from stylereel.core.weights import save_module
+from stylereel.encoders import pyramid
+from stylereel.encoders.hfgi import HFGI, LAYER, HFGIConfig
 from stylereel.faces import backend, placement
 from stylereel.generator import StyleGAN3, StyleGAN3Config
-from stylereel.invert import networks, pyramid
-from stylereel.invert.hfgi import HFGI, LAYER, HFGIConfig
+from stylereel.invert import networks
 from stylereel.invert.optimise import Fit
-from stylereel.latents import Codes
 from stylereel.media.pictures import read_picture
 from stylereel.media.sheet import LABEL_HEIGHT
-from stylereel.record import sha256
-from stylereel.render import pictures
-from stylereel.weights.files import save_module
-from stylereel.weights.formats import load_generator_file
+from stylereel.zoo.formats import load_generator_file
 
 
 @pytest.fixture
@@ -201,10 +202,10 @@ def test_a_long_clip_takes_the_memory_of_a_short_one(tmp_path: Path) -> None:
 import resource
 from fractions import Fraction
 import numpy as np, torch
-from stylereel import inversion
+from stylereel.commands import invert as inversion
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.invert.networks import Networks
-from stylereel.record import Stages
+from stylereel.core.record import Stages
 class Seen:
     name = "mean"
     def __call__(self, images): return images.mean((2, 3)) + 1

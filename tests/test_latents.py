@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from stylereel.core.latents import Identity, Motion, Styles
+from stylereel.core.render import pictures, render
 from stylereel.generator import StyleGAN2, StyleGAN2Config
-from stylereel.latents import Identity, Motion, Styles
-from stylereel.render import pictures, render
 
 
 def a_motion(frames: int = 11, kind: str = "walk") -> Motion:
@@ -117,7 +117,7 @@ def test_pictures_clamp_and_round() -> None:
 def test_public_names() -> None:
     import stylereel
 
-    assert stylereel.render is render and stylereel.Motion is Motion and stylereel.StyleGAN2 is StyleGAN2
+    assert stylereel.core.render is render and stylereel.Motion is Motion and stylereel.StyleGAN2 is StyleGAN2
     assert "stylemask" in stylereel.list_systems()
     with pytest.raises(ValueError, match="did you mean stylemask"):
         stylereel.load("stylmask")

@@ -13,7 +13,7 @@ from av.audio.stream import AudioStream
 from av.video.frame import VideoFrame
 from PIL import Image
 
-from stylereel.media import MediaError, ensure_writable, replacing
+from stylereel.core.files import MediaError, ensure_writable, replacing
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.sheet import GAP, LABEL_HEIGHT, contact_sheet, shrink, side_by_side
 from stylereel.media.video import VideoReader, VideoWriter

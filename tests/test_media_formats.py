@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 from test_media import make_clip, square
 
-from stylereel.media import MediaError
+from stylereel.core.files import MediaError
 from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoReader, VideoWriter
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from test_media import make_clip, square
 
+from stylereel.commands.look import CURVE, GONE, look
+from stylereel.core.builtin import builtin
+from stylereel.core.files import MediaError
+from stylereel.core.latents import Codes, Identity, Motion
+from stylereel.core.record import sha256
+from stylereel.core.render import pictures
 from stylereel.generator import StyleGAN2
-from stylereel.latents import Codes, Identity, Motion
-from stylereel.media import MediaError
-from stylereel.media.look import CURVE, GONE, look
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import shrink
-from stylereel.record import sha256
-from stylereel.render import pictures
-from stylereel.weights import builtin
 
 
 def motion(path: Path, values: np.ndarray, missing: tuple[int, ...] = ()) -> Path:

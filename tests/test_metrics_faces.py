@@ -9,8 +9,8 @@ import torch
 from numpy.testing import assert_allclose
 
 from stylereel import world
+from stylereel.core.latents import Identity, Motion, Styles
 from stylereel.faces.coefficients import NAMES, coefficients
-from stylereel.latents import Identity, Motion, Styles
 from stylereel.metrics import exact, faces, likeness
 from stylereel.metrics.registry import Clip, Unfit, find
 from stylereel.world.factors import INDEX, LATENT_DIM

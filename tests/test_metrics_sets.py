@@ -15,7 +15,7 @@ from stylereel.metrics.inception import Inception
 from stylereel.metrics.intervals import bootstrap, jackknife
 from stylereel.metrics.registry import Run, Unfit, find
 from stylereel.metrics.sets import VIDEO_PROTOCOLS, VideoProtocol, starts_of, windows_of
-from stylereel.weights.unpickle import unpickle
+from stylereel.zoo.unpickle import unpickle
 
 GOLDENS = Path(__file__).parent / "goldens"
 

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from stylereel import world
-from stylereel.faces.perception import (
+from stylereel.core.builtin import builtin
+from stylereel.core.weights import save_module
+from stylereel.family import people as data
+from stylereel.family.nets import (
     LIPS_PART,
     LIPS_SIZE,
     MOUTH,
@@ -22,10 +25,8 @@ from stylereel.faces.perception import (
     offsets,
     parsed,
 )
-from stylereel.train import data, perception
+from stylereel.recipes import perception
 from stylereel.train.loop import Trainer
-from stylereel.weights import builtin
-from stylereel.weights.files import save_module
 from stylereel.world.factors import INDEX, NAMES
 from stylereel.world.shading import REGIONS
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from stylereel import __version__
-from stylereel.record import Stages, sha256, write_record
+from stylereel.core.record import Stages, sha256, write_record
 
 
 def test_record_lies_beside_its_output_in_plain_json(tmp_path: Path) -> None:

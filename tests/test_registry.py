@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from stylereel.weights import registry
-from stylereel.weights.commands import weights_get, weights_list, weights_verify
-from stylereel.weights.registry import RECORD, Row, fetch, verify
+from stylereel.commands.weights import weights_get, weights_list, weights_verify
+from stylereel.zoo import registry
+from stylereel.zoo.registry import RECORD, Row, fetch, verify
 
 CONTENT = bytes(range(256)) * 3000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stylereel import reproduce
 from stylereel.cli import main
+from stylereel.commands import reproduce
 from stylereel.media.pictures import read_picture
-from stylereel.reproduce import Claim, Number, write_report
+from stylereel.metrics.report import Claim, Number, write_report
 from stylereel.systems.stylemask import study
 
 

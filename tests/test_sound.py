@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 from scipy.signal import lfilter
 from test_media import make_clip, square
 
-from stylereel.media import MediaError
+from stylereel.core.files import MediaError
 from stylereel.media.mel import mel_bands, mel_spectrogram, styleheat_windows, wav2lip_windows
 from stylereel.media.sound import read_sound, waveform
 from stylereel.media.video import VideoReader, VideoWriter

@@ -14,13 +14,15 @@ from safetensors.torch import load_file
 
 import stylereel
 from stylereel import world
+from stylereel.core.builtin import builtin
+from stylereel.core.latents import Codes, Identity, Motion
+from stylereel.core.render import render
+from stylereel.core.weights import load_module
 from stylereel.faces.coefficients import NAMES
-from stylereel.faces.perception import FaceNet, IdentityNet
+from stylereel.family.nets import FaceNet, IdentityNet
 from stylereel.generator import StyleGAN2, StyleGAN2Config
-from stylereel.latents import Codes, Identity, Motion
 from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoWriter
-from stylereel.render import render
 from stylereel.systems.stylemask import (
     CODE,
     PAPER,
@@ -35,10 +37,8 @@ from stylereel.systems.stylemask import (
 )
 from stylereel.systems.stylemask.training import Face, shape_loss
 from stylereel.train.loop import Trainer
-from stylereel.weights import builtin
-from stylereel.weights.files import load_module
-from stylereel.weights.names import drop_filters, generator_from_rosinality, generator_to_rosinality
 from stylereel.world.factors import LATENT_DIM
+from stylereel.zoo.names import drop_filters, generator_from_rosinality, generator_to_rosinality
 
 GOLDENS = Path(__file__).parent / "goldens"
 

@@ -15,14 +15,16 @@ from test_encoders import save_checkpoint, small_encoder
 import stylereel
 from stylereel import world
 from stylereel.cli import main
-from stylereel.drive import verb_options
-from stylereel.faces.perception import load_face
+from stylereel.commands.drive import verb_options
+from stylereel.core.builtin import builtin
+from stylereel.core.latents import Codes, Identity, Motion
+from stylereel.core.record import sha256
+from stylereel.core.render import render
+from stylereel.core.weights import save_module
+from stylereel.family.nets import load_face
 from stylereel.generator import StyleGAN2, StyleGAN2Config
-from stylereel.latents import Codes, Identity, Motion
 from stylereel.media.video import VideoWriter
 from stylereel.metrics.motion import loop
-from stylereel.record import sha256
-from stylereel.render import render
 from stylereel.systems.stylevideogan import StyleVideoGAN, VideoConfig, VideoGenerator, load_model, study
 from stylereel.systems.stylevideogan.codes import CLIPS, WorldClip, builtin_framing, distinct_rows
 from stylereel.systems.stylevideogan.networks import (
@@ -35,8 +37,6 @@ from stylereel.systems.stylevideogan.networks import (
 )
 from stylereel.systems.stylevideogan.training import Ends, Moments, Recipe, Spread, finish, sample_path, settle, train
 from stylereel.train.loop import Trainer
-from stylereel.weights import builtin
-from stylereel.weights.files import save_module
 from stylereel.world.factors import LATENT_DIM
 
 RECIPE = Recipe(epochs=2, least=1, batch=8, width=16, frames=8)

@@ -7,18 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from stylereel import recipes, world
-from stylereel.faces.perception import load_face
+from stylereel import world
+from stylereel.commands import train as recipes
+from stylereel.commands.weights import weights_list
+from stylereel.core.builtin import BUILTIN
+from stylereel.core.weights import read_card
+from stylereel.family import people as data
+from stylereel.family.encoder import Encoder, EncoderConfig, load_encoder
+from stylereel.family.nets import load_face
+from stylereel.family.people import grouped_w
 from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config
 from stylereel.generator.base import MappingNetwork
-from stylereel.invert.encoder import Encoder, EncoderConfig, load_encoder
 from stylereel.media.pictures import save_picture
+from stylereel.recipes import encoder, mapping, perception
+from stylereel.recipes import stylegan2 as generator
 from stylereel.systems import stylemask
-from stylereel.train import adversarial, data, encoder, generator, mapping, perception
+from stylereel.train import adversarial
 from stylereel.train.loop import Trainer
-from stylereel.weights import BUILTIN
-from stylereel.weights.commands import weights_list
-from stylereel.weights.files import read_card
 from stylereel.world.factors import GROUP, LATENT_DIM
 
 
@@ -84,8 +89,8 @@ def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.Monkey
     assert network.card["licence"] == "Apache-2.0"
     batch = data.draw_batch((9,), 4, 128)
     with torch.no_grad():
-        start = StyleGAN2(network.config).synthesize(generator.grouped_w(StyleGAN2(network.config), batch.z))
-        now = network.synthesize(generator.grouped_w(network, batch.z))
+        start = StyleGAN2(network.config).synthesize(grouped_w(StyleGAN2(network.config), batch.z))
+        now = network.synthesize(grouped_w(network, batch.z))
     assert (now - batch.images).abs().mean() < 0.6 * (start - batch.images).abs().mean()
 
 

@@ -14,12 +14,14 @@ from typing import Any, cast
 import pytest
 import torch
 
-from stylereel import recipes
+from stylereel.commands import train as recipes
 from stylereel.generator import StyleGAN2Config, StyleGAN3
 from stylereel.metrics.equivariance import disk, moved
-from stylereel.train import adversarial, augment, checkpoints, curve, generator3, mapping
+from stylereel.recipes import curve, mapping
+from stylereel.recipes import stylegan3 as generator3
+from stylereel.recipes.stylegan2 import picture_loss
+from stylereel.train import adversarial, augment, checkpoints
 from stylereel.train.augment import Augment
-from stylereel.train.generator import picture_loss
 from stylereel.train.loop import Trainer
 from stylereel.train.report import read_log
 

@@ -151,19 +151,18 @@ def same(a: Batch, b: Batch) -> bool:
     )
 
 
-@pytest.mark.parametrize("kind", ["pictures", "clips", "latents", "windows", "world", "shards", "pattern", "remote"])
+@pytest.mark.parametrize("kind", ["pictures", "clips", "latents", "windows", "shards", "pattern", "remote"])
 def test_a_batch_follows_from_seed_and_step_and_is_shared_exactly(
     kind: str, tmp_path: Path, serve: Callable[[Path], Server]
 ) -> None:
     folder = tmp_path / "data"
     made = {"pictures": picture_folder, "clips": clip_folder, "latents": latent_folder, "windows": latent_folder}
-    if kind != "world":
-        made.get(kind, shard_folder)(folder)
-    path = "world" if kind == "world" else str(folder)
+    made.get(kind, shard_folder)(folder)
+    path = str(folder)
     path = f"{folder}/part-{{00..02}}.tar" if kind == "pattern" else path
     path = serve(folder).url("part-{00..02}.tar") if kind == "remote" else path
     frames = 4 if kind in ("clips", "windows") else None
-    size = None if kind in ("latents", "windows") else 64 if kind == "world" else SIZE
+    size = None if kind in ("latents", "windows") else SIZE
 
     running = open_source(path, size=size, frames=frames, seed=5)
     batches = [running.batch(index, 4) for index in range(9)]
@@ -441,7 +440,6 @@ def test_what_cannot_be_opened_says_what_to_do(tmp_path: Path) -> None:
         (pictures, {"size": 8, "stride": 2}, "give the number of frames"),
         (clips / "a.mp4", {"size": 8}, "holds clips: give the number of frames"),
         (latents, {"size": 8}, "holds latents: leave out size"),
-        ("world", {"size": 64, "frames": 2}, "holds world: leave out frames"),
         (pictures, {"size": 0}, "Size, frames and stride are 1 or more"),
         ("file:///etc/{0..1}.tar", {"size": 8}, "begins with http:// or https://"),
         (str(tmp_path / "no-{0..1}.tar"), {"size": 8}, "There is no file .*no-0.tar"),

@@ -29,8 +29,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from stylereel.generator import StyleGAN2, StyleGAN2Config
-from stylereel.weights.formats import inspect, load_discriminator_file, load_generator_file
-from stylereel.weights.unpickle import Storage, Stub, WeightFileError, unpickle
+from stylereel.zoo.formats import inspect, load_discriminator_file, load_generator_file
+from stylereel.zoo.unpickle import Storage, Stub, WeightFileError, unpickle
 
 SECONDS = 5.0  # of one processor
 MEGABYTES = 150  # by which memory may grow
@@ -166,7 +166,7 @@ def code_runners(target: Path) -> Iterator[tuple[str, bytes, str | None]]:
     yield "call with a string", plain(Raw(fire + value("ab") + b"R")), "no list of arguments"
     dotted = Raw(b"\x8c\x02os\x8c\x0bpath.system\x93" + argument + b"R")
     yield "dotted name", plain(dotted), None
-    yield "own method", plain(call("stylereel.weights.unpickle", "_Machine.nested_storage", b"")), None
+    yield "own method", plain(call("stylereel.zoo.unpickle", "_Machine.nested_storage", b"")), None
     yield "torch.load", plain(call("torch", "load", str(target))), None
     yield "torch.hub", plain(call("torch.hub", "load", "a/b", "c")), None
     yield "numpy.load", plain(call("numpy", "load", str(target))), None

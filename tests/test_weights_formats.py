@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from stylereel.commands.weights import weights_convert, weights_info
+from stylereel.core.weights import save_module
 from stylereel.generator import (
     Discriminator,
     DiscriminatorConfig,
@@ -29,11 +31,9 @@ from stylereel.generator import (
     StyleGAN3Config,
     load_generator,
 )
-from stylereel.weights import names
-from stylereel.weights.commands import weights_convert, weights_info
-from stylereel.weights.configs import stylegan3_config
-from stylereel.weights.files import save_module
-from stylereel.weights.formats import WeightsInfo, inspect, load_discriminator_file, load_generator_file
+from stylereel.zoo import names
+from stylereel.zoo.configs import stylegan3_config
+from stylereel.zoo.formats import WeightsInfo, inspect, load_discriminator_file, load_generator_file
 
 GOLDENS = Path(__file__).parent / "goldens"
 STYLEGAN3 = ["sg3t_gen_r32", "sg3r_gen_r32", "sg3t_gen_r64", "sg3r_gen_r64"]

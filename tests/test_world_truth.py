@@ -11,13 +11,13 @@ from scipy.ndimage import map_coordinates
 
 from stylereel import world
 from stylereel.cli import main
-from stylereel.latents import Motion
+from stylereel.core.latents import Motion
 from stylereel.media.pictures import decode_picture
 from stylereel.media.sound import waveform
 from stylereel.media.video import VideoReader
 from stylereel.train.shards import local_members
-from stylereel.world.dataset import person, write_dataset
-from stylereel.world.factors import INDEX
+from stylereel.world.dataset import write_dataset
+from stylereel.world.factors import INDEX, person
 from stylereel.world.shading import REGIONS
 from stylereel.world.truth import flow, truth
 

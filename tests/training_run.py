@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.train.loop import Average, Trainer, cosine
-from stylereel.train.optimise import muon_and_adam
+from stylereel.train.optimizers import muon_and_adam
 
 BATCH = 8
 

@@ -14,13 +14,13 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from stylereel.weights.commands import weights_convert, weights_get, weights_info, weights_list, weights_verify
-from stylereel.world_commands import world_clip, world_dataset, world_portrait
+from stylereel.commands.weights import weights_convert, weights_get, weights_info, weights_list, weights_verify
+from stylereel.commands.world import world_clip, world_dataset, world_portrait
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from stylereel.record import Stages
+    from stylereel.core.record import Stages
 
 USAGE = """usage: stylereel [--keep-memory] COMMAND ...  (stylereel COMMAND --help tells more)
 
@@ -29,7 +29,7 @@ USAGE = """usage: stylereel [--keep-memory] COMMAND ...  (stylereel COMMAND --he
 
 def drive(arguments: list[str]) -> None:
     """Move a portrait as the face in a clip moves."""
-    from stylereel.drive import VERBS, drive, verb_options
+    from stylereel.commands.drive import VERBS, drive, verb_options
 
     record = _with_system("drive", drive, VERBS, verb_options, arguments)
     if record is None:
@@ -54,7 +54,7 @@ def drive(arguments: list[str]) -> None:
 
 def sample(arguments: list[str]) -> None:
     """Make a clip from noise: a motion of any length, shown by one person or by several."""
-    from stylereel.sample import VERBS, sample, sample_options
+    from stylereel.commands.sample import VERBS, sample, sample_options
 
     record = _with_system("sample", sample, VERBS, sample_options, arguments)
     if record is None:
@@ -72,8 +72,8 @@ def _with_system(
     arguments: list[str],
 ) -> dict[str, Any] | None:
     """Run a command whose flags are its function's and its system's own; its record, or None if help was all."""
-    import stylereel
-    from stylereel.record import Stages
+    from stylereel import systems
+    from stylereel.core.record import Stages
     from stylereel.systems import file_options
 
     text = f"stylereel systems lists the systems; {command} SYSTEM --help also shows a system's own flags."
@@ -88,7 +88,7 @@ def _with_system(
     files, rest = _file_flags(parser, name, rest)
     stages = Stages()
     with stages("load"):
-        system = stylereel.load(name, **files)
+        system = systems.load(name, **files)
     options = options_of(system)
     parser.prog = f"stylereel {command} {name}"
     for option, parameter in options.items():
@@ -133,7 +133,7 @@ def demo(*, out: str) -> None:
     """
     from pathlib import Path
 
-    from stylereel.demo import make
+    from stylereel.commands.demo import make
 
     result = make(Path(out))
     for line in result.get("summary", ()):
@@ -143,9 +143,9 @@ def demo(*, out: str) -> None:
 
 def systems() -> None:
     """List the systems by name."""
-    import stylereel
+    from stylereel.systems import list_systems
 
-    for name in stylereel.list_systems():
+    for name in list_systems():
         print(name)
 
 
@@ -161,8 +161,8 @@ def look(*files: str, out: str | None = None, columns: int = 6, rows: int = 4, s
     """
     from pathlib import Path
 
-    from stylereel.media import ensure_writable
-    from stylereel.media.look import look
+    from stylereel.commands.look import look
+    from stylereel.core.files import ensure_writable
     from stylereel.media.pictures import FORMATS, save_picture
 
     first = Path(files[0])
@@ -195,8 +195,8 @@ def invert(
         generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
         face: which of several: largest, left, a number from the left, or a picture of the person.
     """
-    from stylereel.inversion import invert
-    from stylereel.record import Stages
+    from stylereel.commands.invert import invert
+    from stylereel.core.record import Stages
 
     stages = Stages()
     with _progress() as stages.watch:
@@ -223,20 +223,17 @@ def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, siz
         rows: rows of portraits.
         size: side of a portrait, in pixels.
     """
-    import numpy as np
-
-    from stylereel.media import ensure_writable
+    from stylereel.core.files import ensure_writable
     from stylereel.media.pictures import save_picture
     from stylereel.media.sheet import contact_sheet
     from stylereel.world.draw import draw
-    from stylereel.world.factors import LATENT_DIM, from_latent
+    from stylereel.world.factors import person
 
     ensure_writable(out)
     if min(columns, rows, size) < 1 or seed < 0:
         raise ValueError("A sheet needs a seed of 0 or more and 1 or more columns, rows and pixels.")
     seeds = range(seed, seed + columns * rows)
-    latents = [np.random.default_rng(each).standard_normal(LATENT_DIM) for each in seeds]
-    portraits = [draw(from_latent(latent), size).image for latent in latents]
+    portraits = [draw(person(each), size).image for each in seeds]
     save_picture(out, contact_sheet(portraits, columns, [f"seed {each}" for each in seeds]))
     print(out)
 
@@ -283,7 +280,7 @@ def train(
             given.
         seed: of stylevideogan's training, 0 or more.
     """
-    from stylereel.recipes import train
+    from stylereel.commands.train import train
 
     files = train(
         network,
@@ -329,7 +326,7 @@ def evaluate(
         batch: frames that go through a network at a time.
         video_protocol: which windows a Frechet video distance draws; docs/measures.md lists them.
     """
-    from stylereel.evaluate import evaluate, table
+    from stylereel.commands.evaluate import evaluate, table
 
     names = [name.strip() for name in (measures or "").split(",") if name.strip()]
     scores, skipped = evaluate(
@@ -360,14 +357,14 @@ def evaluate_exact(*, system: str = "stylemask", pairs: int = 64, seed: int = 0,
         seed: of the people and of the 95 % intervals.
         out: results.json to write.
     """
-    from stylereel.evaluate import evaluate_exact, table
+    from stylereel.commands.evaluate import evaluate_exact, table
 
     print(table(evaluate_exact(system, pairs, seed, out)), end="")
 
 
 def reproduce(arguments: list[str]) -> None:
     """Repeat a paper's comparisons on the built-in family and say which of its claims hold."""
-    from stylereel.reproduce import list_studies, study
+    from stylereel.commands.reproduce import list_studies, study
 
     parser = _parser("reproduce SYSTEM", f"There are studies of {', '.join(list_studies())}; SYSTEM --help tells more.")
     if arguments and arguments[0] in ("-h", "--help"):
@@ -442,9 +439,9 @@ def _run(arguments: list[str]) -> None:
             print(f"  {name:<16} {(command.__doc__ or '').splitlines()[0]}")
         return
     if arguments == ["--version"]:
-        import stylereel
+        from stylereel.core.version import __version__
 
-        print(f"stylereel {stylereel.__version__}")
+        print(f"stylereel {__version__}")
         return
     name = next((name for name in COMMANDS if arguments[: len(name.split())] == name.split()), None)
     if name is None:
@@ -566,7 +563,7 @@ def _progress() -> Iterator[Callable[[Stages], None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from stylereel.drive import LOOP
+    from stylereel.commands.drive import LOOP
 
     columns = [
         TextColumn("{task.description}"),

@@ -12,11 +12,11 @@ from fractions import Fraction
 
 import numpy as np
 
+from stylereel.core.latents import Motion
 from stylereel.faces.appearance import READINGS
 from stylereel.faces.backend import Track
 from stylereel.faces.placement import EYE_LEVEL, EYE_TO_MOUTH, place
 from stylereel.faces.pose import PIVOT, eyes_to_mouth, mean_head, pose_from_landmarks, smooth, unrotate
-from stylereel.latents import Motion
 
 __all__ = ["NAMES", "coefficients", "mean_head", "motion_of", "pose_from_landmarks"]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from stylereel.faces.flame import EXPRESSION, POSE, SHAPE
 from stylereel.faces.placement import place_ffhq, to_crop
 from stylereel.faces.pose import mean_head
-from stylereel.weights.encoders import load_part
+from stylereel.zoo.encoders import load_part
 
 # What the 236 numbers are, in this order; camera is scale and shift, light nine coefficients a colour.
 PARTS = {"shape": SHAPE, "texture": 50, "expression": EXPRESSION, "pose": POSE, "camera": 3, "light": 27}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stylereel.weights.unpickle import Stub, unpickle, unpickle_npy
+from stylereel.zoo.unpickle import Stub, unpickle, unpickle_npy
 
 SHAPE, EXPRESSION, POSE = 100, 50, 6  # numbers that DECA estimates; pose is two axis-angles, of the head and the jaw
 FIRST_EXPRESSION = 300  # column of the model's basis where expression begins

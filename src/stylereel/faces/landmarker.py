@@ -15,7 +15,7 @@ import numpy as np
 
 from stylereel.faces.backend import Box, DlibBackend, FaceBackend, box_around
 from stylereel.faces.placement import cut, to_picture
-from stylereel.weights.registry import cache_folder
+from stylereel.zoo.registry import cache_folder
 
 MODEL = "face_landmarker.task"
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from stylereel.core.weights import read_header
+from stylereel.generator.cpu.fast import keep_memory
 from stylereel.generator.discriminator import Discriminator, DiscriminatorConfig
-from stylereel.generator.fast import keep_memory
 from stylereel.generator.style_space import StyleLayer, StyleSpace
 from stylereel.generator.stylegan2 import StyleGAN2, StyleGAN2Config
 from stylereel.generator.stylegan3 import StyleGAN3, StyleGAN3Config, image_transform
-from stylereel.weights.files import read_header
 
 __all__ = [
     "Discriminator",

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylereel.core.weights import load_module, read_card, save_module
 from stylereel.generator.ops import FullyConnected, normalize_second_moment
 from stylereel.generator.style_space import LayerKey, StyleLayer, StyleSpace
-from stylereel.weights.files import load_module, read_card, save_module
 
 Tap = Callable[[Tensor], Tensor | None]
 Taps = Mapping[int, Tap] | Mapping[str, Tap]

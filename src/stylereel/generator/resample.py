@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy.special import j1
 from torch import Tensor
 
-from stylereel.generator import fast
+from stylereel.generator.cpu import fast
 from stylereel.generator.ops import ACTIVATION_GAIN, LEAKY_SLOPE
 
 # On a CPU the high-rate picture is made piece by piece, of about this many values: they stay in the nearer caches, and
@@ -148,7 +148,7 @@ def filtered_lrelu(
         return piece(x, bias, (0, rows), (0, columns))
 
     if bias is not None and slope == LEAKY_SLOPE and fast.takes_filters(x, bias, up_filter, down_filter, up, down):
-        from stylereel.generator.filters import FilteredLeakyReLU
+        from stylereel.generator.cpu.filters import FilteredLeakyReLU
 
         padding = left, right, top, bottom
         return FilteredLeakyReLU.apply(x, bias, before, after, up, down, padding, clamp, whole)

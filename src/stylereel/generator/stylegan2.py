@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stylereel.generator import fast
 from stylereel.generator.base import Generator, Taps, replaced, resized
+from stylereel.generator.cpu import fast
 from stylereel.generator.ops import FullyConnected, modulated_conv, pointwise, upsample
 from stylereel.generator.style_space import LayerKey, StyleLayer
 

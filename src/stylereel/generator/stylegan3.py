@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylereel.generator import fast
 from stylereel.generator.base import Generator, Taps, replaced, resized
+from stylereel.generator.cpu import fast
 from stylereel.generator.ops import DEMODULATION_EPSILON, FullyConnected, pointwise
 from stylereel.generator.resample import filtered_lrelu, lowpass_filter
 from stylereel.generator.style_space import LayerKey, StyleLayer

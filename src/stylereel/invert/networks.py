@@ -9,21 +9,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stylereel.faces.perception import IdentityNet
+from stylereel.core.builtin import builtin
+from stylereel.core.files import require_file
+from stylereel.core.weights import load_module, own_kind
+from stylereel.encoders import pyramid
+from stylereel.encoders.hfgi import HFGI
+from stylereel.family.encoder import Encoder
+from stylereel.family.encoder import load_encoder as read_encoder
+from stylereel.family.nets import IdentityNet
 from stylereel.generator import StyleGAN2, StyleGAN3
-from stylereel.invert import pyramid
-from stylereel.invert.encoder import Encoder
-from stylereel.invert.encoder import load_encoder as read_encoder
-from stylereel.invert.hfgi import HFGI
 from stylereel.invert.perceptual import Vectors
-from stylereel.media import require_file
 from stylereel.metrics.features import official
 from stylereel.metrics.likeness import ARCFACE
 from stylereel.metrics.registry import Unfit
-from stylereel.weights import builtin
-from stylereel.weights.encoders import has_hfgi, load_arcface_file, load_encoder_file, load_hfgi_file
-from stylereel.weights.files import load_module, own_kind
-from stylereel.weights.formats import load_generator_file
+from stylereel.zoo.encoders import has_hfgi, load_arcface_file, load_encoder_file, load_hfgi_file
+from stylereel.zoo.formats import load_generator_file
 
 OWN = "encoder"  # kind of the files of the built-in encoder and of those that are trained like it
 RESTYLE_STEPS = {StyleGAN2: 5, StyleGAN3: 3}  # as published

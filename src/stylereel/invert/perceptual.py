@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylereel.faces.perception import SIZE, Trunk
+from stylereel.family.nets import SIZE, Trunk
 from stylereel.metrics.features import face_trunk, official
 from stylereel.metrics.pictures import LPIPS, lpips_heads, lpips_network
 from stylereel.metrics.registry import Unfit

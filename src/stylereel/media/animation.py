@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from stylereel.media import MediaError
+from stylereel.core.files import MediaError
 from stylereel.media.pictures import FORMATS, read_picture, to_rgb
 
 SHORTEST = 11  # milliseconds; browsers show what asks for less for a tenth of a second, and so do we

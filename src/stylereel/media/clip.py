@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from stylereel.media import MediaError, require_file
+from stylereel.core.files import MediaError, require_file
 from stylereel.media.pictures import over_white
 
 BT709 = 1  # the number of this colour standard in the tables of H.273

@@ -6,7 +6,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from stylereel.media import MediaError, ensure_writable, replacing, require_file
+from stylereel.core.files import MediaError, ensure_writable, replacing, require_file
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 # Formats that Pillow reads by itself; EPS, for one, it would hand to an outside program.

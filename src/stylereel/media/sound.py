@@ -14,7 +14,7 @@ from av.container import InputContainer, OutputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 
-from stylereel.media import MediaError
+from stylereel.core.files import MediaError
 from stylereel.media.clip import first_time, open_container
 
 # Sound encoded anew gets the nearest of these rates that loses nothing; FLAC takes any.

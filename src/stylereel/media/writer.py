@@ -17,8 +17,8 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from stylereel import __version__
-from stylereel.media import MediaError, ensure_writable, replacing, replacing_folder, require_file
+from stylereel.core.files import MediaError, ensure_writable, replacing, replacing_folder, require_file
+from stylereel.core.version import __version__
 from stylereel.media.clip import BT709, open_container
 from stylereel.media.pictures import save_picture
 from stylereel.media.sound import Track

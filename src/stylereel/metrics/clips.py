@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from stylereel.core.files import MediaError, require_file
+from stylereel.core.record import sha256
 from stylereel.faces.backend import Track, track
-from stylereel.media import MediaError, require_file
 from stylereel.media.pictures import read_picture
 from stylereel.media.video import VideoReader
-from stylereel.record import sha256
 
 Value = TypeVar("Value")
 

@@ -16,19 +16,19 @@ import numpy as np
 import torch
 
 from stylereel import world
+from stylereel.core.builtin import builtin
+from stylereel.core.latents import Motion
+from stylereel.core.render import render
 from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.faces.coefficients import NAMES
-from stylereel.faces.perception import FaceNet, load_face
 from stylereel.faces.pose import pose_from_landmarks
-from stylereel.latents import Motion
+from stylereel.family.nets import FaceNet, load_face
 from stylereel.metrics.faces import POSE, landmark_error, motion_errors
 from stylereel.metrics.features import to_unit
 from stylereel.metrics.intervals import bootstrap
 from stylereel.metrics.likeness import builtin_embeddings, cosine
 from stylereel.metrics.pictures import l1, psnr
 from stylereel.metrics.registry import Better, Clip, Score
-from stylereel.render import render
-from stylereel.weights import builtin
 from stylereel.world.factors import LATENT_DIM
 
 HELD_OUT = 7_000_000  # seeds from here on are never used in training

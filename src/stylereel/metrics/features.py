@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from stylereel.faces.perception import SIZE, Trunk, load_face
+from stylereel.core.builtin import builtin
+from stylereel.core.record import sha256
+from stylereel.core.weights import misfits
+from stylereel.family.nets import SIZE, Trunk, load_face
 from stylereel.metrics.registry import Net, Unfit
-from stylereel.record import sha256
-from stylereel.weights import builtin
-from stylereel.weights.files import misfits
-from stylereel.weights.registry import cache_folder, fetch
-from stylereel.weights.registry import find as find_row
-from stylereel.weights.unpickle import unpickle
+from stylereel.zoo.registry import cache_folder, fetch
+from stylereel.zoo.registry import find as find_row
+from stylereel.zoo.unpickle import unpickle
 
 INCEPTION = "pt_inception-2015-12-05-6726825d.pth"
 I3D = "i3d_torchscript.pt"

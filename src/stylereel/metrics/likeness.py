@@ -15,18 +15,18 @@ from typing import Literal
 import numpy as np
 import torch
 
-from stylereel.faces.arcface import ArcFace
+from stylereel.core.builtin import builtin
+from stylereel.core.weights import load_module
+from stylereel.encoders.arcface import ArcFace
 from stylereel.faces.backend import START_SCORE, DlibBackend, FaceBackend, embedding_file
-from stylereel.faces.perception import IdentityNet
 from stylereel.faces.placement import cut, place, place_ffhq
+from stylereel.family.nets import IdentityNet
 from stylereel.metrics.clips import Clip
 from stylereel.metrics.faces import seen
 from stylereel.metrics.features import official, to_unit
 from stylereel.metrics.registry import Net, Unfit, measure
-from stylereel.weights import builtin
-from stylereel.weights.encoders import load_arcface_file
-from stylereel.weights.files import load_module
-from stylereel.weights.registry import cache_folder
+from stylereel.zoo.encoders import load_arcface_file
+from stylereel.zoo.registry import cache_folder
 
 ARCFACE = "model_ir_se50.pth"
 

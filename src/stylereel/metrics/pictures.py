@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylereel.core.record import sha256
 from stylereel.metrics.clips import Clip
 from stylereel.metrics.features import face_net, face_trunk, load_state, official, shrink_for_face, to_unit
 from stylereel.metrics.registry import Net, Unfit, measure
-from stylereel.record import sha256
-from stylereel.weights.registry import cache_folder
-from stylereel.weights.registry import find as find_row
-from stylereel.weights.unpickle import unpickle
+from stylereel.zoo.registry import cache_folder
+from stylereel.zoo.registry import find as find_row
+from stylereel.zoo.unpickle import unpickle
 
 BATCH = 8  # frames at a time
 

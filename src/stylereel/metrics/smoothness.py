@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylereel.faces.perception import SIZE
+from stylereel.family.nets import SIZE
 from stylereel.generator.base import Generator
 from stylereel.metrics.features import face_net, official
 from stylereel.metrics.intervals import bootstrap

@@ -23,8 +23,8 @@ from stylereel.faces.placement import cut
 from stylereel.metrics.clips import Clip
 from stylereel.metrics.faces import seen
 from stylereel.metrics.features import load_state
-from stylereel.weights.configs import mapping
-from stylereel.weights.unpickle import unpickle
+from stylereel.zoo.configs import mapping
+from stylereel.zoo.unpickle import unpickle
 
 RATE = Fraction(25)  # frames a second that SyncNet knows
 SOUND_RATE = 16000

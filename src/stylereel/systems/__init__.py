@@ -6,17 +6,38 @@ import difflib
 import inspect
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
-_SYSTEMS = {
-    "stylemask": "stylereel.systems.stylemask:StyleMask",
-    "stylevideogan": "stylereel.systems.stylevideogan:StyleVideoGAN",
+
+class Spec(NamedTuple):
+    """Where a system's parts are, as module:name, so that nothing is imported before it is used.
+
+    system: its class. train: `train(trainer, ...)` of `stylereel train NAME`. study: `stylereel reproduce NAME`.
+    """
+
+    system: str
+    train: str = ""
+    study: str = ""
+
+
+SPECS = {
+    name: Spec(*(f"stylereel.systems.{name}.{part}" for part in parts))
+    for name, *parts in [
+        ("stylemask", "system:StyleMask", "training:train", "study:reproduce"),
+        ("stylevideogan", "system:StyleVideoGAN", "making:make", "study:reproduce"),
+    ]
 }
+
+
+def resolve(place: str) -> Any:
+    """What a Spec names as module:name."""
+    module, attribute = place.split(":")
+    return getattr(import_module(module), attribute)
 
 
 def list_systems() -> list[str]:
     """Names of all systems."""
-    return sorted(_SYSTEMS)
+    return sorted(SPECS)
 
 
 def load(name: str, **files: str) -> Any:
@@ -36,10 +57,9 @@ def hint(name: str, known: Sequence[str]) -> str:
 
 def find(name: str) -> Any:
     """The class of a system. Raises ValueError, naming the nearest one, if there is none."""
-    if name not in _SYSTEMS:
+    if name not in SPECS:
         raise ValueError(f"There is no system {name!r}; {hint(name, list_systems())}")
-    module, attribute = _SYSTEMS[name].split(":")
-    return getattr(import_module(module), attribute)
+    return resolve(SPECS[name].system)
 
 
 def options_of(system: Any, verb: str) -> dict[str, inspect.Parameter]:
@@ -50,7 +70,7 @@ def options_of(system: Any, verb: str) -> dict[str, inspect.Parameter]:
 
 def file_options(name: str) -> dict[str, inspect.Parameter]:
     """The files that a system can be loaded from, by name; none for an unknown system."""
-    if name not in _SYSTEMS:
+    if name not in SPECS:
         return {}
     reader = getattr(find(name), "from_files", None)
     return dict(inspect.signature(reader, eval_str=True).parameters) if reader else {}

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stylereel.core.render import pictures
 from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN2, StyleGAN2Config
 from stylereel.generator.base import Generator
 from stylereel.media.sheet import contact_sheet
-from stylereel.render import pictures
 from stylereel.train.augment import Augment
 from stylereel.train.loop import Average, Trainer
 from stylereel.train.losses import PathLength, critic_loss, fooling_loss, r1_penalty
-from stylereel.train.optimise import lazy_adam
+from stylereel.train.optimizers import lazy_adam
 from stylereel.train.sources import Source
 
 STEPS, BATCH = 200_000, 16  # 3.2 million pictures; a scale of 0.1 is enough to move built-in weights to a new set

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stylereel.media import replacing
+from stylereel.core.files import replacing
 
 KEEP = 2  # newest checkpoints that stay
 

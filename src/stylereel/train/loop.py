@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stylereel.media import replacing
+from stylereel.core.files import replacing
 from stylereel.train import checkpoints
 from stylereel.train.report import Report
 

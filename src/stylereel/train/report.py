@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from stylereel.media import MediaError, replacing
+from stylereel.core.files import MediaError, replacing
 from stylereel.media.pictures import save_picture
 
 

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 
-from stylereel.media import MediaError, require_file
+from stylereel.core.files import MediaError, require_file
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 BUFFER = 1000  # pictures, as files, among which the next of a streamed shard is drawn

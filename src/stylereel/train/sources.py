@@ -1,4 +1,4 @@
-"""Training data: pictures, clips, latents, shards and the world, behind one call.
+"""Training data: pictures, clips, latents and shards, behind one call.
 
 A global batch is a function of the seed, its number and its size alone. So the step is the position in the data, a
 resumed run goes on with what it would have seen, and N processes that take their shares see together what one would.
@@ -28,10 +28,10 @@ from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stylereel.media import MediaError, ensure_writable
+from stylereel.core.files import MediaError, ensure_writable
+from stylereel.core.prefetch import WHOLE, Share
 from stylereel.media.pictures import decode_picture, read_picture
 from stylereel.media.video import VideoReader
-from stylereel.train.data import WHOLE, Share, draw_batch
 from stylereel.train.shards import PICTURES, Member, RemoteShards, expanded, local_members
 
 ENDINGS = {
@@ -86,7 +86,7 @@ class Source:
     """Batches of one kind, made by a few threads; the next batch is made while the present one is used.
 
     Attributes:
-        count: items in an epoch, or None where it is unknown (shards on a server) or without end (the world).
+        count: items in an epoch, or None where it is unknown (shards on a server).
     """
 
     def __init__(self, order: Order, load: Load, problems: Problems, seed: int, count: int | None) -> None:
@@ -105,7 +105,7 @@ class Source:
 
         Returns:
             "names", a list, with: pictures as "images" [B, 3, H, W], clips as "clips" [B, T, 3, H, W], both RGB in
-            [-1, 1]; latents as "latents" [B, L, D] or [B, T, L, D]; the world as the fields of `train.data.Batch`.
+            [-1, 1]; latents as "latents" [B, L, D] or [B, T, L, D].
 
         Raises:
             ValueError: the processes do not divide the batch, or more files than the limit are unusable.
@@ -164,7 +164,7 @@ def open_source(
 
     Args:
         path: a picture, clip, tar or array file; a folder of one kind of them, at any depth; the http(s) address of
-            tar shards; a pattern of shards, such as shards-{000000..000099}.tar; or "world".
+            tar shards; or a pattern of shards, such as shards-{000000..000099}.tar.
         size: pixels a side; pictures are cut to the middle square and reduced (Lanczos), never enlarged.
         frames: length of the windows of clips or of sequences of latents, each at a random place. With it, the
             pictures of a folder are the frames of one clip, in the order of the numbers in their names.
@@ -192,8 +192,6 @@ def open_source(
     usual = 100 if "shards" in kind else max(3, len(files) // 100)
     problems = Problems(usual if limit is None else limit, report)
     side = size or 0
-    if kind == "world":
-        return Source(lambda position, _: (f"portrait {position}", position), _world(side, seed), problems, seed, None)
     if kind == "remote shards":
         return Source(RemoteShards(files, seed, problems.note).item, _shard_loader(side), problems, seed, None)
     root, paths = Path(path), [Path(file) for file in files]
@@ -212,8 +210,6 @@ def open_source(
 
 def _look(path: str, clips: bool) -> tuple[str, list[str]]:
     """What kind of data a path gives, and its files in the order of their names; pictures are `clips` if so wanted."""
-    if path == "world":
-        return "world", []
     if "://" in path:
         if not path.startswith(("http://", "https://")):
             raise ValueError(f"{path} cannot be fetched; give an address that begins with http:// or https://.")
@@ -258,14 +254,6 @@ def _shuffled(items: Sequence[Item], seed: int) -> Order:
 @lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, 0, epoch)).permutation(count)
-
-
-def _world(size: int, seed: int) -> Load:
-    def load(item: Item, _: np.random.Generator) -> dict[str, Tensor]:
-        batch = draw_batch((seed, 2, item[1]), 1, size)
-        return {name: part[0] for name, part in batch._asdict().items()}
-
-    return load
 
 
 def _picture_loader(size: int) -> Load:

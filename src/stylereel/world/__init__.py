@@ -29,7 +29,18 @@ def _refresh_kernel_cache() -> None:
 _refresh_kernel_cache()
 
 from stylereel.world.draw import Portrait, aligned, draw, project_landmarks  # noqa: E402
-from stylereel.world.factors import HIGH, IDENTITY, LOW, MOTION, NAMES, from_latent, from_normal, neutral, to_normal  # noqa: E402
+from stylereel.world.factors import (  # noqa: E402
+    HIGH,
+    IDENTITY,
+    LOW,
+    MOTION,
+    NAMES,
+    from_latent,
+    from_normal,
+    neutral,
+    person,
+    to_normal,
+)
 from stylereel.world.motion import natural_motion  # noqa: E402
 
 __all__ = [
@@ -45,6 +56,7 @@ __all__ = [
     "from_normal",
     "natural_motion",
     "neutral",
+    "person",
     "project_landmarks",
     "to_normal",
 ]

@@ -22,10 +22,10 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from stylereel import __version__
-from stylereel.media import replacing_folder
+from stylereel.core.files import replacing_folder
+from stylereel.core.version import __version__
 from stylereel.world.draw import draw
-from stylereel.world.factors import LATENT_DIM, MOTION, NAMES, from_latent
+from stylereel.world.factors import MOTION, NAMES, person
 from stylereel.world.motion import Manner, natural_motion, spoken
 from stylereel.world.shading import REGIONS
 from stylereel.world.speech import RATE, voice
@@ -33,11 +33,6 @@ from stylereel.world.truth import flow, truth
 
 Kind = Literal["portraits", "clips"]
 PICTURES_PER_SHARD = 1000
-
-
-def person(seed: int) -> np.ndarray:
-    """The values [K] of the person and pose of a seed, as `world sheet` and `world portrait` draw them."""
-    return from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM))
 
 
 def clip_values(seed: int, motion: np.ndarray) -> np.ndarray:

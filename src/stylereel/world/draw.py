@@ -18,8 +18,8 @@ from stylereel.world.materials import FLOW, GLASSES_REGION, LIGHT, SCENE, SHADOW
 # Camera: distance [dm] and picture widths per dm, so that a canonical face has the midpoint of its eyes at
 # (0.5, EYE_LINE) and its mouth centre EYE_TO_MOUTH below.
 EYE_LINE, EYE_TO_MOUTH = 0.43, 0.21
-_DISTANCE, _ZOOM = 14.0, 0.2993
-_PIVOT = (0.0, 0.30, 0.0)
+_DISTANCE, ZOOM = 14.0, 0.2993
+PIVOT = (0.0, 0.30, 0.0)
 _YAW, _PITCH, _ROLL, _SHIFT_X, _SHIFT_Y, _SCALE = (INDEX[name] for name in POSE)
 _GLASSES = INDEX["glasses"]
 
@@ -53,7 +53,7 @@ def _place(local, extra, head, body, table, camera):
     for index in range(table.shape[0]):
         part, rows, columns, start = table[index]
         for i in range(start, start + rows * columns):
-            x, y, z = local[i, 0] - _PIVOT[0], local[i, 1] - _PIVOT[1], local[i, 2] - _PIVOT[2]
+            x, y, z = local[i, 0] - PIVOT[0], local[i, 1] - PIVOT[1], local[i, 2] - PIVOT[2]
             share = 1.0
             if part == g.TORSO:
                 share = 0.0
@@ -62,13 +62,13 @@ def _place(local, extra, head, body, table, camera):
             for k in range(3):
                 turned = head[k, 0] * x + head[k, 1] * y + head[k, 2] * z
                 still = body[k, 0] * x + body[k, 1] * y + body[k, 2] * z
-                camera[i, k] = share * turned + (1.0 - share) * still + _PIVOT[k]
+                camera[i, k] = share * turned + (1.0 - share) * still + PIVOT[k]
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _project(camera, v, size, screen):
     """Camera coordinates to pixels and depth [V, 3]."""
-    zoom = _ZOOM * v[_SCALE]
+    zoom = ZOOM * v[_SCALE]
     for i in range(camera.shape[0]):
         depth = 1.0 / (1.0 - camera[i, 2] / _DISTANCE)
         screen[i, 0] = (0.5 + v[_SHIFT_X] + zoom * camera[i, 0] * depth) * size
@@ -247,9 +247,7 @@ def _prepare(v, p, head, body, size, triangles, parts, table, scene, buffers):
     for k in range(3):
         p[TURN + k, 0], p[TURN + k, 1], p[TURN + k, 2] = head[k, 0], head[k, 1], head[k, 2]
         p[FLOW, k] = head[k, 0] * fx + head[k, 1] * fy + head[k, 2] * fz
-        scene.eye[k] = (
-            head[0, k] * -_PIVOT[0] + head[1, k] * -_PIVOT[1] + head[2, k] * (_DISTANCE - _PIVOT[2]) + _PIVOT[k]
-        )
+        scene.eye[k] = head[0, k] * -PIVOT[0] + head[1, k] * -PIVOT[1] + head[2, k] * (_DISTANCE - PIVOT[2]) + PIVOT[k]
         for m in range(3):
             scene.frame[k, m] = frame[k, m]
     for k in range(v.shape[0]):
@@ -271,7 +269,7 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scene
     _prepare(v, p, head, body, size, triangles, parts, table, scene, buffers)
     screen, depth, covering, surface = buffers[0], buffers[3], buffers[4], buffers[9]
     glasses = v[_GLASSES] > 0.5
-    aa = 0.5 / (size * _ZOOM * v[_SCALE])
+    aa = 0.5 / (size * ZOOM * v[_SCALE])
     grid = backdrop_grid(v, p)
     out = scene.out
     last = 2 * size - 1
@@ -496,8 +494,8 @@ _FACE_POINTS = np.array([(0.0, 0.01, 0.85), (0.0, 0.66, 0.90)])
 
 
 def _project_points(points: np.ndarray, yaw: float, pitch: float, roll: float) -> np.ndarray:
-    turned = (points - _PIVOT) @ rotation(yaw, pitch, roll).T + _PIVOT
-    return _ZOOM * turned[:, :2] / (1 - turned[:, 2:] / _DISTANCE)
+    turned = (points - PIVOT) @ rotation(yaw, pitch, roll).T + PIVOT
+    return ZOOM * turned[:, :2] / (1 - turned[:, 2:] / _DISTANCE)
 
 
 _FACE_CENTRE = _project_points(_FACE_POINTS, 0, 0, 0).mean(0)
@@ -506,8 +504,8 @@ _FACE_CENTRE = _project_points(_FACE_POINTS, 0, 0, 0).mean(0)
 def project_landmarks(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks [68, 2] in 0..1 and their camera z [68] (dm, towards the viewer) of a value vector."""
     v = np.asarray(values, np.float32)
-    turned = (landmark_points(v) - _PIVOT) @ rotation(v[_YAW], v[_PITCH], v[_ROLL]).T + _PIVOT
-    zoom = _ZOOM * v[_SCALE] / (1 - turned[:, 2] / _DISTANCE)
+    turned = (landmark_points(v) - PIVOT) @ rotation(v[_YAW], v[_PITCH], v[_ROLL]).T + PIVOT
+    zoom = ZOOM * v[_SCALE] / (1 - turned[:, 2] / _DISTANCE)
     x = 0.5 + v[_SHIFT_X] + zoom * turned[:, 0]
     y = EYE_LINE + v[_SHIFT_Y] + zoom * turned[:, 1]
     return np.stack([x, y], 1).astype(np.float32), turned[:, 2]

@@ -175,6 +175,11 @@ def from_latent(z: np.ndarray) -> np.ndarray:
     return from_normal(normalize(z))
 
 
+def person(seed: int) -> np.ndarray:
+    """Values [K] of the invented person of a seed, as `world sheet` and `world portrait` draw them."""
+    return from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM))
+
+
 def from_normal(n: np.ndarray) -> np.ndarray:
     """Values [..., K] for numbers n [..., 76 or more] that are standard normal already; the inverse of `to_normal`."""
     n = n[..., : len(NAMES)].copy()

@@ -10,7 +10,7 @@ from the target.
 | mask m = f(s_source - s_target), one f a layer | `networks.MaskNet`, `networks.MaskNets` |
 | s = m s_target + (1 - m) s_source | `networks.MaskNets.forward` |
 | shape, identity and recurrent cycle losses, no paired data | `training.shape_loss`, `training.train` |
-| identify, extract, apply | `verbs.StyleMask` |
+| identify, extract, apply | `system.StyleMask` |
 | tables: S against W, a net a layer against one, with against without the cycle | `study.reproduce` |
 
 Where the paper and the authors' code disagree both readings are here: `training.PAPER` and `training.CODE`.
@@ -26,8 +26,8 @@ Different from the paper, and why:
 """
 
 from stylereel.systems.stylemask.networks import MaskConfig, MaskNet, MaskNets, load_masks
+from stylereel.systems.stylemask.system import StyleMask
 from stylereel.systems.stylemask.training import CODE, PAPER, QUICK, DecaFaces, Perception, Settings, WorldFaces, train
-from stylereel.systems.stylemask.verbs import StyleMask
 
 __all__ = [
     "CODE",

@@ -11,10 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from stylereel.core.weights import load_module, own_kind
 from stylereel.generator import StyleGAN2
 from stylereel.generator.style_space import StyleLayer
-from stylereel.weights.encoders import load_part
-from stylereel.weights.files import load_module, own_kind
+from stylereel.zoo.encoders import load_part
 
 KIND = "stylemask"  # in the header of our files
 LAYERS = 12  # masked convolutions, counted from the first

@@ -17,11 +17,16 @@ import numpy as np
 import torch
 
 from stylereel import world
+from stylereel.core.builtin import builtin
+from stylereel.core.files import ensure_writable
+from stylereel.core.record import sha256
+from stylereel.core.render import pictures
+from stylereel.core.weights import load_module, read_card, save_module
 from stylereel.faces.backend import DlibBackend, find_face
-from stylereel.faces.perception import IdentityNet, load_face
 from stylereel.faces.pose import pose_from_landmarks, unrotate
+from stylereel.family.nets import IdentityNet, load_face
+from stylereel.family.people import latents_of
 from stylereel.generator import StyleGAN2
-from stylereel.media import ensure_writable
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.metrics.exact import HELD_OUT, crossed, drawn
@@ -30,15 +35,10 @@ from stylereel.metrics.frechet import Pool, frechet_between
 from stylereel.metrics.intervals import GROUPS, jackknife
 from stylereel.metrics.likeness import builtin_embeddings, cosine
 from stylereel.metrics.pictures import l1, psnr
-from stylereel.record import sha256
-from stylereel.render import pictures
-from stylereel.reproduce import Claim, Number, write_report
+from stylereel.metrics.report import Claim, Number, write_report
 from stylereel.systems.stylemask.networks import KIND, MaskConfig, MaskNets, load_masks
+from stylereel.systems.stylemask.system import StyleMask
 from stylereel.systems.stylemask.training import QUICK, Settings, WorldFaces, train
-from stylereel.systems.stylemask.verbs import StyleMask
-from stylereel.train.data import latents_of
-from stylereel.weights import builtin
-from stylereel.weights.files import load_module, read_card, save_module
 
 BATCH = 8
 SHOWN = 6  # sources and targets in the grid
@@ -273,7 +273,7 @@ def frechet(embeddings: np.ndarray, others: np.ndarray, seed: int) -> Number:
 
 def _grouped(generator: StyleGAN2, z: np.ndarray) -> torch.Tensor:
     """W+ codes [B, L, D] of latents z [B, groups, Z], one for each group of factors."""
-    from stylereel.train.generator import grouped_w
+    from stylereel.family.people import grouped_w
 
     return grouped_w(generator, torch.from_numpy(z).float())
 

@@ -12,16 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel import world
-from stylereel.faces.arcface import ArcFace
+from stylereel.core.render import pictures
+from stylereel.encoders.arcface import ArcFace
 from stylereel.faces.deca import Deca
 from stylereel.faces.flame import EXPRESSION, POSE, SHAPE, Flame
-from stylereel.faces.perception import SIZE, FaceNet, IdentityNet, unit_values
+from stylereel.family.nets import SIZE, FaceNet, IdentityNet, unit_values
 from stylereel.generator import StyleGAN2
 from stylereel.media.sheet import side_by_side
-from stylereel.render import pictures
 from stylereel.systems.stylemask.networks import MaskConfig, MaskNets
 from stylereel.train.loop import Average, Trainer, cosine
-from stylereel.train.optimise import Muon
+from stylereel.train.optimizers import Muon
 
 # The code's pairs of landmarks, whose distances count once more.
 MOUTH_PAIRS = ((48, 54), (49, 59), (50, 58), (51, 57), (52, 56), (53, 55), (60, 64), (61, 67), (62, 66), (63, 65))

@@ -13,7 +13,7 @@ code: the motion of the one, the looks of the other.
 | critic: frame layers, then 1-D convolutions | `networks.Critic` |
 | gradient penalty (50), gradient angle penalty (100) | `networks.gradient_penalty`, `networks.angle_penalty` |
 | 350 epochs, averaged weights | `training.Recipe`, `training.train` |
-| offset through a PCA of 32 | `networks.VideoGenerator.offset`, `verbs.StyleVideoGAN.apply` |
+| offset through a PCA of 32 | `networks.VideoGenerator.offset`, `system.StyleVideoGAN.apply` |
 
 Different from the paper, and why:
 - Heads make coordinates in the codes' principal components, smooth ones apart from quick ones and never outside of the
@@ -33,6 +33,6 @@ Different from the paper, and why:
 """
 
 from stylereel.systems.stylevideogan.networks import VideoConfig, VideoGenerator, load_model
-from stylereel.systems.stylevideogan.verbs import StyleVideoGAN
+from stylereel.systems.stylevideogan.system import StyleVideoGAN
 
 __all__ = ["StyleVideoGAN", "VideoConfig", "VideoGenerator", "load_model"]

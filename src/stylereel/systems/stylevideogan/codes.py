@@ -15,23 +15,17 @@ import torch
 from torch import Tensor
 
 from stylereel import world
+from stylereel.core.latents import Codes
+from stylereel.core.record import sha256
 from stylereel.faces import backend, placement
+from stylereel.family.people import grouped_w, latents_of
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert import networks as inversion
-from stylereel.latents import Codes
 from stylereel.media.video import VideoReader
-from stylereel.record import sha256
-from stylereel.train.data import latents_of
-from stylereel.train.generator import grouped_w
-from stylereel.world.factors import LATENT_DIM, MOTION
+from stylereel.world.factors import MOTION
 from stylereel.world.motion import Manner
 
 BATCH, SIZE = 16, 256  # crops that are encoded together, and their side in pixels
-
-
-def person_of(seed: int) -> np.ndarray:
-    """Factor values [K] of the invented person of a seed."""
-    return world.from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM))
 
 
 class WorldClip(NamedTuple):
@@ -46,7 +40,7 @@ class WorldClip(NamedTuple):
     def values(self) -> np.ndarray:
         """Factor values [T, K] of every frame, aligned."""
         motion = world.natural_motion(self.movement, self.frames, self.rate, self.manner)
-        values = np.tile(person_of(self.person), (len(motion), 1))
+        values = np.tile(world.person(self.person), (len(motion), 1))
         values[:, : len(MOTION)] = motion
         return world.aligned(values)
 
@@ -80,7 +74,7 @@ def precision(generator: StyleGAN2 | StyleGAN3) -> Tensor:
 def resting_code(generator: StyleGAN2, seed: int) -> Tensor:
     """The W+ code [L, D] of the invented person of a seed with a face at rest, looking ahead: what else lies outside a
     clip's components, such as a wink on one side, would stay in every frame."""
-    person = person_of(seed)
+    person = world.person(seed)
     person[: len(MOTION)] = world.neutral()[: len(MOTION)]
     z = torch.from_numpy(latents_of(world.aligned(person[None]), np.random.default_rng(seed))).float()
     with torch.inference_mode():

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 
+from stylereel.core.builtin import BUILTIN
+from stylereel.core.files import ensure_writable, require_file
+from stylereel.core.latents import Codes
+from stylereel.core.record import sha256
+from stylereel.core.weights import save_module
 from stylereel.generator import StyleGAN2
-from stylereel.latents import Codes
-from stylereel.media import ensure_writable, require_file
-from stylereel.record import sha256
 from stylereel.systems.stylevideogan.codes import CLIPS, clip_codes
 from stylereel.systems.stylevideogan.networks import KIND
 from stylereel.systems.stylevideogan.training import Recipe, train
 from stylereel.train.loop import Trainer
-from stylereel.weights import BUILTIN
-from stylereel.weights.files import save_module
 
 
 def make(

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylereel.weights.files import load_module
+from stylereel.core.weights import load_module
 
 KIND = "stylevideogan"  # in the header of a model's file
 SLOPE = 0.2  # of every leaky ReLU; the paper does not say

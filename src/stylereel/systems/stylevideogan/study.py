@@ -19,20 +19,20 @@ import torch
 from torch import Tensor
 
 from stylereel import world
+from stylereel.core.builtin import builtin
+from stylereel.core.files import ensure_writable, replacing
+from stylereel.core.latents import Codes
+from stylereel.core.render import pictures
+from stylereel.core.weights import save_module
 from stylereel.generator import StyleGAN2
-from stylereel.latents import Codes
-from stylereel.media import ensure_writable, replacing
 from stylereel.metrics.clips import Clip
 from stylereel.metrics.motion import loop
 from stylereel.metrics.registry import Run, Unfit, find
-from stylereel.render import pictures
-from stylereel.reproduce import Claim, Number, write_report
-from stylereel.systems.stylevideogan.codes import exact_codes, person_of, precision
+from stylereel.metrics.report import Claim, Number, write_report
+from stylereel.systems.stylevideogan.codes import exact_codes, precision
 from stylereel.systems.stylevideogan.networks import KIND, VideoGenerator, load_model
 from stylereel.systems.stylevideogan.training import Recipe, config_of, sample_path, train
 from stylereel.train.loop import Trainer
-from stylereel.weights import builtin
-from stylereel.weights.files import save_module
 from stylereel.world.factors import LATENT_DIM, MOTION
 
 RATE, SENTENCE, TIMES = Fraction(25), 167, 3  # 20 seconds
@@ -83,7 +83,7 @@ def sentence_clip() -> np.ndarray:
 
 def _person(seed: int, motion: np.ndarray) -> np.ndarray:
     """Aligned factor values [T, K] of a person with a motion [T, 16]."""
-    values = np.tile(person_of(seed), (len(motion), 1))
+    values = np.tile(world.person(seed), (len(motion), 1))
     values[:, : len(MOTION)] = motion
     return world.aligned(values)
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylereel.latents import Codes
-from stylereel.record import ratio
+from stylereel.core.latents import Codes
+from stylereel.core.record import ratio
 from stylereel.systems.stylevideogan.codes import distinct_rows
 from stylereel.systems.stylevideogan.networks import (
     KIND,

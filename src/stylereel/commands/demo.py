@@ -1,0 +1,92 @@
+"""The demonstration: an invented person speaks in a clip, and that clip drives another invented person.
+
+The driving clip is drawn by the world and then treated like any clip: found by the face detector, tracked, measured.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from stylereel.commands.drive import drive
+from stylereel.core.files import ensure_writable
+from stylereel.core.record import Stages
+from stylereel.media.pictures import save_picture
+from stylereel.media.sheet import contact_sheet
+from stylereel.media.video import VideoReader, VideoWriter
+from stylereel.world import MOTION, draw, natural_motion
+
+RATE, SECONDS, SIZE = Fraction(25), 4, 256
+SPEAKER, SOURCE, MOVEMENT = 7, 29, 5  # seeds of the speaker, of the driven person and of the movement
+SAMPLE_RATE = 16000
+
+
+def murmur(jaw: np.ndarray, rate: Fraction, seed: int = 0) -> np.ndarray:
+    """A hummed voice [samples] float32 at 16 kHz whose loudness and vowels follow the jaw [T] 0..1."""
+    time = np.arange(int(len(jaw) / float(rate) * SAMPLE_RATE)) / SAMPLE_RATE
+    open_mouth = np.interp(time, np.arange(len(jaw)) / float(rate), jaw)
+    pitch = 125 * (1 + 0.06 * np.sin(2 * np.pi * 0.7 * time) + 0.15 * open_mouth)
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    voice = np.zeros(len(time))
+    for harmonic in range(1, 18):
+        frequency = harmonic * pitch
+        formants = np.exp(-(((frequency - 350 - 450 * open_mouth) / 160) ** 2))
+        formants += 0.5 * np.exp(-(((frequency - 1200 - 300 * open_mouth) / 220) ** 2))
+        voice += formants * np.sin(harmonic * phase) / harmonic**0.5
+    breath = np.random.default_rng(seed).standard_normal(len(time)) * 0.02
+    return (0.25 * open_mouth * (voice + breath)).astype(np.float32)
+
+
+def write_sound(path: Path, samples: np.ndarray) -> None:
+    """Write float samples [N] at 16 kHz as a mono wav file."""
+    with av.open(str(path), "w", format="wav") as container:
+        stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray((samples.clip(-1, 1) * 32767).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def speaker_clip(path: Path, seconds: int = SECONDS) -> None:
+    """Draw a person who looks about, blinks and speaks, with sound, as an mp4 file."""
+    motion = natural_motion(MOVEMENT, int(seconds * RATE), RATE)
+    values = np.tile(person(SPEAKER), (len(motion), 1))
+    values[:, : len(MOTION)] = motion
+    sound = path.with_suffix(".wav")
+    try:
+        write_sound(sound, murmur(motion[:, MOTION.index("jaw")], RATE))
+        with VideoWriter(path, RATE, audio_from=sound) as writer:
+            for frame in values:
+                writer.write(draw(frame, SIZE).image)
+            writer.finish()
+    finally:
+        sound.unlink(missing_ok=True)
+
+
+def make(out: Path) -> dict[str, Any]:
+    """Make driving.mp4, drive.mp4 (source, driving and result side by side) and sheet.png in the folder `out`.
+
+    Returns the record of the drive, with `summary` (lines to print) and all `files`. Raises MediaError when the folder
+    cannot be written.
+    """
+    driving, result, sheet = out / "driving.mp4", out / "drive.mp4", out / "sheet.png"
+    for path in (driving, result, sheet):
+        ensure_writable(path)
+    stages = Stages()
+    with stages("world clip"):
+        speaker_clip(driving)
+    record = drive("stylemask", str(SOURCE), str(driving), str(result), compare=True, stages=stages)
+    with stages("contact sheet"):
+        frames = [frame for index, frame in enumerate(VideoReader(result)) if index % 9 == 4]
+        save_picture(sheet, contact_sheet(frames[:10], 2))
+    record["seconds"] = {name: round(seconds, 3) for name, seconds in stages.seconds.items()}
+    record["summary"] = [
+        f"An invented person (seed {SPEAKER}) speaks for {SECONDS} seconds; person {SOURCE} is moved by that clip.",
+        "In the result: left the source, in the middle the driving clip, right the result.",
+    ]
+    record["files"] = [driving, *record["files"], sheet]
+    return record

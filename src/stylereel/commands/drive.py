@@ -1,0 +1,378 @@
+"""Drive a portrait by a clip: one system's identify, extract and apply, from file to file."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from stylereel import systems
+from stylereel.core.files import MediaError, ensure_writable
+from stylereel.core.latents import Codes, Motion
+from stylereel.core.record import Stages, command_line, sha256, write_record
+from stylereel.core.render import Precision, render
+from stylereel.core.weights import own_kind
+from stylereel.faces.backend import is_picture
+from stylereel.faces.paste import paste
+from stylereel.faces.placement import cut
+from stylereel.media.ahead import Ahead
+from stylereel.media.pictures import FORMATS, save_picture
+from stylereel.media.sheet import contact_sheet, side_by_side
+from stylereel.media.video import VideoReader, VideoWriter
+from stylereel.media.writer import ENDINGS
+from stylereel.metrics.motion import crop_jitter
+from stylereel.systems.sources import SAVED, read_source
+
+Made = TypeVar("Made")
+VERBS = ("identify", "extract", "apply")
+LOOP = ("render", "decode", "paste", "encode")  # the stages that run frame by frame
+CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
+
+
+def verb_options(system: Any) -> dict[str, inspect.Parameter]:
+    """The run-time options of a system: its driving verbs' keyword-only arguments, each name once.
+
+    Raises:
+        ValueError: the system lacks one of the verbs, so no clip can drive it.
+    """
+    options: dict[str, inspect.Parameter] = {}
+    for verb in VERBS:
+        if not callable(getattr(system, verb, None)):
+            raise ValueError(f"{system.name} does not offer {verb}, so no clip can drive it; choose another system.")
+        for name, parameter in systems.options_of(system, verb).items():
+            shared = options.setdefault(name, parameter)
+            assert shared.default == parameter.default, f"{system.name}: two defaults for {name}"
+    return options
+
+
+class _Who(NamedTuple):
+    """A source: its file (None for a seed), what `identify` takes, and who that is."""
+
+    path: Path | None
+    given: Any
+    identity: Any
+
+    @property
+    def picture(self) -> np.ndarray | None:
+        return self.given if isinstance(self.given, np.ndarray) else None
+
+
+class _What(NamedTuple):
+    """A driver: its file, its frames if it is a clip or picture, and its motion."""
+
+    path: Path
+    reader: VideoReader | None
+    motion: Any
+
+
+class _Run(NamedTuple):
+    """What all pairs of a run share: the system, the user's weight files, all settings, and those of `apply`."""
+
+    system: Any
+    files: dict[str, str]
+    settings: dict[str, Any]
+    options: dict[str, Any]
+
+
+def drive(
+    system: Any,
+    source: str,
+    driving: str,
+    out: str,
+    compare: bool = False,
+    paste_back: bool = False,
+    chunk: int = 8,
+    precision: Precision = "32",
+    files: dict[str, str] | None = None,
+    options: dict[str, Any] | None = None,
+    stages: Stages | None = None,
+) -> dict[str, Any]:
+    """Move a portrait as the face in a clip moves, with the clip's rate, length and sound.
+
+    Args:
+        system: name of a system, or a loaded one.
+        source: who; a whole number is the seed of an invented person, else the file of a picture, of codes or of an
+            identity, or a folder of these.
+        driving: the clip, picture, codes or saved motion that moves, or a folder of clips (a folder of pictures alone
+            is one clip).
+        out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written beside it as .json. With a
+            folder of sources or clips a folder: a clip for each pair, index.json and grid.png.
+        compare: show source, driving face and result side by side.
+        paste_back: put the result back into the source picture, from which the face was cut.
+        chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
+        precision: of the generator's features; bf16 is faster on processors that know it.
+        files: weight files that the system is, or was, loaded from, if not the built-in ones; for the record too.
+        options: values for the system's own options (see `verb_options`); the others keep their defaults.
+        stages: clock to use, for watching the progress.
+
+    Returns:
+        The record: what was written to the .json file, and the files. With folders: what stands in the index, with
+        the records as `results`.
+
+    Raises:
+        ValueError: an unknown system or option, an unusable value, or a file that cannot be read or written
+            (MediaError). Nothing is left under the name `out` then. With folders a pair that fails is listed in the
+            index, and only if all fail that is an error.
+    """
+    stages = stages or Stages()
+    sources, drivers = _members(source, (*FORMATS, SAVED)), _members(driving, (*CLIPS, SAVED))
+    several = sources is not None or drivers is not None
+    if several:
+        ensure_writable(Path(out) / "index.json")
+    else:
+        _check_target(source, driving, out, paste_back)
+    if chunk < 1:
+        raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
+    seen: list[Any] = []
+    for one in drivers or [driving]:  # what cannot be opened is told before anything is loaded
+        seen.append(None if Path(one).suffix == SAVED else VideoReader(one))
+    given = {one: read_source(one) for one in ([source] if sources is None else sources[:1])}
+
+    if isinstance(system, str):
+        with stages("load"):
+            system = systems.load(system, **(files or {}))
+    known = verb_options(system)
+    own = dict(options or {})
+    if unknown := sorted(own.keys() - known.keys()):
+        names = ", ".join(sorted(known)) or "none"
+        raise ValueError(f"{system.name} has no option {unknown[0]}; it has {names}.")
+    options = {name: own.get(name, parameter.default) for name, parameter in known.items()}
+    chosen = {verb: {name: options[name] for name in systems.options_of(system, verb)} for verb in VERBS}
+    settings = {"compare": compare, "paste_back": paste_back, "chunk": chunk, "precision": precision, **options}
+    run = _Run(system, files or {}, settings, chosen["apply"])
+
+    def who(name: str) -> _Who:
+        taken = given[name] if name in given else read_source(name)
+        with stages("identify"):
+            identity = system.identify(taken, **chosen["identify"])
+        return _Who(None if isinstance(taken, int) else Path(name), taken, identity)
+
+    def what(name: str, reader: VideoReader | None) -> _What:
+        with stages("extract"):
+            if reader is None and own_kind(name) == "motion":
+                return _What(Path(name), None, Motion.load(name))
+            taken = Codes.load(name) if reader is None else reader.path
+            return _What(Path(name), reader, system.extract(taken, **chosen["extract"]))
+
+    if not several:
+        return _write(run, who(source), what(driving, seen[0]), source, Path(out), stages)
+    return _each_pair(run, sources or [source], list(zip(drivers or [driving], seen)), who, what, Path(out), stages)
+
+
+def _members(name: str, endings: Collection[str]) -> list[str] | None:
+    """The files with these endings in a folder, by name; None for a file, and for a folder without any."""
+    if not Path(name).is_dir():
+        return None
+    found = sorted(file for file in Path(name).iterdir() if file.suffix.lower() in endings and file.is_file())
+    stems = [file.stem for file in found]
+    if twice := [stem for stem in stems if stems.count(stem) > 1]:
+        raise ValueError(f"{name} has two files called {twice[0]}, whose results would have one name; rename one.")
+    return [str(file) for file in found] or None
+
+
+def _check_target(source: str, driving: str, out: str, paste_back: bool) -> None:
+    """Raise ValueError unless a single pair's result can be written where it is to go."""
+    target = ensure_writable(out, *filter(None, ENDINGS))
+    record = ensure_writable(target.with_suffix(".json"))
+    inputs = {"driving": Path(driving)}
+    if not source.isdecimal():
+        inputs["source"] = Path(source)
+    if paste_back and (source.isdecimal() or Path(source).suffix == SAVED):
+        what = "A seed has" if source.isdecimal() else "Codes have"
+        raise ValueError(f"{what} no picture to paste the result into; give a picture as the source.")
+    for name, path in inputs.items():
+        if path.exists() and path.resolve() in (target.resolve(), record.resolve()):
+            raise MediaError(f"{out} would overwrite the {name} file {path}; choose another name.")
+
+
+def _write(run: _Run, who: _Who, what: _What, source: str, target: Path, stages: Stages) -> dict[str, Any]:
+    """Render one pair into a clip and its record."""
+    system, weights, settings, options = run
+    identity, motion, reader, picture = who.identity, what.motion, what.reader, who.picture
+    chunk, precision = settings["chunk"], settings["precision"]
+    made = render(system, identity, motion, chunk=chunk, precision=precision, **options)
+    frames: Iterable[np.ndarray] = stages.through("render", Ahead(made))
+    seams: list[float] = []
+    if settings["paste_back"]:
+        if picture is None or "placement" not in identity.tensors:
+            raise ValueError(f"{system.name} does not say where the face was cut out; leave out --paste-back.")
+        frames = _pasted(frames, picture, identity.tensors["placement"].numpy(), seams, stages)
+    if settings.get("missing") == "skip-edit" and motion.missing:
+        still = picture if settings["paste_back"] and picture is not None else system.portrait(identity)
+        frames = (still if index in motion.missing else frame for index, frame in enumerate(frames))
+    if settings["compare"]:
+        shown = system.portrait(identity) if picture is None else picture
+        frames = _compared(frames, shown, reader, motion.placement, stages)
+    sound = reader.path if reader is not None and reader.has_audio else None
+    with VideoWriter(target, motion.rate, audio_from=sound) as writer:
+        for frame in frames:
+            with stages("encode"):
+                writer.write(frame)
+        with stages("encode"):
+            writer.finish()
+    num_frames = writer.num_frames
+    assert num_frames == len(motion.values), f"{len(motion.values)} frames in, {num_frames} out"
+
+    files = {"source": source, "driving": str(what.path), "out": str(target)}
+    inputs = {"driving": what.path} | ({} if who.path is None else {"source": who.path})
+    inputs |= {name: Path(settings[name]) for name in ("face", "source_face") if is_picture(settings.get(name, "left"))}
+    record = {
+        "command": command_line("drive", system.name, files | weights | settings),
+        "system": system.name,
+        "settings": settings,
+        "seeds": {} if who.path is not None else {"source": who.given},
+        "inputs": {name: {"file": path, "sha256": sha256(path)} for name, path in inputs.items()},
+        "weights": {Path(path).name: sha256(path) for path in getattr(system, "weight_files", ())},
+        "frames": {
+            "driving": len(motion.values) if reader is None else reader.num_frames,
+            "written": num_frames,
+            "without a face": motion.missing,
+        },
+        "faces in the clip": motion.num_faces,
+        "crop jitter": crop_jitter(motion.placement) if num_frames >= 5 else None,
+        "seam": float(np.mean(seams)) if seams else None,
+        "size": [writer.width, writer.height],
+        "rate": motion.rate,
+        "timing": "constant" if reader is None else reader.timing,
+        "sound": writer.has_audio,
+        "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
+        "frames_per_second": {
+            "render": round(stages.frames_per_second(num_frames, "render"), 2),
+            "file to file": round(stages.frames_per_second(num_frames), 2),
+        },
+        "files": [target, target.with_suffix(".json")],
+    }
+    write_record(target, record)
+    return record
+
+
+def _each_pair(
+    run: _Run,
+    sources: list[str],
+    drivers: list[tuple[str, VideoReader | None]],
+    who: Callable[[str], _Who],
+    what: Callable[[str, VideoReader | None], _What],
+    out: Path,
+    stages: Stages,
+) -> dict[str, Any]:
+    """A clip for every source and driver, each looked at once; index.json lists them, grid.png shows their middles."""
+    people: dict[str, _Who | ValueError] = {}
+    results: list[dict[str, Any]] = []
+    cells: dict[tuple[int, int], np.ndarray] = {}
+    for column, (driver, reader) in enumerate(drivers, 1):
+        mover = _or_error(lambda: what(driver, reader))  # noqa: B023 (called at once)
+        for row, source in enumerate(sources, 1):
+            if source not in people:
+                people[source] = _or_error(lambda: who(source))  # noqa: B023
+            target = out / f"{Path(source).stem}--{Path(driver).stem}.mp4"
+            line: dict[str, Any] = {"source": source, "driving": driver}
+            try:
+                person, moving = _value(people[source]), _value(mover)
+                clock = Stages(stages.watch)
+                record = _write(run, person, moving, source, target, clock)
+                _add_seconds(stages, clock)
+                cells |= _cells(run, person, moving, len(moving.motion.values) // 2, row, column)
+                results.append(line | {"out": target, **record})
+            except ValueError as error:
+                results.append(line | {"error": str(error)})
+    done = [line for line in results if "error" not in line]
+    if not done:
+        raise ValueError(f"No pair could be made: {results[0]['error']}")
+    files = [out / "index.json", out / "grid.png"]
+    size = max(cell.shape[0] for cell in cells.values())
+    blank = np.full((size, size, 3), 255, np.uint8)
+    places = [(row, column) for row in range(len(sources) + 1) for column in range(len(drivers) + 1)]
+    shown = [_square(cells[place], size) if place in cells else blank for place in places]
+    names = ["", *(Path(driver).stem for driver, _ in drivers)]
+    for source in sources:
+        names += [Path(source).stem, *[""] * len(drivers)]
+    save_picture(files[1], contact_sheet(shown, len(drivers) + 1, names))
+    kept = ("source", "driving", "out", "error", "frames", "rate", "size", "seconds")
+    index = {
+        "system": run.system.name,
+        "settings": run.settings,
+        "weights": done[0]["weights"],
+        "results": [{key: line[key] for key in kept if key in line} for line in results],
+    }
+    write_record(files[0], index)
+    return index | {
+        "results": results,
+        "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
+        "frames_per_second": {
+            "file to file": round(stages.frames_per_second(sum(line["frames"]["written"] for line in done)), 2)
+        },
+        "files": [*(line["out"] for line in done), *files],
+    }
+
+
+def _or_error(make: Callable[[], Made]) -> Made | ValueError:
+    try:
+        return make()
+    except ValueError as error:
+        return error
+
+
+def _value(made: Made | ValueError) -> Made:
+    if isinstance(made, ValueError):
+        raise made
+    return made
+
+
+def _add_seconds(stages: Stages, more: Stages) -> None:
+    for name, seconds in more.seconds.items():
+        stages.seconds[name] = stages.seconds.get(name, 0.0) + seconds
+
+
+def _cells(run: _Run, who: _Who, what: _What, frame: int, row: int, column: int) -> dict[tuple[int, int], np.ndarray]:
+    """What the grid shows of a pair: the source, the driver's face if it is seen, and one frame of the result."""
+    shown = next(render(run.system, who.identity, what.motion, chunk=1, **run.options).start_at(frame))
+    cells = {(row, 0): run.system.portrait(who.identity), (row, column): shown}
+    if what.reader is not None:
+        picture = next(itertools.islice(what.reader, frame, None))
+        cells[0, column] = cut(picture, what.motion.placement[frame], len(shown))
+    return cells
+
+
+def _square(picture: np.ndarray, size: int) -> np.ndarray:
+    if picture.shape[:2] == (size, size):
+        return picture
+    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _pasted(
+    frames: Iterable[np.ndarray], picture: np.ndarray, placement: np.ndarray, seams: list[float], stages: Stages
+) -> Iterator[np.ndarray]:
+    """The picture with each frame pasted at the placement [4]; every paste's seam is added to `seams`."""
+    for frame in frames:
+        with stages("paste"):
+            pasted = paste(picture, frame, placement)
+        seams.append(pasted.seam)
+        yield pasted.frame
+
+
+def _compared(
+    frames: Iterable[np.ndarray],
+    source: np.ndarray,
+    reader: VideoReader | None,
+    placement: np.ndarray,
+    stages: Stages,
+) -> Iterator[np.ndarray]:
+    """The frames with the source and, where there is one to see, the driving face at their left, of one height."""
+    clip = iter(reader or ())
+    left: np.ndarray | None = None
+    for index, frame in enumerate(frames):
+        size = frame.shape[0]
+        if left is None:
+            width = round(source.shape[1] * size / source.shape[0])
+            left = np.asarray(Image.fromarray(source).resize((width, size), Image.Resampling.LANCZOS))
+        if reader is None:
+            yield side_by_side([left, frame], ["source", "result"])
+            continue
+        with stages("decode"):
+            face = cut(next(clip), placement[index], size)
+        yield side_by_side([left, face, frame], ["source", "driving", "result"])

@@ -1,0 +1,271 @@
+"""Measure results and write down the numbers: what `stylereel eval` does."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stylereel.core.files import ensure_writable, replacing
+from stylereel.core.record import ratio, sha256
+from stylereel.core.version import __version__
+from stylereel.metrics.registry import Clip, Measure, Run, Score, Unfit, find, measures, open_clips
+
+Outcome = tuple[list[Score], dict[str, str]]  # scores, and why a measure was left out
+
+
+def evaluate(
+    result: str | Path | Sequence[Clip],
+    reference: str | Path | Sequence[Clip] | None = None,
+    names: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    processes: int = 1,
+    batch: int = 8,
+    video_protocol: str = "windows",
+    out: str | Path | None = None,
+) -> Outcome:
+    """Measure a result, against a reference where a measure needs one.
+
+    Args:
+        result: clips, or a path as `open_clips` takes it.
+        reference: the same.
+        names: measures; none for all that fit what is given.
+        seed: of the intervals and of random draws.
+        processes: how many share the clips (measures of clips) and the frames or windows (of sets). Inside torchrun its
+            processes share the work instead.
+        batch: frames that go through a network at a time; it changes nothing but speed and memory.
+        video_protocol: a key of `sets.VIDEO_PROTOCOLS`.
+        out: folder for results.json, table.md and plot.png.
+
+    Returns:
+        The scores, and for each measure left out the reason. A measure that was asked for by name is never left out.
+
+    Raises:
+        ValueError: one sentence: an unknown or unfit measure, nothing to measure.
+        MediaError: a file cannot be read, the folder cannot be written.
+    """
+    from stylereel.metrics.sets import VIDEO_PROTOCOLS
+
+    if video_protocol not in VIDEO_PROTOCOLS:
+        raise ValueError(f"There is no video protocol {video_protocol!r}; there are {', '.join(VIDEO_PROTOCOLS)}.")
+    if min(processes, batch) < 1 or seed < 0:
+        raise ValueError("An evaluation needs 1 or more processes, a batch of 1 or more and a seed of 0 or more.")
+    chosen = [find(name) for name in names]
+    if out is not None:
+        _require_matplotlib()
+        ensure_writable(Path(out) / "results.json")
+    ours = _clips(result)
+    theirs = None if reference is None else _clips(reference)
+    run = Run(seed, batch, video_protocol)
+    scores, skipped = _shared(chosen, ours, theirs, run, processes)
+    if not scores:
+        raise ValueError(f"No measure fits: {next(iter(skipped.values()))}")
+    if out is not None and int(os.environ.get("RANK", 0)) == 0:
+        write(Path(out), scores, skipped, ours, theirs, run)
+    return scores, skipped
+
+
+def evaluate_exact(system: str, pairs: int = 64, seed: int = 0, out: str | Path | None = None) -> list[Score]:
+    """The exact error across identities of a system's built-in weights; see `metrics.exact`.
+
+    Args:
+        system: its name.
+        pairs: of a source person and a driver.
+        seed: of the people and the intervals.
+        out: results.json to write.
+
+    Raises:
+        ValueError: an unknown system, or one that moves no pictured face.
+        MediaError: the file cannot be written.
+    """
+    from stylereel.metrics.exact import exact
+    from stylereel.systems import load
+
+    if out is not None:
+        ensure_writable(out, ".json")
+    loaded = load(system)
+    scores = exact(loaded, pairs, seed)
+    if out is not None:
+        weights = {file.name: {"sha256": sha256(file)} for file in loaded.weight_files}
+        plain = {score.name: _plain(score) for score in scores}
+        data = {"stylereel": __version__, "system": system, "seed": seed, "scores": plain, "weights": weights}
+        with replacing(out) as partial:
+            partial.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return scores
+
+
+def _clips(given: str | Path | Sequence[Clip]) -> list[Clip]:
+    return open_clips(given) if isinstance(given, (str, Path)) else list(given)
+
+
+def _measure(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run) -> Outcome:
+    scores: list[Score] = []
+    skipped: dict[str, str] = {}
+    for one in chosen or measures().values():
+        try:
+            scores.append(one(ours, theirs, run))
+        except Unfit as reason:
+            if chosen:
+                raise
+            skipped[one.name] = str(reason)
+    return scores, skipped
+
+
+# --- several processes
+
+
+def _shared(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run, processes: int) -> Outcome:
+    """`_measure` in this process, or in several of which this is the first (in torchrun: the one of its rank)."""
+    import torch.distributed
+    import torch.multiprocessing
+
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("gloo")
+        world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        return _measure(chosen, ours, theirs, Run(run.seed, run.batch, run.video_protocol, rank, world))
+    if processes == 1:
+        return _measure(chosen, ours, theirs, run)
+    names = [one.name for one in chosen]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (f"file://{folder}/meeting", names, ours, theirs, run, processes)
+        context = torch.multiprocessing.get_context("spawn")
+        workers = [context.Process(target=_work, args=(rank, *arguments)) for rank in range(1, processes)]
+        for worker in workers:
+            worker.start()
+        try:
+            return _work(0, *arguments)
+        finally:
+            for worker in workers:
+                worker.join(60)
+                if worker.is_alive():
+                    worker.terminate()
+
+
+def _work(
+    rank: int, meeting: str, names: list[str], ours: list[Clip], theirs: list[Clip] | None, run: Run, world: int
+) -> Outcome:
+    import torch
+    import torch.distributed
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // world))
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+    try:
+        chosen = [find(name) for name in names]
+        return _measure(chosen, ours, theirs, Run(run.seed, run.batch, run.video_protocol, rank, world))
+    except Exception:
+        if rank == 0:
+            raise
+        return [], {}  # the first process has the same error and tells of it
+    finally:
+        torch.distributed.destroy_process_group()
+        torch.set_num_threads(threads)
+
+
+# --- what is written
+
+
+def table(scores: Sequence[Score]) -> str:
+    """The scores as a Markdown table."""
+    lines = ["| measure | value | 95 % interval | unit | better | counts |", "|---|---|---|---|---|---|"]
+    for score in scores:
+        counts = ", ".join(f"{count} {name}" for name, count in score.counts.items() if name != "not told" or count)
+        between = "" if score.interval is None else " to ".join(_text(end) for end in score.interval)
+        better = "" if score.better == "neither" else score.better
+        lines.append(f"| {score.name} | {_text(score.value)} | {between} | {score.unit} | {better} | {counts} |")
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: float) -> str:
+    return "cannot be told" if math.isnan(value) else f"{value:.4g}"
+
+
+def write(
+    out: Path, scores: Sequence[Score], skipped: dict[str, str], ours: list[Clip], theirs: list[Clip] | None, run: Run
+) -> None:
+    """Write results.json, table.md and plot.png into the folder `out`."""
+    from stylereel.metrics.sets import VIDEO_PROTOCOLS
+
+    known = measures()
+    weights = {}
+    for score in scores:
+        if (net := known[score.name.split("[")[0]].net) is not None:
+            file = net().file
+            weights[file.name] = {"sha256": sha256(file)}
+    data: dict[str, Any] = {
+        "stylereel": __version__,
+        "seed": run.seed,
+        "video protocol": {"name": run.video_protocol, "settings": str(VIDEO_PROTOCOLS[run.video_protocol])},
+        "scores": {score.name: _plain(score) for score in scores},
+        "not measured": skipped,
+        "result": [_about(clip) for clip in ours],
+        "reference": [_about(clip) for clip in theirs or ()],
+        "weights": weights,
+    }
+    with replacing(out / "results.json") as partial:
+        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    with replacing(out / "table.md") as partial:
+        partial.write_text(table(scores), encoding="utf-8")
+    with replacing(out / "plot.png") as partial:
+        _plot(partial, scores)
+
+
+def _plain(score: Score) -> dict[str, Any]:
+    """A score for JSON, which knows no infinity ("inf") and no nan (null)."""
+
+    def number(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return [number(part) for part in value]
+        if isinstance(value, dict):
+            return {name: number(part) for name, part in value.items()}
+        if isinstance(value, float) and not math.isfinite(value):
+            return None if math.isnan(value) else str(value)
+        return value
+
+    return {name: number(value) for name, value in asdict(score).items() if name not in ("name", "seed")}
+
+
+def _about(clip: Clip) -> dict[str, Any]:
+    about = {"name": clip.name, "frames": clip.num_frames, "rate": ratio(clip.rate), "sha256": clip.fingerprint()}
+    return about if clip.path is None else {"path": str(clip.path), **about}
+
+
+def _require_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise ValueError("The plot needs matplotlib: run pip install 'stylereel[metrics]'.") from None
+
+
+def _plot(path: Path, scores: Sequence[Score]) -> None:
+    """A strip for each finite score: the value as a dot, the 95 % interval as a line, on an axis of its own."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [score for score in scores if math.isfinite(score.value)]
+    figure = Figure(figsize=(8, 0.5 + 0.75 * max(1, len(shown))), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(max(1, len(shown)), squeeze=False)[:, 0]
+    arrows = {"higher": " \N{RIGHTWARDS ARROW}", "lower": " \N{LEFTWARDS ARROW}", "neither": ""}
+    for axis, score in zip(axes, shown):
+        if score.interval is not None and all(map(math.isfinite, score.interval)):
+            axis.plot(score.interval, (0, 0), color="#5b8db8", linewidth=4, solid_capstyle="butt")
+        axis.plot([score.value], [0], "o", color="#1d3557")
+        axis.set_yticks([])
+        axis.margins(x=0.3)
+        axis.ticklabel_format(axis="x", useOffset=False)
+        axis.spines[["left", "right", "top"]].set_visible(False)
+        unit = f" ({score.unit})" if score.unit else ""
+        axis.set_ylabel(f"{score.name}{unit}{arrows[score.better]}", rotation=0, ha="right", va="center", fontsize=8)
+        axis.tick_params(axis="x", labelsize=7)
+    if not shown:
+        axes[0].axis("off")
+        axes[0].text(0.5, 0.5, "no finite value", ha="center")
+    canvas.print_figure(str(path), dpi=150, format="png")

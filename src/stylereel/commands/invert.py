@@ -1,0 +1,299 @@
+"""The command `stylereel invert`: a picture or clip to codes of a generator, kept by content."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stylereel.core.builtin import builtin
+from stylereel.core.files import MediaError, ensure_writable, replacing_folder
+from stylereel.core.latents import Codes
+from stylereel.core.record import Stages, command_line, sha256, write_record
+from stylereel.core.render import pictures
+from stylereel.encoders import pyramid
+from stylereel.encoders.hfgi import LAYER
+from stylereel.faces import backend, placement
+from stylereel.generator import StyleGAN2, StyleGAN3
+from stylereel.invert import networks
+from stylereel.invert.networks import Networks
+from stylereel.invert.optimise import Fit, Space, optimise
+from stylereel.invert.perceptual import Perceptual, Vectors, distance, likeness
+from stylereel.invert.pti import at_once, tune
+from stylereel.media.pictures import FORMATS, read_picture, save_picture
+from stylereel.media.sheet import contact_sheet, side_by_side
+from stylereel.media.video import VideoReader
+from stylereel.metrics.likeness import ARCFACE
+from stylereel.metrics.motion import crop_jitter
+from stylereel.zoo.registry import cache_folder
+
+METHOD = 2  # part of the cache's key: counts up when the same settings give other codes
+CHUNK = 16  # frames at a time, at up to 256 px
+TUNED = 64  # frames of a clip, evenly spaced, for tuning
+SHOWN = 6  # of these in the picture
+LARGEST = 2**30  # bytes of feature maps in one file
+SMOOTH = 0.1  # seconds, of the crops in FFHQ's framing; the built-in one has its own
+
+
+class Quality(NamedTuple):
+    """How near pictures come to their targets, for each: PSNR in dB at 8 bits a channel, the cosine of the identity
+    net's embeddings, and the perceptual distance."""
+
+    psnr: list[float]
+    identity: list[float]
+    perceptual: list[float]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, images: Tensor, again: Tensor, perceptual: Perceptual, embed: Vectors) -> Quality:
+        """Both [B, 3, H, W] in [-1, 1]."""
+        rounded = ((again.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+        error = (rounded - images).square().mean((1, 2, 3)).clamp_min(1e-12)
+        same = (embed(rounded) * embed(images)).sum(1)
+        apart = distance(perceptual(rounded), perceptual(images))
+        return cls((10 * torch.log10(4 / error)).tolist(), same.tolist(), apart.tolist())
+
+
+def invert(
+    source: str | Path,
+    out: str | Path,
+    space: Space = "w+",
+    steps: int = 100,
+    pti: bool = False,
+    stages: Stages | None = None,
+    *,
+    encoder: str | Path | None = None,
+    generator: str | Path | None = None,
+    face: str = "largest",
+) -> dict[str, Any]:
+    """Codes of a generator for a picture or clip: a file of `Codes`, a picture, and a record.
+
+    The same source with the same settings and weights is only copied from the cache. A clip is gone through in chunks,
+    so that only its codes, and feature maps if there are any, grow with its length.
+
+    Args:
+        source: a picture with a face, or a clip.
+        out: the codes' file NAME.safetensors, or a folder for it; NAME.png and NAME.json lie beside it.
+        space: where to optimise from the encoder's codes on, see `stylereel.invert.optimise`.
+        steps: of the optimisation; 0 leaves the encoder's codes.
+        pti: also tune the generator to the picture, or to up to `TUNED` frames of the clip.
+        stages: clock to use, for watching the progress.
+        encoder: file of a pSp, e4e, ReStyle or HFGI encoder, or of one like the built-in one.
+        generator: file of the generator; without it the one that the encoder brings along, or the built-in one.
+        face: which of several faces, see `stylereel.faces.backend.Tracker`.
+
+    Returns:
+        The record, which also stands in NAME.json, with the files.
+
+    Raises:
+        ValueError: no face, unusable settings or weights, or a file that cannot be read or written (MediaError).
+    """
+    stages, source, out = stages or Stages(), Path(source), Path(out)
+    if steps < 0:
+        raise ValueError(f"Optimisation takes 0 steps or more, not {steps}.")
+    if not source.exists():
+        raise MediaError(f"There is no file {source}; check its name and folder.")
+    target = ensure_writable(out if out.suffix == ".safetensors" else out / f"{source.stem}.safetensors")
+    files = [target, target.with_suffix(".png"), target.with_suffix(".json")]
+    if source.resolve() in [file.resolve() for file in files]:
+        raise MediaError(f"{out} would overwrite {source}; choose another name.")
+    with stages("load"):
+        chosen = networks.choose(encoder, generator)
+        if steps == 0 and "encoder" not in chosen:
+            raise ValueError("Without an encoder all codes begin at the mean; give --encoder, or some hundred --steps.")
+        settings = {"encoder": encoder, "generator": generator, "space": space, "steps": steps, "pti": pti}
+        settings["face"] = face
+        inputs = {"source": {"file": source, "sha256": _contents(source)}}
+        if Path(face).is_file():
+            inputs["face"] = {"file": face, "sha256": sha256(face)}
+        perceptual = Perceptual.best()
+        weights = {name: sha256(file) for name, file in {**chosen, "face": builtin("face")}.items()}
+        hashes = [each["sha256"] for each in inputs.values()]
+        key = json.dumps(
+            [METHOD, hashes, weights, space, steps, pti, face if len(hashes) == 1 else "", perceptual.name]
+        )
+        kept = cache_folder() / "inversions" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    cached = (kept / "record.json").exists()
+    if not cached:
+        with stages("load"):
+            nets = networks.load(chosen)
+        if nets.hfgi and space == "features":
+            raise ValueError("HFGI corrects a feature map already; choose the space w or w+.")
+        with stages("find"):
+            found = Found.of(source, face, networks.is_canonical(chosen))
+        with replacing_folder(kept) as folder:
+            measured, codes, picture = _made(found, nets, space, steps, pti, perceptual, weights["generator"], stages)
+            codes.save(folder / "codes.safetensors")
+            save_picture(folder / "codes.png", picture)
+            measured["identity"] = "arcface" if chosen["identity"].name == ARCFACE else "builtin"
+            (folder / "record.json").write_text(json.dumps(measured), encoding="utf-8")
+    shutil.copyfile(kept / "codes.safetensors", target)
+    shutil.copyfile(kept / "codes.png", files[1])
+    record = {
+        "command": command_line("invert", str(source), settings | {"face": face, "out": out}),
+        "settings": settings,
+        "inputs": inputs,
+        "weights": weights,
+        **json.loads((kept / "record.json").read_text(encoding="utf-8")),
+        "cached": cached,
+        "seconds": {name: round(spent, 3) for name, spent in stages.seconds.items()},
+        "files": files,
+    }
+    write_record(target, record)
+    return record
+
+
+def _contents(source: Path) -> str:
+    """SHA-256 of a file, or of the files of a folder in the order of their names."""
+    if source.is_file():
+        return sha256(source)
+    hashes = [f"{file.name} {sha256(file)}" for file in sorted(source.iterdir()) if file.is_file()]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+class Found(NamedTuple):
+    """A face in a picture or clip.
+
+    frames: uint8 [H, W, 3], to be gone through as often as needed; rows: the crop of each [T, 4]; rate: frames a
+    second, 1 for a picture; missing: frames without the face; jitter: of the crops, and of crops that follow the
+    landmarks of every frame, none for a picture or under 5 frames.
+    """
+
+    frames: Iterable[np.ndarray]
+    rows: np.ndarray
+    rate: Fraction
+    missing: list[int]
+    jitter: dict[str, float]
+
+    @classmethod
+    def of(cls, source: Path, face: str, canonical: bool) -> Found:
+        """The crops are in the built-in framing, or else in FFHQ's. Raises ValueError if there is no such face."""
+        if source.is_file() and source.suffix.lower() in FORMATS and VideoReader(source).num_frames == 1:
+            picture = read_picture(source)
+            marks = backend.find_face(picture, face=face)
+            row = placement.align(marks) if canonical else placement.place_ffhq(marks[None])[0]
+            return cls([picture], row[None], Fraction(1), [], {})
+        reader = VideoReader(source)
+        track = backend.track(reader, reader.rate, face=face)
+        if canonical:
+            rows = placement.place(track.landmarks, track.rate, track.found)
+        else:
+            rows = placement.place_ffhq(track.landmarks, track.rate, track.found, SMOOTH)
+        jitter = {}
+        if len(rows) >= 5:
+            jitter = {"crop": crop_jitter(rows), "landmarks": crop_jitter(placement.place_ffhq(track.landmarks))}
+        return cls(reader, np.ascontiguousarray(rows, np.float32), track.rate, track.missing, jitter)
+
+    def crops(self, size: int, count: int) -> Iterator[Tensor]:
+        """The crops in their order as tensors [up to `count`, 3, size, size] in [-1, 1]."""
+        cuts = (placement.cut(frame, row, size) for frame, row in zip(self.frames, self.rows, strict=True))
+        while part := list(itertools.islice(cuts, count)):
+            yield torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def _made(
+    found: Found,
+    nets: Networks,
+    space: Space,
+    steps: int,
+    pti: bool,
+    perceptual: Perceptual,
+    name: str,
+    stages: Stages,
+) -> tuple[dict[str, Any], Codes, np.ndarray]:
+    """What the record says of the result, the codes, and the picture of target, reconstruction and difference."""
+    generator, count, size = nets.generator, len(found.rows), nets.generator.resolution
+    look, chunk = likeness(perceptual, nets.embed), at_once(CHUNK, size)
+    chosen = sorted(set(np.linspace(0, count - 1, TUNED if pti else SHOWN).round().astype(int).tolist()))
+    quality: dict[str, list[Quality]] = {}
+    whole: Fit | None = None
+    images: list[Tensor] = []  # of the chosen frames
+    _refuse_too_many_maps(count, nets, space if steps else "w")
+
+    def note(step: str, fit: Fit, targets: Tensor, generator: StyleGAN2 | StyleGAN3 = generator) -> None:
+        few = max(1, chunk // 4)
+        for frames in (slice(i, i + few) for i in range(0, len(targets), few)):
+            with stages("measure"), torch.no_grad():
+                again = fit[frames].render(generator)
+                quality.setdefault(step, []).append(Quality.of(targets[frames], again, perceptual, nets.embed))
+
+    first = 0
+    for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk)):
+        targets, last = F.adaptive_avg_pool2d(crops, size), first + len(crops)
+        with stages("encode"):
+            fit = Fit(nets.encode(crops))
+        note("encoder", fit, targets)
+        if steps:
+            fit = optimise(generator, targets, fit.w, look, space, steps, lambda s: stages.through("optimise", s))
+            note("optimised", fit, targets)
+        if nets.hfgi:
+            with stages("encode"), torch.no_grad():
+                correction = nets.hfgi(pyramid.resampled(crops), generator.synthesize(fit.w))
+                fit = Fit(fit.w, {LAYER: correction.apply(generator.synthesize(fit.w, stop=LAYER))})
+            note("corrected", fit, targets)
+        if whole is None:
+            whole = Fit(_room(count, fit.w), {layer: _room(count, maps) for layer, maps in fit.features.items()})
+        whole.w[first:last] = fit.w
+        for layer, maps in fit.features.items():
+            whole.features[layer][first:last] = maps
+        images += [targets[index - first] for index in chosen if first <= index < last]
+        first = last
+    assert whole is not None
+    delta: dict[str, Tensor] = {}
+    if pti:
+        delta = tune(generator, whole[chosen], torch.stack(images), look, through=lambda s: stages.through("tune", s))
+        generator, first = generator.tuned(delta), 0
+        for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk)):
+            note("tuned", whole[first : first + len(crops)], F.adaptive_avg_pool2d(crops, size), generator)
+            first += len(crops)
+    codes = Codes(whole.w, name, found.rate, torch.from_numpy(found.rows), whole.features, delta)
+    measured = {
+        "frames": {"inverted": count, "without a face": found.missing},
+        "jitter": found.jitter,
+        "perceptual": perceptual.name,
+        "quality": {step: _means(parts) for step, parts in quality.items()},
+    }
+    shown = np.linspace(0, len(chosen) - 1, min(SHOWN, len(chosen))).round().astype(int).tolist()
+    picture = comparison(generator, whole[[chosen[i] for i in shown]], torch.stack([images[i] for i in shown]))
+    return measured, codes, picture
+
+
+def _room(count: int, part: Tensor) -> Tensor:
+    return part.new_empty(count, *part.shape[1:])
+
+
+def _refuse_too_many_maps(count: int, nets: Networks, space: Space) -> None:
+    """Raises ValueError if the feature maps of so many frames would not fit into memory and file."""
+    numbers = 0
+    if nets.hfgi:
+        numbers = nets.hfgi.config.channels * 64**2
+    elif space == "features" and isinstance(nets.generator, StyleGAN2):
+        numbers = nets.generator.config.channels(32) * 32**2
+    if count * numbers * 4 > LARGEST:
+        most = LARGEST // (numbers * 4)
+        raise ValueError(f"{count} frames have too large feature maps; cut the clip to {most} frames or choose w+.")
+
+
+def _means(parts: list[Quality]) -> dict[str, float]:
+    """Means over all frames."""
+    return {name: float(np.mean(np.concatenate(values))) for name, values in zip(Quality._fields, zip(*parts))}
+
+
+def comparison(generator: StyleGAN2 | StyleGAN3, fit: Fit, images: Tensor) -> np.ndarray:
+    """Target, reconstruction and twice their difference on grey, a row for each frame."""
+    with torch.no_grad():
+        again = torch.cat([fit[i : i + 1].render(generator) for i in range(len(images))]).clamp(-1, 1)
+    columns = [images, again, 2 * (again - images)]
+    labels = ["target", "reconstruction", "2 x difference"]
+    rows = [side_by_side(list(row), labels) for row in zip(*map(pictures, columns))]
+    return contact_sheet(rows, 1)

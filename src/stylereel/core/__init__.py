@@ -1,0 +1,1 @@
+"""What every room uses: files, weight files, latents, the contracts of systems, the render loop, records."""

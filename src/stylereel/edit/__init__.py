@@ -1,0 +1,1 @@
+"""Changing an attribute of a latent code: directions and flows."""

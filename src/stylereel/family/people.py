@@ -1,0 +1,122 @@
+"""The built-in people: their latents, the rows of W+ that carry each group of factors, and their portraits.
+
+A batch follows from its seed alone. With a share (rank, ranks) only every ranks-th sample from rank on is drawn, so
+that several processes draw one batch together.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylereel import world
+from stylereel.core.prefetch import WHOLE, Share
+from stylereel.generator import StyleGAN2
+from stylereel.world.factors import GROUP, LATENT_DIM, NAMES, from_normal, normalize, to_normal
+
+GROUPS = ("pose", "shape", "expression", "look")
+# The rows of W+ that carry each group of factors in the built-in generator, from coarse to fine.
+FIRST_ROW = {"pose": 0, "shape": 2, "expression": 4, "look": 6}
+
+
+def group_of_row(row: int) -> int:
+    """Index into GROUPS of the factors that row `row` of W+ carries."""
+    return max(i for i, group in enumerate(GROUPS) if FIRST_ROW[group] <= row)
+
+
+_GROUP_OF_FACTOR = np.array([GROUPS.index(GROUP[name]) for name in NAMES])
+
+
+class Batch(NamedTuple):
+    """Portraits with their truth.
+
+    z: latents [B, 4, 80], one for each of GROUPS (they differ where styles are mixed); values: factors [B, K];
+    images: [B, 3, H, W] in [-1, 1]; landmarks: [B, 68, 2] in 0..1; regions: [B, H, W] uint8.
+    """
+
+    z: Tensor
+    values: Tensor
+    images: Tensor
+    landmarks: Tensor
+    regions: Tensor
+
+
+def mixed_values(z: np.ndarray) -> np.ndarray:
+    """Factor values [B, K] of latents z [B, 4, 80]: each factor is read from the latent of its group."""
+    normal = normalize(z)[..., : len(NAMES)]
+    index = np.broadcast_to(_GROUP_OF_FACTOR, (len(z), 1, len(NAMES)))
+    return from_normal(np.take_along_axis(normal, index, axis=1)[:, 0])
+
+
+def latents_of(values: np.ndarray, random: np.random.Generator, steady: bool = False) -> np.ndarray:
+    """Latents z [B, 4, 80] whose `mixed_values` are `values` [B, K]: the inverse, up to clipping at the limits.
+
+    The numbers that a group's latent does not use are random; they bring it to the length that normalising expects.
+    steady: they have one direction in all latents, as the frames of a clip need it.
+    """
+    wanted = to_normal(values)
+    z = random.standard_normal((1 if steady else len(values), len(GROUPS), LATENT_DIM))
+    z = np.repeat(z, len(values) // len(z), axis=0)
+    for group in range(len(GROUPS)):
+        own = np.flatnonzero(_GROUP_OF_FACTOR == group)
+        rest = np.setdiff1d(np.arange(LATENT_DIM), own)
+        z[:, group, own] = wanted[:, own]
+        left = LATENT_DIM - (wanted[:, own] ** 2).sum(1, keepdims=True)
+        assert (left > 0).all()
+        others = z[:, group, rest]
+        z[:, group, rest] = others * np.sqrt(left / (others**2).sum(1, keepdims=True))
+    return z
+
+
+def draw_batch(
+    seed: tuple[int, ...], count: int, size: int, mix: float = 0.5, aligned: bool = True, share: Share = WHOLE
+) -> Batch:
+    """`count` random portraits of `size` pixels; a part `mix` of them takes each group from one of two latents."""
+    z = mixed_latents(seed, count, mix)
+    values = mixed_values(z)
+    return drawn(z, world.aligned(values) if aligned else values, size, share)
+
+
+def mixed_latents(seed: tuple[int, ...], count: int, mix: float) -> np.ndarray:
+    """Latents z [B, 4, 80]; a part `mix` of them takes each group from one of two latents."""
+    random = np.random.default_rng(seed)
+    z = np.repeat(random.standard_normal((count, 1, LATENT_DIM)), len(GROUPS), axis=1)
+    other = random.standard_normal((count, 1, LATENT_DIM))
+    swap = (random.random((count, len(GROUPS), 1)) < 0.5) & (random.random((count, 1, 1)) < mix)
+    return np.where(swap, other, z)
+
+
+def draw_pairs(seed: tuple[int, ...], count: int, size: int, share: Share = WHOLE) -> Batch:
+    """`count` random aligned portraits and then `count` partners, which differ in expression or (a third) in shape."""
+    first = draw_batch(seed, count, size, share=share)
+    random = np.random.default_rng((*seed, 1))
+    z = mixed_latents(seed, count, 0.5).astype(np.float32).astype(np.float64)
+    group = np.where(random.random(count) < 2 / 3, GROUPS.index("expression"), GROUPS.index("shape"))
+    z[np.arange(count), group] = random.standard_normal((count, LATENT_DIM))
+    second = drawn(z, world.aligned(mixed_values(z)), size, share)
+    return Batch(*(torch.cat(parts) for parts in zip(first, second, strict=True)))
+
+
+def drawn(z: np.ndarray, values: np.ndarray, size: int, share: Share = WHOLE) -> Batch:
+    """The batch of given latents [B, 4, 80] and factor values [B, K]."""
+    rank, ranks = share
+    z, values = z[rank::ranks], values[rank::ranks]
+    portraits = [world.draw(v, size) for v in values]
+    images = torch.from_numpy(np.stack([p.image for p in portraits])).permute(0, 3, 1, 2)
+    return Batch(
+        torch.from_numpy(z).float(),
+        torch.from_numpy(values),
+        images.float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last),
+        torch.from_numpy(np.stack([p.landmarks for p in portraits])),
+        torch.from_numpy(np.stack([p.regions for p in portraits])),
+    )
+
+
+def grouped_w(generator: StyleGAN2, z: Tensor) -> Tensor:
+    """W+ codes [B, L, D] of latents z [B, 4, 80], one latent for each group of rows."""
+    batch, groups, width = z.shape
+    w = generator.mapping(z.reshape(batch * groups, width)).view(batch, groups, -1)
+    return w[:, [group_of_row(row) for row in range(generator.num_ws)]]

@@ -1,0 +1,1 @@
+"""Kernels that run the generators faster on a CPU."""

@@ -1,0 +1,1 @@
+"""How the built-in weights are trained, one file a network."""

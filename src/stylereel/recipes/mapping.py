@@ -1,0 +1,89 @@
+"""First stage of the generators' recipes: the mapping network is taught to tell what the world draws.
+
+Before a picture is drawn, the mapping network learns to turn z into a w from which one matrix reads the factors, the
+kinds of hair, hat, collar and backdrop, and the colours of the palette. This takes under a minute, and the synthesis
+network then never has to guess through the mapping which of eighty numbers makes the hair gray.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stylereel.core.prefetch import WHOLE, Prefetch, Share
+from stylereel.generator.base import MappingNetwork
+from stylereel.generator.ops import FullyConnected
+from stylereel.train.loop import Trainer, cosine
+from stylereel.train.optimizers import Muon
+from stylereel.world import from_latent
+from stylereel.world.factors import HIGH, INDEX, LATENT_DIM, LOW
+from stylereel.world.hair import STYLE_EDGES
+from stylereel.world.materials import HALF, KEY, palette
+
+STEPS, BATCH = 3000, 512
+RATE = 1e-2
+# Factors that choose among kinds, and how many there are.
+KINDS = {"backdrop_kind": 5, "hat_style": 3, "neckline": 4, "clothes_pattern": 4, "glasses_shape": 3, "hair_style": 10}
+
+
+def told(values: np.ndarray) -> np.ndarray:
+    """What a code is to tell of factor values [B, K]: float32 [B, F], the factors first, in 0..1.
+
+    After the factors come the shares of each kind of `KINDS` and the palette's colours (as sRGB) and lights.
+    """
+    unit = (values - LOW) / (HIGH - LOW)
+    parts: list[np.ndarray] = [unit]
+    for name, count in KINDS.items():
+        place = unit[:, INDEX[name], None]
+        if name == "hair_style":  # its styles are not equally wide
+            place = np.interp(place, STYLE_EDGES, np.linspace(0, 1, count + 1))
+        place = np.clip(place * count - 0.5, 0, count - 1)
+        parts.append(np.clip(0.5 + 3.5 * (0.5 - np.abs(place - np.arange(count))), 0, 1))
+    colours = np.stack([palette(row) for row in values])[:, : HALF + 1]
+    colours[:, :KEY] = np.sqrt(np.maximum(colours[:, :KEY], 0))
+    parts.append(colours.reshape(len(values), -1))
+    return np.concatenate(parts, 1, dtype=np.float32)
+
+
+def teach(trainer: Trainer, name: str, mapping: MappingNetwork) -> None:
+    """Train the mapping network, and a matrix that is thrown away, to tell `told` of what a latent draws."""
+
+    def draw(seed: tuple[int, ...], count: int, share: Share = WHOLE) -> tuple[Tensor, Tensor]:
+        z = np.random.default_rng(seed).standard_normal((count, LATENT_DIM))[share[0] :: share[1]].astype(np.float32)
+        return torch.from_numpy(z), torch.from_numpy(told(from_latent(z)))
+
+    known = draw((14, 0), 8192)[1]
+    varies = known.std(0) > 1e-3
+    mean, spread = (trainer.to_device(t) for t in (known.mean(0)[varies], known.std(0)[varies]))
+    reader = nn.Linear(mapping.w_avg.numel(), len(mean))
+    # The multiplier of the mapping network's learning rate is meant for adversarial training.
+    layer = mapping.get_submodule("fc0")
+    assert isinstance(layer, FullyConnected)
+    rate = RATE / layer.multiplier
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "matrices": Muon([p for p in mapping.parameters() if p.ndim > 1], rate),
+        "biases": torch.optim.Adam([p for p in mapping.parameters() if p.ndim == 1], rate),
+        "reader": torch.optim.Adam(reader.parameters(), 2e-3),
+    }
+    steps = trainer.steps(STEPS)
+    batches = Prefetch(
+        lambda index: draw((14, 1, index), BATCH, trainer.share),
+        lambda pair: (trainer.to_device(pair[0]), trainer.to_device(pair[1])),
+    )
+
+    def step(index: int) -> dict[str, Tensor | float]:
+        z, wanted = batches(index)
+        loss = (reader(mapping(z)) - (wanted[:, varies] - mean) / spread).square().mean()
+        trainer.descend(loss, optimizers.values(), 1.0, mapping)
+        return {"untold": loss.detach()}  # the share of the variance that the code does not tell
+
+    trainer.fit(
+        name,
+        {"model": mapping, "reader": reader},
+        optimizers,
+        step,
+        steps,
+        batch=BATCH,
+        schedule=lambda index: cosine(index, steps, floor=1e-3),
+    )

@@ -1,0 +1,282 @@
+"""Recipe of the built-in alias-free generator: StyleGAN3-R taught to draw the world wherever its input places it.
+
+z means the same people as for the StyleGAN2 of `recipes.stylegan2`, but roll, shift and scale are not z's: the aligned
+head is drawn upright on a wider canvas, and one matrix both warps that picture into the target and goes to the
+network's input (Karras et al., "Alias-Free Generative Adversarial Networks", 2021, section 3.2). All layers see one w.
+
+Configuration R sees one pixel at a time: what a pixel shows follows from its place alone, as the input's waves tell it,
+through layers that only filter. From waves of up to 2 periods a picture, as in the paper, detail must come out of
+nonlinearity after nonlinearity, which is slow to learn. Here the waves go up to 8 periods.
+
+Small pictures come first. A larger network begins with the first layers of the smaller one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylereel import world
+from stylereel.core.prefetch import WHOLE, Prefetch, Share
+from stylereel.core.render import pictures
+from stylereel.family.nets import SIZE, FaceNet
+from stylereel.family.people import Batch, drawn
+from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN3, StyleGAN3Config, image_transform
+from stylereel.media.sheet import side_by_side
+from stylereel.recipes import curve
+from stylereel.recipes.curve import FrechetCurve
+from stylereel.recipes.mapping import teach
+from stylereel.recipes.stylegan2 import (
+    RegionHeads,
+    difference_loss,
+    measure_mean_w,
+    normalize_weights,
+    optimizers_of,
+    perceived_loss,
+    picture_loss,
+)
+from stylereel.train.adversarial import Draws, Round, Rules, compete
+from stylereel.train.loop import Average, Trainer, cosine
+from stylereel.world.draw import EYE_LINE
+from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_latent
+
+CONFIG = StyleGAN3Config(
+    resolution=128,
+    z_dim=LATENT_DIM,
+    w_dim=256,
+    channel_base=11585,  # 256 channels in the layers that a smaller network hands on
+    channel_max=256,
+    conv_kernel=1,
+    use_radial_filters=True,
+    mapping_layers=3,
+    num_layers=8,  # half an octave of cutoff a layer, then the two critical ones
+    first_cutoff=8.0,
+    first_stopband=11.5,
+    filter_size=4,
+    margin_size=6,  # shorter filters reach less far than the official ones, which have 10
+)
+
+
+class Stage(NamedTuple):
+    """Part of the training: learning rates go from `first` to `last`."""
+
+    resolution: int
+    steps: int
+    batch: int
+    first: float
+    last: float
+    margin: int = 2  # narrower than `CONFIG`'s, which would make a small picture a third dearer
+
+    @property
+    def config(self) -> StyleGAN3Config:
+        """`CONFIG` in this stage's size."""
+        layers = CONFIG.num_layers - (CONFIG.resolution // self.resolution).bit_length() + 1
+        return replace(CONFIG, resolution=self.resolution, num_layers=layers, margin_size=self.margin)
+
+
+STAGES = (Stage(32, 4000, 8, 2e-2, 1e-3), Stage(128, 1400, 8, 1e-2, 1e-4))
+# As in the paper, no path length and no style mixing; the pictures are sharp already, so nothing is blurred.
+FINISH = Rules(100, 8, 1e-3, 2e-3, r1=1.0, path=0.0, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
+CANVAS = 1.5  # picture widths that are drawn, so that a turned and shifted picture has no empty corner
+ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, picture widths
+
+
+class Placed(NamedTuple):
+    """Portraits and the matrices [B, 3, 3] that placed them; the batch's z are [B, 1, Z]."""
+
+    batch: Batch
+    transform: Tensor
+
+
+def upright(values: np.ndarray) -> np.ndarray:
+    """Factor values [B, K] of the same heads, aligned and without roll."""
+    values = np.array(values, np.float32)
+    values[:, INDEX["roll"]] = 0
+    return world.aligned(values)
+
+
+def draw_at(z: np.ndarray, transform: Tensor, size: int) -> Batch:
+    """Upright portraits of latents z [B, Z], each moved by its matrix [B, 3, 3]: the picture as a whole, truth too."""
+    values = upright(from_latent(z))
+    wide = values.copy()
+    wide[:, INDEX["scale"]] /= CANVAS
+    wide[:, INDEX["shift_x"]] /= CANVAS
+    wide[:, INDEX["shift_y"]] = (EYE_LINE + (CANVAS - 1) / 2 + values[:, INDEX["shift_y"]]) / CANVAS - EYE_LINE
+    canvas = drawn(z[:, None], wide, round(CANVAS * size))
+    # grid_sample wants the place on the canvas of each pixel of the picture, in half canvas widths.
+    to_canvas = torch.linalg.inv(transform)[:, :2] * torch.tensor([1 / CANVAS, 1 / CANVAS, 2 / CANVAS])
+    grid = F.affine_grid(to_canvas, [len(z), 3, size, size], align_corners=False)
+    images = F.grid_sample(canvas.images, grid, "bicubic", "border", align_corners=False).clamp(-1, 1)
+    regions = F.grid_sample(canvas.regions[:, None].float(), grid, "nearest", "border", align_corners=False)
+    points = (canvas.landmarks - 0.5) * CANVAS
+    points = points @ transform[:, :2, :2].mT + transform[:, None, :2, 2] + 0.5
+    images = images.contiguous(memory_format=torch.channels_last)
+    return Batch(canvas.z, torch.from_numpy(values), images, points, regions[:, 0].byte())
+
+
+def latents_and_places(seed: tuple[int, ...], count: int) -> tuple[np.ndarray, Tensor]:
+    """`count` latents and then `count` partners [2 B, Z], and the matrices [2 B, 3, 3] of where they are, in pairs.
+
+    Partners differ in expression or (a third) in shape, as those of `family.people.draw_pairs`.
+    """
+    random = np.random.default_rng(seed)
+    first, other = random.standard_normal((2, count, LATENT_DIM))
+    group = np.where(random.random(count) < 2 / 3, "expression", "shape")
+    group_of = np.array([GROUP[name] for name in NAMES] + [""] * (LATENT_DIM - len(NAMES)))
+    second = np.where(group_of == group[:, None], other, first)
+    draws = random.uniform(-1, 1, (count, 3)) * (ROLL, SHIFT, SHIFT)
+    transform = torch.stack([image_transform(*draw) for draw in draws]).float()
+    return np.concatenate([first, second]), transform.repeat(2, 1, 1)
+
+
+def draw_placed(seed: tuple[int, ...], count: int, size: int, share: Share = WHOLE) -> Placed:
+    """The portraits of `latents_and_places`; of a share (rank, ranks), those of every ranks-th pair from rank on."""
+    z, transform = latents_and_places(seed, count)
+    rank, ranks = share
+    mine = np.arange(2 * count).reshape(2, count)[:, rank::ranks].ravel()
+    return Placed(draw_at(z[mine], transform[mine], size), transform[mine])
+
+
+def carried(old: StyleGAN3, config: StyleGAN3Config) -> StyleGAN3:
+    """A generator of another config with the weights, layer by layer, that fit both."""
+    new = StyleGAN3(config)
+    state, layers = new.state_dict(), {b.name: a.name for a, b in zip(old.style_layers, new.style_layers)}
+    before = old.state_dict()
+    for key, value in state.items():
+        room, _, rest = key.partition(".")
+        name, _, what = rest.partition(".")
+        found = before.get(key if room == "mapping" else f"{room}.{layers.get(name)}.{what}")
+        if found is not None and found.shape == value.shape:
+            value.copy_(found)
+    return new
+
+
+def distil(
+    trainer: Trainer, name: str, model: StyleGAN3, average: StyleGAN3, face: FaceNet, seed: int, stage: Stage
+) -> None:
+    """One stage of regression onto the world's placed pictures; `average` follows the model."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # The input's own turn and shift stay none, so that the transform alone places the face.
+    model.synthesis.get_submodule("input.affine").requires_grad_(False)
+    model.mapping.requires_grad_(False)
+    optimizers = optimizers_of(model, stage.first)
+    # The last two layers before the critical ones tell regions.
+    told = [layer for layer in model.config.layers() if not layer.critical][-2:]
+    heads = RegionHeads([layer.out_channels for layer in told], stage.margin)
+    optimizers["heads"] = torch.optim.Adam(heads.parameters(), lr=3e-3)
+    steps, half, size = trainer.steps(stage.steps), stage.batch // 2, model.resolution
+    batches = _placed_batches(trainer, 40 + seed, half, size)
+    follow = Average(model, average, 0.99)
+    frechet = FrechetCurve(
+        trainer, face, lambda number: draw_placed((32, 1, number), curve.BATCH // 2, size).batch.images
+    )
+
+    def held_out(number: int) -> Tensor:
+        z, transform = latents_and_places((32, 1, number), curve.BATCH // 2)
+        z = trainer.to_device(torch.from_numpy(z).float())
+        return average.synthesize(average.map(z), transform=trainer.to_device(transform))
+
+    def step(index: int) -> dict[str, Tensor | float]:
+        batch, transform = batches(index)
+        w = model.map(batch.z[:, 0])
+        features: list[Tensor] = []
+        taps = {layer.name: features.append for layer in told}
+        images = model.synthesize(w, transform=transform, dtype=trainer.dtype, magnitude_decay=0.99, taps=taps)
+        losses: dict[str, Tensor | float] = {"loss": picture_loss(images, batch)}
+        losses["regions"] = heads(features, batch.regions)
+        losses["pairs"] = difference_loss(images, batch)
+        total = losses["loss"] + 0.4 * losses["pairs"] + 0.4 * losses["regions"]
+        if size == SIZE:
+            losses["seen"] = perceived_loss(trainer, face, images, batch)
+            total = total + losses["seen"]
+        trainer.descend(total, optimizers.values(), 1.0, model)
+        normalize_weights(model)
+        follow.update(index)
+        losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
+        return losses | frechet(index, held_out)
+
+    trainer.fit(
+        name,
+        {"model": model, "average": average, "heads": heads},
+        optimizers,
+        step,
+        steps,
+        batch=half,
+        schedule=lambda index: cosine(index, steps, floor=stage.last / stage.first),
+        sample=lambda: samples(average),
+    )
+
+
+def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet) -> None:
+    """Adversarial finishing of the synthesis layers, beside the losses that keep what the picture shows."""
+    model.requires_grad_(False)
+    for layer in model.style_layers[1:]:
+        module = model.synthesis.get_submodule(layer.name)
+        for parameter in (module.get_parameter("weight"), module.get_parameter("bias")):
+            parameter.requires_grad_(True)
+    batches = _placed_batches(trainer, 33, FINISH.batch // 2, model.resolution)
+
+    def play(index: int, draws: Draws) -> Round:
+        batch, transform = batches(index)
+
+        def also(images: Tensor) -> dict[str, Tensor]:
+            seen = {"seen": perceived_loss(trainer, face, images, batch)} if model.resolution == SIZE else {}
+            return {"picture": picture_loss(images, batch), **seen}
+
+        return Round(
+            batch.images,
+            lambda count: model.map(batch.z[: count // trainer.share[1], 0]),
+            lambda w: model.synthesize(w, transform=transform, dtype=trainer.dtype),
+            also,
+        )
+
+    torch.manual_seed(39)
+    critic = Discriminator(DiscriminatorConfig(model.resolution, channel_base=2048, channel_max=128))
+    compete(trainer, "generator3/finish", model, average, critic, FINISH, play, lambda: samples(average))
+
+
+def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int) -> Prefetch[Placed]:
+    return Prefetch(
+        lambda index: draw_placed((seed, index), pairs, size, trainer.share),
+        lambda placed: Placed(trainer.to_device(placed.batch), trainer.to_device(placed.transform)),
+    )
+
+
+def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> StyleGAN3:
+    """Train the built-in StyleGAN3-R; with a trained one to `start` from, only the last stage runs.
+
+    Raises ValueError if that one has another number of latent numbers.
+    """
+    if start is not None and start.config.z_dim != CONFIG.z_dim:
+        raise ValueError(
+            f"That generator has {start.config.z_dim} latent numbers, not {CONFIG.z_dim}; start from scratch."
+        )
+    trainer.freeze(face)
+    average = start
+    if average is None:
+        torch.manual_seed(29)
+        average = StyleGAN3(STAGES[0].config)
+        teach(trainer, "generator3/mapping", average.mapping)
+    for number, stage in enumerate(STAGES if start is None else STAGES[-1:], 0 if start is None else len(STAGES)):
+        torch.manual_seed(30 + number)
+        model = carried(average, stage.config)
+        average = StyleGAN3(stage.config)
+        distil(trainer, f"generator3/{number}-distil-{stage.resolution}", model, average, face, number, stage)
+    model, finished = carried(average, CONFIG), StyleGAN3(CONFIG)
+    finish(trainer, model, finished, face)
+    measure_mean_w(finished)
+    return finished
+
+
+@torch.no_grad()
+def samples(generator: StyleGAN3) -> np.ndarray:
+    """Eight held-out placed portraits of the world above what the generator makes of them: uint8 [H, W, 3]."""
+    batch, transform = draw_placed((32, 0), 4, generator.resolution)
+    device = generator.mean_w.device
+    images = generator.synthesize(generator.map(batch.z[:, 0].to(device)), transform=transform.to(device))
+    return np.concatenate([side_by_side(list(pictures(row))) for row in (batch.images, images)])

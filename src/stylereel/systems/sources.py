@@ -1,0 +1,86 @@
+"""Who is to be shown: what a name on the command line stands for, and the identity that every system makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylereel.core.latents import Codes, Identity
+from stylereel.core.weights import own_kind
+from stylereel.faces import placement
+from stylereel.media.pictures import read_picture
+
+SAVED = ".safetensors"  # codes, identities and motions
+CROP = 256  # pixels of what is inverted
+
+Source = int | np.ndarray | Codes | Identity
+
+
+def read_source(name: str) -> Source:
+    """What `identify` takes for the name of a source: a seed, or the file of a picture, of codes or of an identity.
+
+    Raises ValueError (MediaError) when the file cannot be read.
+    """
+    if name.isdecimal():
+        return int(name)
+    if Path(name).suffix == SAVED:
+        return Identity.load(name) if own_kind(name) == "identity" else Codes.load(name)
+    return read_picture(name)
+
+
+def identify(system: Any, source: Source, psi: float, find: Callable[[np.ndarray], np.ndarray]) -> Identity:
+    """The identity of a source: a seed, a picture uint8 [H, W, 3] with a face, codes (their first frame), an identity.
+
+    Of a picture and of codes the `placement` [4] is kept too. What is inverted is taken as it is, never truncated.
+
+    Args:
+        system: has `name`, `generator`, `builtin_family` and `encode`: pictures [B, 3, 256, 256] to codes, or None.
+        source: who.
+        psi: how far an invented person may lie from the mean face, 0 to 1.
+        find: landmarks [68, 2] of the face that is meant in a picture.
+
+    Raises:
+        ValueError: a negative seed, psi outside 0 to 1, codes of another generator, a picture without an encoder, or
+            what `find` raises.
+    """
+    if isinstance(source, Codes):
+        identity = source.identity(system.name)
+        source = replace(identity, tensors={"placement": source.placement[0]})
+    if isinstance(source, Identity):
+        check_codes(source.w, system.generator)
+        return replace(source, system=system.name)
+    if isinstance(source, np.ndarray):
+        points = find(source)
+        row = placement.align(points) if system.builtin_family else placement.place_ffhq(points[None])[0]
+        w = encoded(system.encode, placement.cut(source, row, CROP)[None])[0]
+        return Identity(w, system.name, {"placement": torch.from_numpy(row)})
+    if source < 0:
+        raise ValueError(f"A seed is 0 or more, not {source}.")
+    if not 0 <= psi <= 1:
+        raise ValueError(f"psi lies between 0 and 1, not {psi}.")
+    z = np.random.default_rng(source).standard_normal((1, system.generator.config.z_dim))
+    with torch.inference_mode():
+        return Identity(system.generator.map(torch.from_numpy(z).float(), psi=psi)[0], system.name)
+
+
+def encoded(encode: Callable[[Tensor], Tensor] | None, crops: np.ndarray) -> Tensor:
+    """Codes [B, L, D] of crops uint8 [B, H, W, 3]. Raises ValueError when there is no encoder."""
+    if encode is None:
+        raise ValueError("Pictures and clips need an encoder of this generator; give one with --encoder.")
+    with torch.inference_mode():
+        return encode(torch.tensor(crops).permute(0, 3, 1, 2).float() / 127.5 - 1)
+
+
+def check_codes(w: Tensor, generator: Any) -> None:
+    """Raise ValueError unless W+ codes [L, D] have the shape that the generator takes."""
+    wanted = [generator.num_ws, generator.config.w_dim]
+    if list(w.shape) != wanted:
+        raise ValueError(
+            f"These codes are {list(w.shape)}, this generator takes {wanted}; codes of another generator do not fit."
+        )

@@ -1,0 +1,269 @@
+"""StyleMask as a system: who, what moves, and the style vectors that show both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stylereel import world
+from stylereel.core.builtin import builtin
+from stylereel.core.latents import Codes, Identity, Motion, Styles
+from stylereel.core.render import pictures, tuned
+from stylereel.core.weights import load_module
+from stylereel.faces import backend, placement
+from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
+from stylereel.faces.pose import smooth
+from stylereel.family.encoder import load_encoder
+from stylereel.family.nets import load_face
+from stylereel.generator import StyleGAN2
+from stylereel.media.video import VideoReader
+from stylereel.systems import sources as who
+from stylereel.systems.stylemask.networks import KIND, MaskConfig, MaskNets, load_masks
+from stylereel.world.factors import MOTION, POSE
+
+Parts = Literal["all", "pose", "expression"]
+Reference = Literal["absolute", "relative"]
+CHUNK = 8  # frames inverted together
+STEADY = 0.1  # seconds, of the crops in FFHQ's framing, as in `stylereel invert`
+RESTS = 8  # copies of the mean head at rest beside a single driving picture
+
+
+class StyleMask:
+    """Re-enactment of a portrait by the motion of a clip, of a picture or of codes.
+
+    Motion is of kind "face" (coefficients; the built-in family only) or "codes" (inverted frames, W+ codes one after
+    the other); with " changes" behind it the values are differences from the first frame, to be added to the source's.
+    """
+
+    name = "stylemask"
+
+    def __init__(
+        self,
+        generator: StyleGAN2,
+        encoder: Callable[[Tensor], Tensor] | None,
+        mask_nets: MaskNets,
+        files: Sequence[Path] = (),
+        builtin_family: bool = True,
+    ) -> None:
+        """encoder: pictures [B, 3, 256, 256] in [-1, 1] to W+ codes, None if only seeds and codes are to come."""
+        self.generator = generator.eval().requires_grad_(False)
+        self.encode = encoder.eval() if isinstance(encoder, nn.Module) else encoder
+        self.mask_nets = mask_nets.eval()
+        self.weight_files = tuple(files)
+        self.builtin_family = builtin_family
+        kinds = ("face", "codes") if builtin_family else ("codes",)
+        self.motion_kinds = tuple(kind + end for kind in kinds for end in ("", " changes"))
+        self._faces: dict[backend.Detector, backend.FaceBackend] = {}
+        self._own: tuple[Identity, np.ndarray] | None = None
+
+    @classmethod
+    def builtin(cls) -> StyleMask:
+        """The system on the built-in generator."""
+        files = [builtin(name) for name in ("generator", "encoder", "stylemask")]
+        generator = StyleGAN2.load(files[0])
+        encoder = load_encoder(files[1])
+        mask_nets = load_module(files[2], KIND, lambda config: MaskNets(MaskConfig(**config)))
+        return cls(generator, encoder, mask_nets, files)
+
+    @classmethod
+    def from_files(cls, *, generator: str, masks: str, encoder: str | None = None) -> StyleMask:
+        """The system on a user's files; nothing in them is run.
+
+        Args:
+            generator: weight file of a StyleGAN2 generator of any known tool.
+            masks: mask networks of this generator: our own, mask_network_1024.pt, or a checkpoint of the authors.
+            encoder: weight file of an encoder of this generator (e4e, pSp, ReStyle), for pictures and clips.
+
+        Raises:
+            ValueError: a file cannot be used, or two do not fit each other.
+        """
+        from stylereel.invert import networks
+
+        files = networks.choose(encoder, generator)
+        found = networks.load(files)
+        if not isinstance(found.generator, StyleGAN2):
+            raise ValueError(f"{generator} is no StyleGAN2 generator, which StyleMask needs.")
+        mask_nets = load_masks(masks, found.generator)
+        used = [files[name] for name in ("generator", "encoder") if name in files]
+        canonical = networks.is_canonical(files)
+        return cls(found.generator, found.encode if encoder else None, mask_nets, [*used, Path(masks)], canonical)
+
+    # Verbs
+
+    def identify(
+        self,
+        source: int | np.ndarray | Codes | Identity,
+        *,
+        psi: float = 1.0,
+        source_face: str = "largest",
+        detector: backend.Detector = "dlib",
+    ) -> Identity:
+        """Who is to move: a seed, a picture uint8 [H, W, 3] with a face, codes of one, or a saved identity.
+
+        Of a picture and of codes the `placement` [4] is kept too. What is inverted is taken as it is, never truncated.
+
+        Args:
+            source: seed of an invented person (0 or more), a picture, codes (their first frame), or an identity.
+            psi: how far an invented person may lie from the mean face, 0 to 1; nothing else is pulled there.
+            source_face: which one of several faces in the picture; as for `face`.
+            detector: what finds faces; mediapipe needs its package and model file.
+
+        Raises:
+            ValueError: no such face in the picture, a negative seed, psi outside 0 to 1, no such detector, or codes
+                of another generator.
+        """
+
+        def find(picture: np.ndarray) -> np.ndarray:
+            return backend.find_face(picture, self._face_backend(detector), source_face)
+
+        return who.identify(self, source, psi, find)
+
+    def extract(
+        self,
+        driving: str | Path | Codes,
+        *,
+        missing: backend.Missing = "hold",
+        face: str = "largest",
+        strength: float = 1.0,
+        smoothing: float = 0.0,
+        motion: Reference = "absolute",
+        detector: backend.Detector = "dlib",
+    ) -> Motion:
+        """The motion of a face in a clip or picture, or in codes.
+
+        Args:
+            driving: the clip, a picture, or codes.
+            missing: what to do with frames without a face: hold the last one, interpolate, skip the edit (show the
+                source as it is), or stop.
+            face: which one of several: largest, left, a number (0 is the left-most), or a picture of the person.
+            strength: factor on the expression, 1 as it is; of codes, on their difference from the first frame.
+            smoothing: width in seconds of a Gaussian low-pass of the motion, without lag; 0 adds none.
+            motion: absolute shows the driver's pose and expression; relative adds what changes since the first frame
+                to the source's own.
+            detector: what finds faces; mediapipe needs its package and model file.
+
+        Raises:
+            ValueError: no such face, no such detector, codes of another generator, or a file that cannot be read
+                (MediaError).
+        """
+        if strength < 0 or smoothing < 0:
+            raise ValueError(f"Strength and smoothing are 0 or more, not {min(strength, smoothing)}.")
+        if isinstance(driving, Codes):
+            who.check_codes(driving.w[0], self.generator)
+            found = _of_codes(driving.w, driving.rate, driving.placement.numpy())
+        else:
+            reader = VideoReader(driving)
+            track = backend.track(reader, reader.rate, missing, self._face_backend(detector), face)
+            if not self.builtin_family:
+                found = self._inverted(reader, track)
+            else:
+                found = _of_picture(track) if len(track.found) == 1 else motion_of(track)
+        values = found.values.astype(np.float32)
+        if smoothing:
+            values = smooth(values, found.rate, smoothing)
+        if motion == "relative":
+            found = replace(found, kind=found.kind + " changes")
+            values = values - values[:1]
+        if found.kind.startswith("face"):
+            values = values * np.where(np.arange(len(NAMES)) < len(POSE), 1.0, strength)
+        else:
+            rest = values[:1] if motion == "absolute" else 0.0
+            values = rest + strength * (values - rest)
+        return replace(found, values=values.astype(np.float32))
+
+    def apply(self, identity: Identity, motion: Motion, *, parts: Parts = "all") -> Styles:
+        """Style vectors that show `identity` with each frame of `motion`.
+
+        Args:
+            parts: whether all of the motion is shown, its pose alone, or its expression alone; the rest stays the
+                source's. Codes hold both in one.
+
+        Raises:
+            ValueError: parts of codes.
+        """
+        if motion.kind.startswith("codes"):
+            if parts != "all":
+                raise ValueError("Codes hold pose and expression in one; leave out --parts, or drive by a clip.")
+            target = torch.from_numpy(motion.values).view(len(motion), *identity.w.shape)
+            target = target + identity.w if motion.kind.endswith("changes") else target
+        else:
+            values = motion.values
+            if motion.kind.endswith("changes"):
+                values = self._own_motion(identity) + values
+            if parts != "all":
+                pose = np.arange(len(MOTION)) < len(POSE)
+                values = np.where(pose == (parts == "pose"), values, self._own_motion(identity))
+            target = self.target_codes(values)
+        return Styles(self.mix(identity.w[None], target))
+
+    # Parts of the verbs
+
+    def mix(self, source: Tensor, target: Tensor) -> list[Tensor]:
+        """Style vectors [B, C_l] of all layers for W+ codes [1 or B, L, D] of sources and of targets."""
+        nets, generator = self.mask_nets, self.generator
+        mixed = nets(nets.vectors(generator, source), nets.vectors(generator, target))
+        return nets.styles(generator, mixed, source)
+
+    def target_codes(self, motion: np.ndarray) -> Tensor:
+        """W+ codes [B, L, D] of the neutral head with motion values [B, 16] of the world."""
+        values = np.tile(world.neutral(), (len(motion), 1))
+        values[:, : len(MOTION)] = np.clip(motion, world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)])
+        return who.encoded(self.encode, np.stack([world.draw(v, 128).image for v in world.aligned(values)]))
+
+    def portrait(self, identity: Identity) -> np.ndarray:
+        """The picture uint8 [H, W, 3] of an identity's own code."""
+        with torch.inference_mode():
+            return pictures(tuned(self, identity).generator.synthesize(w=identity.w[None]))[0]
+
+    def _inverted(self, reader: VideoReader, track: backend.Track) -> Motion:
+        """The codes of every frame, cut out in FFHQ's framing."""
+        rows = placement.place_ffhq(track.landmarks, track.rate, track.counted, STEADY)
+        codes: list[Tensor] = []
+        crops: list[np.ndarray] = []
+        for index, frame in enumerate(reader):
+            crops.append(placement.cut(frame, rows[index], who.CROP))
+            if len(crops) == CHUNK or index + 1 == len(rows):
+                codes.append(who.encoded(self.encode, np.stack(crops)))
+                crops = []
+        found = _of_codes(torch.cat(codes), track.rate, np.asarray(rows, np.float32))
+        return replace(found, missing=tuple(track.missing), num_faces=track.num_faces)
+
+    def _own_motion(self, identity: Identity) -> np.ndarray:
+        """The motion values [16] that the portrait of an identity shows, by the built-in face net."""
+        if self._own is None or self._own[0] is not identity:
+            net = load_face(builtin("face")).eval()
+            portrait = torch.from_numpy(self.portrait(identity)[None]).permute(0, 3, 1, 2) / 127.5 - 1
+            low, high = world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)]
+            with torch.inference_mode():
+                seen = net(portrait).motion[0].numpy()
+            self._own = identity, ((low + high) / 2 + (high - low) / 2 * seen).clip(low, high)
+        return self._own[1]
+
+    def _face_backend(self, detector: backend.Detector) -> backend.FaceBackend:
+        if detector not in self._faces:
+            self._faces[detector] = backend.open_backend(detector)
+        return self._faces[detector]
+
+
+def _of_codes(w: Tensor, rate: Fraction, rows: np.ndarray) -> Motion:
+    """W+ codes [T, L, D] as a motion of kind "codes"."""
+    names = tuple(f"w{row}.{column}" for row in range(w.shape[1]) for column in range(w.shape[2]))
+    return Motion(w.flatten(1).numpy(), "codes", names, rate, np.asarray(rows, np.float32))
+
+
+def _of_picture(track: backend.Track) -> Motion:
+    """The motion of a single picture, whose rest, which a clip tells by itself, is the mean head's."""
+    rest = np.repeat(mean_head()[None, :, :2], RESTS, axis=0) * np.ptp(track.landmarks[0, :, 0])
+    landmarks = np.concatenate([track.landmarks, rest.astype(np.float32)])
+    found = coefficients(landmarks, np.ones(len(landmarks), bool), Fraction(1))  # a second apart: nothing mixes
+    values = found.values[:1].copy()
+    values[:, [NAMES.index(name) for name in ("shift_x", "shift_y", "scale")]] = 0.0, 0.0, 1.0
+    row = placement.align(track.landmarks[0])[None]
+    return replace(found, values=values, placement=row, rate=track.rate, num_faces=track.num_faces, missing=())
