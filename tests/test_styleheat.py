@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from test_encoders import GOLDENS, Golden, State, empty, filled, golden_decoder
 from torch import Tensor, nn
 
+from stylereel.core.weights import save_module
+from stylereel.encoders.hfgi import HFGI, LAYER, Correction, HFGIConfig
 from stylereel.generator import StyleGAN2, StyleGAN2Config
-from stylereel.invert.hfgi import HFGI, LAYER, Correction, HFGIConfig
 from stylereel.media.mel import styleheat_windows
 from stylereel.systems.styleheat import files, flow
 from stylereel.systems.styleheat.expert import Expert, agreement, sync_loss
@@ -24,8 +25,7 @@ from stylereel.systems.styleheat.networks import (
     WarperConfig,
     lower_half,
 )
-from stylereel.weights import names
-from stylereel.weights.files import save_module
+from stylereel.zoo import names
 
 AUTHORS = WarperConfig(grid="corners")
 

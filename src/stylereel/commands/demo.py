@@ -18,7 +18,7 @@ from stylereel.core.record import Stages
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.media.video import VideoReader, VideoWriter
-from stylereel.world import MOTION, draw, natural_motion
+from stylereel.world import MOTION, draw, natural_motion, person
 
 RATE, SECONDS, SIZE = Fraction(25), 4, 256
 SPEAKER, SOURCE, MOVEMENT = 7, 29, 5  # seeds of the speaker, of the driven person and of the movement

@@ -30,8 +30,8 @@ from stylereel.systems.stylefacev.networks import (
     Normalisation,
     PoseEncoder,
 )
-from stylereel.weights.encoders import load_part
-from stylereel.weights.formats import load_generator_file
+from stylereel.zoo.encoders import load_part
+from stylereel.zoo.formats import load_generator_file
 
 State = dict[str, Tensor]
 

@@ -16,10 +16,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from stylereel.core.weights import load_module, own_kind
 from stylereel.systems.styleheat.expert import Expert
 from stylereel.systems.styleheat.networks import BOTTOM, Calibration, CalibrationConfig, Warper, WarperConfig
-from stylereel.weights.encoders import load_part
-from stylereel.weights.files import load_module, own_kind
+from stylereel.zoo.encoders import load_part
 
 State = dict[str, Tensor]
 Driver = Literal["video", "audio"]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylereel.encoders.hfgi import Activation, Correction, EqualConv
 from stylereel.generator.discriminator import DiscriminatorBlock, EqualizedConv
-from stylereel.invert.hfgi import Activation, Correction, EqualConv
 from stylereel.systems.styleheat.flow import Grid, warp
 
 SLOPE = 0.1  # of the leaky ReLUs here
