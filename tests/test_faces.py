@@ -86,8 +86,8 @@ class Painted:
     def detect(self, frame: np.ndarray) -> list[backend.Box]:
         return [backend.box_around(self.points, score=1.0)] if frame.mean() > 100 else []
 
-    def landmarks(self, frame: np.ndarray, box: backend.Box) -> np.ndarray:
-        return self.points
+    def look(self, frame: np.ndarray, box: backend.Box) -> backend.Face | None:
+        return backend.Face(self.points, backend.box_around(self.points, 1.0)) if self.detect(frame) else None
 
     def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         return np.zeros(128, np.float32)

@@ -38,16 +38,17 @@ class Actors:
         return [(who, (HEAD * width + (x, 60)).astype(np.float32)) for who, x, width in scene]
 
     def detect(self, frame: np.ndarray) -> list[backend.Box]:
-        if frame.shape[0] == backend.Tracker.CHECK:  # the tracker's view of one face, cut from a frame
-            return [backend.Box(0, 0, 1, score=1.0)]
+        if frame[0, 0, 1] == 0:  # turned; nobody lies on their side
+            return []
         self.searches += 1
         return [backend.box_around(points, 1.0) for _, points in self._heads(frame)]
 
-    def landmarks(self, frame: np.ndarray, box: backend.Box) -> np.ndarray:
-        heads = [points for _, points in self._heads(frame)]
-        if not heads or min(abs(points[27, 0] - box.x) for points in heads) > 20:
-            raise ValueError("nobody")
-        return min(heads, key=lambda points: abs(points[27, 0] - box.x))
+    def look(self, frame: np.ndarray, box: backend.Box) -> backend.Face | None:
+        near = [points for _, points in self._heads(frame) if abs(points[27, 0] - box.x) <= 20]
+        if not near:
+            return None
+        points = min(near, key=lambda points: abs(points[27, 0] - box.x))
+        return backend.Face(points, backend.box_around(points, 1.0))
 
     def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         who, _ = min(self._heads(frame), key=lambda head: abs(head[1][27, 0] - landmarks[27, 0]))
@@ -55,9 +56,9 @@ class Actors:
 
 
 def frames(count: int) -> list[np.ndarray]:
-    pictures = [np.full((128, 320, 3), 90, np.uint8) for _ in range(count)]
+    pictures = [np.zeros((128, 320, 3), np.uint8) for _ in range(count)]
     for index, picture in enumerate(pictures):
-        picture[0, 0] = index
+        picture[0, 0] = index, 1, 0
     return pictures
 
 
@@ -77,7 +78,7 @@ def test_the_face_that_is_asked_for_is_followed_and_all_are_counted(face: str, x
 
 def test_a_reference_picture_chooses_the_person_and_nobody_else(tmp_path: Path) -> None:
     picture = frames(1)[0]
-    picture[0, 0] = 3  # Carl alone
+    picture[0, 0] = 3, 1, 0  # Carl alone
     save_picture(tmp_path / "carl.png", picture)
     scenes = [[ANNA, BEN], [ANNA, BEN, CARL], [ANNA, CARL], [CARL]]
     tracked = followed(scenes, str(tmp_path / "carl.png"))
@@ -191,7 +192,9 @@ def test_mediapipes_points_become_the_68_in_the_pixels_of_the_frame(mediapipe: P
     (box,) = faces.detect(frame)
     assert (box.x, box.score) == (pytest.approx(100), 1.0)
     square = backend.Box(80.0, 50.0, 40.0, roll=30.0)
-    points = faces.landmarks(frame, square)
+    face = faces.look(frame, square)
+    assert face is not None
+    points = face.landmarks
     assert points.shape == (68, 2) and points.dtype == np.float32
     eyes = points[45] - points[36]
     assert np.rad2deg(np.arctan2(eyes[1], eyes[0])) == pytest.approx(30, abs=0.1)

@@ -1,8 +1,8 @@
 """Finding and following one face: boxes, 68 landmarks in iBUG order, and an embedding that tells who.
 
-`DlibBackend` needs the packages dlib-bin and face_recognition_models (extra `faces`). Its 68-point model
-was trained on iBUG 300-W, whose pictures are for research use. `landmarker.MediaPipeBackend` is the other
-one. Pixels are continuous: pixel i covers i..i+1.
+`DlibBackend` needs the packages dlib-bin and
+face_recognition_models; its 68-point model was trained on iBUG 300-W, whose pictures are for research use.
+`landmarker.MediaPipeBackend` is MediaPipe's own package. Pixels are continuous: pixel i covers i..i+1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LANDMARK_MODEL = "shape_predictor_68_face_landmarks.dat"
 _EMBEDDING_MODEL = "dlib_face_recognition_resnet_model_v1.dat"
 
 Missing = Literal["hold", "interpolate", "skip-edit", "stop"]  # what to do with a frame without a face
-Detector = Literal["dlib", "mediapipe"]
+Detector = Literal["auto", "mesh", "dlib", "mediapipe"]
 
 BOX_SIDE = 1.66  # side of a face box in distances between the outer eye corners
 BOX_CENTRE = 0.345  # its centre below the eye line, same unit: about the tip of the nose
@@ -53,6 +53,16 @@ class Box(NamedTuple):
         return np.array([self.x, self.y, self.side, self.roll])
 
 
+class Face(NamedTuple):
+    """One face of a frame: 68 landmarks float32 [68, 2] in iBUG order, in pixels; the box in which to look for it next,
+    whose score tells how sure it is (zero is the usual threshold); and the mesh float32 [620, 3], see `mesh`, if any.
+    """
+
+    landmarks: np.ndarray
+    box: Box
+    points: np.ndarray | None = None
+
+
 class FaceBackend(Protocol):
     """What the tracker asks of a face library."""
 
@@ -60,8 +70,8 @@ class FaceBackend(Protocol):
         """Faces of a frame uint8 [H, W, 3], also unsure ones; the score's zero is the usual threshold."""
         ...
 
-    def landmarks(self, frame: np.ndarray, box: Box) -> np.ndarray:
-        """float32 [68, 2] pixels of the face in the box."""
+    def look(self, frame: np.ndarray, box: Box) -> Face | None:
+        """The face in the box, None where no face is in it. Raises ValueError when the box is outside the frame."""
         ...
 
     def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -93,6 +103,8 @@ class DlibBackend:
     )  # fmt: skip
     CROP = 400  # side of the enlarged crop, pixels
     MARGIN = 1.5  # its side in sides of the box
+    CHECK, CHECK_MARGIN = 112, 1.4  # pixels of the upright view in which the detector confirms a face; its side
+    AWAY, LARGER = 0.3, 1.5  # how far off the detection may be, in sides of the box, and how much larger or smaller
 
     def __init__(self) -> None:
         self._dlib = _import_dlib()
@@ -122,8 +134,23 @@ class DlibBackend:
                 return boxes
         return boxes
 
+    def look(self, frame: np.ndarray, box: Box) -> Face | None:
+        """See `FaceBackend`. The detector must find a face where the landmarks are, not just anywhere near them."""
+        landmarks = self.landmarks(frame, box)
+        here = box_around(landmarks)
+        found = self.detect(cut(frame, here.placement * (1, 1, self.CHECK_MARGIN, 1), self.CHECK))
+        unit = self.CHECK / self.CHECK_MARGIN  # pixels of the view that one side of the box has
+        scores = [
+            each.score
+            for each in found
+            if np.hypot(each.x - self.CHECK / 2, each.y - self.CHECK / 2) < self.AWAY * unit
+            and 1 / self.LARGER < each.side / unit < self.LARGER
+        ]
+        return Face(landmarks, here._replace(score=max(scores))) if scores else None
+
     def landmarks(self, frame: np.ndarray, box: Box) -> np.ndarray:
-        """See `FaceBackend`. Sub-pixel; the box's roll is taken out before and put back after."""
+        """float32 [68, 2] pixels of the face in the box, which is believed to hold one. Sub-pixel; the box's roll is
+        taken out before and put back after."""
         square = box.placement * (1, 1, self.MARGIN, 1)
         grey = cut(np.asarray(Image.fromarray(frame).convert("L")), square, self.CROP)
         side, middle = self.CROP / self.MARGIN, self.CROP / 2
@@ -146,13 +173,16 @@ class DlibBackend:
         return np.array(self._embedder.compute_face_descriptor(chip, shape), np.float32)
 
 
-def open_backend(detector: Detector = "dlib") -> FaceBackend:
-    """The face library of that name. Raises ValueError, with what to install, when it or its model is missing."""
-    if detector == "mediapipe":
-        from stylereel.faces.landmarker import MediaPipeBackend
+def open_backend(detector: Detector = "auto") -> FaceBackend:
+    """The face library of that name; `auto` is dlib.
 
-        return MediaPipeBackend()
-    return DlibBackend()
+    Raises ValueError, with what to install, when it or its model is missing.
+    """
+    from stylereel.faces import landmarker, mesh
+
+    if detector == "mesh":
+        return mesh.MeshBackend()
+    return landmarker.MediaPipeBackend() if detector == "mediapipe" else DlibBackend()
 
 
 def embedding_file() -> Path:
@@ -183,13 +213,13 @@ def is_picture(face: str) -> bool:
 
 
 class Tracker:
-    """Follows one face of a stream, one frame at a time, from its landmarks in the frame before.
+    """Follows one face of a stream, one frame at a time, from where it was in the frame before.
 
-    The whole frame is searched only where there is nobody to follow. Which face is meant decides then:
+    The whole frame is searched only where there is nobody to follow, and in `check`. Which face is meant decides then:
 
     face: "largest", "left", a number (0 is the left-most), or the file of a picture: the face most like the largest
-    one in it, and none that is another person's. Where a clip has shown several faces, one that was lost is known again
-    by its embedding.
+    one in it, and none that is another person's. Where a clip has shown several faces, they are told apart by the
+    embedding of the one that was chosen first.
 
     Attributes:
         num_faces: the most faces that one search of a whole frame has shown.
@@ -197,86 +227,131 @@ class Tracker:
     Raises ValueError when the picture shows no face, or a frame has no face of that number.
     """
 
-    CHECK = 112  # side of the upright crop in which the detector confirms the face, pixels
+    JUMP, GROW = 0.6, 1.5  # what moves or grows more from a frame to the next is another face: box sides, ratio
+    TURNS = 8  # of the searches for a lost face, every which looks for faces on their side or upside down, too
 
     def __init__(self, backend: FaceBackend | None = None, face: str = "largest") -> None:
-        self.backend = backend or DlibBackend()
+        self.backend = backend or open_backend()
         self.face = face
         self.num_faces = 0
-        self._box: Box | None = None
-        self._seen: tuple[np.ndarray, np.ndarray] | None = None  # the last frame with the face, its landmarks
-        self._wanted: np.ndarray | None = None  # embedding of the person in the picture that was given
-        self._lost: np.ndarray | None = None  # embedding of the face in `_seen`, while it is lost
+        self._followed: Face | None = None
+        self._lost = 0  # searches since a face was seen
+        self._first: tuple[np.ndarray, Face] | None = None  # the first frame with the face that was chosen
+        self._known: np.ndarray | None = None  # embedding of the person who is meant
         if is_picture(face):
             picture = read_picture(face)
-            self._wanted = self.backend.embedding(picture, find_face(picture, self.backend))
+            self._known = self.backend.embedding(picture, find_face(picture, self.backend))
 
-    def step(self, frame: np.ndarray) -> np.ndarray | None:
-        """Landmarks [68, 2] float32 in pixels of a frame uint8 [H, W, 3], or None where no face is seen."""
-        landmarks = self._follow(frame, self._box) if self._box else None
-        if landmarks is None:
-            boxes = self.search(frame)
-            if boxes:
-                landmarks = self._choose(frame, boxes)
-        self._box = None if landmarks is None else box_around(landmarks)
-        if landmarks is not None:
-            self._seen, self._lost = (frame, landmarks), None
-        return landmarks
+    def step(self, frame: np.ndarray) -> Face | None:
+        """The face in a frame uint8 [H, W, 3], or None where it is not seen."""
+        face = self._follow(frame, self._followed) if self._followed else None
+        if face is None:
+            boxes = self.search(frame, turns=self._lost % self.TURNS == 0)
+            face = self._choose(frame, boxes) if boxes else None
+        return self._take(frame, face)
 
-    def search(self, frame: np.ndarray) -> list[Box]:
-        """All faces of a frame, from left to right; `num_faces` takes note."""
-        boxes = sorted(box for box in self.backend.detect(frame) if box.score > START_SCORE)
+    def check(self, frame: np.ndarray, face: Face | None) -> Face | None:
+        """The answer of `step` for this frame, compared with a search of the whole of it.
+
+        Where the search shows faces, but none there, or several, of whom another one is the person who is meant, that
+        is corrected.
+        """
+        boxes = self.search(frame)
+        if face is None or not boxes:
+            return face
+        if not any(_moved(face.box, box) < self.JUMP for box in boxes) or len(boxes) > 1:
+            again = self._choose(frame, boxes)
+            if again is None or _moved(again.box, face.box) > self.JUMP / 2:
+                return self._take(frame, again)
+        return face
+
+    def search(self, frame: np.ndarray, turns: bool = False) -> list[Box]:
+        """All faces of a frame, from left to right; `num_faces` takes note.
+
+        turns: whether to look for faces on their side and upside down, too; those are taken whose largest face is
+            the surest.
+        """
+        best, boxes = START_SCORE, []
+        for quarters in (0, 2, 1, 3) if turns else (0,):
+            found = self.backend.detect(np.ascontiguousarray(np.rot90(frame, quarters)))
+            turned = sorted(_turned_back(box, quarters, frame) for box in found if box.score > START_SCORE)
+            face = self._look(frame, max(turned, key=lambda box: box.side)) if turned and turns else None
+            if turned and (not turns or (face is not None and face.box.score > best)):
+                best, boxes = face.box.score if face else best, turned
         self.num_faces = max(self.num_faces, len(boxes))
         return boxes
 
-    def _choose(self, frame: np.ndarray, boxes: list[Box]) -> np.ndarray | None:
-        known = self._wanted
-        if known is None and self._seen is not None and self.num_faces > 1:
-            if self._lost is None:
-                self._lost = self.backend.embedding(*self._seen)
-            known = self._lost
-        if known is not None:
-            found = [points for box in boxes if (points := self._centred(frame, box)) is not None]
-            far = [float(np.linalg.norm(self.backend.embedding(frame, points) - known)) for points in found]
+    def _take(self, frame: np.ndarray, face: Face | None) -> Face | None:
+        self._followed, self._lost = face, 0 if face else self._lost + 1
+        if face is not None and self._first is None:
+            self._first = frame, face
+        return face
+
+    def _choose(self, frame: np.ndarray, boxes: list[Box]) -> Face | None:
+        if self._known is None and self._first is not None and self.num_faces > 1:
+            first, seen = self._first
+            self._known = self.backend.embedding(first, seen.landmarks)
+        if self._known is not None:
+            found = [face for box in boxes if (face := self._look(frame, box)) is not None]
+            far = [float(np.linalg.norm(self.backend.embedding(frame, face.landmarks) - self._known)) for face in found]
             return found[int(np.argmin(far))] if found and min(far) < SAME_PERSON else None
-        if self.face == "largest" or self._seen is not None:
-            return self._centred(frame, max(boxes, key=lambda box: box.side))
+        if self.face == "largest" or self._first is not None:
+            return self._look(frame, max(boxes, key=lambda box: box.side))
         number = 0 if self.face == "left" else int(self.face)
         if number >= len(boxes):
             count = f"{len(boxes)} face{'s' * (len(boxes) > 1)}"
             raise ValueError(f"The clip shows {count}, so none has the number {number}; the left one is 0.")
-        return self._centred(frame, boxes[number])
+        return self._look(frame, boxes[number])
 
-    def _centred(self, frame: np.ndarray, rough: Box) -> np.ndarray | None:
-        """Landmarks in a box of the detector, whose grid is coarse: it is centred on the face first."""
-        return self._follow(frame, box_around(self.backend.landmarks(frame, rough)))
-
-    def _follow(self, frame: np.ndarray, box: Box) -> np.ndarray | None:
+    def _look(self, frame: np.ndarray, rough: Box) -> Face | None:
+        """The face in a box of the detector, whose grid is coarse: it is centred on the face first."""
         try:
-            landmarks = self.backend.landmarks(frame, box)
-            view = cut(frame, box_around(landmarks).placement * (1, 1, 1.4, 1), self.CHECK)
+            face = self.backend.look(frame, rough)
+            return face and self.backend.look(frame, face.box)
+        except ValueError:
+            return None
+
+    def _follow(self, frame: np.ndarray, last: Face) -> Face | None:
+        try:
+            face = self.backend.look(frame, last.box)
         except ValueError:  # it has left the picture
             return None
-        return landmarks if self.backend.detect(view) else None
+        if face is None or _moved(face.box, last.box) > self.JUMP:
+            return None
+        return face if 1 / self.GROW < face.box.side / last.box.side < self.GROW else None
+
+
+def _moved(box: Box, other: Box) -> float:
+    """How far apart two boxes are, in sides of the second."""
+    return float(np.hypot(box.x - other.x, box.y - other.y)) / other.side
+
+
+def _turned_back(box: Box, quarters: int, frame: np.ndarray) -> Box:
+    """A box found in `np.rot90(frame, quarters)` in the frame itself."""
+    height, width = frame.shape[:2]
+    x, y = ((box.x, box.y), (width - box.y, box.x), (width - box.x, height - box.y), (box.y, height - box.x))[quarters]
+    return box._replace(x=x, y=y, roll=(box.roll + 90 * quarters + 180) % 360 - 180)
 
 
 @dataclass(frozen=True)
 class Track:
     """One face through a clip.
 
-    landmarks: [T, 68, 2] float32 pixels; readings: [T, 2, 4] float32, see `appearance.read`; found: [T] bool, False
-    where both are filled in; rate: frames a second; size: (width, height) of the frames in pixels; bridged: whether
-    what is filled in lies between its neighbours and counts, or is merely held; num_faces: the most faces seen in one
-    frame, among those looked at as a whole (the first, about one a second, and wherever the face was lost).
+    landmarks: [T, 68, 2] float32 pixels; readings: [T, 2, 4] float32, see `appearance.read`, or None where there are
+    points; found: [T] bool, False where they are filled in; rate: frames a second; size: (width, height) of the frames
+    in pixels; bridged: whether what is filled in lies between its neighbours and counts, or is merely held; num_faces:
+    the most faces seen in one frame, among those looked at as a whole (the first, about one a second, and wherever the
+    face was lost); points: the mesh [T, 620, 3] float32, see `mesh`, if the backend tells it.
     """
 
     landmarks: np.ndarray
-    readings: np.ndarray
+    readings: np.ndarray | None
     found: np.ndarray
     rate: Fraction
     size: tuple[int, int]
     bridged: bool = False
     num_faces: int = 1
+    points: np.ndarray | None = None
 
     @property
     def missing(self) -> list[int]:
@@ -299,10 +374,10 @@ def find_face(picture: np.ndarray, backend: FaceBackend | None = None, face: str
 
     Raises ValueError when there is none.
     """
-    landmarks = Tracker(backend, face).step(picture)
-    if landmarks is None:
+    found = Tracker(backend, face).step(picture)
+    if found is None:
         raise ValueError("No face was found in the picture; use one in which a face is clear.")
-    return landmarks
+    return found.landmarks
 
 
 def track(
@@ -316,31 +391,35 @@ def track(
 
     missing: what to do with a frame without a face. `hold` keeps the last landmarks (before the first face:
     the first), `interpolate` goes straight from the last to the next, `stop` raises; `skip-edit` holds too and
-    is for the caller, who leaves these frames as they are. face: which one, see `Tracker`. Raises ValueError
-    when no frame shows a face, and as `Tracker`.
+    is for the caller, who leaves these frames as they are. backend: by default `open_backend()`. face: which one, see
+    `Tracker`. Raises ValueError when no frame shows a face, and as `Tracker`.
     """
     if missing not in get_args(Missing):
         raise ValueError(f"Missing faces can be handled by {', '.join(get_args(Missing))}, not by {missing!r}.")
     tracker = Tracker(backend, face)
-    rows: list[tuple[np.ndarray, np.ndarray] | None] = []
+    rows: list[tuple[np.ndarray, ...] | None] = []
     size = (0, 0)
     for index, frame in enumerate(Ahead(frames)):
         size = (frame.shape[1], frame.shape[0])
-        points = tracker.step(frame)
-        if missing == "stop" and points is None:
+        seen = tracker.step(frame)
+        if missing == "stop" and seen is None:
             raise ValueError(f"Frame {index} shows no face; cut it out or use missing='hold'.")
         if index and index % max(1, round(rate)) == 0:
-            tracker.search(frame)
-        rows.append(None if points is None else (points, read(frame, points)))
-    known = [index for index, row in enumerate(rows) if row is not None]
+            seen = tracker.check(frame, seen)
+        if seen is None:
+            rows.append(None)
+        else:
+            rows.append((seen.landmarks, read(frame, seen.landmarks) if seen.points is None else seen.points))
+    known = [row for row in rows if row is not None]
     if not known:
         raise ValueError("No frame shows a face; use a clip in which one face looks roughly at the camera.")
-    landmarks, readings = (np.stack(column) for column in zip(*(row for row in rows if row is not None)))
     found = np.array([row is not None for row in rows])
     fill = _bridge if missing == "interpolate" else _hold
+    landmarks, more = (fill(np.stack(column), found) for column in zip(*known))
+    dense = more.shape[1] > 2
     return Track(
-        fill(landmarks, found), fill(readings, found), found, Fraction(rate), size, missing == "interpolate",
-        tracker.num_faces,
+        landmarks, None if dense else more, found, Fraction(rate), size, missing == "interpolate", tracker.num_faces,
+        more if dense else None,
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stylereel.faces.backend import Box, DlibBackend, FaceBackend, box_around
+from stylereel.faces.backend import Box, DlibBackend, Face, FaceBackend, box_around
 from stylereel.faces.placement import cut, to_picture
 from stylereel.zoo.registry import cache_folder
 
@@ -66,14 +66,15 @@ class MediaPipeBackend:
         """See `FaceBackend`. MediaPipe passes on what it takes for a face without a score, so each has 1."""
         return [box_around(points * frame.shape[1::-1], 1.0) for points in self._faces(frame)]
 
-    def landmarks(self, frame: np.ndarray, box: Box) -> np.ndarray:
-        """See `FaceBackend`. Raises ValueError when no face is in the box."""
+    def look(self, frame: np.ndarray, box: Box) -> Face | None:
+        """See `FaceBackend`."""
         square = box.placement * (1, 1, self.MARGIN, 1)
         faces = self._faces(cut(frame, square, self.CROP))
         if not faces:
-            raise ValueError("No face was found in the box; place it on a face.")
+            return None
         middle = min(faces, key=lambda points: np.linalg.norm(points.mean(0) - 0.5))
-        return to_picture(middle, square).astype(np.float32)
+        landmarks = to_picture(middle, square).astype(np.float32)
+        return Face(landmarks, box_around(landmarks, 1.0))
 
     def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """See `FaceBackend`; dlib's, so it needs the extra `faces`."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from stylereel.core.files import MediaError, require_file
 from stylereel.core.record import sha256
-from stylereel.faces.backend import Track, track
+from stylereel.faces.backend import DlibBackend, Track, track
 from stylereel.media.pictures import read_picture
 from stylereel.media.video import VideoReader
 
@@ -74,7 +74,7 @@ class Clip:
 
     def _track(self) -> Track | None:
         try:
-            return track(self, self.rate)
+            return track(self, self.rate, backend=DlibBackend())
         except MediaError:
             raise
         except ValueError as error:

