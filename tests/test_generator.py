@@ -176,7 +176,7 @@ def test_style_layers_equal_published_table(resolution: int) -> None:
 # Styles, taps, start and stop
 
 
-@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+@pytest.mark.parametrize("architecture", ["orig", "skip", "resnet"])
 def test_styles_give_the_same_image_as_w(architecture: str) -> None:
     generator = tiny(architecture=architecture)
     w = random_w(generator, 2)
@@ -213,7 +213,7 @@ def test_start_in_a_resnet_generator_equals_the_full_run() -> None:
         generator.synthesize(w, start=("b8.conv1", outputs["b8.conv1"], torch.zeros(2, 3, 4, 4)))
 
 
-@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+@pytest.mark.parametrize("architecture", ["orig", "skip", "resnet"])
 def test_stop_returns_what_a_tap_sees(architecture: str) -> None:
     generator = tiny(architecture=architecture)
     w = random_w(generator, 2)
@@ -313,7 +313,7 @@ def test_track_mean_w_follows_the_batches() -> None:
 # Gradients
 
 
-@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+@pytest.mark.parametrize("architecture", ["orig", "skip", "resnet"])
 def test_every_parameter_gets_a_gradient(architecture: str) -> None:
     generator = tiny(architecture=architecture, c_dim=3)
     generator(torch.randn(2, 12), torch.eye(3)[:2]).square().sum().backward()
@@ -472,8 +472,8 @@ def test_mistakes_are_explained() -> None:
     feature = torch.zeros(1, 8, 32, 32)
     with pytest.raises(ValueError, match="power of two"):
         StyleGAN2Config(resolution=100)
-    with pytest.raises(ValueError, match="'skip' or 'resnet'"):
-        StyleGAN2Config(resolution=32, architecture="orig")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'orig', 'skip' or 'resnet'"):
+        StyleGAN2Config(resolution=32, architecture="new")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="power of two"):
         DiscriminatorConfig(resolution=4)
     with pytest.raises(ValueError, match="conditional"):

@@ -8,13 +8,15 @@ from typing import Literal
 def weights_info(file: str, /) -> None:
     """Say what a weight file of any known tool holds, a line for each network; nothing in it is run.
 
+    A network that cannot be used has the reason in its line.
+
     Args:
         file: the weight file.
     """
     from stylereel.core.files import require_file
     from stylereel.core.weights import own_kind
     from stylereel.zoo.encoders import describe
-    from stylereel.zoo.formats import inspect, is_safetensors
+    from stylereel.zoo.formats import inspect_all, is_safetensors
 
     kind = own_kind(file)
     if kind not in (None, "stylegan2", "stylegan3", "discriminator"):
@@ -24,7 +26,8 @@ def weights_info(file: str, /) -> None:
     if beside:
         print(beside)
     try:
-        print(inspect(file))
+        for found in inspect_all(file):
+            print(found)
     except ValueError:
         if not beside:
             raise

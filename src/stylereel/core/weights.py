@@ -17,6 +17,8 @@ from stylereel.core.files import replacing, require_file
 
 Network = TypeVar("Network", bound=nn.Module)
 
+MOST_SHARED = 2**26  # bytes that names for the same numbers may add
+
 
 def save_module(path: str | Path, kind: str, module: nn.Module, card: Mapping[str, Any] | None = None) -> None:
     """Write a network's parameters in half precision and its buffers as they are.
@@ -92,6 +94,14 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         numbers = value if isinstance(value, list) else [value]
         if len(numbers) > 64 or any(isinstance(number, (int, float)) and abs(number) > limit for number in numbers):
             raise TypeError(f"{name} is beyond what any network has")
+
+
+def check_sharing(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if so many names stand for the same numbers that a network made of them would be far larger than
+    the file, which no network needs."""
+    sizes = {id(value): value.numel() * value.element_size() for value in tensors.values()}
+    if sum(sizes[id(value)] for value in tensors.values()) > 4 * sum(sizes.values()) + MOST_SHARED:
+        raise ValueError(f"{path} has the same numbers under more names than any network needs.")
 
 
 def misfits(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:

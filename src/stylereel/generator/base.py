@@ -18,27 +18,50 @@ Taps = Mapping[int, Tap] | Mapping[str, Tap]
 
 
 class MappingNetwork(nn.Module):
-    """Latent z [B, Z], optionally with a label c [B, K], to w [B, D]."""
+    """Latent z [B, Z], a label c [B, K], or both, to w [B, D]; without layers it only normalises.
 
-    def __init__(self, z_dim: int, c_dim: int, w_dim: int, layers: int, multiplier: float) -> None:
+    embed_features: length of the label's embedding; layer_features: width between the layers (both D by default).
+    averaged: whether there is a buffer for the mean of w.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        c_dim: int,
+        w_dim: int,
+        layers: int,
+        multiplier: float,
+        embed_features: int | None = None,
+        layer_features: int | None = None,
+        averaged: bool = True,
+    ) -> None:
         super().__init__()
+        embedding = (w_dim if embed_features is None else embed_features) if c_dim else 0
         if c_dim:
-            self.embed = FullyConnected(c_dim, w_dim)
-        widths = [z_dim + (w_dim if c_dim else 0)] + [w_dim] * layers
+            self.embed = FullyConnected(c_dim, embedding)
+        hidden = w_dim if layer_features is None else layer_features
+        widths = [z_dim + embedding, *[hidden] * (layers - 1), w_dim]
+        if not layers and widths[0] != w_dim:
+            raise ValueError(f"A mapping network without layers gives {widths[0]} numbers, not {w_dim}.")
         self.layers = layers
         for i in range(layers):
             fc = FullyConnected(widths[i], widths[i + 1], multiplier, activation=True)
             self.add_module(f"fc{i}", fc)
-        self.c_dim = c_dim
-        self.register_buffer("w_avg", torch.zeros(w_dim))
+        self.z_dim, self.c_dim = z_dim, c_dim
+        if averaged:
+            self.register_buffer("w_avg", torch.zeros(w_dim))
         self.w_avg: Tensor
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        x = normalize_second_moment(z)
+    def forward(self, z: Tensor | None, c: Tensor | None = None) -> Tensor:
+        parts = []
+        if self.z_dim:
+            assert z is not None
+            parts.append(normalize_second_moment(z))
         if self.c_dim:
             if c is None:
-                raise ValueError(f"This generator is conditional: give c as a tensor [B, {self.c_dim}].")
-            x = torch.cat([x, normalize_second_moment(self.embed(c))], dim=1)
+                raise ValueError(f"This network is conditional: give c as a tensor [B, {self.c_dim}].")
+            parts.append(normalize_second_moment(self.embed(c)))
+        x = torch.cat(parts, dim=1)
         for i in range(self.layers):
             x = self.get_submodule(f"fc{i}")(x)
         return x
@@ -68,6 +91,8 @@ class Generator(nn.Module):
             config.w_dim,
             config.mapping_layers,
             config.mapping_learning_rate_multiplier,
+            config.embed_features,
+            config.layer_features,
         )
         self.synthesis = nn.Module()
 

@@ -1,7 +1,8 @@
 """Operations that the generators and the discriminator share: resampling, modulated convolution, activation.
 
-Everything is plain differentiable PyTorch (double backward included). The resampling filter is the binomial
-[1, 3, 3, 1] of StyleGAN2 (Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2020).
+Everything is plain differentiable PyTorch (double backward included). Resampling filters are products of one row of
+taps with itself, by default the binomial [1, 3, 3, 1] of StyleGAN2 (Karras et al., "Analyzing and Improving the Image
+Quality of StyleGAN", 2020); they are true convolutions, and their taps are scaled to the sum 1.
 """
 
 import math
@@ -16,33 +17,51 @@ ACTIVATION_GAIN = math.sqrt(2)  # keeps the second moment of a unit normal throu
 DEMODULATION_EPSILON = 1e-8
 
 
+FilterTaps = tuple[float, ...]
+BINOMIAL: FilterTaps = (1.0, 3.0, 3.0, 1.0)
+
+
 @cache
-def _binomial(channels: int, total: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Depthwise kernel [C, 1, 4, 4] of the [1, 3, 3, 1] filter, whose taps sum to `total`."""
+def _kernel(taps: FilterTaps, channels: int, total: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Depthwise kernel [C, 1, N, N] of the filter of N taps on both axes, with the sum `total`."""
     with torch.inference_mode(False):  # a tensor made in inference mode could not serve in training later
-        taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=dtype, device=device)
-        kernel = torch.outer(taps, taps) * (total / 64)
-        return kernel.expand(channels, 1, 4, 4).contiguous()
+        row = torch.tensor(taps, dtype=torch.float64)
+        kernel = torch.outer(row, row) * (total / row.sum().square())
+        return kernel.to(device, dtype).expand(channels, 1, -1, -1).contiguous()
 
 
-def blur(x: Tensor, padding: int, gain: float = 1.0) -> Tensor:
-    """Filter x [B, C, H, W] with [1, 3, 3, 1] / 8 times sqrt(gain) on both axes, after zero padding."""
+def blur(x: Tensor, padding: int | tuple[int, int], gain: float = 1.0, taps: FilterTaps = BINOMIAL) -> Tensor:
+    """Filter x [B, C, H, W] with the taps times sqrt(gain) on both axes, after zero padding.
+
+    padding: zeros at both ends of each axis, or (before, after); negative ones crop.
+    """
+    before, after = (padding, padding) if isinstance(padding, int) else padding
+    if before != after or before < 0:
+        x, before = F.pad(x, (before, after, before, after)), 0
     channels = x.shape[1]
-    return F.conv2d(x, _binomial(channels, gain, x.dtype, x.device), padding=padding, groups=channels)
+    return F.conv2d(x, _kernel(taps[::-1], channels, gain, x.dtype, x.device), padding=before, groups=channels)
 
 
-def upsample(x: Tensor) -> Tensor:
-    """Double the height and width of x [B, C, H, W] by zero insertion and the [1, 3, 3, 1] filter."""
+def upsample(x: Tensor, taps: FilterTaps = BINOMIAL) -> Tensor:
+    """Double the height and width of x [B, C, H, W] by zero insertion and a filter; amplitudes are kept."""
     channels = x.shape[1]
-    kernel = _binomial(channels, 4.0, x.dtype, x.device)
-    return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+    kernel = _kernel(taps, channels, 4.0, x.dtype, x.device)
+    if len(taps) == 4:
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=channels)
+    # The transposed convolution begins at the filter's last tap; the result is to begin near its middle.
+    lead = (len(taps) + 1) // 2
+    before, after = lead - len(taps) + 1, 1 - lead
+    return F.pad(F.conv_transpose2d(x, kernel, stride=2, groups=channels), (before, after, before, after))
 
 
-def downsample(x: Tensor) -> Tensor:
-    """Halve the height and width of x [B, C, H, W] by the [1, 3, 3, 1] filter and every second sample."""
+def downsample(x: Tensor, taps: FilterTaps = BINOMIAL) -> Tensor:
+    """Halve the height and width of x [B, C, H, W] by a filter and every second sample."""
     channels = x.shape[1]
-    kernel = _binomial(channels, 1.0, x.dtype, x.device)
-    return F.conv2d(x, kernel, stride=2, padding=1, groups=channels)
+    kernel = _kernel(taps[::-1], channels, 1.0, x.dtype, x.device)
+    before, after = (len(taps) - 1) // 2, (len(taps) - 2) // 2
+    if before != after:
+        x, before = F.pad(x, (before, after, before, after)), 0
+    return F.conv2d(x, kernel, stride=2, padding=before, groups=channels)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -80,11 +99,13 @@ def modulated_conv(
     up: bool = False,
     gain: float = 1.0,
     clamp: float | None = None,
+    taps: FilterTaps = BINOMIAL,
 ) -> Tensor:
     """One StyleGAN2 layer: modulate, convolve 3x3, demodulate, add noise and bias, activate (section 2.2).
 
     x [B, I, H, W] may have a lower precision than the rest; weight [O, I, 3, 3]; style [B, I]; bias [O];
-    noise has one map for all or one a sample, and is scaled by strength []; up doubles height and width.
+    noise has one map for all or one a sample, and is scaled by strength []; up doubles height and width, filtered with
+    taps.
     Returns [B, O, H, W] or [B, O, 2H, 2W] in the precision of x.
     """
     dtype = x.dtype
@@ -100,7 +121,8 @@ def modulated_conv(
     weight = weight.to(dtype)
     if up:
         # The transposed convolution gives one pixel more than wanted; the filter takes it away again.
-        x = blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0)
+        padding = (len(taps) + 1) // 2 - 1, (len(taps) - 2) // 2
+        x = blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding, 4.0, taps)
     else:
         x = F.conv2d(x, weight, padding=1)
     # The rest works on pixels [B, H W, O]: else the gradient of the shift, a sum over the batch, is slow.

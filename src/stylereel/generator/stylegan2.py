@@ -8,23 +8,53 @@ NVIDIA's PyTorch files (ada family), so such a state dict loads without renaming
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from stylereel.generator.base import Generator, Taps, replaced, resized
 from stylereel.generator.cpu import fast
-from stylereel.generator.ops import FullyConnected, modulated_conv, pointwise, upsample
+from stylereel.generator.ops import BINOMIAL, FilterTaps, FullyConnected, modulated_conv, pointwise, upsample
 from stylereel.generator.style_space import LayerKey, StyleLayer
+
+Architecture = Literal["orig", "skip", "resnet"]
+
+
+def check_blocks(config: Any) -> None:
+    """What the configs of generator and discriminator share. Raises ValueError for what no network has.
+
+    Lists, which is what JSON has for tuples, become tuples.
+    """
+    if config.resolution < 8 or config.resolution & (config.resolution - 1):
+        raise ValueError(f"The resolution must be a power of two of at least 8, not {config.resolution}.")
+    if config.architecture not in get_args(Architecture):
+        raise ValueError(f"The architecture must be 'orig', 'skip' or 'resnet', not {config.architecture!r}.")
+    taps = tuple(float(tap) for tap in config.resample_filter)
+    if not 1 <= len(taps) <= 64 or not math.isfinite(sum(taps)) or not sum(taps):
+        raise ValueError("The filter of resampling must have 1 to 64 taps with a sum other than 0.")
+    object.__setattr__(config, "resample_filter", taps)
+    if config.widths is not None:
+        object.__setattr__(config, "widths", tuple(config.widths))
+        if len(config.widths) != config.resolution.bit_length() - 2:
+            raise ValueError(f"Give one width for each block from 4 to {config.resolution} px.")
+
+
+def channels(config: Any, resolution: int) -> int:
+    """Channels of the features at a resolution in pixels, for generator and discriminator."""
+    if config.widths is not None:
+        return config.widths[resolution.bit_length() - 3]
+    return min(config.channel_base // resolution, config.channel_max)
 
 
 @dataclass(frozen=True)
 class StyleGAN2Config:
     """Architecture of a StyleGAN2 generator; the defaults are those of the published 1024 px FFHQ network.
 
-    resolution is a power of two in pixels. A block of r pixels has min(channel_base / r, channel_max)
-    channels. conv_clamp bounds the activations (256 in networks trained in half precision).
+    resolution is a power of two in pixels. A block of r pixels has min(channel_base // r, channel_max) channels, or
+    those that `widths` lists from 4 px up. conv_clamp bounds the activations (256 in networks trained in half
+    precision). resample_filter: the taps of the filter of up-sampling. embed_features, layer_features: see
+    `MappingNetwork`.
     """
 
     resolution: int
@@ -36,18 +66,20 @@ class StyleGAN2Config:
     channel_max: int = 512
     mapping_layers: int = 8
     mapping_learning_rate_multiplier: float = 0.01
-    architecture: Literal["skip", "resnet"] = "skip"
+    architecture: Architecture = "skip"
     conv_clamp: float | None = None
+    embed_features: int | None = None
+    layer_features: int | None = None
+    use_noise: bool = True
+    resample_filter: FilterTaps = BINOMIAL
+    widths: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.resolution < 8 or self.resolution & (self.resolution - 1):
-            raise ValueError(f"The resolution must be a power of two of at least 8, not {self.resolution}.")
-        if self.architecture not in ("skip", "resnet"):
-            raise ValueError(f"The architecture must be 'skip' or 'resnet', not {self.architecture!r}.")
+        check_blocks(self)
 
     def channels(self, resolution: int) -> int:
         """Channels of the features at a resolution in pixels."""
-        return min(self.channel_base // resolution, self.channel_max)
+        return channels(self, resolution)
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -67,12 +99,16 @@ class SynthesisLayer(nn.Module):
         super().__init__()
         self.up = up
         self.clamp = config.conv_clamp
+        self.taps = config.resample_filter
         self.resolution = resolution
         self.affine = FullyConnected(config.w_dim, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.noise_strength = nn.Parameter(torch.zeros([]))
-        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        if config.use_noise:
+            self.noise_strength = nn.Parameter(torch.zeros([]))
+            self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        else:
+            self.register_buffer("noise_strength", torch.zeros([]), persistent=False)
         self.noise_const: Tensor
 
     def forward(
@@ -81,9 +117,9 @@ class SynthesisLayer(nn.Module):
         """`role` allows the result to be overwritten by the next layer of that role; None makes it the caller's."""
         arguments = (x, self.weight, style, self.bias, noise, self.noise_strength)
         work = self.weight.numel() * x.shape[2] * x.shape[3]
-        if fast.takes(work, *arguments):
+        if (not self.up or self.taps == BINOMIAL) and fast.takes(work, *arguments):
             return fast.modulated_conv(*arguments, self.up, gain, self.clamp, role)
-        return modulated_conv(*arguments, self.up, gain, self.clamp)
+        return modulated_conv(*arguments, self.up, gain, self.clamp, self.taps)
 
 
 class ToRGB(nn.Module):
@@ -92,6 +128,7 @@ class ToRGB(nn.Module):
     def __init__(self, inputs: int, config: StyleGAN2Config) -> None:
         super().__init__()
         self.clamp = config.conv_clamp
+        self.taps = config.resample_filter
         self.affine = FullyConnected(config.w_dim, inputs, bias=1.0)
         self.weight = nn.Parameter(torch.randn(config.img_channels, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(config.img_channels))
@@ -100,25 +137,27 @@ class ToRGB(nn.Module):
         """The colours of x, plus the image of the block before, up-sampled."""
         # The weight is small: scaling it for each sample saves a pass over the features.
         weight = self.weight.flatten(1) * (style / math.sqrt(x.shape[1]))[:, None]
-        if fast.takes(9 * x[0].numel() * x.shape[1], x, weight, self.bias, before):
+        fits = before is None or self.taps == BINOMIAL
+        if fits and fast.takes(9 * x[0].numel() * x.shape[1], x, weight, self.bias, before):
             return fast.colours(x, weight, self.bias, self.clamp, before)
         # Colours add up over all blocks, so they keep the precision of the weights.
         x = pointwise(x, weight.to(x.dtype)).to(weight.dtype) + self.bias[:, None, None]
         x = x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
-        return x if before is None else upsample(before) + x
+        return x if before is None else upsample(before, self.taps) + x
 
 
 class ResidualSkip(nn.Module):
     """The resnet architecture's shortcut: 1x1 convolution, then up-sampling by 2."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, taps: FilterTaps) -> None:
         super().__init__()
+        self.taps = taps
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         # sqrt(1/2) keeps the variance of the sum of the two branches.
         weight = self.weight.flatten(1) * math.sqrt(0.5 / x.shape[1])
-        return upsample(pointwise(x, weight.to(x.dtype)))
+        return upsample(pointwise(x, weight.to(x.dtype)), self.taps)
 
 
 class StyleGAN2(Generator):
@@ -144,7 +183,7 @@ class StyleGAN2(Generator):
             else:
                 inputs = config.channels(resolution // 2)
                 if config.architecture == "resnet":
-                    block.skip = ResidualSkip(inputs, outputs)
+                    block.skip = ResidualSkip(inputs, outputs, config.resample_filter)
                 conv0 = SynthesisLayer(inputs, outputs, resolution, config, up=True)
                 add(block, "conv0", conv0, resolution, 2 * k - 1, inputs)
             conv1 = SynthesisLayer(outputs, outputs, resolution, config, up=False)
@@ -174,8 +213,8 @@ class StyleGAN2(Generator):
         noise: the stored maps, none, fresh ones, or one tensor [H, W] or [B, 1, H, W] per conv layer.
         taps: functions that see the output of a layer and may return another one to go on with.
         start: (layer, output of that conv layer, image so far) skips everything up to that layer; the image
-            so far is the output of the last rgb layer before it, or None for black. The resnet architecture
-            takes no image.
+            so far is the output of the last rgb layer before it, or None for black. Only the skip architecture
+            has one.
         stop: return the output of this layer instead of the final image.
         dtype: precision of the features, by default that of the weights; images keep that of the weights.
         resize: average the final image over areas to this height and width in pixels.
@@ -226,7 +265,9 @@ class StyleGAN2(Generator):
     def _noises(self, noise: str | Sequence[Tensor], batch: int) -> dict[int, Tensor | None]:
         """Noise map per conv layer index, before its strength."""
         layers = [layer for layer in self.style_layers if layer.kind == "conv"]
-        if noise == "none":
+        if not self.config.use_noise and not isinstance(noise, str):
+            raise ValueError("This generator has no noise: leave the noise at 'const' or 'none'.")
+        if noise == "none" or (noise in ("const", "random") and not self.config.use_noise):
             return {layer.index: None for layer in layers}
         if noise == "const":
             return {layer.index: self._module(layer).noise_const for layer in layers}
@@ -250,11 +291,14 @@ class StyleGAN2(Generator):
         if list(x.shape[1:]) != [self.config.channels(size), size, size]:
             shape = f"[B, {self.config.channels(size)}, {size}, {size}]"
             raise ValueError(f"To start from {layer.name}, give a feature {shape}, not {list(x.shape)}.")
-        if self.config.architecture == "resnet":
-            if layer.name.endswith("conv0"):
+        architecture = self.config.architecture
+        if architecture != "skip":
+            if architecture == "resnet" and layer.name.endswith("conv0"):
                 raise ValueError(f"Start from a conv1 layer; a resnet generator cannot from {layer.name}.")
             if image is not None:
-                raise ValueError("Start without an image; a resnet generator makes it in its last layer.")
+                raise ValueError(
+                    f"Start without an image; a generator of kind {architecture} makes it in its last layer."
+                )
         elif len(start) < 3 and size > 4:
             source = f"b{size // 2}.torgb"
             raise ValueError(f"To start from {layer.name}, also give the output of {source} (or None for black).")

@@ -49,6 +49,15 @@ class AliasFreeLayer:
     critical: bool
     torgb: bool
 
+    def up_filter(self) -> Tensor | None:
+        """The low-pass filter before the activation, at tmp_sampling_rate; None for the identity."""
+        return lowpass_filter(self.up_taps, self.in_cutoff, 2 * self.in_half_width, self.tmp_sampling_rate)
+
+    def down_filter(self) -> Tensor | None:
+        """The low-pass filter after the activation."""
+        width = 2 * self.out_half_width
+        return lowpass_filter(self.down_taps, self.out_cutoff, width, self.tmp_sampling_rate, self.down_radial)
+
 
 @dataclass(frozen=True)
 class StyleGAN3Config:
@@ -79,15 +88,17 @@ class StyleGAN3Config:
     filter_size: int = 6
     lrelu_upsampling: int = 2
     conv_clamp: float | None = 256.0
+    embed_features: int | None = None
+    layer_features: int | None = None
 
     def __post_init__(self) -> None:
         if self.resolution < 16 or self.resolution & (self.resolution - 1):
             raise ValueError(f"The resolution must be a power of two of at least 16, not {self.resolution}.")
         if self.conv_kernel not in (1, 3):
             raise ValueError(f"The convolution kernel must be 1 or 3 pixels wide, not {self.conv_kernel}.")
-        if not 0 < self.num_critical < self.num_layers:
+        if not 0 <= self.num_critical < self.num_layers:
             raise ValueError(
-                f"Of {self.num_layers} layers, 1 to {self.num_layers - 1} can be critically sampled, "
+                f"Of {self.num_layers} layers, 0 to {self.num_layers - 1} can be critically sampled, "
                 f"not {self.num_critical}."
             )
 
@@ -272,13 +283,8 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(layer.out_channels))
         self.register_buffer("magnitude_ema", torch.ones([]))
         self.magnitude_ema: Tensor
-        rate = layer.tmp_sampling_rate
-        up_filter = lowpass_filter(layer.up_taps, layer.in_cutoff, 2 * layer.in_half_width, rate)
-        down_filter = lowpass_filter(
-            layer.down_taps, layer.out_cutoff, 2 * layer.out_half_width, rate, layer.down_radial
-        )
-        self.register_buffer("up_filter", up_filter, persistent=False)
-        self.register_buffer("down_filter", down_filter, persistent=False)
+        self.register_buffer("up_filter", layer.up_filter(), persistent=False)
+        self.register_buffer("down_filter", layer.down_filter(), persistent=False)
         self.up_filter: Tensor | None
         self.down_filter: Tensor | None
 

@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stylereel.core.files import require_file
-from stylereel.core.weights import misfits
+from stylereel.core.weights import check_sharing, misfits
 from stylereel.generator import (
     Discriminator,
     DiscriminatorConfig,
@@ -130,8 +130,35 @@ def inspect(path: str | Path, network: Network | None = None) -> WeightsInfo:
 
     network: which of several; by default the first of G_ema, G and D that is there.
     """
-    found = _find(path, network)
+    return _judged(path, _find(path, network))
+
+
+def inspect_all(path: str | Path) -> list[WeightsInfo | str]:
+    """What a weight file holds, each of its networks in the order of G_ema, G and D: the network if it can be loaded,
+    else the sentence that loading it would end with.
+
+    Raises ValueError if there is no network that can be loaded.
+    """
+    path = require_file(path)
+    content, header = _content(path)
+    parts = [] if header else [name for name in ("G_ema", "", "G", "D") if name in _parts(content)]
+    if len(parts) < 2:
+        return [_judged(path, _find_in(path, content, header, None))]
+    found: list[WeightsInfo | str] = []
+    for name in parts:
+        try:
+            found.append(_judged(path, _find_in(path, content, header, name)))
+        except ValueError as error:
+            found.append(str(error))
+    if all(isinstance(entry, str) for entry in found):
+        raise ValueError(found[0])
+    return found
+
+
+def _judged(path: str | Path, found: _Found) -> WeightsInfo:
+    """What a network is. Raises ValueError if it could not be loaded."""
     config = found.config
+    _prepared(path, found)
     generator = not isinstance(config, DiscriminatorConfig)
     two = isinstance(config, StyleGAN2Config)
     return WeightsInfo(
@@ -143,7 +170,7 @@ def inspect(path: str | Path, network: Network | None = None) -> WeightsInfo:
         z_dim=config.z_dim if generator else None,
         w_dim=config.w_dim if generator else None,
         c_dim=config.c_dim,
-        num_ws=(2 * len(config.resolutions) if two else config.num_layers + 2) if generator else None,
+        num_ws=config.num_ws if generator else None,
         conv_clamp=config.conv_clamp,
         network=found.network,
         networks=found.networks,
@@ -166,18 +193,16 @@ def load_generator_file(path: str | Path, network: Literal["G_ema", "G"] = "G_em
     config, state = found.config, found.state
     if isinstance(config, DiscriminatorConfig):
         raise ValueError(f"{path} holds a discriminator; give the file of a generator.")
-    skeleton = _skeleton(path, config)
-    lacking = {k: v.shape for k, v in skeleton.state_dict().items() if k.endswith("noise_const") and k not in state}
-    measure = "mapping.w_avg" not in state
+    lacking = _prepared(path, found)
+    measure = "mapping.w_avg" in lacking
+    maps = {key: shape for key, shape in lacking.items() if key != "mapping.w_avg"}
+    if maps:
+        warnings.warn(f"{path} has no noise maps for {len(maps)} layers; they were drawn, seed 0.", stacklevel=2)
+    seeded = torch.Generator().manual_seed(0)
+    state |= {key: torch.randn(shape, generator=seeded) for key, shape in maps.items()}
     if measure:
         state["mapping.w_avg"] = torch.zeros(config.w_dim)
-    _check(path, skeleton, {key: torch.empty(shape, device="meta") for key, shape in lacking.items()} | state)
-    if lacking:
-        warnings.warn(f"{path} has no noise maps for {len(lacking)} layers; they were drawn, seed 0.", stacklevel=2)
-    seeded = torch.Generator().manual_seed(0)
-    state |= {key: torch.randn(shape, generator=seeded) for key, shape in lacking.items()}
     generator = StyleGAN2(config) if isinstance(config, StyleGAN2Config) else StyleGAN3(config)
-    _compare_filters(path, generator, found.filters)
     generator.load_state_dict(state)
     generator.card = found.card
     if measure:
@@ -191,7 +216,7 @@ def load_discriminator_file(path: str | Path) -> Discriminator:
     found = _find(path, "D")
     if not isinstance(found.config, DiscriminatorConfig):
         raise ValueError(f"{path} holds a generator; give the file of a discriminator.")
-    _check(path, _skeleton(path, found.config), found.state)
+    _prepared(path, found)
     discriminator = Discriminator(found.config)
     discriminator.load_state_dict(found.state)
     return discriminator
@@ -219,20 +244,21 @@ def _skeleton(path: str | Path, config: Config) -> torch.nn.Module:
         raise ValueError(f"The tensors in {path} have sizes that make no network: {shortened(error)}.") from error
 
 
+def _prepared(path: str | Path, found: _Found) -> dict[str, torch.Size]:
+    """Shapes by name of the tensors that can be made good. Raises ValueError for a network that cannot be loaded."""
+    skeleton = _skeleton(path, found.config)
+    made = ("noise_const", "mapping.w_avg")
+    lacking = {k: v.shape for k, v in skeleton.state_dict().items() if k.endswith(made) and k not in found.state}
+    _check(path, skeleton, {key: torch.empty(shape, device="meta") for key, shape in lacking.items()} | found.state)
+    return lacking
+
+
 def _check(path: str | Path, skeleton: torch.nn.Module, state: Mapping[str, Tensor]) -> None:
     """Raises ValueError that lists the tensors that are missing, unknown or of another shape."""
     problems = [shortened(problem) for problem in misfits(skeleton, state)]
     if problems:
         more = f"; and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
         raise ValueError(f"The tensors in {path} fit no known network: {'; '.join(problems[:MAX_LISTED])}{more}.")
-
-
-def _compare_filters(path: str | Path, module: torch.nn.Module, filters: Mapping[str, Tensor]) -> None:
-    """Raises ValueError if the filters that a StyleGAN3 was trained with are not those that ours makes."""
-    ours = dict(module.named_buffers())
-    for key, value in filters.items():
-        if key in ours and (ours[key].shape != value.shape or not torch.allclose(ours[key], value, atol=1e-4)):
-            raise ValueError(f"{path} uses another filter {shortened(key)} than stylereel makes for such a network.")
 
 
 @torch.inference_mode()
@@ -248,17 +274,25 @@ def _measured_mean(generator: StyleGAN2 | StyleGAN3) -> Tensor:
 # --- finding the network
 
 
+def _content(path: Path) -> tuple[Any, dict[str, str]]:
+    """What is in a file, and the header of one of ours."""
+    if not is_safetensors(path):
+        return unpickle(path), {}
+    content, header = _read_safetensors(path)
+    return content, header if header.get("format") == "stylereel" else {}
+
+
 def _find(path: str | Path, network: str | None) -> _Found:
     """The network of that name in a file, or the best one if None, with NVIDIA's parameter names."""
     if network not in (None, *get_args(Network)):
         raise ValueError(f"The network must be one of {', '.join(get_args(Network))}, not {network!r}.")
     path = require_file(path)
-    if is_safetensors(path):
-        content, header = _read_safetensors(path)
-        if header.get("format") == "stylereel":
-            return _own(path, header, content)
-    else:
-        content = unpickle(path)
+    return _find_in(path, *_content(path), network)
+
+
+def _find_in(path: Path, content: Any, header: Mapping[str, str], network: str | None) -> _Found:
+    if header:
+        return _own(path, header, content)
     parts = _parts(content)
     named = tuple(name for name in parts if name)
     accepted = {None: ("G_ema", "", "G", "D"), "G_ema": ("G_ema", "", "G")}.get(network, (network, ""))
@@ -267,7 +301,7 @@ def _find(path: str | Path, network: str | None) -> _Found:
         known = ", ".join(named) or "no network that stylereel knows"
         raise ValueError(f"{path} has no {network or 'weights'}; it has {known}.")
     if (network, name) == ("G_ema", "G"):
-        warnings.warn(f"{path} has no G_ema; its G is used, which makes poorer pictures.", stacklevel=3)
+        warnings.warn(f"{path} has no G_ema; its G is used, which makes poorer pictures.", stacklevel=4)
     try:
         return _network(path, content, parts[name], network, name or "", named)
     except LookupError as error:
@@ -284,7 +318,7 @@ def _parts(content: Any) -> dict[str, Any]:
             name: content[alias]
             for name, aliases in _PARTS.items()
             for alias in aliases
-            if isinstance(content.get(alias), (dict, Stub))
+            if isinstance(content.get(alias), (dict, Stub)) and content[alias] != {}
         }
         return found or {"": content}
     return {"": content} if isinstance(content, Stub) else {}
@@ -293,19 +327,14 @@ def _parts(content: Any) -> dict[str, Any]:
 def _network(path: Path, content: Any, part: Any, wanted: str | None, name: str, networks: tuple[str, ...]) -> _Found:
     attributes: dict[str, dict[str, Any]] = {}
     if _is_tensorflow(part):
-        tensors, family = names.from_tensorflow(_tensorflow_variables(path, part)), "TensorFlow pickle"
-        options = mapping(mapping(part.state).get("static_kwargs"))
-        if options.get("resample_kernel", [1, 3, 3, 1]) not in ([1, 3, 3, 1], None):
-            raise ValueError(f"{path} resamples with another filter than [1, 3, 3, 1], which stylereel cannot.")
-        attributes[""] = {**options, "lr_multiplier": options.get("mapping_lrmul")}
+        variables = _tensorflow_variables(path, part)
+        tensors, family = names.from_tensorflow(variables), "TensorFlow pickle"
+        attributes[""] = {"_init_kwargs": _tensorflow_arguments(path, part, variables)}
     elif isinstance(part, Stub):
         tensors, attributes = _module(path, part)
         family = "NVIDIA pickle" if networks else "PTI module"
-        told = [values.get("activation") for values in attributes.values()]
-        if any(type(name) is str and name not in ("lrelu", "linear") for name in told):
-            raise ValueError(f"{path} uses other activations than leaky ReLU, which stylereel's networks do not have.")
     else:
-        tensors, family = _tensors(part), "state dict"
+        tensors, family = _tensors(path, part), "state dict"
 
     every = _GENERATOR_MARKS + _DISCRIMINATOR_MARKS
     marks = {None: every, "D": _DISCRIMINATOR_MARKS}.get(wanted, _GENERATOR_MARKS)
@@ -336,17 +365,14 @@ def _network(path: Path, content: Any, part: Any, wanted: str | None, name: str,
         if transform is None or transform.ndim != 2:  # editing tools leave the one of their last pictures
             state["synthesis.input.transform"] = torch.eye(3)
     else:
-        try:
-            state = names.drop_filters(state)
-        except ValueError as error:
-            raise ValueError(f"{path} cannot be used: {shortened(error)}.") from error
+        state, filters = names.split_filters(state)
 
     if discriminator:
-        config = discriminator_config(path, state, attributes)
+        config = discriminator_config(path, state, filters, attributes)
     elif mark == "synthesis.input.freqs":
         config = stylegan3_config(path, state, filters, attributes)
     else:
-        config = stylegan2_config(path, state, attributes)
+        config = stylegan2_config(path, state, filters, attributes)
     beside = content.get("latent_avg") if isinstance(content, dict) else None
     mean = beside if isinstance(beside, Tensor) else mean
     if mean is not None and "mapping.w_avg" not in state and not isinstance(config, DiscriminatorConfig):
@@ -397,19 +423,26 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-            return _tensors(tensors), file.metadata() or {}
+            return _tensors(path, tensors), file.metadata() or {}
     except SafetensorError as error:
         raise WeightFileError(f"{path} is a damaged safetensors file; get a complete copy.") from error
 
 
-def _tensors(values: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """What is a tensor, or an array, among the values; fractions as float32."""
+def _tensors(path: Path, values: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """What is a tensor, or an array, among the values; fractions as float32, once for all names of the same numbers."""
     found: dict[str, Tensor] = {}
+    converted: dict[int, Tensor] = {}
     for key, value in values.items():
-        if isinstance(value, np.ndarray):
-            value = torch.from_numpy(value.astype(value.dtype.newbyteorder("=")))
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            array = value
+            value = converted.get(id(array))
+            if value is None:
+                value = converted[id(array)] = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
         if isinstance(value, Tensor) and type(key) is str:
-            found[key] = value.float() if value.is_floating_point() else value
+            if id(value) not in converted:
+                converted[id(value)] = value.float() if value.is_floating_point() else value
+            found[key] = converted[id(value)]
+    check_sharing(path, found)
     return found
 
 
@@ -425,6 +458,45 @@ def _is_tensorflow(value: Any) -> bool:
 def _is_e4e(content: Any) -> bool:
     options = mapping(content.get("opts")) if isinstance(content, dict) else {}
     return options.get("encoder_type") in ("Encoder4Editing", "ProgressiveBackboneEncoder")
+
+
+# What a TensorFlow network may be made with, besides what its variables and `Told` say of it, without being another.
+_TENSORFLOW_HARMLESS = set(
+    "latent_size label_size label_fmaps dlatent_size dlatent_broadcast dlatent_avg_beta w_avg_beta resolution "
+    "num_channels mapping_layers mapping_fmaps mapping_func synthesis_func fmap_base fmap_decay fmap_min fmap_max "
+    "fmap_const architecture use_noise randomize_noise dtype num_fp16_res fused_modconv structure freeze_layers "
+    "truncation_psi truncation_cutoff truncation_psi_val truncation_cutoff_val style_mixing_prob mbstd_num_features "
+    "mapping_lrmul nonlinearity mapping_nonlinearity conv_clamp resample_kernel mbstd_group_size components "
+    "is_training is_validation is_template_graph force_clean_graph return_dlatents".split()
+)
+
+
+def _tensorflow_arguments(path: Path, network: Stub, variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What a TensorFlow network was made with, where its variables do not tell; those of the whole hold over parts.
+
+    Raises ValueError for what makes another network of it than stylereel's.
+    """
+    state = mapping(network.state)
+    parts = [mapping(part.state) for _, part in _named(state.get("components")) if _is_tensorflow(part)]
+    arguments: dict[str, Any] = {}
+    for part in (*parts, state):
+        arguments |= {name: value for name, value in _named(part.get("static_kwargs"))}
+    other = sorted(name for name in arguments if name not in _TENSORFLOW_HARMLESS)
+    if arguments.get("normalize_latents") is True:
+        other.remove("normalize_latents")
+    if other:
+        raise ValueError(f"{path} has a network made with {shortened(other[0])}, which stylereel does not know.")
+    if not np.all(variables.get("lod", np.zeros(1)) == 0) or not np.all(
+        variables.get("synthesis/lod", np.zeros(1)) == 0
+    ):
+        raise ValueError(f"{path} has a network that has not grown to its full size; train it to the end.")
+    if not any(name.startswith("synthesis/") for name in variables):
+        arguments.setdefault("mapping_lrmul", 0.1)
+        # StyleGAN2's own default is 4, that of its successor the whole batch; the source text in the file tells.
+        text = state.get("build_module_src")
+        told = re.search(r"mbstd_group_size\s*=\s*(None|\d{1,9})\b", text) if isinstance(text, str) else None
+        arguments.setdefault("mbstd_group_size", int(told[1]) if told and told[1] != "None" else None)
+    return arguments
 
 
 def _tensorflow_variables(path: Path, network: Stub) -> dict[str, np.ndarray]:
@@ -462,7 +534,7 @@ def _module(path: Path, module: Stub) -> tuple[dict[str, Tensor], dict[str, dict
         for kind in ("_parameters", "_buffers"):
             values |= {f"{prefix}{key}": value for key, value in _named(state.get(kind))}
         waiting += [(f"{prefix}{key}.", child) for key, child in _named(state.get("_modules"))]
-    return _tensors(values), attributes
+    return _tensors(path, values), attributes
 
 
 def _module_state(module: Any) -> dict[Any, Any]:

@@ -48,6 +48,8 @@ DISCRIMINATOR_END = {
 
 # Constant filters; networks make them themselves.
 FILTER = re.compile(r"(^|\.)(resample_filter|kernel|up_filter|down_filter)$")
+# Those of them that StyleGAN2 uses: NVIDIA's layers that change no size have one as well, always the default.
+USED_FILTER = re.compile(r"^(synthesis\.b\d+\.((conv0|skip)\.)?|b\d+\.((conv1|skip)\.)?)resample_filter$|\.kernel$")
 BINOMIAL = torch.outer(torch.tensor([1.0, 3.0, 3.0, 1.0]), torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
 
 
@@ -198,10 +200,10 @@ TENSORFLOW_DISCRIMINATOR: list[tuple[str, str, Arithmetic]] = [
     (r"4x4/Dense0/bias", r"b4.fc.bias", _same),
     (r"Output/weight", r"b4.out.weight", _dense),
     (r"Output/bias", r"b4.out.bias", _same),
-    (r"mapping/LabelEmbed/weight", r"mapping.embed.weight", _dense),
-    (r"mapping/LabelEmbed/bias", r"mapping.embed.bias", _same),
-    (r"mapping/Dense(\d+)/weight", r"mapping.fc\1.weight", _dense),
-    (r"mapping/Dense(\d+)/bias", r"mapping.fc\1.bias", _same),
+    (r"LabelEmbed/weight", r"mapping.embed.weight", _dense),
+    (r"LabelEmbed/bias", r"mapping.embed.bias", _same),
+    (r"Mapping(\d+)/weight", r"mapping.fc\1.weight", _dense),
+    (r"Mapping(\d+)/bias", r"mapping.fc\1.bias", _same),
 ]
 
 
@@ -209,12 +211,16 @@ def from_tensorflow(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """The variables of a TensorFlow StyleGAN2 generator or discriminator under NVIDIA's names and shapes.
 
     Names are as in "synthesis/8x8/Conv1/weight". Arrays that do not have the axes of their kind keep name and shape.
+    Networks that grew have a way to or from colours for each size, of which the last counts when growing has ended.
     """
+    sizes = [int(match[1]) for name in variables if (match := re.match(r"(?:synthesis/)?(\d{1,9})x\d+/", name))]
+    last = rf"\g<1>{max(sizes, default=0)}x{max(sizes, default=0)}/\g<2>/"
+    variables = {re.sub(r"^(synthesis/)?(ToRGB|FromRGB)_lod0/", last, name): v for name, v in variables.items()}
     generator = any(name.startswith("synthesis/") for name in variables)
     rules = [(re.compile(p), o, a) for p, o, a in (TENSORFLOW_GENERATOR if generator else TENSORFLOW_DISCRIMINATOR)]
     state: dict[str, Tensor] = {}
     for name, value in variables.items():
-        if name == "lod":  # progress of growing, which StyleGAN2 does not use
+        if re.fullmatch(r"(synthesis/)?(lod|(ToRGB|FromRGB)_lod[1-9]\d?/.*)", name):
             continue
         key = name
         for pattern, ours, arithmetic in rules:
@@ -229,17 +235,11 @@ def from_tensorflow(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 # --- shapes and constants
 
 
-def drop_filters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A StyleGAN2 state dict without its constant filters.
-
-    Raises ValueError if one is not the [1, 3, 3, 1] filter, the only one that our networks have.
-    """
-    for key, value in state.items():
-        if FILTER.search(key):
-            scaled = value.float() / value.float().sum()
-            if value.shape != BINOMIAL.shape or not torch.allclose(scaled, BINOMIAL, atol=1e-3):
-                raise ValueError(f"{key} is another filter than [1, 3, 3, 1]")
-    return {key: value for key, value in state.items() if not FILTER.search(key)}
+def split_filters(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A state dict without its constant filters, and those of them that it uses."""
+    filters = {key: value for key, value in state.items() if FILTER.search(key)}
+    used = {key: value for key, value in filters.items() if USED_FILTER.search(key)}
+    return {key: value for key, value in state.items() if key not in filters}, used
 
 
 def _resolutions(first: int, last: int) -> list[int]:
