@@ -4,7 +4,6 @@ import json
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 from test_media import bad_clips, durations, make_clip, square, truncate
 
 from stylereel import systems
 from stylereel.cli import main
-from stylereel.commands import drive as drive_command
 from stylereel.commands.drive import drive
+from stylereel.core.latents import Identity, Motion, MotionKind
+from stylereel.core.system import Frames, Spec
 from stylereel.core.version import __version__
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.video import VideoReader, VideoWriter
@@ -25,69 +26,66 @@ from stylereel.media.video import VideoReader, VideoWriter
 SIZE = 32
 
 
+def _painted(w: torch.Tensor, s: None = None, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Codes [B, 1, 1], grey levels, as images of one grey."""
+    return (w.floor() / 127.5 - 1)[:, None].expand(-1, 3, SIZE, SIZE)
+
+
 class Squares:
     """A system that paints frames in one grey, brighter with every frame."""
 
-    name = "squares"
+    name, context = "squares", 0
+    motion_kinds = (MotionKind("grey"),)
     weight_files: tuple[Path, ...] = ()
+    generator: Any = SimpleNamespace(synthesize=_painted)
 
-    def identify(self, source: int | np.ndarray, *, detail: int | None = None) -> Any:
+    @classmethod
+    def builtin(cls) -> "Squares":
+        return cls()
+
+    def to(self, device: torch.device | str) -> "Squares":
+        return self
+
+    def identify(self, source: int | np.ndarray, *, detail: int | None = None) -> Identity:
         """Who.
 
         Args:
             detail: how closely to look.
         """
         grey = source if isinstance(source, int) else int(source.mean())
-        return SimpleNamespace(grey=grey, detail=detail)
+        return Identity(torch.tensor([[float(grey)]]), self.name)
 
-    def extract(self, driving: Path, *, smooth_frames: float = 1.5, missing: Literal["hold", "stop"] = "hold") -> Any:
+    def extract(
+        self, driving: VideoReader, *, smooth_frames: float = 1.5, missing: Literal["hold", "stop"] = "hold"
+    ) -> Motion:
         """What happens.
 
         Args:
             smooth_frames: width of the smoothing, in frames.
         """
-        reader = VideoReader(driving)
-        count = sum(1 for _ in reader)
+        count = sum(1 for _ in driving)
         placement = np.tile(np.array([32, 24, 32, 0], np.float32), (count, 1))
         values = np.linspace(0, smooth_frames, count, dtype=np.float32)[:, None]
-        return SimpleNamespace(values=values, rate=reader.rate, placement=placement, missing=[3, 4], num_faces=1)
+        return Motion(values, self.motion_kinds[0], ("grey",), driving.rate, placement, (3, 4))
 
     def apply(
         self,
-        identity: Any,
-        motion: Any,
+        identity: Identity,
+        motion: Motion,
         *,
         strength: float = 1.0,
         detail: int | None = None,
         mirror: bool = False,
-    ):
-        return identity.grey + strength * motion.values[:, 0] * 10, detail, mirror
+    ) -> Frames:
+        return Frames(w=identity.w + strength * torch.from_numpy(motion.values)[:, None] * 10)
 
-    def portrait(self, identity: Any) -> np.ndarray:
-        return np.full((SIZE, SIZE, 3), identity.grey, np.uint8)
-
-
-class Rendered:
-    """Sized and iterable, as `render` promises."""
-
-    def __init__(
-        self, system: Squares, identity: Any, motion: Any, chunk: int = 8, precision: str = "32", **options: Any
-    ) -> None:
-        self.greys = system.apply(identity, motion, **options)[0]
-
-    def __len__(self) -> int:
-        return len(self.greys)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for grey in self.greys:
-            yield np.full((SIZE, SIZE, 3), int(grey), np.uint8)
+    def portrait(self, identity: Identity) -> Frames:
+        return Frames(w=identity.w[None])
 
 
 @pytest.fixture(autouse=True)
 def squares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(systems, "load", lambda name: Squares())
-    monkeypatch.setattr(systems, "list_systems", lambda: ["squares"])
-    monkeypatch.setattr(drive_command, "render", Rendered)
+    monkeypatch.setattr(systems, "SPECS", {"squares": Spec("test_cli:Squares")})
 
 
 @pytest.fixture
@@ -242,7 +240,7 @@ def noisy_clip(path: Path, part: float) -> Path:
 def test_a_clip_that_breaks_while_rendering_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    motion = Squares().extract(make_clip(tmp_path / "whole.mp4", num_frames=30))
+    motion = Squares().extract(VideoReader(make_clip(tmp_path / "whole.mp4", num_frames=30)))
     monkeypatch.setattr(Squares, "extract", lambda self, driving: motion)
     code = run_drive(1, noisy_clip(tmp_path / "cut.mp4", 0.6), tmp_path / "out" / "out.mp4", "--compare")
     assert "damaged after" in mistake(capsys, code)
@@ -296,11 +294,10 @@ def test_values_out_of_range(tmp_path: Path, clip: Path, capsys: pytest.CaptureF
 
 
 def test_ctrl_c(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stopped(self: Any) -> Iterator[np.ndarray]:
-        yield np.zeros((SIZE, SIZE, 3), np.uint8)
+    def stopped(self: Any, *given: Any) -> Frames:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Rendered, "__iter__", stopped)
+    monkeypatch.setattr(Squares, "apply", stopped)
     assert run_drive(1, clip, tmp_path / "out" / "out.mp4") == 130
     assert list((tmp_path / "out").iterdir()) == []
 

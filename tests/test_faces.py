@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stylereel import world
+from stylereel.core.latents import FACE
 from stylereel.faces import appearance, backend, coefficients, placement, pose
 from stylereel.media.video import VideoReader
 from stylereel.world.draw import landmark_points
@@ -193,7 +194,7 @@ def test_motion_from_the_worlds_own_landmarks(seed: int) -> None:
     landmarks = np.stack([world.project_landmarks(row)[0] for row in values]) * SIZE
     found = np.ones(FRAMES, bool)
     motion = coefficients.coefficients(landmarks, found, RATE, (SIZE, SIZE), head=world_head())
-    assert motion.kind == "face" and motion.values.dtype == np.float32 and motion.missing == ()
+    assert motion.kind == FACE and motion.values.dtype == np.float32 and motion.missing == ()
     truth = {name: values[:, INDEX[name]] for name in motion.names}
     for name in ("yaw", "pitch", "roll"):
         assert np.abs(motion.column(name) - truth[name]).mean() < 3.5

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from stylereel.core.latents import Identity, Motion, Styles
+from stylereel.core.latents import Identity, Motion, MotionKind
 from stylereel.core.render import pictures, render
+from stylereel.core.system import Frames
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 
+WALK = MotionKind("walk")
 
-def a_motion(frames: int = 11, kind: str = "walk") -> Motion:
+
+def a_motion(frames: int = 11, kind: MotionKind = WALK) -> Motion:
     values = np.random.default_rng(0).standard_normal((frames, 3)).astype(np.float32)
     return Motion(values, kind, ("a", "b", "c"), Fraction(30000, 1001), np.ones((frames, 4), np.float32), (2, 5))
 
@@ -21,16 +24,26 @@ def a_motion(frames: int = 11, kind: str = "walk") -> Motion:
 class Walk:
     """A system that walks through w along three directions."""
 
-    name, motion_kinds = "walk", ("walk",)
+    name, motion_kinds, context = "walk", (WALK,), 0
+    weight_files: tuple[Path, ...] = ()
 
     def __init__(self) -> None:
         torch.manual_seed(0)
         self.generator = StyleGAN2(StyleGAN2Config(32, 16, 16, channel_base=256, channel_max=16, mapping_layers=2))
         self.directions = torch.randn(3, 16)
 
-    def apply(self, identity: Identity, motion: Motion, *, strength: float = 1.0) -> Styles:
+    def apply(self, identity: Identity, motion: Motion, *, strength: float = 1.0) -> Frames:
         w = identity.w + strength * (torch.from_numpy(motion.values) @ self.directions)[:, None]
-        return Styles(self.generator.styles(w))
+        return Frames(s=self.generator.styles(w))
+
+    def portrait(self, identity: Identity) -> Frames:
+        return Frames(w=identity.w[None])
+
+    def to(self, device: torch.device | str) -> "Walk":
+        return self
+
+    def identify(self, source: int) -> Identity:
+        return person(self)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +91,9 @@ def test_other_files_are_refused(load: Callable[[Path], object], walk: Walk, tmp
 
 def test_a_motion_knows_its_shape() -> None:
     with pytest.raises(ValueError, match="frames, 2"):
-        Motion(np.zeros((4, 3)), "walk", ("a", "b"), Fraction(25), np.zeros((4, 4)))
+        Motion(np.zeros((4, 3)), WALK, ("a", "b"), Fraction(25), np.zeros((4, 4)))
     with pytest.raises(ValueError, match="as many placements"):
-        Motion(np.zeros((4, 2)), "walk", ("a", "b"), Fraction(25), np.zeros((3, 4)))
+        Motion(np.zeros((4, 2)), WALK, ("a", "b"), Fraction(25), np.zeros((3, 4)))
 
 
 def test_chunks_do_not_change_the_frames(walk: Walk) -> None:
@@ -106,7 +119,7 @@ def test_mistakes_are_explained(walk: Walk) -> None:
     with pytest.raises(ValueError, match="chunk is 1 frame or more"):
         render(walk, person(walk), a_motion(), chunk=0)
     with pytest.raises(ValueError, match="takes motion of kind walk, not run"):
-        render(walk, person(walk), a_motion(kind="run"))
+        render(walk, person(walk), a_motion(kind=MotionKind("run")))
 
 
 def test_pictures_clamp_and_round() -> None:
@@ -117,7 +130,7 @@ def test_pictures_clamp_and_round() -> None:
 def test_public_names() -> None:
     import stylereel
 
-    assert stylereel.core.render is render and stylereel.Motion is Motion and stylereel.StyleGAN2 is StyleGAN2
+    assert stylereel.render is render and stylereel.Motion is Motion and stylereel.StyleGAN2 is StyleGAN2
     assert "stylemask" in stylereel.list_systems()
     with pytest.raises(ValueError, match="did you mean stylemask"):
         stylereel.load("stylmask")

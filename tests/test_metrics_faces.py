@@ -9,7 +9,8 @@ import torch
 from numpy.testing import assert_allclose
 
 from stylereel import world
-from stylereel.core.latents import Identity, Motion, Styles
+from stylereel.core.latents import CODES, FACE, Identity, Motion
+from stylereel.core.system import Frames
 from stylereel.faces.coefficients import NAMES, coefficients
 from stylereel.metrics import exact, faces, likeness
 from stylereel.metrics.registry import Clip, Unfit, find
@@ -185,21 +186,22 @@ def test_a_clip_without_a_face_fits_no_measure_of_faces() -> None:
 class Oracle:
     """A system that knows the world: it shows whom and what `choose` picks of source and driver."""
 
-    name, motion_kinds = "oracle", ("face",)
+    name, motion_kinds, context = "oracle", (FACE,), 0
+    weight_files = ()
 
     def __init__(self, sources: np.ndarray, choose: str) -> None:
         self.pictures, self.sources, self.choose = exact.drawn(sources, 256), sources, choose
-        self.generator = SimpleNamespace(synthesize=lambda s, dtype: s[0])
+        self.generator = SimpleNamespace(synthesize=lambda s, w, dtype: s[0])
 
     def identify(self, picture: np.ndarray) -> Identity:
         (index,) = np.flatnonzero((self.pictures == picture).all((1, 2, 3)))
         return Identity(torch.from_numpy(self.sources[index : index + 1]), self.name)
 
-    def apply(self, identity: Identity, motion: Motion) -> Styles:
+    def apply(self, identity: Identity, motion: Motion) -> Frames:
         values = identity.w.numpy().copy()
         if self.choose == "truth":
             values[:, :MOTION] = motion.values
-        return Styles([torch.from_numpy(exact.drawn(values, 256)).permute(0, 3, 1, 2) / 127.5 - 1])
+        return Frames(s=[torch.from_numpy(exact.drawn(values, 256)).permute(0, 3, 1, 2) / 127.5 - 1])
 
 
 def test_the_exact_error_is_nothing_for_the_truth_and_the_difference_for_a_copy_of_the_source() -> None:
@@ -228,4 +230,4 @@ def test_people_of_the_exact_error_come_back_by_their_seed() -> None:
 
 def test_a_system_that_moves_no_face_is_refused() -> None:
     with pytest.raises(ValueError, match="does not move a pictured face"):
-        exact.exact(SimpleNamespace(name="sampler", motion_kinds=("codes",)))
+        exact.exact(SimpleNamespace(name="sampler", motion_kinds=(CODES,)))

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 import stylereel
 from stylereel import world
 from stylereel.core.builtin import builtin
-from stylereel.core.latents import Codes, Identity, Motion
-from stylereel.core.render import render
+from stylereel.core.latents import FACE, Codes, Identity, Motion
+from stylereel.core.render import portrait, render, tuned
 from stylereel.core.weights import load_module
 from stylereel.faces.coefficients import NAMES
 from stylereel.family.nets import FaceNet, IdentityNet
@@ -297,7 +297,7 @@ def face_motion(**tracks: np.ndarray) -> Motion:
     values = np.tile(world.neutral()[: len(NAMES)], (frames, 1))
     for name, track in tracks.items():
         values[:, NAMES.index(name)] = track
-    return Motion(values, "face", NAMES, Fraction(25), np.ones((frames, 4), np.float32))
+    return Motion(values, FACE, NAMES, Fraction(25), np.ones((frames, 4), np.float32))
 
 
 def test_the_source_keeps_its_look_and_takes_the_motion(system: StyleMask) -> None:
@@ -320,15 +320,15 @@ def test_chunks_do_not_change_the_frames(system: StyleMask) -> None:
 def test_seeds_and_pictures_identify(system: StyleMask) -> None:
     assert torch.equal(system.identify(4).w, system.identify(4).w)
     assert not torch.equal(system.identify(4).w, system.identify(5).w)
-    portrait = world.draw(
+    drawn = world.draw(
         world.aligned(world.from_latent(np.random.default_rng(2).standard_normal(LATENT_DIM))), 256
     ).image
-    assert system.identify(portrait).w.shape == system.identify(4).w.shape
+    assert system.identify(drawn).w.shape == system.identify(4).w.shape
     # The encoder's picture of it looks like that person to the identity net, and seeds look like others.
     net = load_module(builtin("identity"), "identity", lambda config: IdentityNet()).eval()
-    shown = [system.portrait(system.identify(who)) for who in (portrait, *range(20, 26))]
+    shown = [portrait(system, system.identify(who)) for who in (drawn, *range(20, 26))]
     with torch.no_grad():
-        first, *rest = net(torch.from_numpy(np.stack([portrait, *shown])).permute(0, 3, 1, 2) / 127.5 - 1)
+        first, *rest = net(torch.from_numpy(np.stack([drawn, *shown])).permute(0, 3, 1, 2) / 127.5 - 1)
     likeness = [float(first @ other) for other in rest]
     assert likeness[0] > 0.5 and likeness[0] > max(likeness[1:])
 
@@ -341,10 +341,10 @@ def test_codes_and_identities_identify_and_are_never_truncated(system: StyleMask
     assert torch.equal(system.identify(Identity(w[1], "other"), psi=0.5).w, w[1])
     with pytest.raises(ValueError, match="this generator takes"):
         system.identify(Identity(w[0, :3], "other"))
-    portrait = world.draw(
+    drawn = world.draw(
         world.aligned(world.from_latent(np.random.default_rng(2).standard_normal(LATENT_DIM))), 256
     ).image
-    assert torch.equal(system.identify(portrait, psi=0.2).w, system.identify(portrait).w)
+    assert torch.equal(system.identify(drawn, psi=0.2).w, system.identify(drawn).w)
 
 
 def test_codes_drive_and_relative_motion_of_a_still_driver_is_the_source(system: StyleMask) -> None:
@@ -352,7 +352,7 @@ def test_codes_drive_and_relative_motion_of_a_still_driver_is_the_source(system:
     codes = Codes(system.identify(2).w.repeat(3, 1, 1), "", Fraction(25), torch.ones(3, 4))
     moved = np.stack(list(render(system, source, system.extract(codes)))).astype(int)
     still = np.stack(list(render(system, source, system.extract(codes, motion="relative")))).astype(int)
-    alone = system.portrait(source).astype(int)
+    alone = portrait(system, source).astype(int)
     assert np.abs(moved - alone).mean() > 3 and np.abs(still - alone).max() <= 1
     with pytest.raises(ValueError, match="hold pose and expression in one"):
         list(render(system, source, system.extract(codes), parts="pose"))
@@ -370,8 +370,8 @@ def test_pose_and_expression_can_be_taken_alone(system: StyleMask) -> None:
         return float(values[NAMES.index("yaw")]), float(values[NAMES.index("jaw")])
 
     with torch.no_grad():
-        portrait = torch.from_numpy(system.portrait(identity)[None]).permute(0, 3, 1, 2) / 127.5 - 1
-        own = net(portrait).motion[0]
+        drawn = torch.from_numpy(portrait(system, identity)[None]).permute(0, 3, 1, 2) / 127.5 - 1
+        own = net(drawn).motion[0]
     yaw, jaw = float(own[NAMES.index("yaw")]), float(own[NAMES.index("jaw")])
     whole, pose, expression = shown("all"), shown("pose"), shown("expression")
     assert abs(pose[0] - whole[0]) < abs(pose[0] - yaw) and abs(pose[1] - jaw) < abs(whole[1] - jaw)
@@ -384,7 +384,7 @@ def test_strength_and_smoothing_change_what_they_say(system: StyleMask, clip: Pa
     np.testing.assert_allclose(2 * plain.values[:, 6:], strong.values[:, 6:], rtol=1e-6)
     assert np.abs(np.diff(slow.values, axis=0)).sum() < np.abs(np.diff(plain.values, axis=0)).sum()
     changes = system.extract(clip, motion="relative")
-    assert changes.kind == "face changes" and not changes.values[0].any()
+    assert changes.kind == FACE._replace(relative=True) and not changes.values[0].any()
 
 
 def test_a_single_picture_drives_with_its_own_expression(system: StyleMask, tmp_path: Path) -> None:
@@ -402,9 +402,9 @@ def test_a_tuned_generator_shows_the_identity_everywhere(system: StyleMask) -> N
     identity, motion = system.identify(5), face_motion(yaw=np.array([0.0, 10.0]))
     name = "synthesis.b256.torgb.bias"
     delta = {name: torch.full_like(dict(system.generator.named_parameters())[name], 0.25)}
-    tuned = replace(identity, delta=delta)
-    plain = [*render(system, identity, motion), system.portrait(identity)]
-    shown = [*render(system, tuned, motion), system.portrait(tuned)]
+    person = replace(identity, delta=delta)
+    plain = [*render(system, identity, motion), portrait(system, identity)]
+    shown = [*render(system, person, motion), portrait(system, person)]
     for a, b in zip(plain, shown):
         inside = (a > 60) & (a < 190)
         assert abs((b.astype(int) - a)[inside].mean() - 0.25 * 127.5) < 2
@@ -412,6 +412,22 @@ def test_a_tuned_generator_shows_the_identity_everywhere(system: StyleMask) -> N
     affine = {"synthesis.b8.conv1.affine.bias": torch.full((system.generator.config.channels(8),), 3.0)}
     other = next(iter(render(system, replace(identity, delta=affine), motion)))
     assert not np.array_equal(other, plain[0]), "styles come from the tuned generator too"
+
+
+def test_a_system_that_looks_at_its_own_portrait_sees_the_tuning_once(system: StyleMask) -> None:
+    """Relative motion and parts start from what the portrait shows; with the tuning twice it would be another's."""
+    identity = system.identify(5)
+    name = "synthesis.b64.conv1.bias"
+    noise = torch.randn(
+        dict(system.generator.named_parameters())[name].shape, generator=torch.Generator().manual_seed(0)
+    )
+    person = replace(identity, delta={name: 0.3 * noise})
+    motion = face_motion(yaw=np.array([0.0, 10.0]))
+    relative = replace(motion, kind=motion.kind._replace(relative=True))
+    by_hand = tuned(system, person)
+    for moved, options in ((relative, {}), (motion, {"parts": "expression"})):
+        shown = list(render(system, person, moved, **options))
+        assert np.array_equal(shown, list(render(by_hand, identity, moved, **options)))
 
 
 def test_half_precision_shows_the_same(system: StyleMask) -> None:

@@ -17,9 +17,9 @@ from stylereel import world
 from stylereel.cli import main
 from stylereel.commands.drive import verb_options
 from stylereel.core.builtin import builtin
-from stylereel.core.latents import Codes, Identity, Motion
+from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.record import sha256
-from stylereel.core.render import render
+from stylereel.core.render import portrait, render
 from stylereel.core.weights import save_module
 from stylereel.family.nets import load_face
 from stylereel.generator import StyleGAN2, StyleGAN2Config
@@ -388,7 +388,7 @@ def test_mistakes_are_one_sentence(system: StyleVideoGAN, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="stylevideogan does not offer extract"):
         verb_options(system)
     with pytest.raises(ValueError, match="takes motion of kind"):
-        render(system, system.identify(1), Motion(np.zeros((2, 1)), "face", ("a",), Fraction(25), np.zeros((2, 4))))
+        render(system, system.identify(1), Motion(np.zeros((2, 1)), FACE, ("a",), Fraction(25), np.zeros((2, 4))))
 
 
 def test_models_are_saved_and_checked_against_the_generator(system: StyleVideoGAN, tmp_path: Path) -> None:
@@ -551,7 +551,7 @@ def test_built_in_talking_moves_as_its_clip_and_on_anyone() -> None:
     assert (made.diff(dim=1).flatten(0, 1).std(0) / real.diff(dim=0).std(0)).sub(1).abs().max() < 0.35
     _, motion = system.sample(3, 40, model="talking")
     face = load_face(builtin("face"))
-    rest = torch.from_numpy(np.stack([system.portrait(system.identify(who)) for who in (5, 12, 29)]))
+    rest = torch.from_numpy(np.stack([portrait(system, system.identify(who)) for who in (5, 12, 29)]))
     with torch.no_grad():
         assert face(rest.permute(0, 3, 1, 2).float() / 127.5 - 1).motion[:, :2].abs().max() < 0.15, "they look ahead"
     tracks = []

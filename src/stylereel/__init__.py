@@ -13,16 +13,17 @@ _HOMES = {
     "list_systems": "stylereel.systems",
     "Identity": "stylereel.core.latents",
     "Motion": "stylereel.core.latents",
-    "Styles": "stylereel.core.latents",
+    "Frames": "stylereel.core.system",
     "render": "stylereel.core.render",
     "StyleGAN2": "stylereel.generator.stylegan2",
 }
 
-__all__ = ["Identity", "Motion", "StyleGAN2", "Styles", "__version__", "list_systems", "load", "render"]
+__all__ = ["Frames", "Identity", "Motion", "StyleGAN2", "__version__", "list_systems", "load", "render"]
 
 if TYPE_CHECKING:
-    from stylereel.core.latents import Identity, Motion, Styles
+    from stylereel.core.latents import Identity, Motion
     from stylereel.core.render import render
+    from stylereel.core.system import Frames
     from stylereel.generator.stylegan2 import StyleGAN2
     from stylereel.systems import list_systems, load
 

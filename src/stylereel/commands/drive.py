@@ -13,9 +13,10 @@ from PIL import Image
 
 from stylereel import systems
 from stylereel.core.files import MediaError, ensure_writable
-from stylereel.core.latents import Codes, Motion
+from stylereel.core.latents import Codes, Identity, Motion
 from stylereel.core.record import Stages, command_line, sha256, write_record
-from stylereel.core.render import Precision, render
+from stylereel.core.render import Precision, portrait, render
+from stylereel.core.system import Drives, Source, System
 from stylereel.core.weights import own_kind
 from stylereel.faces.backend import is_picture
 from stylereel.faces.paste import paste
@@ -34,7 +35,7 @@ LOOP = ("render", "decode", "paste", "encode")  # the stages that run frame by f
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 
 
-def verb_options(system: Any) -> dict[str, inspect.Parameter]:
+def verb_options(system: System) -> dict[str, inspect.Parameter]:
     """The run-time options of a system: its driving verbs' keyword-only arguments, each name once.
 
     Raises:
@@ -54,8 +55,8 @@ class _Who(NamedTuple):
     """A source: its file (None for a seed), what `identify` takes, and who that is."""
 
     path: Path | None
-    given: Any
-    identity: Any
+    given: Source
+    identity: Identity
 
     @property
     def picture(self) -> np.ndarray | None:
@@ -67,20 +68,20 @@ class _What(NamedTuple):
 
     path: Path
     reader: VideoReader | None
-    motion: Any
+    motion: Motion
 
 
 class _Run(NamedTuple):
     """What all pairs of a run share: the system, the user's weight files, all settings, and those of `apply`."""
 
-    system: Any
+    system: System
     files: dict[str, str]
     settings: dict[str, Any]
     options: dict[str, Any]
 
 
 def drive(
-    system: Any,
+    system: str | System,
     source: str,
     driving: str,
     out: str,
@@ -156,7 +157,8 @@ def drive(
         with stages("extract"):
             if reader is None and own_kind(name) == "motion":
                 return _What(Path(name), None, Motion.load(name))
-            taken = Codes.load(name) if reader is None else reader.path
+            taken = Codes.load(name) if reader is None else reader
+            assert isinstance(system, Drives)  # verb_options has seen to it
             return _What(Path(name), reader, system.extract(taken, **chosen["extract"]))
 
     if not several:
@@ -203,10 +205,10 @@ def _write(run: _Run, who: _Who, what: _What, source: str, target: Path, stages:
             raise ValueError(f"{system.name} does not say where the face was cut out; leave out --paste-back.")
         frames = _pasted(frames, picture, identity.tensors["placement"].numpy(), seams, stages)
     if settings.get("missing") == "skip-edit" and motion.missing:
-        still = picture if settings["paste_back"] and picture is not None else system.portrait(identity)
+        still = picture if settings["paste_back"] and picture is not None else portrait(system, identity)
         frames = (still if index in motion.missing else frame for index, frame in enumerate(frames))
     if settings["compare"]:
-        shown = system.portrait(identity) if picture is None else picture
+        shown = portrait(system, identity) if picture is None else picture
         frames = _compared(frames, shown, reader, motion.placement, stages)
     sound = reader.path if reader is not None and reader.has_audio else None
     with VideoWriter(target, motion.rate, audio_from=sound) as writer:
@@ -227,7 +229,7 @@ def _write(run: _Run, who: _Who, what: _What, source: str, target: Path, stages:
         "settings": settings,
         "seeds": {} if who.path is not None else {"source": who.given},
         "inputs": {name: {"file": path, "sha256": sha256(path)} for name, path in inputs.items()},
-        "weights": {Path(path).name: sha256(path) for path in getattr(system, "weight_files", ())},
+        "weights": {Path(path).name: sha256(path) for path in system.weight_files},
         "frames": {
             "driving": len(motion.values) if reader is None else reader.num_frames,
             "written": num_frames,
@@ -331,7 +333,7 @@ def _add_seconds(stages: Stages, more: Stages) -> None:
 def _cells(run: _Run, who: _Who, what: _What, frame: int, row: int, column: int) -> dict[tuple[int, int], np.ndarray]:
     """What the grid shows of a pair: the source, the driver's face if it is seen, and one frame of the result."""
     shown = next(render(run.system, who.identity, what.motion, chunk=1, **run.options).start_at(frame))
-    cells = {(row, 0): run.system.portrait(who.identity), (row, column): shown}
+    cells = {(row, 0): portrait(run.system, who.identity), (row, column): shown}
     if what.reader is not None:
         picture = next(itertools.islice(what.reader, frame, None))
         cells[0, column] = cut(picture, what.motion.placement[frame], len(shown))

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from safetensors import SafetensorError, safe_open
 
 from stylereel.core.files import require_file
-from stylereel.core.latents import Codes, Identity, Motion
+from stylereel.core.latents import CODES, Codes, Identity, Motion
 from stylereel.media.pictures import FORMATS, read_picture
 from stylereel.media.sheet import BACKGROUND, contact_sheet, shrink
 from stylereel.media.video import VideoReader
@@ -253,7 +253,7 @@ def _main_tracks(codes: Codes) -> tuple[np.ndarray, str]:
     axes = some.T @ directions[:, : -count - 1 : -1]
     scores = values @ (axes / np.maximum(np.linalg.norm(axes, axis=0), 1e-9))
     share = variances[: -count - 1 : -1] / max(variances.sum(), 1e-12)
-    motion = Motion(scores, "codes", tuple(map(str, range(count))), codes.rate, codes.placement.numpy())
+    motion = Motion(scores, CODES, tuple(map(str, range(count))), codes.rate, codes.placement.numpy())
     panels = [
         _panel(f"component {i + 1}, {max(0.0, part):.0%} of the variance", scores[:, i], motion)
         for i, part in enumerate(share)

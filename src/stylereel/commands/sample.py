@@ -13,6 +13,7 @@ from stylereel import systems
 from stylereel.core.files import ensure_writable
 from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import render
+from stylereel.core.system import Samples, System
 from stylereel.media.sheet import side_by_side
 from stylereel.media.video import VideoWriter
 from stylereel.media.writer import ENDINGS
@@ -21,7 +22,7 @@ from stylereel.systems.sources import read_source
 VERBS = ("sample", "identify", "apply")
 
 
-def sample_options(system: Any) -> dict[str, inspect.Parameter]:
+def sample_options(system: System) -> dict[str, inspect.Parameter]:
     """The run-time options of a system that samples: its verbs' keyword-only arguments, each name once.
 
     Raises:
@@ -34,7 +35,7 @@ def sample_options(system: Any) -> dict[str, inspect.Parameter]:
 
 
 def sample(
-    system: Any,
+    system: str | System,
     seed: int,
     out: str,
     frames: int = 250,
@@ -79,6 +80,7 @@ def sample(
         raise ValueError(f"{system.name} has no option {unknown[0]}; it has {', '.join(sorted(known)) or 'none'}.")
     settings = {name: (options or {}).get(name, parameter.default) for name, parameter in known.items()}
     chosen = {verb: {name: settings[name] for name in systems.options_of(system, verb)} for verb in VERBS}
+    assert isinstance(system, Samples)  # sample_options has seen to it
     with stages("sample"):
         person, motion = system.sample(seed, frames, **chosen["sample"])
     people, inputs = [person], {}
@@ -111,7 +113,7 @@ def sample(
         "seeds": {"motion": seed},
         "people": identity or "the person of the training clip",
         "inputs": inputs,
-        "weights": {Path(path).name: sha256(path) for path in getattr(system, "weight_files", ())},
+        "weights": {Path(path).name: sha256(path) for path in system.weight_files},
         "frames": {"written": writer.num_frames},
         "size": [writer.width, writer.height],
         "rate": motion.rate,

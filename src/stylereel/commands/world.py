@@ -123,10 +123,10 @@ def world_clip(
             writer.finish()
     print(out)
     if motion:
-        from stylereel.core.latents import Motion
+        from stylereel.core.latents import FACE, Motion
 
         placement = np.tile(np.array([size / 2, size / 2, size, 0], np.float32), (frames, 1))
-        Motion(track, "face", MOTION, Fraction(rate), placement).save(motion)
+        Motion(track, FACE, MOTION, Fraction(rate), placement).save(motion)
         print(motion)
 
 

@@ -1,4 +1,4 @@
-"""What systems exchange, and the files of it: who (Identity), what happens (Motion), what to draw (Styles).
+"""What systems exchange, and the files of it: who (Identity) and what happens (Motion).
 
 `Codes` is what inversion makes of a picture or clip. Identity, Motion and Codes are saved as safetensors with a JSON
 header; reading one never runs anything in it.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,17 +86,31 @@ class Codes:
         return cls(tensors["w"], header["generator"], Fraction(header["rate"]), tensors["placement"], *extra)
 
 
+class MotionKind(NamedTuple):
+    """In which coordinates a motion is given, and whether as differences from its first frame."""
+
+    coordinates: str
+    relative: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.coordinates}, relative" if self.relative else self.coordinates
+
+
+FACE = MotionKind("face")  # coefficients of a face: the world's motion factors
+CODES = MotionKind("codes")  # W+ codes [L, D] in a row
+
+
 @dataclass(frozen=True)
 class Motion:
     """What happens, frame by frame.
 
-    values: [T, K] float32 in the coordinates that `kind` names, one column for each of `names`; rate: frames a second;
+    values: [T, K] float32 in the coordinates of `kind`, one column for each of `names`; rate: frames a second;
     placement: [T, 4] float32, the crop of each frame in the source clip (centre x, centre y, side, roll; pixels and
     degrees); missing: frames without a face, whose values were filled in; num_faces: the most faces seen in one frame.
     """
 
     values: np.ndarray
-    kind: str
+    kind: MotionKind
     names: tuple[str, ...]
     rate: Fraction
     placement: np.ndarray
@@ -116,6 +130,12 @@ class Motion:
         """The track [T] of one named value."""
         return self.values[:, self.names.index(name)]
 
+    def part(self, first: int, last: int) -> Motion:
+        """Frames `first` to before `last`; beyond either end the outermost frame is repeated."""
+        index = np.arange(first, last).clip(0, len(self) - 1)
+        missing = tuple(i for i, frame in enumerate(index.tolist()) if frame in self.missing)
+        return replace(self, values=self.values[index], placement=self.placement[index], missing=missing)
+
     def save(self, path: str | Path) -> None:
         """Write a safetensors file (replaced only when complete)."""
         tensors = {
@@ -123,7 +143,8 @@ class Motion:
             "placement": torch.from_numpy(np.ascontiguousarray(self.placement, np.float32)),
             "missing": torch.tensor(self.missing, dtype=torch.int64),
         }
-        header = {"motion_kind": self.kind, "names": json.dumps(self.names), "rate": str(self.rate)}
+        header = {"motion_kind": self.kind.coordinates, "names": json.dumps(self.names), "rate": str(self.rate)}
+        header["relative"] = str(int(self.kind.relative))
         header["num_faces"] = str(self.num_faces)
         _save(path, "motion", tensors, header)
 
@@ -131,22 +152,17 @@ class Motion:
     def load(cls, path: str | Path) -> Motion:
         """Read a file that `save` wrote. Raises ValueError when it is something else."""
         tensors, header = _load(path, "motion")
+        name = header["motion_kind"]
+        old = name.endswith(" changes")  # how version 0.1 said relative
         return cls(
             tensors["values"].numpy(),
-            header["motion_kind"],
+            MotionKind(name.removesuffix(" changes"), old or header.get("relative") == "1"),
             tuple(json.loads(header["names"])),
             Fraction(header["rate"]),
             tensors["placement"].numpy(),
             tuple(int(i) for i in tensors["missing"]),
             int(header.get("num_faces", 1)),
         )
-
-
-@dataclass(frozen=True)
-class Styles:
-    """What the generator eats for a chunk of frames: style vectors [B, C_l] in the order of its style layers."""
-
-    s: list[Tensor]
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stylereel.core.latents import Identity, Motion
+from stylereel.core.system import Frames, System
 
 Precision = Literal["32", "bf16"]
+Some = TypeVar("Some", bound=System)
 
 
 def pictures(images: Tensor) -> np.ndarray:
@@ -21,13 +23,23 @@ def pictures(images: Tensor) -> np.ndarray:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def tuned(system: Any, identity: Identity) -> Any:
-    """The system with its generator tuned to the person, styles and pictures alike; itself if there is no tuning."""
+def tuned(system: Some, identity: Identity) -> Some:
+    """The system with its generator tuned to the person, styles and images alike; itself if there is no tuning.
+
+    No system does this by itself: whoever renders does it once, before the first verb.
+    """
     if not identity.delta:
         return system
-    other = copy.copy(system)
+    other: Any = copy.copy(system)
     other.generator = system.generator.tuned(identity.delta)
     return other
+
+
+def portrait(system: System, identity: Identity) -> np.ndarray:
+    """The image uint8 [H, W, 3] of an identity as it is, with its tuning."""
+    system = tuned(system, identity)
+    with torch.inference_mode():
+        return pictures(system.portrait(identity).synthesize(system.generator))[0]
 
 
 class Render:
@@ -35,7 +47,7 @@ class Render:
 
     def __init__(
         self,
-        system: Any,
+        system: System,
         identity: Identity,
         motion: Motion,
         chunk: int,
@@ -56,22 +68,23 @@ class Render:
         """Frames from index `first` on; the same pictures that the whole run gives."""
         motion = self.motion
         for begin in range(first, len(motion), self.chunk):
-            end = begin + self.chunk
-            part = Motion(motion.values[begin:end], motion.kind, motion.names, motion.rate, motion.placement[begin:end])
+            end, margin = min(begin + self.chunk, len(motion)), self.system.context
+            part = motion.part(begin - margin, end + margin)
             with torch.inference_mode():
-                styles = self.system.apply(self.identity, part, **self.options)
-                images = self.system.generator.synthesize(s=styles.s, dtype=self.dtype)
+                frames: Frames = self.system.apply(self.identity, part, **self.options)
+                assert len(frames) == end - begin, f"{self.system.name}: {end - begin} frames in, {len(frames)} out"
+                images = frames.synthesize(self.system.generator, self.dtype)
                 if self.dtype is not None and not bool(images.isfinite().all()):
                     warnings.warn(
                         "Half precision gave pictures that are not finite; they are made again.", stacklevel=2
                     )
                     self.dtype = None
-                    images = self.system.generator.synthesize(s=styles.s)
+                    images = frames.synthesize(self.system.generator)
             yield from pictures(images)
 
 
 def render(
-    system: Any, identity: Identity, motion: Motion, chunk: int = 8, precision: Precision = "32", **options: Any
+    system: System, identity: Identity, motion: Motion, chunk: int = 8, precision: Precision = "32", **options: Any
 ) -> Render:
     """Frames of `motion` shown by `identity`, `chunk` at a time.
 
@@ -83,7 +96,7 @@ def render(
     if chunk < 1:
         raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
     if motion.kind not in system.motion_kinds:
-        kinds = ", ".join(system.motion_kinds)
+        kinds = " or ".join(map(str, system.motion_kinds))
         raise ValueError(
             f"{system.name} takes motion of kind {kinds}, not {motion.kind}; extract it with {system.name}."
         )

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from stylereel.core.latents import Motion
+from stylereel.core.latents import FACE, Motion
 from stylereel.faces.appearance import READINGS
 from stylereel.faces.backend import Track
 from stylereel.faces.placement import EYE_LEVEL, EYE_TO_MOUTH, place
@@ -169,7 +169,7 @@ def coefficients(
         values[:, columns] = smooth(values[:, columns], rate, seconds, trust)
     values = np.clip(values, _LOW, _HIGH).astype(np.float32)
     placement = place(landmarks, rate, found, head=head)
-    return Motion(values, "face", NAMES, Fraction(rate), placement, tuple(np.flatnonzero(~found).tolist()))
+    return Motion(values, FACE, NAMES, Fraction(rate), placement, tuple(np.flatnonzero(~found).tolist()))
 
 
 def motion_of(track: Track) -> Motion:

@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylereel.core.system import Frames
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert.perceptual import Vectors, distance
 
@@ -51,8 +52,7 @@ class Fit:
 
     def render(self, generator: StyleGAN2 | StyleGAN3) -> Tensor:
         """The pictures [B, 3, H, W] that a generator makes of it."""
-        taps = {layer: lambda _, maps=maps: maps for layer, maps in self.features.items()}
-        return generator.synthesize(self.w, taps=taps)
+        return Frames(w=self.w, taps=self.features).synthesize(generator)
 
 
 class Known(NamedTuple):

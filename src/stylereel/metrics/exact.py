@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 
 from stylereel import world
 from stylereel.core.builtin import builtin
-from stylereel.core.latents import Motion
+from stylereel.core.latents import FACE, Motion
 from stylereel.core.render import render
+from stylereel.core.system import System
 from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.faces.coefficients import NAMES
 from stylereel.faces.pose import pose_from_landmarks
@@ -135,18 +135,18 @@ def errors(results: np.ndarray, source: np.ndarray, driver: np.ndarray) -> dict[
 
 def motion_of_person(values: np.ndarray) -> Motion:
     """One frame of the motion in the factor values [K] of a person of the world."""
-    return Motion(values[None, :MOTION], "face", NAMES, Fraction(25), np.array([[0.5, 0.5, 1, 0]], np.float32))
+    return Motion(values[None, :MOTION], FACE, NAMES, Fraction(25), np.array([[0.5, 0.5, 1, 0]], np.float32))
 
 
-def exact(system: Any, count: int = 64, seed: int = 0) -> list[Score]:
+def exact(system: System, count: int = 64, seed: int = 0) -> list[Score]:
     """The exact error of a system on `count` pairs of people whom no training has drawn, with 95 % intervals.
 
-    system: takes a source picture by `identify(picture)` and motion of kind "face" by `apply`, as the built-in
+    system: takes a source picture by `identify(picture)` and motion in the coordinates FACE by `apply`, as the built-in
     StyleMask does, and shows aligned portraits in canonical framing. Each pair is one picture of the source, one frame
     of the driver's motion and one result. Each score's parts hold the floor and the sources in which the system found
     no face; those pairs are left out. Raises ValueError when the system takes no face motion or finds no face at all.
     """
-    if "face" not in getattr(system, "motion_kinds", ()) or not hasattr(system, "identify"):
+    if FACE not in system.motion_kinds:
         raise ValueError(f"{system.name} does not move a pictured face; give a system that does, such as stylemask.")
     if count < 2:
         raise ValueError(f"An interval needs 2 pairs or more, not {count}.")

@@ -6,19 +6,9 @@ import difflib
 import inspect
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Spec(NamedTuple):
-    """Where a system's parts are, as module:name, so that nothing is imported before it is used.
-
-    system: its class. train: `train(trainer, ...)` of `stylereel train NAME`. study: `stylereel reproduce NAME`.
-    """
-
-    system: str
-    train: str = ""
-    study: str = ""
-
+from stylereel.core.system import Spec, System
 
 SPECS = {
     name: Spec(*(f"stylereel.systems.{name}.{part}" for part in parts))
@@ -40,7 +30,7 @@ def list_systems() -> list[str]:
     return sorted(SPECS)
 
 
-def load(name: str, **files: str) -> Any:
+def load(name: str, **files: str) -> System:
     """The system `name` with its built-in weights, or with a user's files, as its `from_files` takes them.
 
     Raises ValueError for files it cannot use, or if there is no such system, naming the nearest one.

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from stylereel.core.latents import Codes, Identity
+from stylereel.core.system import Source, System
 from stylereel.core.weights import own_kind
 from stylereel.faces import placement
 from stylereel.media.pictures import read_picture
 
 SAVED = ".safetensors"  # codes, identities and motions
 CROP = 256  # pixels of what is inverted
-
-Source = int | np.ndarray | Codes | Identity
 
 
 def read_source(name: str) -> Source:
@@ -34,7 +33,7 @@ def read_source(name: str) -> Source:
     return read_picture(name)
 
 
-def identify(system: Any, source: Source, psi: float, find: Callable[[np.ndarray], np.ndarray]) -> Identity:
+def identify(system: System, source: Source, psi: float, find: Callable[[np.ndarray], np.ndarray]) -> Identity:
     """The identity of a source: a seed, a picture uint8 [H, W, 3] with a face, codes (their first frame), an identity.
 
     Of a picture and of codes the `placement` [4] is kept too. What is inverted is taken as it is, never truncated.

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from stylereel import world
 from stylereel.core.builtin import builtin
-from stylereel.core.latents import Codes, Identity, Motion, Styles
-from stylereel.core.render import pictures, tuned
+from stylereel.core.latents import CODES, FACE, Codes, Identity, Motion
+from stylereel.core.render import pictures
+from stylereel.core.system import Clip, Driver, Frames, Source
 from stylereel.core.weights import load_module
 from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
@@ -38,11 +39,12 @@ RESTS = 8  # copies of the mean head at rest beside a single driving picture
 class StyleMask:
     """Re-enactment of a portrait by the motion of a clip, of a picture or of codes.
 
-    Motion is of kind "face" (coefficients; the built-in family only) or "codes" (inverted frames, W+ codes one after
-    the other); with " changes" behind it the values are differences from the first frame, to be added to the source's.
+    Motion is in the coordinates FACE (the built-in family only) or CODES (inverted frames); relative motion holds
+    differences from the first frame, which are added to the source's own.
     """
 
     name = "stylemask"
+    context = 0
 
     def __init__(
         self,
@@ -58,8 +60,8 @@ class StyleMask:
         self.mask_nets = mask_nets.eval()
         self.weight_files = tuple(files)
         self.builtin_family = builtin_family
-        kinds = ("face", "codes") if builtin_family else ("codes",)
-        self.motion_kinds = tuple(kind + end for kind in kinds for end in ("", " changes"))
+        kinds = (FACE, CODES) if builtin_family else (CODES,)
+        self.motion_kinds = tuple(kind._replace(relative=relative) for kind in kinds for relative in (False, True))
         self._faces: dict[backend.Detector, backend.FaceBackend] = {}
         self._own: tuple[Identity, np.ndarray] | None = None
 
@@ -99,7 +101,7 @@ class StyleMask:
 
     def identify(
         self,
-        source: int | np.ndarray | Codes | Identity,
+        source: Source,
         *,
         psi: float = 1.0,
         source_face: str = "largest",
@@ -127,7 +129,7 @@ class StyleMask:
 
     def extract(
         self,
-        driving: str | Path | Codes,
+        driving: Driver,
         *,
         missing: backend.Missing = "hold",
         face: str = "largest",
@@ -139,7 +141,7 @@ class StyleMask:
         """The motion of a face in a clip or picture, or in codes.
 
         Args:
-            driving: the clip, a picture, or codes.
+            driving: the clip (its name, or open already), a picture, or codes.
             missing: what to do with frames without a face: hold the last one, interpolate, skip the edit (show the
                 source as it is), or stop.
             face: which one of several: largest, left, a number (0 is the left-most), or a picture of the person.
@@ -159,7 +161,7 @@ class StyleMask:
             who.check_codes(driving.w[0], self.generator)
             found = _of_codes(driving.w, driving.rate, driving.placement.numpy())
         else:
-            reader = VideoReader(driving)
+            reader = VideoReader(driving) if isinstance(driving, str | Path) else driving
             track = backend.track(reader, reader.rate, missing, self._face_backend(detector), face)
             if not self.builtin_family:
                 found = self._inverted(reader, track)
@@ -169,16 +171,16 @@ class StyleMask:
         if smoothing:
             values = smooth(values, found.rate, smoothing)
         if motion == "relative":
-            found = replace(found, kind=found.kind + " changes")
+            found = replace(found, kind=found.kind._replace(relative=True))
             values = values - values[:1]
-        if found.kind.startswith("face"):
+        if found.kind.coordinates == FACE.coordinates:
             values = values * np.where(np.arange(len(NAMES)) < len(POSE), 1.0, strength)
         else:
             rest = values[:1] if motion == "absolute" else 0.0
             values = rest + strength * (values - rest)
         return replace(found, values=values.astype(np.float32))
 
-    def apply(self, identity: Identity, motion: Motion, *, parts: Parts = "all") -> Styles:
+    def apply(self, identity: Identity, motion: Motion, *, parts: Parts = "all") -> Frames:
         """Style vectors that show `identity` with each frame of `motion`.
 
         Args:
@@ -188,20 +190,20 @@ class StyleMask:
         Raises:
             ValueError: parts of codes.
         """
-        if motion.kind.startswith("codes"):
+        if motion.kind.coordinates == CODES.coordinates:
             if parts != "all":
                 raise ValueError("Codes hold pose and expression in one; leave out --parts, or drive by a clip.")
             target = torch.from_numpy(motion.values).view(len(motion), *identity.w.shape)
-            target = target + identity.w if motion.kind.endswith("changes") else target
+            target = target + identity.w if motion.kind.relative else target
         else:
             values = motion.values
-            if motion.kind.endswith("changes"):
+            if motion.kind.relative:
                 values = self._own_motion(identity) + values
             if parts != "all":
                 pose = np.arange(len(MOTION)) < len(POSE)
                 values = np.where(pose == (parts == "pose"), values, self._own_motion(identity))
             target = self.target_codes(values)
-        return Styles(self.mix(identity.w[None], target))
+        return Frames(s=self.mix(identity.w[None], target))
 
     # Parts of the verbs
 
@@ -217,12 +219,18 @@ class StyleMask:
         values[:, : len(MOTION)] = np.clip(motion, world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)])
         return who.encoded(self.encode, np.stack([world.draw(v, 128).image for v in world.aligned(values)]))
 
-    def portrait(self, identity: Identity) -> np.ndarray:
-        """The picture uint8 [H, W, 3] of an identity's own code."""
-        with torch.inference_mode():
-            return pictures(tuned(self, identity).generator.synthesize(w=identity.w[None]))[0]
+    def portrait(self, identity: Identity) -> Frames:
+        """What shows an identity as it is: its own code."""
+        return Frames(w=identity.w[None])
 
-    def _inverted(self, reader: VideoReader, track: backend.Track) -> Motion:
+    def to(self, device: torch.device | str) -> StyleMask:
+        """Move all networks to a device."""
+        for net in (self.generator, self.encode, self.mask_nets):
+            if isinstance(net, nn.Module):
+                net.to(device)
+        return self
+
+    def _inverted(self, reader: Clip, track: backend.Track) -> Motion:
         """The codes of every frame, cut out in FFHQ's framing."""
         rows = placement.place_ffhq(track.landmarks, track.rate, track.counted, STEADY)
         codes: list[Tensor] = []
@@ -239,7 +247,8 @@ class StyleMask:
         """The motion values [16] that the portrait of an identity shows, by the built-in face net."""
         if self._own is None or self._own[0] is not identity:
             net = load_face(builtin("face")).eval()
-            portrait = torch.from_numpy(self.portrait(identity)[None]).permute(0, 3, 1, 2) / 127.5 - 1
+            shown = pictures(self.portrait(identity).synthesize(self.generator))
+            portrait = torch.from_numpy(shown).permute(0, 3, 1, 2) / 127.5 - 1
             low, high = world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)]
             with torch.inference_mode():
                 seen = net(portrait).motion[0].numpy()
@@ -253,9 +262,9 @@ class StyleMask:
 
 
 def _of_codes(w: Tensor, rate: Fraction, rows: np.ndarray) -> Motion:
-    """W+ codes [T, L, D] as a motion of kind "codes"."""
+    """W+ codes [T, L, D] as a motion."""
     names = tuple(f"w{row}.{column}" for row in range(w.shape[1]) for column in range(w.shape[2]))
-    return Motion(w.flatten(1).numpy(), "codes", names, rate, np.asarray(rows, np.float32))
+    return Motion(w.flatten(1).cpu().numpy(), CODES, names, rate, np.asarray(rows, np.float32))
 
 
 def _of_picture(track: backend.Track) -> Motion:

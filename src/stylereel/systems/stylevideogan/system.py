@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylereel.core.builtin import BUILTIN, builtin
-from stylereel.core.latents import Codes, Identity, Motion, Styles
+from stylereel.core.latents import Identity, Motion, MotionKind
 from stylereel.core.record import sha256
-from stylereel.core.render import pictures, tuned
+from stylereel.core.system import Frames, Source
 from stylereel.core.weights import own_kind
 from stylereel.faces import backend
 from stylereel.generator import StyleGAN2, StyleGAN3
@@ -34,6 +34,7 @@ class StyleVideoGAN:
     """Face video without end: samples motion, and shows it on the training person or on others."""
 
     name = "stylevideogan"
+    context = 0
 
     def __init__(
         self,
@@ -78,9 +79,9 @@ class StyleVideoGAN:
         return cls(nets.generator, nets.encode, {}, used, inversion.is_canonical(files))
 
     @property
-    def motion_kinds(self) -> tuple[str, ...]:
+    def motion_kinds(self) -> tuple[MotionKind, ...]:
         """A kind for each model: animation codes mean something to the model that made them alone."""
-        return tuple(f"{self.name}-{name}" for name in self.models)
+        return tuple(map(self._kind, self.models))
 
     def add_model(self, path: str | Path) -> str:
         """Take up a trained model, under the name of its file, and give that name.
@@ -98,9 +99,7 @@ class StyleVideoGAN:
 
     # Verbs
 
-    def identify(
-        self, source: int | np.ndarray | Codes | Identity, *, psi: float = 1.0, source_face: str = "largest"
-    ) -> Identity:
+    def identify(self, source: Source, *, psi: float = 1.0, source_face: str = "largest") -> Identity:
         """Who is to be shown: a seed, a picture uint8 [H, W, 3] with a face, codes of one, or a saved identity.
 
         Args:
@@ -146,28 +145,37 @@ class StyleVideoGAN:
         path = sample_path(net, seed, num_frames, towards, share).numpy()
         names = tuple(f"code_{number}" for number in range(path.shape[1]))
         rate = Fraction(net.config.rate)
-        motion = Motion(path, f"{self.name}-{name}", names, rate, _no_motion(num_frames))
+        motion = Motion(path, self._kind(name), names, rate, _no_motion(num_frames))
         return Identity(net.mean, self.name), motion
 
-    def apply(self, identity: Identity, motion: Motion) -> Styles:
+    def apply(self, identity: Identity, motion: Motion) -> Frames:
         """Style vectors that show `identity` with each frame of a sampled motion, by `VideoGenerator.offset`."""
-        return Styles(self.generator.styles(self.codes(identity, motion)))
+        return Frames(w=self.codes(identity, motion))
 
     # Parts of the verbs
 
     def codes(self, identity: Identity, motion: Motion) -> Tensor:
         """W+ codes [T, L, D] of a person and a sampled motion."""
-        net = self.models[motion.kind.removeprefix(f"{self.name}-")]
+        net = next(model for name, model in self.models.items() if self._kind(name) == motion.kind)
         return net.codes(torch.from_numpy(motion.values)) + net.offset(identity.w, self._precision)
 
     @cached_property
     def _precision(self) -> Tensor:
         return precision(self.generator)
 
-    def portrait(self, identity: Identity) -> np.ndarray:
-        """The picture uint8 [H, W, 3] of an identity's own code."""
-        with torch.inference_mode():
-            return pictures(tuned(self, identity).generator.synthesize(w=identity.w[None]))[0]
+    def portrait(self, identity: Identity) -> Frames:
+        """What shows an identity as it is: its own code."""
+        return Frames(w=identity.w[None])
+
+    def to(self, device: torch.device | str) -> StyleVideoGAN:
+        """Move all networks to a device."""
+        for net in (self.generator, self.encode, *self.models.values()):
+            if isinstance(net, nn.Module):
+                net.to(device)
+        return self
+
+    def _kind(self, model: str) -> MotionKind:
+        return MotionKind(f"{self.name}-{model}")
 
     def _model_name(self, model: str) -> str:
         if model in self.models:

@@ -1,0 +1,102 @@
+"""A system in forty lines: all that a new one needs. `test_systems.py` takes it through everything."""
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from stylereel.core.latents import Identity, Motion, MotionKind
+from stylereel.core.system import Frames, Source
+from stylereel.core.weights import save_module
+from stylereel.generator import StyleGAN2, StyleGAN2Config
+
+SIZES = StyleGAN2Config(32, 16, 16, channel_base=256, channel_max=16, mapping_layers=2)
+
+
+class Toy:
+    """A person whose w drifts with the brightness of the driving frames."""
+
+    name, weight_files, context, motion_kinds = "toy", (), 1, (MotionKind("toy"),)
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.generator = StyleGAN2(SIZES).eval().requires_grad_(False)
+        self.direction = nn.Linear(1, 16, bias=False)
+
+    @classmethod
+    def builtin(cls) -> "Toy":
+        return cls()
+
+    def to(self, device: torch.device | str) -> "Toy":
+        self.generator.to(device)
+        self.direction.to(device)
+        return self
+
+    def identify(self, source: Source, *, psi: float = 1.0) -> Identity:
+        """Who.
+
+        Args:
+            psi: how far from the mean face.
+        """
+        if isinstance(source, Identity):
+            return source
+        seed = source if isinstance(source, int) else int(np.asarray(source).mean())
+        z = torch.randn(1, 16, generator=torch.Generator().manual_seed(seed))
+        return Identity(self.generator.map(z, psi=psi)[0].detach(), self.name)
+
+    def _motion(self, values: Iterable[float], rate: Fraction) -> Motion:
+        track = np.array(list(values), np.float32)[:, None]
+        return Motion(track, self.motion_kinds[0], ("grey",), rate, np.ones((len(track), 4), np.float32))
+
+    def extract(self, driver: Any, *, strength: float = 1.0) -> Motion:
+        """What happens.
+
+        Args:
+            strength: factor on the motion.
+        """
+        return self._motion((strength * frame.mean() / 255 for frame in driver), driver.rate)
+
+    def follow(self, frames: Iterable[np.ndarray]) -> Iterator[Motion]:
+        for frame in frames:
+            yield self._motion([frame.mean() / 255], Fraction(25))
+
+    def sample(self, seed: int, num_frames: int) -> tuple[Identity, Motion]:
+        values = np.random.default_rng(seed).standard_normal(num_frames)
+        return self.identify(seed), self._motion(values, Fraction(25))
+
+    def apply(self, identity: Identity, motion: Motion) -> Frames:
+        """Each frame is moved by the mean of itself and its neighbours, so the margins of a chunk matter."""
+        track = torch.from_numpy(motion.values)
+        return Frames(w=identity.w + self.direction((track[:-2] + track[1:-1] + track[2:]) / 3)[:, None])
+
+    def portrait(self, identity: Identity) -> Frames:
+        return Frames(w=identity.w[None])
+
+
+def train(trainer: Any, given: Any) -> list[Path]:
+    """Fit the direction to one that brightens."""
+    torch.manual_seed(1)
+    net, file = nn.Linear(1, 16, bias=False), trainer.folder / "toy.safetensors"
+
+    def step(index: int) -> dict[str, torch.Tensor]:
+        return {"distance": (net.weight - 1).square().mean()}
+
+    trainer.fit("toy", {"toy": net}, step, steps=given.steps)
+    save_module(file, "toy", net)
+    return [file]
+
+
+def study(out: Path, *, seed: int = 0) -> list[Path]:
+    """Nothing to compare.
+
+    Args:
+        out: folder of the report.
+        seed: random seed.
+    """
+    from stylereel.metrics.report import Number, write_report
+
+    return write_report(Path(out), "Toy", {"toy": {"value": Number(float(seed))}})
