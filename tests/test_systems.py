@@ -16,7 +16,7 @@ from test_media import make_clip
 
 from stylereel import systems
 from stylereel.cli import main
-from stylereel.core.latents import Identity, Motion
+from stylereel.core.latents import Codes, Identity, Motion
 from stylereel.core.render import portrait, render, tuned
 from stylereel.core.system import Drives, Frames, Samples, Spec, Streams, System, device_of
 from stylereel.media.video import VideoReader
@@ -107,6 +107,24 @@ def test_render_moves_to_half_precision_and_back(system: System) -> None:
         warnings.simplefilter("error")
         half = np.stack(list(render(system, identity, motion, precision="bf16")))
     assert np.abs(half.astype(float) - np.stack(list(render(system, identity, motion)))).mean() < 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_moves_to_the_device(name: str) -> None:
+    """On "meta" nothing is computed, but a tensor that stayed behind is noticed."""
+    system = systems.load(name)
+    identity, motion = system.identify(5), some_motion(system, 3)
+    if isinstance(motion.kind, tuple) and motion.kind.coordinates == "face":  # drawn and encoded: the codes come next
+        motion = system.extract(Codes(identity.w.repeat(3, 1, 1), "", Fraction(25), torch.ones(3, 4)))
+    assert device_of(system.to("meta")).type == "meta"
+    inside = motion.part(-system.context, len(motion) + system.context)
+    try:
+        images = system.apply(identity, inside).synthesize(system.generator)
+    except NotImplementedError as error:  # small algebra in float64 is done on the CPU, as not every GPU has it
+        assert "Cannot copy out of meta tensor" in str(error)
+    else:
+        assert images.device.type == "meta" and len(images) == 3
+    assert system.portrait(identity).synthesize(system.generator).device.type == "meta"
 
 
 def test_motion_of_another_kind_is_refused(system: System) -> None:

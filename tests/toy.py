@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stylereel.core.latents import Identity, Motion, MotionKind
-from stylereel.core.system import Frames, Source
+from stylereel.core.system import Frames, Source, device_of
 from stylereel.core.weights import save_module
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 
@@ -70,11 +70,11 @@ class Toy:
 
     def apply(self, identity: Identity, motion: Motion) -> Frames:
         """Each frame is moved by the mean of itself and its neighbours, so the margins of a chunk matter."""
-        track = torch.from_numpy(motion.values)
-        return Frames(w=identity.w + self.direction((track[:-2] + track[1:-1] + track[2:]) / 3)[:, None])
+        track, w = (value.to(device_of(self)) for value in (torch.from_numpy(motion.values), identity.w))
+        return Frames(w=w + self.direction((track[:-2] + track[1:-1] + track[2:]) / 3)[:, None])
 
     def portrait(self, identity: Identity) -> Frames:
-        return Frames(w=identity.w[None])
+        return Frames(w=identity.w[None].to(device_of(self)))
 
 
 def train(trainer: Any, given: Any) -> list[Path]:

@@ -1,5 +1,7 @@
 """The contracts between a system and everything that uses it: what it offers, and what it hands to the generator.
 
+Identities, motions and codes are on the CPU, whatever device a system is on; `apply` moves what it needs.
+
 A system offers `identify` and `apply`; beyond that some of `extract` (Drives), `sample` (Samples) and `follow`
 (Streams). It derives from nothing: having the members is enough. One line in `stylereel.systems` makes it known.
 """

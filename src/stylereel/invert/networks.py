@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylereel.core.builtin import builtin
 from stylereel.core.files import require_file
@@ -34,9 +32,32 @@ class Networks(NamedTuple):
     embeddings of length 1, of the face; hfgi: corrects a feature map, if there is one."""
 
     generator: StyleGAN2 | StyleGAN3
-    encode: Callable[[Tensor], Tensor]
+    encode: nn.Module
     embed: Vectors
     hfgi: HFGI | None = None
+
+
+class MeanCode(nn.Module):
+    """Stands in for an encoder where there is none: every image gets the generator's mean code."""
+
+    def __init__(self, generator: StyleGAN2 | StyleGAN3) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.generator.mean_w.expand(len(images), self.generator.num_ws, -1)
+
+
+class Refined(nn.Module):
+    """A published encoder with its loop through the generator (ReStyle's; one step for the others)."""
+
+    def __init__(self, encoder: pyramid.StyleEncoder, generator: StyleGAN2 | StyleGAN3) -> None:
+        super().__init__()
+        self.encoder, self.generator = encoder, generator
+
+    def forward(self, images: Tensor) -> Tensor:
+        steps = RESTYLE_STEPS[type(self.generator)]
+        return pyramid.invert(self.encoder, images, self.generator, steps=steps).codes.clone()
 
 
 def load_encoder(path: str | Path | None = None) -> Encoder:
@@ -92,18 +113,14 @@ def load(files: dict[str, Path]) -> Networks:
         raise ValueError(f"{path} brings no generator along; give one with --generator.") from error
     embed: Vectors = load_arcface_file(files["identity"]).embed if files["identity"].name == ARCFACE else identity_net()
     if path is None:
-        return Networks(generator, lambda images: generator.mean_w.expand(len(images), generator.num_ws, -1), embed)
+        return Networks(generator, MeanCode(generator), embed)
     if is_canonical(files):
         own = load_encoder(path)
         _check(generator, own.config.rows, own.config.w_dim)
-        return Networks(generator, torch.no_grad()(own), embed)
+        return Networks(generator, own.requires_grad_(False), embed)
     encoder = load_encoder_file(path, average=generator.mean_w)
     _check(generator, encoder.config.rows, encoder.config.w_dim)
-    steps = RESTYLE_STEPS[type(generator)]
-
-    def encode(images: Tensor) -> Tensor:
-        return pyramid.invert(encoder, images, generator, steps=steps).codes.clone()
-
+    encode = Refined(encoder, generator)
     if not has_hfgi(path):
         return Networks(generator, encode, embed)
     hfgi = load_hfgi_file(path)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylereel.core.latents import Codes, Identity
 from stylereel.core.system import Source, System
@@ -33,13 +34,20 @@ def read_source(name: str) -> Source:
     return read_picture(name)
 
 
-def identify(system: System, source: Source, psi: float, find: Callable[[np.ndarray], np.ndarray]) -> Identity:
+class Encodes(System, Protocol):
+    """A system that takes images: its framing is the built-in family's or FFHQ's, and it may have an encoder."""
+
+    builtin_family: bool
+    encode: nn.Module | None  # images [B, 3, 256, 256] in [-1, 1] to W+ codes
+
+
+def identify(system: Encodes, source: Source, psi: float, find: Callable[[np.ndarray], np.ndarray]) -> Identity:
     """The identity of a source: a seed, a picture uint8 [H, W, 3] with a face, codes (their first frame), an identity.
 
     Of a picture and of codes the `placement` [4] is kept too. What is inverted is taken as it is, never truncated.
 
     Args:
-        system: has `name`, `generator`, `builtin_family` and `encode`: pictures [B, 3, 256, 256] to codes, or None.
+        system: one that can encode images.
         source: who.
         psi: how far an invented person may lie from the mean face, 0 to 1.
         find: landmarks [68, 2] of the face that is meant in a picture.
@@ -57,7 +65,7 @@ def identify(system: System, source: Source, psi: float, find: Callable[[np.ndar
     if isinstance(source, np.ndarray):
         points = find(source)
         row = placement.align(points) if system.builtin_family else placement.place_ffhq(points[None])[0]
-        w = encoded(system.encode, placement.cut(source, row, CROP)[None])[0]
+        w = encoded(system.encode, placement.cut(source, row, CROP)[None])[0].cpu()
         return Identity(w, system.name, {"placement": torch.from_numpy(row)})
     if source < 0:
         raise ValueError(f"A seed is 0 or more, not {source}.")
@@ -65,15 +73,17 @@ def identify(system: System, source: Source, psi: float, find: Callable[[np.ndar
         raise ValueError(f"psi lies between 0 and 1, not {psi}.")
     z = np.random.default_rng(source).standard_normal((1, system.generator.config.z_dim))
     with torch.inference_mode():
-        return Identity(system.generator.map(torch.from_numpy(z).float(), psi=psi)[0], system.name)
+        w = system.generator.map(torch.from_numpy(z).float().to(system.generator.mean_w.device), psi=psi)[0]
+    return Identity(w.cpu(), system.name)
 
 
-def encoded(encode: Callable[[Tensor], Tensor] | None, crops: np.ndarray) -> Tensor:
-    """Codes [B, L, D] of crops uint8 [B, H, W, 3]. Raises ValueError when there is no encoder."""
+def encoded(encode: nn.Module | None, crops: np.ndarray) -> Tensor:
+    """Codes [B, L, D] of crops uint8 [B, H, W, 3], on the encoder's device. Raises ValueError without an encoder."""
     if encode is None:
         raise ValueError("Pictures and clips need an encoder of this generator; give one with --encoder.")
+    device = next(itertools.chain(encode.parameters(), encode.buffers())).device
     with torch.inference_mode():
-        return encode(torch.tensor(crops).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return encode(torch.tensor(crops, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1)
 
 
 def check_codes(w: Tensor, generator: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,7 @@ from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import CODES, FACE, Codes, Identity, Motion
 from stylereel.core.render import pictures
-from stylereel.core.system import Clip, Driver, Frames, Source
+from stylereel.core.system import Clip, Driver, Frames, Source, device_of
 from stylereel.core.weights import load_module
 from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
@@ -49,14 +49,14 @@ class StyleMask:
     def __init__(
         self,
         generator: StyleGAN2,
-        encoder: Callable[[Tensor], Tensor] | None,
+        encoder: nn.Module | None,
         mask_nets: MaskNets,
         files: Sequence[Path] = (),
         builtin_family: bool = True,
     ) -> None:
         """encoder: pictures [B, 3, 256, 256] in [-1, 1] to W+ codes, None if only seeds and codes are to come."""
         self.generator = generator.eval().requires_grad_(False)
-        self.encode = encoder.eval() if isinstance(encoder, nn.Module) else encoder
+        self.encode = None if encoder is None else encoder.eval()
         self.mask_nets = mask_nets.eval()
         self.weight_files = tuple(files)
         self.builtin_family = builtin_family
@@ -190,11 +190,12 @@ class StyleMask:
         Raises:
             ValueError: parts of codes.
         """
+        own = identity.w.to(device_of(self))
         if motion.kind.coordinates == CODES.coordinates:
             if parts != "all":
                 raise ValueError("Codes hold pose and expression in one; leave out --parts, or drive by a clip.")
-            target = torch.from_numpy(motion.values).view(len(motion), *identity.w.shape)
-            target = target + identity.w if motion.kind.relative else target
+            target = torch.from_numpy(motion.values).view(len(motion), *identity.w.shape).to(own)
+            target = target + own if motion.kind.relative else target
         else:
             values = motion.values
             if motion.kind.relative:
@@ -203,7 +204,7 @@ class StyleMask:
                 pose = np.arange(len(MOTION)) < len(POSE)
                 values = np.where(pose == (parts == "pose"), values, self._own_motion(identity))
             target = self.target_codes(values)
-        return Frames(s=self.mix(identity.w[None], target))
+        return Frames(s=self.mix(own[None], target))
 
     # Parts of the verbs
 
@@ -221,12 +222,12 @@ class StyleMask:
 
     def portrait(self, identity: Identity) -> Frames:
         """What shows an identity as it is: its own code."""
-        return Frames(w=identity.w[None])
+        return Frames(w=identity.w[None].to(device_of(self)))
 
     def to(self, device: torch.device | str) -> StyleMask:
         """Move all networks to a device."""
         for net in (self.generator, self.encode, self.mask_nets):
-            if isinstance(net, nn.Module):
+            if net is not None:
                 net.to(device)
         return self
 
@@ -246,7 +247,7 @@ class StyleMask:
     def _own_motion(self, identity: Identity) -> np.ndarray:
         """The motion values [16] that the portrait of an identity shows, by the built-in face net."""
         if self._own is None or self._own[0] is not identity:
-            net = load_face(builtin("face")).eval()
+            net = load_face(builtin("face")).eval()  # one picture a person: it may stay on the CPU
             shown = pictures(self.portrait(identity).synthesize(self.generator))
             portrait = torch.from_numpy(shown).permute(0, 3, 1, 2) / 127.5 - 1
             low, high = world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)]

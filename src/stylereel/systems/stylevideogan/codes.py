@@ -22,6 +22,7 @@ from stylereel.family.people import grouped_w, latents_of
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert import networks as inversion
 from stylereel.media.video import VideoReader
+from stylereel.systems.sources import encoded
 from stylereel.world.factors import MOTION
 from stylereel.world.motion import Manner
 
@@ -65,10 +66,11 @@ def precision(generator: StyleGAN2 | StyleGAN3) -> Tensor:
     """The inverse covariance [D, D] of a generator's w, with a tenth of the mean variance added in all directions: no
     encoder is as exact as the narrowest ones."""
     z = torch.randn(8192, generator.config.z_dim, generator=torch.Generator().manual_seed(1))
-    w = torch.cat([generator.map(part.to(generator.mean_w.device))[:, 0] for part in z.split(1024)])
+    device = generator.mean_w.device
+    w = torch.cat([generator.map(part.to(device))[:, 0].cpu() for part in z.split(1024)])  # not every GPU has float64
     covariance = torch.cov(w.double().T)
     floor = 0.1 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=covariance.dtype, device=w.device)
-    return torch.linalg.inv(covariance + floor).float()
+    return torch.linalg.inv(covariance + floor).float().to(device)
 
 
 def resting_code(generator: StyleGAN2, seed: int) -> Tensor:
@@ -78,7 +80,7 @@ def resting_code(generator: StyleGAN2, seed: int) -> Tensor:
     person[: len(MOTION)] = world.neutral()[: len(MOTION)]
     z = torch.from_numpy(latents_of(world.aligned(person[None]), np.random.default_rng(seed))).float()
     with torch.inference_mode():
-        return grouped_w(generator, z)[0]
+        return grouped_w(generator, z.to(generator.mean_w.device))[0]
 
 
 def exact_codes(
@@ -121,7 +123,7 @@ def clip_codes(
     for index, frame in enumerate(reader):
         crops.append(placement.cut(frame, rows[index], SIZE))
         if len(crops) == BATCH or index + 1 == len(rows):
-            parts.append(nets.encode(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1))
+            parts.append(encoded(nets.encode, np.stack(crops)).cpu())
             crops.clear()
     return Codes(torch.cat(parts), sha256(files["generator"]), track.rate, torch.from_numpy(rows))
 

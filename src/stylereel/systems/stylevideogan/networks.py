@@ -257,7 +257,7 @@ class VideoGenerator(nn.Module):
         """
         apart, basis = w - self.mean, self.basis.unflatten(1, w.shape)
         weighed = (basis if precision is None else basis @ precision).flatten(1)
-        inverse = torch.linalg.pinv((weighed @ self.basis.T).double(), hermitian=True).to(w.dtype)
+        inverse = torch.linalg.pinv((weighed @ self.basis.T).cpu().double(), hermitian=True).to(w)
         inside = inverse @ (weighed @ apart.flatten())
         return apart - (inside @ self.basis).view_as(w)
 

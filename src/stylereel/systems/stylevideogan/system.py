@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stylereel.core.builtin import BUILTIN, builtin
 from stylereel.core.latents import Identity, Motion, MotionKind
 from stylereel.core.record import sha256
-from stylereel.core.system import Frames, Source
+from stylereel.core.system import Frames, Source, device_of
 from stylereel.core.weights import own_kind
 from stylereel.faces import backend
 from stylereel.generator import StyleGAN2, StyleGAN3
@@ -39,7 +39,7 @@ class StyleVideoGAN:
     def __init__(
         self,
         generator: StyleGAN2 | StyleGAN3,
-        encode: Callable[[Tensor], Tensor],
+        encode: nn.Module,
         models: Mapping[str, VideoGenerator],
         files: Sequence[Path],
         builtin_family: bool = True,
@@ -116,7 +116,7 @@ class StyleVideoGAN:
         if isinstance(source, int) and source >= 0 and 0 <= psi <= 1 and ours:
             assert isinstance(self.generator, StyleGAN2)
             w = resting_code(self.generator, source)
-            return Identity(torch.lerp(self.generator.mean_w.expand_as(w), w, psi), self.name)
+            return Identity(torch.lerp(self.generator.mean_w.expand_as(w), w, psi).cpu(), self.name)
         return who.identify(self, source, psi, lambda picture: backend.find_face(picture, face=source_face))
 
     def sample(
@@ -142,11 +142,11 @@ class StyleVideoGAN:
             raise ValueError(f"The share of the way between two starts lies between 0 and 1, not {share}.")
         name = self._model_name(model)
         net = self.models[name]
-        path = sample_path(net, seed, num_frames, towards, share).numpy()
+        path = sample_path(net, seed, num_frames, towards, share).cpu().numpy()
         names = tuple(f"code_{number}" for number in range(path.shape[1]))
         rate = Fraction(net.config.rate)
         motion = Motion(path, self._kind(name), names, rate, _no_motion(num_frames))
-        return Identity(net.mean, self.name), motion
+        return Identity(net.mean.cpu(), self.name), motion
 
     def apply(self, identity: Identity, motion: Motion) -> Frames:
         """Style vectors that show `identity` with each frame of a sampled motion, by `VideoGenerator.offset`."""
@@ -157,7 +157,8 @@ class StyleVideoGAN:
     def codes(self, identity: Identity, motion: Motion) -> Tensor:
         """W+ codes [T, L, D] of a person and a sampled motion."""
         net = next(model for name, model in self.models.items() if self._kind(name) == motion.kind)
-        return net.codes(torch.from_numpy(motion.values)) + net.offset(identity.w, self._precision)
+        path, w = (values.to(device_of(self)) for values in (torch.from_numpy(motion.values), identity.w))
+        return net.codes(path) + net.offset(w, self._precision)
 
     @cached_property
     def _precision(self) -> Tensor:
@@ -165,13 +166,13 @@ class StyleVideoGAN:
 
     def portrait(self, identity: Identity) -> Frames:
         """What shows an identity as it is: its own code."""
-        return Frames(w=identity.w[None])
+        return Frames(w=identity.w[None].to(device_of(self)))
 
     def to(self, device: torch.device | str) -> StyleVideoGAN:
         """Move all networks to a device."""
         for net in (self.generator, self.encode, *self.models.values()):
-            if isinstance(net, nn.Module):
-                net.to(device)
+            net.to(device)
+        self.__dict__.pop("_precision", None)
         return self
 
     def _kind(self, model: str) -> MotionKind:
