@@ -224,7 +224,7 @@ def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, siz
         size: side of a portrait, in pixels.
     """
     from stylereel.core.files import ensure_writable
-    from stylereel.media.pictures import save_picture
+    from stylereel.media.pictures import check_size, save_picture
     from stylereel.media.sheet import contact_sheet
     from stylereel.world.draw import draw
     from stylereel.world.factors import person
@@ -232,6 +232,7 @@ def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, siz
     ensure_writable(out)
     if min(columns, rows, size) < 1 or seed < 0:
         raise ValueError("A sheet needs a seed of 0 or more and 1 or more columns, rows and pixels.")
+    check_size(columns * size, rows * size, "The sheet")
     seeds = range(seed, seed + columns * rows)
     portraits = [draw(person(each), size).image for each in seeds]
     save_picture(out, contact_sheet(portraits, columns, [f"seed {each}" for each in seeds]))

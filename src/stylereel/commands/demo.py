@@ -15,6 +15,7 @@ import numpy as np
 from stylereel.commands.drive import drive
 from stylereel.core.files import ensure_writable
 from stylereel.core.record import Stages
+from stylereel.media.clip import ffmpeg_name
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.media.video import VideoReader, VideoWriter
@@ -43,7 +44,7 @@ def murmur(jaw: np.ndarray, rate: Fraction, seed: int = 0) -> np.ndarray:
 
 def write_sound(path: Path, samples: np.ndarray) -> None:
     """Write float samples [N] at 16 kHz as a mono wav file."""
-    with av.open(str(path), "w", format="wav") as container:
+    with av.open(ffmpeg_name(path), "w", format="wav") as container:
         stream = container.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
         frame = av.AudioFrame.from_ndarray((samples.clip(-1, 1) * 32767).astype(np.int16)[None], "s16", "mono")
         frame.sample_rate = SAMPLE_RATE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from stylereel import systems
-from stylereel.core.files import MediaError, ensure_writable
+from stylereel.core.files import MediaError, ensure_writable, listed
 from stylereel.core.latents import Codes, Identity, Motion
 from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import Precision, portrait, render
@@ -129,10 +130,11 @@ def drive(
         _check_target(source, driving, out, paste_back)
     if chunk < 1:
         raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
-    seen: list[Any] = []
-    for one in drivers or [driving]:  # what cannot be opened is told before anything is loaded
-        seen.append(None if Path(one).suffix == SAVED else VideoReader(one))
-    given = {one: read_source(one) for one in ([source] if sources is None else sources[:1])}
+    # What cannot be opened is told before anything is loaded; of several, the others are made.
+    seen = [_or_error(lambda: _clip(one)) for one in drivers or [driving]]  # noqa: B023 (called at once)
+    if all(isinstance(one, ValueError) for one in seen):
+        _value(seen[0])
+    given = read_source(source) if sources is None else None
 
     if isinstance(system, str):
         with stages("load"):
@@ -148,7 +150,7 @@ def drive(
     run = _Run(system, files or {}, settings, chosen["apply"])
 
     def who(name: str) -> _Who:
-        taken = given[name] if name in given else read_source(name)
+        taken = read_source(name) if given is None else given
         with stages("identify"):
             identity = system.identify(taken, **chosen["identify"])
         return _Who(None if isinstance(taken, int) else Path(name), taken, identity)
@@ -162,15 +164,15 @@ def drive(
             return _What(Path(name), reader, system.extract(taken, **chosen["extract"]))
 
     if not several:
-        return _write(run, who(source), what(driving, seen[0]), source, Path(out), stages)
+        return _write(run, who(source), what(driving, _value(seen[0])), source, Path(out), stages)
     return _each_pair(run, sources or [source], list(zip(drivers or [driving], seen)), who, what, Path(out), stages)
 
 
 def _members(name: str, endings: Collection[str]) -> list[str] | None:
-    """The files with these endings in a folder, by name; None for a file, and for a folder without any."""
-    if not Path(name).is_dir():
+    """The files with these endings in a folder, in natural order; None for a file, and for a folder without any."""
+    if not os.path.isdir(name):
         return None
-    found = sorted(file for file in Path(name).iterdir() if file.suffix.lower() in endings and file.is_file())
+    found = [file for file in listed(name, endings) if file.is_file()]
     stems = [file.stem for file in found]
     if twice := [stem for stem in stems if stems.count(stem) > 1]:
         raise ValueError(f"{name} has two files called {twice[0]}, whose results would have one name; rename one.")
@@ -256,7 +258,7 @@ def _write(run: _Run, who: _Who, what: _What, source: str, target: Path, stages:
 def _each_pair(
     run: _Run,
     sources: list[str],
-    drivers: list[tuple[str, VideoReader | None]],
+    drivers: list[tuple[str, VideoReader | None | ValueError]],
     who: Callable[[str], _Who],
     what: Callable[[str, VideoReader | None], _What],
     out: Path,
@@ -267,7 +269,7 @@ def _each_pair(
     results: list[dict[str, Any]] = []
     cells: dict[tuple[int, int], np.ndarray] = {}
     for column, (driver, reader) in enumerate(drivers, 1):
-        mover = _or_error(lambda: what(driver, reader))  # noqa: B023 (called at once)
+        mover = _or_error(lambda: what(driver, _value(reader)))  # noqa: B023 (called at once)
         for row, source in enumerate(sources, 1):
             if source not in people:
                 people[source] = _or_error(lambda: who(source))  # noqa: B023
@@ -310,6 +312,10 @@ def _each_pair(
         },
         "files": [*(line["out"] for line in done), *files],
     }
+
+
+def _clip(name: str) -> VideoReader | None:
+    return None if Path(name).suffix == SAVED else VideoReader(name)
 
 
 def _or_error(make: Callable[[], Made]) -> Made | ValueError:

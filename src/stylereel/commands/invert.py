@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stylereel.core.builtin import builtin
-from stylereel.core.files import MediaError, ensure_writable, replacing_folder
+from stylereel.core.files import MediaError, ensure_writable, listed, replacing_folder, require_file
 from stylereel.core.latents import Codes
 from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import pictures
@@ -101,8 +102,8 @@ def invert(
     stages, source, out = stages or Stages(), Path(source), Path(out)
     if steps < 0:
         raise ValueError(f"Optimisation takes 0 steps or more, not {steps}.")
-    if not source.exists():
-        raise MediaError(f"There is no file {source}; check its name and folder.")
+    if not os.path.isdir(source):
+        require_file(source)
     target = ensure_writable(out if out.suffix == ".safetensors" else out / f"{source.stem}.safetensors")
     files = [target, target.with_suffix(".png"), target.with_suffix(".json")]
     if source.resolve() in [file.resolve() for file in files]:
@@ -157,7 +158,7 @@ def _contents(source: Path) -> str:
     """SHA-256 of a file, or of the files of a folder in the order of their names."""
     if source.is_file():
         return sha256(source)
-    hashes = [f"{file.name} {sha256(file)}" for file in sorted(source.iterdir()) if file.is_file()]
+    hashes = [f"{file.name} {sha256(file)}" for file in sorted(listed(source)) if file.is_file()]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 

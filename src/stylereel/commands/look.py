@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from stylereel.core.files import require_file
 from stylereel.core.latents import CODES, Codes, Identity, Motion
-from stylereel.media.pictures import FORMATS, read_picture
+from stylereel.media.pictures import FORMATS, check_size, read_picture
 from stylereel.media.sheet import BACKGROUND, contact_sheet, shrink
 from stylereel.media.video import VideoReader
 
@@ -40,6 +41,7 @@ def look(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: int
     """
     if not files or min(columns, rows, size) < 1:
         raise ValueError("Looking needs a file, and 1 or more columns, rows and pixels; give larger numbers.")
+    check_size(columns * size, rows * size, "The sheet")
     kinds = {str(file): _saved_kind(Path(file)) for file in files}
     saved = next((file for file, kind in kinds.items() if kind), None)
     if saved and len(files) > 1:
@@ -55,7 +57,7 @@ def look(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: int
 
 def _saved_kind(path: Path) -> str | None:
     """What a file that `latents` wrote holds, or None for any other file."""
-    if path.is_dir() or require_file(path).suffix != ".safetensors":
+    if os.path.isdir(path) or require_file(path).suffix != ".safetensors":
         return None
     try:
         with safe_open(path, framework="pt") as file:

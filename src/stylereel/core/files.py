@@ -4,9 +4,11 @@ Here stands what the room's modules share: the error for unusable files, and saf
 """
 
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,19 +18,49 @@ class MediaError(ValueError):
 
 
 def require_file(path: str | Path) -> Path:
-    """`path`, if it is a file with something in it.
+    """`path`, if it is a file with something in it; a pipe or device could keep its reader waiting for ever.
 
     Raises:
-        MediaError: there is no such file, it is a folder, or it is empty.
+        MediaError: there is no such file, it is a folder, a pipe or a device, or it is empty.
     """
     path = Path(path)
-    if path.is_dir():
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MediaError(f"There is no file {path}; check its name and folder.") from error
+    except (OSError, ValueError) as error:  # a name too long, a folder closed to us, a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(f"{path} cannot be read ({reason}); check its name and folder.") from error
+    if stat.S_ISDIR(found.st_mode):
         raise MediaError(f"{path} is a folder; give a file inside it.")
-    if not path.exists():
-        raise MediaError(f"There is no file {path}; check its name and folder.")
-    if path.stat().st_size == 0:
+    if not stat.S_ISREG(found.st_mode):
+        raise MediaError(f"{path} is a pipe or device; save what it gives to a file first.")
+    if found.st_size == 0:
         raise MediaError(f"{path} is empty; give a file that was written completely.")
     return path
+
+
+def listed(folder: str | Path, endings: Collection[str] | None = None) -> list[Path]:
+    """What a folder holds, hidden files left out, in natural order: frame2.png comes before frame10.png.
+
+    Args:
+        folder: the folder.
+        endings: lower-case endings, such as ".png", of the names that are meant; without them all.
+
+    Raises:
+        MediaError: the folder cannot be read.
+    """
+    try:
+        inside = [part for part in Path(folder).iterdir() if not part.name.startswith(".")]
+    except OSError as error:
+        raise MediaError(f"{folder} cannot be listed ({error.strerror}); give a folder that can be read.") from error
+    return sorted((p for p in inside if endings is None or p.suffix.lower() in endings), key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """A key that sorts digits by their number; the split makes every second part one."""
+    parts = re.split(r"([0-9]+)", path.name.lower())
+    return [(int(part), "") if index % 2 else (0, part) for index, part in enumerate(parts)]
 
 
 def _partial(path: Path) -> Path:

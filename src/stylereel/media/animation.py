@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import accumulate
@@ -11,18 +10,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from stylereel.core.files import MediaError
-from stylereel.media.pictures import FORMATS, read_picture, to_rgb
+from stylereel.core.files import MediaError, listed
+from stylereel.media.pictures import BROKEN, FORMATS, READ, opened, read_picture, to_rgb
 
 SHORTEST = 11  # milliseconds; browsers show what asks for less for a tenth of a second, and so do we
+MOVING = ("GIF", "PNG", "WEBP")  # what else holds several pictures (MPO, TIFF) holds versions or pages, no frames
+MOST_PIXELS = 2**31  # of all frames together; decoding so many takes some ten seconds
 
 
 def open_animation(path: Path) -> Animation | None:
-    """The file as an animation, or None if it is none of the kinds that Pillow reads here."""
+    """The file as an animation, or None if it is none of the kinds that Pillow reads here.
+
+    Raises MediaError as `Animation`.
+    """
     try:
-        with Image.open(path, formats=["GIF", "PNG", "WEBP", "JPEG"]):
+        with Image.open(path, formats=READ):
             pass
-    except (OSError, SyntaxError, ValueError):
+    except Image.DecompressionBombError:
+        pass  # opening it below says so
+    except BROKEN:
         return None
     return Animation(path)
 
@@ -31,6 +37,9 @@ class Animation:
     """An animated GIF, PNG or WebP, or one still picture; each frame complete, transparent parts over white.
 
     Attributes and methods are those of `Clip`.
+
+    Raises:
+        MediaError: the file is broken, or its frames have more than MOST_PIXELS together.
     """
 
     promised = None
@@ -40,24 +49,25 @@ class Animation:
         self.path = path
         self.rates: list[Fraction] = []
         durations: list[int] = []
-        try:
-            with Image.open(path) as image:
-                self._first = int(image.info.get("default_image", False))  # a PNG's stand-in, no frame
-                for index in range(self._first, getattr(image, "n_frames", 1)):
-                    image.seek(index)
-                    image.load()
-                    durations.append(round(image.info.get("duration", 0)))
-                clock = 100 if image.format == "GIF" else 1000  # units a second in the file; Pillow gives milliseconds
-                self.width, self.height = ImageOps.exif_transpose(image).size
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise MediaError(f"{path} cannot be read as a picture or animation; give a complete copy of it.") from error
+        with opened(path, path) as image:
+            last = getattr(image, "n_frames", 1) if image.format in MOVING else 1
+            if last * image.width * image.height > MOST_PIXELS:
+                size = f"{last} frames of {image.width} x {image.height}"
+                raise MediaError(f"{path} has {size} pixels, too many for an animation; give it as a video file.")
+            self._first = int(image.info.get("default_image", False))  # a PNG's stand-in, no frame
+            for index in range(self._first, last):
+                image.seek(index)
+                image.load()
+                durations.append(round(image.info.get("duration", 0)))
+            clock = 100 if image.format == "GIF" else 1000  # units a second in the file; Pillow gives milliseconds
+            self.width, self.height = ImageOps.exif_transpose(image).size
         self.time_base = Fraction(1, clock)
         durations = [(each if each >= SHORTEST else 100) * clock // 1000 for each in durations]
         self.ticks = np.array([0, *accumulate(durations[:-1])], np.int64)
         self.end = int(self.ticks[-1]) + durations[-1]
 
     def pictures(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
-        with Image.open(self.path) as image:
+        with opened(self.path, self.path) as image:
             for index in range(first, len(self.ticks)):
                 image.seek(self._first + index)
                 yield index, to_rgb(ImageOps.exif_transpose(image))
@@ -77,7 +87,7 @@ class Folder:
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         self.path = path
-        self._files = sorted((f for f in path.iterdir() if f.suffix.lower() in FORMATS), key=_natural)
+        self._files = listed(path, FORMATS)
         if not self._files:
             raise MediaError(f"{path} is a folder without pictures; give one with PNG, JPEG or WebP files.")
         self.height, self.width = read_picture(self._files[0]).shape[:2]
@@ -92,9 +102,3 @@ class Folder:
                 size = f"{width} x {height}, not {self.width} x {self.height}"
                 raise MediaError(f"{self._files[index]} is {size} as the first picture; give pictures of one size.")
             yield index, picture
-
-
-def _natural(file: Path) -> list[tuple[int, str]]:
-    """A key that sorts digits by their number; the split makes every second part one."""
-    parts = re.split(r"(\d+)", file.name.lower())
-    return [(int(part), "") if index % 2 else (0, part) for index, part in enumerate(parts)]

@@ -27,15 +27,26 @@ from stylereel.media.pictures import over_white
 BT709 = 1  # the number of this colour standard in the tables of H.273
 UNSPECIFIED = 2  # the same tables' number for a file that names none
 TIMELESS = {"avi", "h264", "hevc", "m4v", "mpegvideo"}  # formats that do not say when a frame is shown
+# Formats that lie in other files, addresses or devices, which they or the file's name list.
+ELSEWHERE = {"alias_pix", "concat", "dash", "hds", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp"}
 # Without these flags the scaler's short cut between YUV and RGB is wrong by 3 levels in the mean, and dark by 1.
 EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
 
+def ffmpeg_name(path: str | Path) -> str:
+    """A file's name as FFmpeg takes it literally: without "file:" it reads `12:30.mp4` as an address."""
+    return f"file:{path}"
+
+
 def open_container(path: str | Path) -> InputContainer:
-    """A file opened for reading. Raises MediaError when it is missing, empty or nothing that PyAV knows."""
+    """A file opened for reading; neither its name nor what it holds makes FFmpeg open anything else.
+
+    Raises MediaError when it is missing, empty or nothing that PyAV knows.
+    """
     path = require_file(path)
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(sorted(av.formats_available - ELSEWHERE))}
     try:
-        return av.open(str(path))
+        return av.open(ffmpeg_name(path), options=options)
     except (FFmpegError, ValueError) as error:
         raise MediaError(f"{path} cannot be read as a video; give a complete file such as mp4, mov or webm.") from error
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from stylereel.core.files import require_file
 from stylereel.media.animation import Animation, Folder, open_animation
 from stylereel.media.clip import Clip
 from stylereel.media.writer import VideoWriter
@@ -56,10 +58,10 @@ class VideoReader:
         if rate is not None and rate <= 0:
             raise ValueError(f"A clip has more than 0 frames a second, not {rate}.")
         self._clip: Clip | Animation | Folder
-        if self.path.is_dir():
+        if os.path.isdir(self.path):  # unlike Path.is_dir, no error for a name too long
             self._clip = Folder(self.path, Fraction(rate or 25))
         else:
-            self._clip = open_animation(self.path) or Clip(self.path)
+            self._clip = open_animation(require_file(self.path)) or Clip(self.path)
         clip = self._clip
         self.width, self.height, self.has_audio = clip.width, clip.height, clip.has_audio
         self.timing = "constant"

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from stylereel.core.files import MediaError, ensure_writable, replacing, replacing_folder, require_file
 from stylereel.core.version import __version__
-from stylereel.media.clip import BT709, open_container
+from stylereel.media.clip import BT709, ffmpeg_name, open_container
 from stylereel.media.pictures import save_picture
 from stylereel.media.sound import Track
 
@@ -124,7 +124,7 @@ class VideoWriter:
             else:
                 partial = stack.enter_context(replacing(self.path))
                 options = {"movflags": "+faststart"} if self._form.container == "mp4" else {}
-                container = av.open(str(partial), "w", format=self._form.container, container_options=options)
+                container = av.open(ffmpeg_name(partial), "w", format=self._form.container, container_options=options)
                 self._container = stack.enter_context(container)
                 self._container.metadata["comment"] = f"synthetic video, made with stylereel {__version__}"
             self._exit = stack.pop_all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import cached_property
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stylereel.core.files import MediaError, require_file
+from stylereel.core.files import MediaError, listed, require_file
 from stylereel.core.record import sha256
 from stylereel.faces.backend import DlibBackend, Track, track
 from stylereel.media.pictures import read_picture
@@ -116,9 +116,9 @@ def open_clips(path: str | Path) -> list[Clip]:
     frame10. Exact arrays come from NAME.npz beside the clip, if it is there. Raises MediaError when nothing is found.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [_open(require_file(path))]
-    inside = sorted((part for part in path.iterdir() if not part.name.startswith(".")), key=_natural)
+    inside = listed(path)
     videos = [part for part in inside if part.suffix.lower() in VIDEOS]
     folders = [part for part in inside if part.is_dir() and _pictures(part)]
     if sum(map(bool, (videos, folders, _pictures(path)))) > 1:
@@ -147,8 +147,4 @@ def _open(path: Path) -> Clip:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted((part for part in folder.iterdir() if part.suffix.lower() in PICTURES), key=_natural)
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", path.name)]
+    return listed(folder, PICTURES)

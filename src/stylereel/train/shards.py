@@ -6,12 +6,15 @@ Every regular member with the ending of a picture is one sample; others, such as
 from __future__ import annotations
 
 import json
+import math
+import re
 import tarfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPException, HTTPResponse
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError
@@ -24,6 +27,8 @@ from stylereel.core.files import MediaError, require_file
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 BUFFER = 1000  # pictures, as files, among which the next of a streamed shard is drawn
+RANGE = re.compile(r"\{(-?[0-9]+)\.\.(-?[0-9]+)(?:\.\.-?([1-9][0-9]*))?\}")
+MOST_SHARDS = 200_000  # that a pattern may stand for
 TRIES, WAIT, TIMEOUT = 6, 1.0, 60.0  # of a connection; the wait in seconds doubles after each try
 
 Note = Callable[[str, str], None]  # told the name of an unusable file and the reason
@@ -45,20 +50,26 @@ class Member(NamedTuple):
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is a picture, by the ending of its name."""
-    return Path(name).suffix.lower() in PICTURES
+    """Whether a file is a picture, by the ending of its name; what is hidden is none."""
+    return Path(name).suffix.lower() in PICTURES and not Path(name).name.startswith(".")
 
 
 def expanded(pattern: str) -> list[str]:
     """The names that a pattern such as `shards-{000000..000099}.tar` stands for.
 
     Raises:
-        ValueError: the extra `train` is not installed, or a file on this machine is missing.
+        ValueError: the extra `train` is not installed, a file on this machine is missing, or there are more than
+            MOST_SHARDS.
     """
     try:
         from braceexpand import braceexpand
     except ImportError as error:
         raise ValueError("Patterns need the extra train: pip install 'stylereel[train]'.") from error
+    # Counted before, with each range as one name that holds its length: expanding makes lists of the ranges.
+    ranges = RANGE.sub(lambda found: f"\0{abs(int(found[2]) - int(found[1])) // int(found[3] or 1) + 1}\0", pattern)
+    counted = islice(braceexpand(ranges), MOST_SHARDS + 1)
+    if sum(math.prod(map(int, re.findall("\0([0-9]+)\0", name))) for name in counted) > MOST_SHARDS:
+        raise ValueError(f"{pattern} stands for more than {MOST_SHARDS} shards; give a pattern of those that exist.")
     names = list(braceexpand(pattern))
     if "://" not in pattern:
         for name in names:

@@ -234,8 +234,11 @@ def _walk(path: str) -> list[str]:
     def fail(error: OSError) -> None:
         raise MediaError(f"{error.filename} cannot be listed ({error.strerror}); give a folder that can be read.")
 
-    inside = os.walk(path, onerror=fail)
-    return sorted(os.path.join(folder, name) for folder, _, names in inside for name in names if name[0] != ".")
+    found: list[str] = []
+    for folder, folders, names in os.walk(path, onerror=fail):
+        folders[:] = [name for name in folders if name[0] != "."]
+        found += [os.path.join(folder, name) for name in names if name[0] != "."]
+    return sorted(found)
 
 
 def _named(paths: list[Path], root: Path) -> list[Item]:

@@ -429,6 +429,7 @@ def landmark_points(v):
 
 
 _LOCAL = threading.local()
+MOST_SIZE = 4096  # takes 900 MB
 
 
 def _buffers(size: int) -> tuple[np.ndarray, ...]:
@@ -436,7 +437,11 @@ def _buffers(size: int) -> tuple[np.ndarray, ...]:
 
     screen, camera, local [V, 3]; depth, covering [2 size, 2 size]; extra, normal [V, 3]; the shadow map and what covers
     it; surface [V, 12]; then the picture's record and its light [size * size * 3].
+
+    Raises ValueError for a size that takes too much memory.
     """
+    if not 1 <= size <= MOST_SIZE:
+        raise ValueError(f"Portraits are drawn at 1 to {MOST_SIZE} pixels a side, not {size}.")
     if getattr(_LOCAL, "size", None) != size:
         _LOCAL.size = size
         _LOCAL.arrays = (
@@ -456,16 +461,17 @@ def _buffers(size: int) -> tuple[np.ndarray, ...]:
 def draw(values: np.ndarray, size: int = 256) -> Portrait:
     """Draw the portrait of a value vector [K] (order of `factors.NAMES`) at `size` pixels.
 
-    Deterministic: the same values give the same picture. Raises ValueError for a vector of another length.
+    Deterministic: the same values give the same picture. Raises ValueError for a vector of another length and for
+    more than MOST_SIZE pixels a side.
     """
     v = np.ascontiguousarray(values, np.float32)
     if v.shape != (len(NAMES),):
         raise ValueError(f"A portrait needs {len(NAMES)} factor values, got an array of shape {v.shape}.")
     head = rotation(v[_YAW], v[_PITCH], v[_ROLL]).astype(np.float32)
     body = rotation(0.18 * v[_YAW], 0.0, 0.12 * v[_ROLL]).astype(np.float32)
+    *buffers, scene, light = _buffers(size)
     image = np.empty(size * size * 3, np.uint8)
     regions = np.empty((size, size), np.uint8)
-    *buffers, scene, light = _buffers(size)
     tables = g.TRIANGLES, g.TRIANGLE_PART, g.GRID_TABLE
     _draw(v, palette(v), head, body, size, *tables, image, regions, scene, tuple(buffers), light)
     depth = buffers[3]
