@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
@@ -22,13 +23,15 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from stylereel.core.files import MediaError, require_file
-from stylereel.media.pictures import over_white
+from stylereel.media.pictures import check_size, over_white
 
 BT709 = 1  # the number of this colour standard in the tables of H.273
 UNSPECIFIED = 2  # the same tables' number for a file that names none
+STREAMS = {"mpegts", "mpeg"}
 TIMELESS = {"avi", "h264", "hevc", "m4v", "mpegvideo"}  # formats that do not say when a frame is shown
 # Formats that lie in other files, addresses or devices, which they or the file's name list.
 ELSEWHERE = {"alias_pix", "concat", "dash", "hds", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp"}
+BACK = Fraction(1, 10)  # seconds by which the clock of a sound goes back at least where it starts again
 # Without these flags the scaler's short cut between YUV and RGB is wrong by 3 levels in the mean, and dark by 1.
 EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
@@ -57,6 +60,24 @@ def picture_stream(container: InputContainer) -> VideoStream | None:
     return streams[0] if streams else None
 
 
+def sound_index(path: str | Path) -> int | None:
+    """Which stream of a file is its sound: the first with a decoder that holds anything, or None."""
+    with open_container(path) as container:
+        known = [stream for stream in container.streams.audio if stream.codec_context is not None]
+        found: set[int] = set()
+        try:
+            for packet in container.demux(known) if known else ():
+                if packet.size:
+                    found.add(packet.stream.index)
+                if known[0].index in found:
+                    break
+        except FFmpegError:
+            pass  # what was found before is there
+        if len(known) < len(container.streams.audio) and (not found or min(found) > container.streams.audio[0].index):
+            warnings.warn(f"Sound of {path} is of a kind that cannot be decoded and is left out.", stacklevel=2)
+        return min(found, default=None)
+
+
 def first_time(path: str | Path) -> Fraction:
     """When the first picture is shown that can be decoded, in seconds of the file's clock; sound is cut to it.
 
@@ -75,6 +96,14 @@ def first_time(path: str | Path) -> Fraction:
         return start * (stream.time_base or Fraction(1))
 
 
+def restarts(path: str | Path) -> tuple[Fraction, ...]:
+    """By how many seconds later each run of a file's clock is shown than it says; (0,) where no clock starts again."""
+    with open_container(path) as container:
+        if picture_stream(container) is None:
+            return (Fraction(0),)
+    return Clip(path).shifts
+
+
 class Clip:
     """The pictures of one video file. Opening it reads all packets once, without decoding them.
 
@@ -86,9 +115,12 @@ class Clip:
         promised: the number of frames that the file's index lists, or None without one.
         width, height: pixels of the upright pictures.
         has_audio: whether there is sound.
+        shifts: seconds by which each run of the file's clock is shown later than it says. Where clips were joined byte
+            by byte the clock starts again, and each run follows the one before.
 
     Raises:
-        MediaError: the file is missing, empty, no video, or without a single frame.
+        MediaError: the file is missing, empty, no video, or without a single frame; its pictures cannot be decoded, or
+            the clock starts again more often in them than in the sound, or less.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -97,7 +129,11 @@ class Clip:
             stream = picture_stream(container)
             if stream is None:
                 raise MediaError(f"{path} holds no video; give a clip with pictures.")
-            self.has_audio = bool(container.streams.audio)
+            if stream.codec_context is None:
+                raise MediaError(f"The pictures of {path} are of a kind that cannot be decoded; give it as H.264.")
+            check_size(stream.width, stream.height, path)
+            sound = sound_index(path)
+            self.has_audio = sound is not None
             self.time_base = stream.time_base or Fraction(1, 25)
             self.rates = [Fraction(rate) for rate in (stream.base_rate, stream.average_rate) if rate]
             self.promised = None
@@ -105,6 +141,11 @@ class Clip:
                 self.promised = sum(not entry.is_discard for entry in stream.index_entries) or None
             aspect = stream.sample_aspect_ratio or Fraction(1)
             self._scan(container, stream)
+        if len(self.shifts) > 1 and sound is not None and _runs(self.path, sound) != len(self.shifts):
+            raise MediaError(
+                f"The clock of {path} starts again {len(self.shifts) - 1} times in the pictures but not so in the "
+                "sound; join its parts anew."
+            )
         first = next((frame for _, frame in self._decode(0)), None)
         if first is None:
             raise MediaError(f"{path} holds no frames; give a clip that was written completely.")
@@ -115,31 +156,46 @@ class Clip:
     def _scan(self, container: InputContainer, stream: VideoStream) -> None:
         shown: list[int] = []
         keys: list[int] = []
+        begins = [0]  # where in `shown` each run of the clock begins
+        before: int | None = None
         count = last = 0
         try:
             for packet in container.demux(stream):
-                if not packet.size or packet.is_discard or _is_hidden(packet):
+                if not packet.size or _is_hidden(packet):
                     continue
+                if packet.is_keyframe and packet.pts is not None:
+                    keys.append(packet.pts)  # one before the edit list's start, discarded, begins what is shown too
+                if packet.is_discard:
+                    continue
+                if packet.dts is not None:
+                    if packet.is_keyframe and before is not None and packet.dts < before:
+                        begins.append(len(shown))
+                    before = packet.dts
                 count += 1
                 if packet.pts is not None:
                     shown.append(packet.pts)
                     last = packet.duration or last
-                    if packet.is_keyframe:
-                        keys.append(packet.pts)
         except FFmpegError:
             pass  # decoding will say where the file breaks off
         self._timed = len(shown) == count and container.format.name not in TIMELESS
         if not self._timed:  # the rate is constant, and frames are counted
             self.time_base = 1 / (self.rates[0] if self.rates else Fraction(25))
-            shown, keys, last = list(range(count)), [0], 1
-        keys = keys or shown[:1]
-        ticks = np.unique(np.array(shown, np.int64))
-        ticks = ticks[ticks >= min(keys, default=0)]  # what comes before the first key frame cannot be decoded
-        self._start = int(ticks[0]) if len(ticks) else 0
-        self._keys = np.sort(np.array(keys, np.int64)) - self._start
-        self.ticks = ticks - self._start
-        last = last or int(np.diff(ticks)[-1:].sum()) or 1
-        self.end = int(self.ticks[-1]) + last if len(ticks) else 0
+            shown, keys, begins, last = list(range(count)), [0], [0], 1
+        parts = [np.unique(np.array(part, np.int64)) for part in np.split(shown, begins[1:])]
+        last = last or int(np.diff(parts[-1])[-1:].sum()) or 1
+        parts[0] = parts[0][parts[0] >= min(keys, default=0)]  # what comes before any key frame cannot be decoded
+        self._starts = [int(part[0]) if len(part) else 0 for part in parts]
+        self._bases, ticks, self.end = [], [], 0
+        for part, start in zip(parts, self._starts):
+            self._bases.append(self.end)
+            ticks.append(part - start + self.end)
+            self.end = int(ticks[-1][-1]) + last if len(part) else self.end
+        self.ticks = np.concatenate(ticks)
+        shifts = (base - start + self._starts[0] for base, start in zip(self._bases, self._starts))
+        self.shifts = tuple(shift * self.time_base for shift in shifts)
+        self._keys = np.maximum(np.sort(np.array(keys or [self._starts[0]], np.int64)) - self._starts[0], 0)
+        if self.promised and count >= self.promised:
+            self.promised = len(self.ticks)
 
     def pictures(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """Frames from index `first` on, as (index, uint8 RGB [H, W, 3]), decoded from the nearest key frame before.
@@ -150,7 +206,7 @@ class Clip:
         key = 0
         if first >= len(self.ticks):  # the index lists more frames than the file holds
             raise self._broken(len(self.ticks))
-        if first and self._timed:
+        if first and self._timed and len(self._starts) == 1:
             key = int(self._keys[np.searchsorted(self._keys, self.ticks[first], "right") - 1])
         frames = self._decode(key)
         head = next(frames, None)
@@ -172,29 +228,33 @@ class Clip:
                 decoder = _decoder(stream)
                 decoder.thread_type = "AUTO"
                 if key:
-                    container.seek(key + self._start, stream=stream)
-                corrupt = False
+                    container.seek(key + self._starts[0], stream=stream)
+                corrupt, run, before = False, 0, None
                 for packet in container.demux(stream):
-                    corrupt = packet.is_corrupt  # cut short by the file's end; the decoder gives what it still holds
-                    for frame in decoder.decode(None if corrupt else packet):
+                    if packet.size:
+                        corrupt = packet.is_corrupt
+                    for frame in decoder.decode(packet):
                         assert isinstance(frame, VideoFrame)
-                        if self._timed and (frame.pts is None or frame.pts < self._start):
-                            continue  # the remains of what a cut at the beginning took away
-                        index = self._index(frame) if self._timed else seen
+                        if self._timed:
+                            if frame.pts is None:
+                                continue
+                            if before is not None and frame.pts < before and run + 1 < len(self._starts):
+                                run += 1
+                            before = frame.pts
+                            if frame.pts < self._starts[run]:
+                                continue  # the remains of what a cut at the beginning took away
+                            tick = frame.pts - self._starts[run] + self._bases[run]
+                        index = int(np.searchsorted(self.ticks, tick)) if self._timed else seen
                         if key and not seen:
                             seen = index
                         yield index, frame
                         seen += 1
-                    if corrupt:
-                        break
-                complete = not corrupt and seen >= (self.promised or 0)
+                # The last packet was cut short by the file's end; recordings of a stream are cut anywhere.
+                complete = not (corrupt and container.format.name not in STREAMS) and seen >= (self.promised or 0)
         except FFmpegError as error:
             raise self._broken(seen) from error
         if not complete:
             raise self._broken(seen)
-
-    def _index(self, frame: VideoFrame) -> int:
-        return int(np.searchsorted(self.ticks, (frame.pts or 0) - self._start))
 
     def _broken(self, count: int) -> MediaError:
         seen = f"{count} of {self.promised}" if self.promised else str(count)
@@ -241,7 +301,10 @@ def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
 
     The matrix takes a pixel (x, y) to (a x + c y, b x + d y); angles between quarter turns count as the nearest.
     """
-    sides: Any = frame.side_data  # its stub knows texts as keys only
+    try:
+        sides: Any = frame.side_data  # its stub knows texts as keys only
+    except ValueError:  # PyAV has no name for a kind of side data that the frame has too
+        return _quarter_turns(frame.rotation)
     data = sides.get(Type.DISPLAYMATRIX)
     if data is None:
         return False, False, False
@@ -249,3 +312,22 @@ def _turn(frame: VideoFrame) -> tuple[bool, bool, bool]:
     if abs(int(a)) >= abs(int(b)):
         return False, bool(d < 0), bool(a < 0)
     return True, bool(b < 0), bool(c < 0)
+
+
+def _quarter_turns(degrees: float) -> tuple[bool, bool, bool]:
+    """`_turn` for an angle, anticlockwise."""
+    turns = round(degrees / 90) % 4
+    return turns % 2 == 1, turns in (1, 2), turns in (2, 3)
+
+
+def _runs(path: Path, index: int) -> int:
+    """How many runs the clock of a stream of sound has."""
+    count, before = 1, None
+    with open_container(path) as container:
+        for packet in container.demux(container.streams[index]):
+            if packet.dts is None or packet.time_base is None:
+                continue
+            time = packet.dts * packet.time_base
+            count += before is not None and time < before - BACK
+            before = time
+    return count

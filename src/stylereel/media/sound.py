@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -15,11 +18,14 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from stylereel.core.files import MediaError
-from stylereel.media.clip import first_time, open_container
+from stylereel.media.clip import BACK, first_time, open_container, restarts, sound_index
+
+Part = TypeVar("Part", AudioFrame, Packet)
 
 # Sound encoded anew gets the nearest of these rates that loses nothing; FLAC takes any.
 RATES = {"aac": (8000, 16000, 22050, 24000, 32000, 44100, 48000), "libopus": (8000, 12000, 16000, 24000, 48000)}
 LEAD = Fraction(1, 10)  # seconds of copied sound kept before the first picture: decoders need some to begin with
+HOLE = 600  # seconds without sound that are filled with silence
 STEADY = {"async": "1", "first_pts": "0"}  # FFmpeg's resampler fills gaps with silence, and what lacks at the start
 
 
@@ -34,11 +40,13 @@ def read_sound(path: str | Path, rate: int = 16000) -> Iterator[np.ndarray]:
         MediaError: the file cannot be read, holds no sound, or its sound is damaged.
     """
     with open_container(path) as container:
-        if not container.streams.audio:
-            raise MediaError(f"{path} holds no sound; give a file with some.")
-        stream = container.streams.audio[0]
+        index = sound_index(path)
+        if index is None:
+            raise MediaError(f"{path} holds no sound that can be decoded; give a file with some.")
+        stream = container.streams[index]
+        assert isinstance(stream, AudioStream)
         resampler = av.AudioResampler("fltp", stream.layout, rate, options=STEADY)
-        for frame in _steady(_decoded(container, stream, path), resampler, first_time(path)):
+        for frame in _steady(_on_clock(_decoded(container, stream, path), path), resampler):
             yield frame.to_ndarray().mean(axis=0)
 
 
@@ -54,13 +62,47 @@ def _decoded(container: InputContainer, stream: AudioStream, path: str | Path) -
         raise MediaError(f"The sound of {path} is damaged; give a complete copy of it.") from error
 
 
-def _steady(frames: Iterable[AudioFrame], resampler: av.AudioResampler, start: Fraction) -> Iterator[AudioFrame]:
-    """Resampled frames without gaps, the first sample at `start` seconds of the frames' clock."""
+def _on_clock(parts: Iterable[Part], path: Path | str) -> Iterator[Part]:
+    """Frames or packets of sound with times that count from the first picture on and never start again.
+
+    What comes after a hole of more than HOLE is left out with a warning: silence takes memory.
+    """
+    start, shifts = first_time(path), restarts(path)
+    run, heard, before = 0, Fraction(0), None
+    for part in parts:
+        if part.pts is None or not part.time_base:
+            continue
+        time = part.pts * part.time_base
+        if before is not None and time < before - BACK and run + 1 < len(shifts):
+            run += 1
+        before = time
+        time += shifts[run] - start
+        if time > heard + HOLE:
+            warnings.warn(
+                f"The sound of {path} has a hole of {float(time - heard):.0f} s and ends there.", stacklevel=2
+            )
+            return
+        heard = max(heard, time)
+        part.pts = round(time / part.time_base)
+        yield part
+
+
+def _steady(frames: Iterable[AudioFrame], resampler: av.AudioResampler) -> Iterator[AudioFrame]:
+    """Resampled frames without gaps, the first sample at 0 seconds of the frames' clock."""
     for frame in frames:
-        if frame.pts is not None and frame.time_base:
-            frame.pts -= round(start / frame.time_base)
         yield from resampler.resample(frame)
     yield from resampler.resample(None)
+
+
+def _holds(name: str, stream: AudioStream) -> bool:
+    """Whether a container of FFmpeg's format `name` can hold the sound as it is."""
+    try:
+        with av.open(io.BytesIO(), "w", format=name) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
+    except (FFmpegError, ValueError):
+        return False
+    return True
 
 
 class Track:
@@ -68,7 +110,8 @@ class Track:
 
     Args:
         path: the file with the sound.
-        source: the same, opened.
+        index: the number of its stream, see `clip.sound_index`.
+        source: the same file, opened.
         target: the container to write to, before anything was written.
         copied: codecs that the target takes as they are, or None for every codec.
         encoder: what other sound is encoded with.
@@ -77,16 +120,18 @@ class Track:
     def __init__(
         self,
         path: Path,
+        index: int,
         source: InputContainer,
         target: OutputContainer,
         copied: frozenset[str] | None,
         encoder: str,
     ) -> None:
         self._target, self._path = target, path
-        stream = source.streams.audio[0]
-        self._start = first_time(path)
+        stream = source.streams[index]
+        assert isinstance(stream, AudioStream)
         context = stream.codec_context
-        if copied is None or context.codec.canonical_name in copied:  # the decoder of mp3 has another name
+        wanted = copied is None or context.codec.canonical_name in copied  # the decoder of mp3 has another name
+        if wanted and _holds(target.format.name, stream):
             self._output = target.add_stream_from_template(stream)
             packets = self._copy(source, stream)
         else:
@@ -102,11 +147,12 @@ class Track:
 
     def _copy(self, source: InputContainer, stream: AudioStream) -> Iterator[Packet]:
         try:
-            for packet in source.demux(stream):
-                if packet.pts is None or packet.time_base is None:
-                    continue
-                packet.pts -= round(self._start / packet.time_base)
-                packet.dts = packet.pts
+            last: int | None = None
+            for packet in _on_clock(source.demux(stream), self._path):
+                assert packet.pts is not None and packet.time_base is not None
+                if last is not None and packet.pts <= last:
+                    continue  # where clips were joined, the sound of the first may reach into the second
+                packet.dts = last = packet.pts
                 if (packet.pts + (packet.duration or 0)) * packet.time_base > -LEAD:
                     yield packet
         except FFmpegError as error:
@@ -114,11 +160,12 @@ class Track:
 
     def _encode(self, output: AudioStream, frames: Iterable[AudioFrame]) -> Iterator[Packet]:
         context = output.codec_context
-        context.open()
+        if not context.is_open:  # where the first picture is muxed at once, all streams are opened
+            context.open()
         resampler = av.AudioResampler(
             context.format, context.layout, context.sample_rate, context.frame_size, options=STEADY
         )
-        for frame in _steady(frames, resampler, self._start):
+        for frame in _steady(_on_clock(frames, self._path), resampler):
             yield from output.encode(frame)
         yield from output.encode(None)
 

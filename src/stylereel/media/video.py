@@ -9,8 +9,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
-from stylereel.core.files import require_file
+from stylereel.core.files import MediaError, require_file
 from stylereel.media.animation import Animation, Folder, open_animation
 from stylereel.media.clip import Clip
 from stylereel.media.writer import VideoWriter
@@ -18,6 +19,7 @@ from stylereel.media.writer import VideoWriter
 __all__ = ["VideoReader", "VideoWriter"]
 
 NTSC = [Fraction(number, 1001) for number in (24000, 30000, 48000, 60000, 120000)]
+MOST_HELD = 100  # frames that each of an uneven clip may stand for, in the mean
 STANDARD_RATES = [*map(Fraction, (12, 15, 24, 25, 30, 48, 50, 60, 100, 120)), *NTSC]
 
 
@@ -66,12 +68,15 @@ class VideoReader:
         self.width, self.height, self.has_audio = clip.width, clip.height, clip.has_audio
         self.timing = "constant"
         self._shown: np.ndarray | None = None  # the clip's frame for each frame given, if they differ
-        self.num_frames = clip.promised or len(clip.ticks)
+        self.num_frames = max(clip.promised or 0, len(clip.ticks))
         for candidate in [Fraction(rate)] if rate else self._rates():
             self.rate = candidate
             if np.array_equal(self._places(candidate), np.arange(len(clip.ticks))):
                 return
-        self._hold(Fraction(rate) if rate else self._median_rate())
+        if rate:
+            self._hold(Fraction(rate), self._places(Fraction(rate)))
+        else:
+            self._fit()
 
     def _rates(self) -> list[Fraction]:
         """Rates that the clip may have, to be tried in this order."""
@@ -90,7 +95,9 @@ class VideoReader:
         return int(steps[len(steps) // 2]) * self._clip.time_base
 
     def _median_rate(self) -> Fraction:
-        rate = 1 / self._median_step()
+        steps = np.diff(self._clip.ticks)
+        usual = steps[np.abs(steps - np.median(steps)) <= 1]  # 16 and 17 ms take turns at 60 a second
+        rate = len(usual) / (int(usual.sum()) * self._clip.time_base)
         near = min(STANDARD_RATES, key=lambda each: abs(each - rate))
         return near if abs(near - rate) < rate / 200 else rate
 
@@ -101,17 +108,35 @@ class VideoReader:
         denominator = math.lcm(scale.denominator, early.denominator)
         return -((int(early * denominator) - ticks * int(scale * denominator)) // denominator)
 
-    def _hold(self, rate: Fraction) -> None:
-        places = self._places(rate)
-        self.rate, self.num_frames = rate, max(1, round(self._clip.end * self._clip.time_base * rate))
+    def _fit(self) -> None:
+        """Take the first rate at which each frame has a tick of its own, at most one tick from where it begins."""
+        ticks, base, step, median = self._clip.ticks, self._clip.time_base, self._median_step(), self._median_rate()
+        named = [rate for rate in self._clip.rates if abs(1 / rate - step) <= max(base, step / 20)]
+        rates = [*named, median, *sorted(rate for rate in STANDARD_RATES if rate > median)]
+        for rate in rates:
+            places = ticks * float(base * rate)
+            late = isotonic_regression(places - np.arange(len(ticks))).x
+            own = np.arange(len(ticks)) + np.round(np.maximum(late, 0)).astype(np.int64)
+            if np.abs(own - places).max() <= 1:
+                return self._hold(rate, own, int(own[-1]) + 1)
+        return self._hold(rates[0], self._places(rates[0]))
+
+    def _hold(self, rate: Fraction, places: np.ndarray, least: int = 1) -> None:
+        """Give the newest frame that has begun at each of `least` ticks or more; frame i begins at tick places[i]."""
+        self.rate, self.num_frames = rate, max(least, round(self._clip.end * self._clip.time_base * rate))
+        if self.num_frames > max(MOST_HELD * len(places), 10_000):
+            raise MediaError(
+                f"{self.path} has {len(places)} frames but would need {self.num_frames} at {float(rate):g} a second; "
+                "a time in it is wrong: cut it, or encode it at a constant rate."
+            )
         self._shown = np.searchsorted(places, np.arange(self.num_frames), "right") - 1
         if np.array_equal(self._shown, np.arange(len(places))):
             return
         self.timing = f"{len(places)} frames resampled to {self.num_frames} at {rate} frames a second by hold"
+        if lost := len(places) - len(np.unique(self._shown)):
+            self.timing += f", {lost} of them never shown"
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        if self._shown is None:
-            return (picture for _, picture in self._clip.pictures())
         return self.frames(0, self.num_frames)
 
     def frames(self, start: int, count: int) -> Iterator[np.ndarray]:

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from stylereel.core.files import MediaError, ensure_writable, replacing, replacing_folder, require_file
 from stylereel.core.version import __version__
-from stylereel.media.clip import BT709, ffmpeg_name, open_container
+from stylereel.media.clip import BT709, ffmpeg_name, open_container, sound_index
 from stylereel.media.pictures import save_picture
 from stylereel.media.sound import Track
 
@@ -175,9 +175,10 @@ class VideoWriter:
             context.color_range = LIMITED
         self._filters = _filters(form.pixels, width, height)
         if form.sound and self._audio_from is not None:
-            source = self._exit.enter_context(open_container(self._audio_from))
-            if source.streams.audio:
-                self._sound = Track(self._audio_from, source, self._container, form.copied, form.sound)
+            index = sound_index(self._audio_from)
+            if index is not None:
+                source = self._exit.enter_context(open_container(self._audio_from))
+                self._sound = Track(self._audio_from, index, source, self._container, form.copied, form.sound)
         self.has_audio = self._sound is not None
         self._stream = stream
 
