@@ -2,7 +2,7 @@
 
     python3 run.py demo          make the demonstration clips in the folder demo
     python3 run.py test          run the tests
-    python3 run.py lint          check style and types
+    python3 run.py lint          check style, types and dependencies
     python3 run.py COMMAND ...   any stylereel command, as in: python3 run.py drive --help
 
 Needs Python 3.11 or newer and nothing else. The first start installs; later starts find the stamp in .venv
@@ -97,11 +97,13 @@ def main(arguments: list[str]) -> int:
     if job == "demo":
         return run("-m", "stylereel", "demo", "--out", "demo", *rest)
     if job == "test":
-        return run("-m", "pytest", *rest)  # in the folder tests, unless rest names another
+        # In the folder tests, unless rest names another; a process for each core, a file in one process.
+        return run("-m", "pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "loadfile", *rest)
     if job == "lint":
         checks = [
             ["-m", "ruff", "check", "."],
             ["-m", "ruff", "format", "--check", "."],
+            ["-m", "deptry", "src", "tests", "benchmarks"],
             ["-m", "pyright", "--pythonpath", str(PYTHON)],
         ]
         return max([run(*check) for check in checks])

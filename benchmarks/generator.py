@@ -185,7 +185,7 @@ def codes(generator: Any, batch: int) -> Tensor:
 def gigaflop(model: Model) -> float:
     """Of the dense convolutions of one frame by the direct method, counted by torch on tensors without contents."""
 
-    def dense(x: Any, weight: Any, *rest: Any, out_shape: Any, **named: Any) -> int:
+    def dense(x: Any, weight: Any, *rest: Any, out_shape: Any, **_: Any) -> int:
         _, _, _, _, transposed, _, groups = rest
         if groups > 1:
             return 0  # a filter; each way of filtering needs another number of operations

@@ -697,7 +697,7 @@ def test_mistakes_are_explained(both: Golden, tmp_path: Path) -> None:
 def test_info_is_one_line() -> None:
     info = WeightsInfo(
         "StyleGAN2", "NVIDIA pickle", 1024, 32768, 512, 512, 512, 3, 18, 256, "G_ema", ("G_ema", "D"), True, False
-    )  # noqa: E501
+    )
     assert str(info) == (
         "StyleGAN2 of 1024 px; NVIDIA pickle; G_ema (there is also D); channel base 32768, at most 512 channels; "
         "z of 512, 18 rows of W+ of 512; labels of 3; activations within 256; with mean of w; without noise maps"

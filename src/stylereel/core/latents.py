@@ -184,7 +184,7 @@ def _load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a stylereel file; give one that was saved as {kind}.") from error
     if header.get("format") != "stylereel" or header.get("kind") != kind:

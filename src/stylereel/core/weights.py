@@ -72,7 +72,7 @@ def load_module(path: str | Path, kind: str, build: Callable[[dict[str, Any]], N
     if header.get("kind") != kind:
         raise ValueError(f"{path} holds {header.get('kind')!r} weights; give a file of kind {kind!r}.")
     with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
     tensors = {key: value.float() if value.dtype == torch.float16 else value for key, value in tensors.items()}
     try:
         settings = json.loads(header["config"])

@@ -133,7 +133,7 @@ class Directions(Mapping[str, Direction]):
                 for name, space, unit, effect, leak in json.loads(header["directions"]):
                     key = f"s:{name}" if space == "s" else name
                     change = file.get_tensor(f"{key}.change").float()
-                    places = file.get_tensor(f"{key}.places").long() if f"{key}.places" in file.keys() else None  # noqa: SIM118
+                    places = file.get_tensor(f"{key}.places").long() if f"{key}.places" in file.keys() else None
                     leaks = {other: (float(code), float(seen)) for other, (code, seen) in leak.items()}
                     found.append(Direction(str(name), space, places, change, str(unit), float(effect), leaks))
             except (KeyError, TypeError, ValueError, SafetensorError) as error:
@@ -213,7 +213,7 @@ def read(path: str | Path, component: int | None = None, rows: Sequence[int] | N
         raise ValueError(f"{path} cannot be read as a direction: {error}") from error
     name = path.stem
     if hasattr(content, "keys"):
-        parts = {key: content[key] for key in content.keys()}  # noqa: SIM118 (an npz is no mapping)
+        parts = {key: content[key] for key in content.keys()}
         components, deviations = (
             parts.get(f"X_{long}", parts.get(short)) for long, short in (("comp", "comp"), ("stdev", "std"))
         )

@@ -136,7 +136,7 @@ class MovingNorm(nn.Module):
         self.step: Tensor
 
     def forward(
-        self, x: Tensor, attributes: Tensor, probe: Tensor | None, steps: int | None, back: bool
+        self, x: Tensor, _attributes: Tensor, _probe: Tensor | None, _steps: int | None, back: bool
     ) -> tuple[Tensor, Tensor]:
         log_scale = self.weight - 0.5 * torch.log(self.running_var + self.EPS)
         mean = self.running_mean.clone()
@@ -158,7 +158,7 @@ class Flow(nn.Module):
     of the fixed-step solver, or None for the adaptive one at `TOLERANCE`.
     """
 
-    def __init__(self, config: FlowConfig = FlowConfig()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, config: FlowConfig = FlowConfig()) -> None:
         super().__init__()
         self.config = config
         chain: list[nn.Module] = [MovingNorm(config.width)]

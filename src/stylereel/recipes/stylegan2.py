@@ -263,7 +263,7 @@ def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet
         lambda index: draw_batch((13, index), FINISH.batch, CONFIG.resolution, share=share), trainer.to_device
     )
 
-    def play(index: int, draws: Draws) -> Round:
+    def play(index: int, _: Draws) -> Round:
         batch = batches(index)
 
         def also(images: Tensor) -> dict[str, Tensor]:

@@ -221,7 +221,7 @@ def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet
             parameter.requires_grad_(True)
     batches = _placed_batches(trainer, 33, FINISH.batch // 2, model.resolution)
 
-    def play(index: int, draws: Draws) -> Round:
+    def play(index: int, _: Draws) -> Round:
         batch, transform = batches(index)
 
         def also(images: Tensor) -> dict[str, Tensor]:

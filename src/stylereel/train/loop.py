@@ -402,7 +402,7 @@ def _stop_requests() -> Iterator[list[int]]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def take(number: int, frame: Any) -> None:
+    def take(number: int, _: Any) -> None:
         received.append(number)
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -202,7 +202,7 @@ def open_source(
     elif kind == "clips":
         items, load = _clips(paths, root), _clip_loader(side, frames or 1, stride)
     else:
-        items, load = _latents(_named(paths, root), frames, stride, problems), _latent_loader(frames, stride)
+        items, load = _latents(_named(paths, root), frames, problems), _latent_loader(frames, stride)
     if not items:
         raise problems.stop(f"{path} holds no {kind} that can be used")
     return Source(_shuffled(items, seed), load, problems, seed, len(items))
@@ -338,7 +338,7 @@ class _Singles(Sequence[Item]):
         return f"{name}[{start}]", (sequence, start)
 
 
-def _latents(files: list[Item], frames: int | None, stride: int, problems: Problems) -> Sequence[Item]:
+def _latents(files: list[Item], frames: int | None, problems: Problems) -> Sequence[Item]:
     """Sequences of latents, or each latent where no frames are asked for; all [L, D] are as the first."""
     sequences: list[tuple[str, _Sequence]] = []
     wanted: tuple[int, ...] = ()

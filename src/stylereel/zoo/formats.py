@@ -422,7 +422,7 @@ def is_safetensors(path: Path) -> bool:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
             return _tensors(path, tensors), file.metadata() or {}
     except SafetensorError as error:
         raise WeightFileError(f"{path} is a damaged safetensors file; get a complete copy.") from error

@@ -111,7 +111,7 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Feature map [B, I, H, W] to [B, O, 2 H, 2 W], around a shortcut."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, config: WarperConfig) -> None:
+    def __init__(self, inputs: int, outputs: int, config: WarperConfig) -> None:
         super().__init__()
         self.conv_0 = nn.Conv2d(inputs, outputs, 3, 1, 1)
         self.conv_1 = nn.ConvTranspose2d(outputs, outputs, 3, 2, 1, 1)
@@ -137,7 +137,7 @@ class Hourglass(nn.Module):
         self.up = nn.ModuleList()
         inputs = channels[-1]
         for level in range(config.levels - 1, config.levels - 4, -1):
-            self.up.append(Up(inputs, channels[level], channels[level], config))
+            self.up.append(Up(inputs, channels[level], config))
             inputs = 2 * channels[level]
         self.outputs = inputs
 

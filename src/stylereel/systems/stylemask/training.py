@@ -140,7 +140,7 @@ class DecaFaces(nn.Module):
         super().__init__()
         self.deca, self.flame, self.arcface = deca, flame, arcface
 
-    def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:
+    def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002 (the other's)
         """Shape, expression and pose [B, 156] by DECA."""
         told = self.deca.read(paint())
         return torch.cat([told["shape"], told["expression"], told["pose"]], 1)
