@@ -9,7 +9,8 @@ from pathlib import Path
 SOURCE = Path(__file__).parent.parent / "src"
 # From the door down; docs/architecture.md says what each is for.
 ROOMS: list[str] = (
-    "cli web commands systems recipes invert metrics train faces edit family zoo encoders world generator media core"
+    "cli web commands systems recipes invert metrics train faces edit family zoo encoders world generator "
+    "codec media core"
 ).split()
 
 

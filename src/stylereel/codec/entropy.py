@@ -1,0 +1,302 @@
+"""Integers to bytes and back: an adaptive binary range coder, and how it codes tracks.
+
+Everything is integer arithmetic on at most 62 bits, so that every machine gets the same bytes and the same integers.
+docs/codec.md states the whole procedure for those who write another decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+
+SCALES, ACTIVITY = 15, 3  # contexts: how much a track moves lately, and how much the frame so far moves
+UNARY = 14  # a longer magnitude is escaped
+CONTEXT_SIZE = 1 + UNARY  # of one scale and activity: whether 0, and the steps of the magnitude
+NUM_MODELS = SCALES * ACTIVITY * CONTEXT_SIZE + 3 + 2  # and three for signs, two for frames without a face
+SIGNS, MISSING = SCALES * ACTIVITY * CONTEXT_SIZE, SCALES * ACTIVITY * CONTEXT_SIZE + 3
+ONE = 1 << 16  # probabilities are of 65536
+LOW, HIGH = 512, ONE - 512  # no probability leaves these, so that no decision costs less than 0.011 bit
+START, SLOWEST = 12, 60  # how many decisions a starting probability counts for, and the most that any history does
+LIMIT = 1 << 30  # magnitudes stay below
+PREDICTORS = 3  # as before; half of the last change more; all of it more
+MEAN, KEY_MEAN = 256, 4096  # running mean of magnitudes at the start, and for the first row; in units of 1/256
+
+
+class DamagedError(ValueError):
+    """Bytes that are no coded tracks."""
+
+
+# The state of a coder: [0] low or code, [1] range, [2] bytes read or written, [3] the byte that waits for a carry (-1:
+# none), [4] how many bytes 255 wait behind it.
+
+
+@njit(cache=True)
+def _shift(state, out):
+    """Move the top byte of `low` out, once no carry can change it."""
+    low = state[0]
+    if low < 0xFF000000 or low >= 1 << 32:
+        carry = low >> 32
+        if state[3] >= 0:
+            out[state[2]] = (state[3] + carry) & 255
+            state[2] += 1
+        for _ in range(state[4]):
+            out[state[2]] = (255 + carry) & 255
+            state[2] += 1
+        state[4] = 0
+        state[3] = (low >> 24) & 255
+    else:
+        state[4] += 1
+    state[0] = (low & 0x00FFFFFF) << 8
+    state[1] = (state[1] << 8) & 0xFFFFFFFF
+
+
+@njit(cache=True)
+def _update(models, counts, index, bit):
+    count = counts[index]
+    rate = ONE // (count + 2)
+    p = models[index]
+    p = p + (((ONE - p) * rate) >> 16) if bit else p - ((p * rate) >> 16)
+    models[index] = min(max(p, LOW), HIGH)
+    if count < SLOWEST:
+        counts[index] = count + 1
+
+
+@njit(cache=True)
+def _put(bit, index, state, models, counts, out):
+    """Write one decision by the model `index`, whose number is the probability of a 1; -1 is an even chance."""
+    p = ONE // 2 if index < 0 else models[index]
+    bound = (state[1] >> 16) * p
+    if bit:
+        state[1] = bound
+    else:
+        state[0] += bound
+        state[1] -= bound
+    while state[1] < 1 << 24:
+        _shift(state, out)
+    if index >= 0:
+        _update(models, counts, index, bit)
+
+
+@njit(cache=True)
+def _get(index, state, models, counts, data):
+    p = ONE // 2 if index < 0 else models[index]
+    bound = (state[1] >> 16) * p
+    if state[0] < bound:
+        bit = 1
+        state[1] = bound
+    else:
+        bit = 0
+        state[0] -= bound
+        state[1] -= bound
+    while state[1] < 1 << 24:
+        byte = data[state[2]] if state[2] < len(data) else 0
+        state[2] += 1
+        state[0] = ((state[0] << 8) | byte) & 0xFFFFFFFF
+        state[1] = (state[1] << 8) & 0xFFFFFFFF
+    if index >= 0:
+        _update(models, counts, index, bit)
+    return bit
+
+
+@njit(cache=True)
+def _bucket(mean):
+    """Number of a context for a running mean of magnitudes: two for each doubling, from 1/16 on."""
+    bucket = 0
+    edge = 16
+    while bucket < SCALES - 1 and mean >= edge:
+        bucket += 1
+        edge = edge + (edge >> 1) if bucket & 1 else (edge // 3) << 2
+    return bucket
+
+
+@njit(cache=True)
+def _plain_bits(mean):
+    """How many low bits of a magnitude are written as they are: so many that the rest stays small."""
+    bits = 0
+    while mean >= 1536 << bits and bits < 30:
+        bits += 1
+    return bits
+
+
+@njit(cache=True)
+def _activity(seen, expected):
+    return 0 if 2 * seen < expected else (2 if seen > 2 * expected else 1)
+
+
+@njit(cache=True)
+def _predict(one, two, scores):
+    """The next value after `two`, `one` by the predictor with the least errors lately."""
+    best = 0
+    for index in range(1, PREDICTORS):
+        if scores[index] < scores[best]:
+            best = index
+    change = one - two
+    return one + (0 if best == 0 else ((change >> 1) if best == 1 else change))
+
+
+@njit(cache=True)
+def _learn(value, one, two, scores):
+    change = one - two
+    scores[0] += (abs(value - one) << 4) - (scores[0] >> 3)
+    scores[1] += (abs(value - one - (change >> 1)) << 4) - (scores[1] >> 3)
+    scores[2] += (abs(value - one - change) << 4) - (scores[2] >> 3)
+
+
+@njit(cache=True)
+def _run(encode, values, missing, means, state, models, counts, buffer):
+    """Code the rows of `values` [N, K] and the flags `missing` [N], or fill both; False if bytes end too soon."""
+    rows, tracks = values.shape
+    scores = np.zeros((tracks, PREDICTORS), np.int64)
+    signs = np.zeros(tracks, np.int64)
+    scores[:, 1] = 1  # at equal errors the simplest
+    scores[:, 2] = 2
+    before = 0
+    for row in range(len(missing)):
+        if encode:
+            _put(missing[row], MISSING + before, state, models, counts, buffer)
+        else:
+            missing[row] = _get(MISSING + before, state, models, counts, buffer)
+        before = missing[row]
+    for row in range(rows):
+        seen = 0
+        expected = 0
+        for track in range(tracks):
+            one = values[row - 1, track] if row > 0 else 0
+            two = values[row - 2, track] if row > 1 else one
+            guess = _predict(one, two, scores[track]) if row > 0 else 0
+            mean = means[track] if row > 0 else KEY_MEAN
+            context = (_bucket(mean) * ACTIVITY + _activity(seen, expected)) * CONTEXT_SIZE
+            plain = _plain_bits(mean)
+            if encode:
+                rest = values[row, track] - guess
+                _put(1 if rest == 0 else 0, context, state, models, counts, buffer)
+                if rest != 0:
+                    _put(1 if rest < 0 else 0, SIGNS + signs[track], state, models, counts, buffer)
+                    size = abs(rest) - 1
+                    high = size >> plain
+                    for step in range(min(high, UNARY)):
+                        _put(1, context + 1 + min(step, UNARY - 1), state, models, counts, buffer)
+                    if high < UNARY:
+                        _put(0, context + 1 + high, state, models, counts, buffer)
+                    else:
+                        extra = high - UNARY + 1
+                        length = 0
+                        while extra >> (length + 1):
+                            length += 1
+                        for _ in range(length):
+                            _put(1, -1, state, models, counts, buffer)
+                        _put(0, -1, state, models, counts, buffer)
+                        for bit in range(length - 1, -1, -1):
+                            _put((extra >> bit) & 1, -1, state, models, counts, buffer)
+                    for bit in range(plain - 1, -1, -1):
+                        _put((size >> bit) & 1, -1, state, models, counts, buffer)
+            else:
+                rest = 0
+                if not _get(context, state, models, counts, buffer):
+                    negative = _get(SIGNS + signs[track], state, models, counts, buffer)
+                    high = 0
+                    while high < UNARY and _get(context + 1 + high, state, models, counts, buffer):
+                        high += 1
+                    if high == UNARY:
+                        length = 0
+                        while _get(-1, state, models, counts, buffer):
+                            length += 1
+                            if length > 30:
+                                return False
+                        extra = 1
+                        for _ in range(length):
+                            extra = 2 * extra + _get(-1, state, models, counts, buffer)
+                        high = extra - 1 + UNARY
+                    size = high
+                    for _ in range(plain):
+                        size = 2 * size + _get(-1, state, models, counts, buffer)
+                    if size >= LIMIT:
+                        return False
+                    rest = -1 - size if negative else size + 1
+                if state[2] > len(buffer) + 8:
+                    return False
+                values[row, track] = guess + rest
+                if abs(values[row, track]) > LIMIT:
+                    return False
+            magnitude = abs(rest)
+            signs[track] = 0 if rest == 0 else (1 if rest > 0 else 2)
+            if row > 0:
+                seen += magnitude << 8
+                expected += means[track]
+                means[track] += ((magnitude << 8) - means[track]) >> 2
+                _learn(values[row, track], one, two, scores[track])
+    return True
+
+
+def _start(models: Sequence[int] | np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    probabilities = np.array(PRIOR if models is None else models, np.int64)
+    return probabilities, np.full(len(probabilities), START, np.int64)
+
+
+def encode_tracks(
+    values: np.ndarray, missing: np.ndarray | Sequence[bool] = (), models: Sequence[int] | np.ndarray | None = None
+) -> bytes:
+    """Bytes of integer tracks [N, K] and of flags, as many as are given.
+
+    models: starting probabilities [NUM_MODELS] of 65536, those of the format by default. Raises ValueError for numbers
+    that are not within +-2^30 (and differences of two so).
+    """
+    values = np.ascontiguousarray(values, np.int64)
+    if values.size and max(abs(int(values.max())), abs(int(values.min()))) >= LIMIT // 4:
+        raise ValueError("Tracks to code must stay within 2^28; take larger steps.")
+    flags = np.array(missing, np.int64)
+    probabilities, counts = _start(models)
+    out = np.zeros(64 + 24 * (values.size + len(flags)), np.uint8)
+    state = np.array([0, 0xFFFFFFFF, 0, -1, 0], np.int64)
+    _run(True, values, flags, np.full(values.shape[1], MEAN, np.int64), state, probabilities, counts, out)
+    # The fewest bytes that name a number in [low, low + range): those after them read as 0.
+    low, high = int(state[0]), int(state[0] + state[1] - 1)
+    for bits in (32, 24, 16, 8, 0):
+        end = (high >> bits) << bits
+        if end >= low:
+            break
+    state[0] = end
+    for _ in range(5):
+        _shift(state, out)
+    data = out[: state[2]].tobytes()
+    return data[:-4] + data[-4:].rstrip(b"\0")
+
+
+def decode_tracks(
+    data: bytes, rows: int, tracks: int, flags: int = 0, models: Sequence[int] | np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tracks int64 [rows, tracks] and flags bool [flags] that `encode_tracks` wrote.
+
+    Raises DamagedError if the bytes cannot be those; bytes that are damaged may also give other numbers, which a
+    checksum has to tell.
+    """
+    buffer = np.frombuffer(data, np.uint8).copy()
+    values, missing = np.zeros((rows, tracks), np.int64), np.zeros(flags, np.int64)
+    probabilities, counts = _start(models)
+    code = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
+    state = np.array([code, 0xFFFFFFFF, 4, -1, 0], np.int64)
+    if not _run(False, values, missing, np.full(tracks, MEAN, np.int64), state, probabilities, counts, buffer):
+        raise DamagedError("The bytes are no coded tracks.")
+    return values, missing.astype(bool)
+
+
+# Starting probabilities, a byte for each model: b stands for 256 b + 128. They were counted over motion of the world's
+# people (`benchmarks/codec.py --prior`), never over a clip that a rate is stated for.
+TABLE = (
+    "f3099697899e949a948198a09c919fef109ea0b1b2aaadafb6b1a6b59eaaf226b6ad9baea7a8afb9a9aab0a0a0ea0b7a6c899e949a9481"
+    "98a09c919fe0096e86948eaaadafb6b1a6b59eaae0179b9aa7a684a8afb9a9aab0a0a0e80a718b9b9c968b948198a09c919fda096a8398"
+    "9e9a87a28eb1a6b59eaade1883a889a6848a91b9a9aab0a0a0e6086d879b9c968b848198a09c919fd60c647c9d8c8ba8a28ea3b2a4a1a3"
+    "d81191a5b4ada08a91acaea0a49e96de095c7f909c968b849198a09c919fc70c4d88a67bab989e8ea3b2a4a1a3cc1161a39288a08a91ac"
+    "aea0a49e96c70a5a998c9a9394849198a09c919fb01051a9b3b5c0b0b9aca3b2a4a1a3b31fb4bba6b4b4a7a6acaea0a49e96c20d346a7b"
+    "9a9394849198a09c919fa31537789eaeb9c7b1a8b4b9a29c92a7155a84a3a893a69da9a09ba0a39cb3173162a09595a8999198a09c919f"
+    "8f22366a91bac2c3ccbfc3cccac0b28c2679a6d0c4b2c0c4b4c9b2bebab0ba2c3f698e7aa889a19b96a09c919f7c3a405980a6b0c5c8c4"
+    "cac6c7aab8724464a6acbcc4b9cdc4babda7c0afb54054686ba798a79892a6a09c919f6c565a637699b1c5c3cac7c7d0cecf596e809097"
+    "bdafcfcabcc6b3c7caca5e807876817888a0938aa6a09c919f4883737b86909ea4afa0c1c5c4bbc44395a0a5b4a8bec2c5bcc4c5cbc9ca"
+    "52888ea297a29aac919a91a59f9b86409d979cadaaaca8b0b2bed2d1c6b938b2adb1c5c3c5c0aec9bfbfbcc2c74ca5a0aab0b0c0aa949b"
+    "aa9a9e7e863ab9b9b4bdc0c7c7bbb9bfbfb7c4b33bc3c6c5c1c3d4c0ccadb8a8b8c1bb48b0adb6a1a3a6aebdabaaa7a7878b37c0c5c6bf"
+    "c6c2ccd0d1cec3cebac83acbcdc1cec9ccc3bfc7c5c7b8c8b83488a6a1ac999ab1adada09a9fa2747d62a8b0b3b7c1cfcdcdc7c8c6c4ad"
+    "21cfd4d5cfd8dadecdbabeaca39fb67aaa550980"
+)
+PRIOR: tuple[int, ...] = tuple(256 * byte + 128 for byte in bytes.fromhex(TABLE))

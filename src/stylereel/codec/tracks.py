@@ -1,0 +1,116 @@
+"""Tracks to integers and back: step sizes, fewer frames, and what lies between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+FINE = 16  # decoded tracks are whole numbers of this share of a step
+MAX_EVERY = 8
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Tracks whose names, rest and steps both sides know, so that no file has to tell them.
+
+    names; rest: value where a file's numbers are 0; steps: of a lever of 1.
+    """
+
+    names: tuple[str, ...]
+    rest: tuple[float, ...]
+    steps: tuple[float, ...]
+
+
+# Steps by which the 68 landmarks of the built-in people's mean head move by 1 % of the distance between the eyes (mean
+# over landmarks and poses), but no more than a sixteenth of the track's range: `benchmarks/codec.py --steps`.
+FACE = Coordinates(
+    ("yaw", "pitch", "roll", "shift_x", "shift_y", "scale", "jaw", "smile", "pucker", "press")
+    + ("brow_left", "brow_right", "blink_left", "blink_right", "gaze_x", "gaze_y"),
+    (0.0,) * 5 + (1.0,) + (0.0,) * 10,
+    (0.53, 0.53, 0.72, 0.002, 0.002, 0.0105, 0.0625, 0.1, 0.0625, 0.0625, 0.125, 0.125, 0.0625, 0.0625, 0.125, 0.125),
+)
+KNOWN: dict[str, Coordinates] = {"face": FACE}
+
+
+def nodes(frames: int, every: int) -> np.ndarray:
+    """Which frames of a group are coded: each `every`th, and the last."""
+    chosen = list(range(0, frames, every))
+    return np.array(chosen if chosen[-1] == frames - 1 else [*chosen, frames - 1])
+
+
+def between(coded: np.ndarray, frames: int, every: int) -> np.ndarray:
+    """All frames [frames, K] of coded ones [M, K], in integers of 1 / FINE.
+
+    Within a gap of d frames the value after j is that of the cubic through both ends whose slope at each is half the
+    difference of its neighbours (Catmull and Rom 1974), rounded to the nearest, halves up; beyond the first and the
+    last node lies the mirror image of the next. A last gap that is shorter is straight, and counts as beyond.
+    """
+    places = nodes(frames, every)
+    coded = np.asarray(coded, np.int64)
+    out = np.zeros((frames, coded.shape[1]), np.int64)
+    out[places] = coded * FINE
+    if every == 1 or len(places) < 2:
+        return out
+    before = np.concatenate([2 * coded[:1] - coded[1:2], coded[:-1]])
+    after = np.concatenate([coded[1:], 2 * coded[-1:] - coded[-2:-1]])
+    for index in range(len(places) - 1):
+        first, d = places[index], places[index + 1] - places[index]
+        a, b, c, e = before[index], coded[index], coded[index + 1], after[index + 1]
+        if index == len(places) - 3 and places[-1] - places[-2] < every:
+            e = 2 * c - b
+        for j in range(1, d):
+            if d < every:
+                out[first + j] = (2 * FINE * (b * (d - j) + c * j) + d) // (2 * d)
+                continue
+            cubic = 2 * b * d**3 + (c - a) * j * d**2 + (2 * a - 5 * b + 4 * c - e) * j**2 * d
+            cubic = cubic + (3 * b - a - 3 * c + e) * j**3
+            out[first + j] = (FINE * cubic + d**3) // (2 * d**3)
+    return out
+
+
+@cache
+def _fit(frames: int, every: int) -> np.ndarray:
+    """The matrix [M, frames] that makes of all frames the coded ones which lie nearest to them when filled in."""
+    count = len(nodes(frames, every))
+    basis = between(np.eye(count, dtype=np.int64) * 4096, frames, every) / (4096 * FINE)
+    return np.linalg.pinv(basis)
+
+
+def to_integers(values: np.ndarray, rest: np.ndarray, steps: np.ndarray, every: int) -> np.ndarray:
+    """Coded integers [M, K] of the frames [N, K] of a group.
+
+    Raises ValueError for numbers that are not finite.
+    """
+    scaled = (np.asarray(values, np.float64) - rest) / steps
+    if not np.isfinite(scaled).all():
+        raise ValueError("Motion holds numbers that are not finite; they cannot be coded.")
+    return np.rint(scaled if every == 1 else _fit(len(scaled), every) @ scaled).clip(-(2**27), 2**27).astype(np.int64)
+
+
+def to_values(fine: np.ndarray, rest: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Values float32 [N, K] of decoded integers in 1 / FINE of a step."""
+    return (rest + steps * (fine / FINE)).astype(np.float32)
+
+
+def spread_steps(values: np.ndarray) -> np.ndarray:
+    """Steps [K] for tracks that nobody knows: an eighth of each deviation, or of a thousandth of the largest."""
+    deviation = np.asarray(values, np.float64).std(axis=0)
+    floor = max(float(deviation.max(initial=0.0)) / 1000, 1e-6)
+    return np.maximum(deviation, floor) / 8
+
+
+def fill(known: np.ndarray, places: Sequence[int], frames: int) -> np.ndarray:
+    """Tracks [frames, K] from those at `places` [N, K]: straight lines across gaps, constant before and after."""
+    at = np.asarray(places)
+    now = np.arange(frames)
+    if len(at) == frames:
+        return known
+    right = np.clip(np.searchsorted(at, now), 1, max(1, len(at) - 1))
+    if len(at) == 1:
+        return np.repeat(known, frames, axis=0)
+    left = right - 1
+    share = np.clip((now - at[left]) / (at[right] - at[left]), 0, 1)[:, None]
+    return (known[left] + share * (known[right] - known[left])).astype(known.dtype)
