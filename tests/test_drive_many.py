@@ -84,8 +84,8 @@ def test_saved_codes_and_motions_drive(place: Path, tmp_path: Path, system: Styl
     motion.save(tmp_path / "motion.safetensors")
     results = []
     for driving in (place / "clips" / "turns.mp4", tmp_path / "motion.safetensors"):
-        drive(system, "3", str(driving), str(tmp_path / "out.mkv"))
-        results.append(np.stack(list(VideoReader(tmp_path / "out.mkv"))))
+        drive(system, "3", str(driving), str(tmp_path / "both.mkv"))
+        results.append(np.stack(list(VideoReader(tmp_path / "both.mkv"))))
     assert np.array_equal(*results)
     with pytest.raises(ValueError, match="Codes have no picture to paste"):
         drive(system, identity, str(place / "clips" / "turns.mp4"), str(tmp_path / "x.mp4"), paste_back=True)

@@ -1,6 +1,6 @@
 """The command line: `stylereel COMMAND ...`. Flags come from function signatures, help from their docstrings.
 
-Exit codes: 0 done, 2 a mistake that one sentence on stderr explains, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 2 a mistake that one sentence on stderr explains, 130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import difflib
 import inspect
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -415,16 +417,43 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Mistakes of the user become one sentence on stderr."""
     try:
-        _run(list(sys.argv[1:] if arguments is None else arguments))
+        with _signals_as_ctrl_c():
+            _run(list(sys.argv[1:] if arguments is None else arguments))
     except (ValueError, OSError) as error:
         print("stylereel: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stylereel: stopped", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("; ".join(["stylereel: stopped", *map(str, stop.args)]), file=sys.stderr)
         return 130
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
     return 0
+
+
+@contextmanager
+def _signals_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM, and SIGHUP of a terminal that closes, end the program as Ctrl-C does: files in work are removed."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process = os.getpid()
+
+    def stop(number: int, _: Any) -> None:
+        if os.getpid() == process:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a fork, which has no files in work
+        os.kill(os.getpid(), number)
+
+    before = {number: signal.getsignal(number) for number in numbers}
+    ours = [number for number, handler in before.items() if handler is signal.SIG_DFL]  # nohup ignores one
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
 
 
 def _run(arguments: list[str]) -> None:

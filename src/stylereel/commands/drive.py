@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,10 +15,11 @@ import numpy as np
 from PIL import Image
 
 from stylereel import systems
-from stylereel.core.files import MediaError, ensure_writable, listed
+from stylereel.core.files import ensure_writable, listed
 from stylereel.core.latents import Codes, Identity, Motion
 from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import Precision, portrait, render
+from stylereel.core.runs import Unfinished, claim
 from stylereel.core.system import Drives, Source, System
 from stylereel.core.weights import own_kind
 from stylereel.faces.backend import is_picture
@@ -79,6 +82,28 @@ class _Run(NamedTuple):
     files: dict[str, str]
     settings: dict[str, Any]
     options: dict[str, Any]
+    hashes: dict[Path, str]  # of the inputs so far
+
+    def facts(self, **inputs: str) -> dict[str, Any]:
+        """What decides the result, with the inputs `source` and `driving`, for `Unfinished` and the record."""
+        paths = {name: Path(one) for name, one in inputs.items() if not (name == "source" and one.isdecimal())}
+        paths |= {name: Path(one) for name, one in self.settings.items() if _is_picture_option(name, one)}
+        for path in {*paths.values(), *map(Path, self.system.weight_files)} - self.hashes.keys():
+            try:
+                self.hashes[path] = sha256(path)
+            except OSError:  # the pairs with it fail, with a sentence
+                self.hashes[path] = ""
+        return {
+            "system": self.system.name,
+            "settings": self.settings,
+            "seeds": {name: int(one) for name, one in inputs.items() if name not in paths},
+            "inputs": {name: {"file": path, "sha256": self.hashes[path]} for name, path in paths.items()},
+            "weights": {Path(path).name: self.hashes[Path(path)] for path in self.system.weight_files},
+        }
+
+
+def _is_picture_option(name: str, value: Any) -> bool:
+    return name in ("face", "source_face") and is_picture(value)
 
 
 def drive(
@@ -92,9 +117,13 @@ def drive(
     precision: Precision = "32",
     files: dict[str, str] | None = None,
     options: dict[str, Any] | None = None,
+    overwrite: bool = False,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
     """Move a portrait as the face in a clip moves, with the clip's rate, length and sound.
+
+    A run that was killed or stopped goes on where it was when the same is asked again; at most `writer.SEGMENT` frames
+    are lost, and the file has the same bytes.
 
     Args:
         system: name of a system, or a loaded one.
@@ -110,6 +139,7 @@ def drive(
         precision: of the generator's features; bf16 is faster on processors that know it.
         files: weight files that the system is, or was, loaded from, if not the built-in ones; for the record too.
         options: values for the system's own options (see `verb_options`); the others keep their defaults.
+        overwrite: also replace files that an earlier run did not make; never the inputs.
         stages: clock to use, for watching the progress.
 
     Returns:
@@ -125,9 +155,15 @@ def drive(
     sources, drivers = _members(source, (*FORMATS, SAVED)), _members(driving, (*CLIPS, SAVED))
     several = sources is not None or drivers is not None
     if several:
-        ensure_writable(Path(out) / "index.json")
+        pairs = itertools.product(sources or [source], drivers or [driving])
+        targets = [_target(Path(out), *pair) for pair in pairs]
+        index = [Path(out) / "index.json", Path(out) / "grid.png"]
     else:
-        _check_target(source, driving, out, paste_back)
+        targets, index = [ensure_writable(out, *filter(None, ENDINGS))], []
+        _refuse_pasting_without_picture(source, paste_back)
+    inputs = [*(sources or [source]), *(drivers or [driving]), *(files or {}).values()]
+    inputs += [each for name, each in (options or {}).items() if _is_picture_option(name, each)]
+    claim([*index, *targets, *(each.with_suffix(".json") for each in targets)], inputs, overwrite)
     if chunk < 1:
         raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
     # What cannot be opened is told before anything is loaded; of several, the others are made.
@@ -147,25 +183,33 @@ def drive(
     options = {name: own.get(name, parameter.default) for name, parameter in known.items()}
     chosen = {verb: {name: options[name] for name in systems.options_of(system, verb)} for verb in VERBS}
     settings = {"compare": compare, "paste_back": paste_back, "chunk": chunk, "precision": precision, **options}
-    run = _Run(system, files or {}, settings, chosen["apply"])
+    run = _Run(system, files or {}, settings, chosen["apply"], {})
 
-    def who(name: str) -> _Who:
+    def who(name: str, kept: Unfinished, kept_as: str) -> _Who:
         taken = read_source(name) if given is None else given
         with stages("identify"):
-            identity = system.identify(taken, **chosen["identify"])
+            identity = kept.keep(kept_as, Identity, partial(system.identify, taken, **chosen["identify"]))
         return _Who(None if isinstance(taken, int) else Path(name), taken, identity)
 
-    def what(name: str, reader: VideoReader | None) -> _What:
+    def what(name: str, reader: VideoReader | None, kept: Unfinished, kept_as: str) -> _What:
         with stages("extract"):
             if reader is None and own_kind(name) == "motion":
                 return _What(Path(name), None, Motion.load(name))
             taken = Codes.load(name) if reader is None else reader
             assert isinstance(system, Drives)  # verb_options has seen to it
-            return _What(Path(name), reader, system.extract(taken, **chosen["extract"]))
+            motion = kept.keep(kept_as, Motion, partial(system.extract, taken, **chosen["extract"]))
+            return _What(Path(name), reader, motion)
 
-    if not several:
-        return _write(run, who(source), what(driving, _value(seen[0])), source, Path(out), stages)
-    return _each_pair(run, sources or [source], list(zip(drivers or [driving], seen)), who, what, Path(out), stages)
+    if several:
+        return _each_pair(run, sources or [source], list(zip(drivers or [driving], seen)), who, what, Path(out), stages)
+    facts = run.facts(source=source, driving=driving)
+    with Unfinished(targets[0], facts) as unfinished:
+        person = who(source, unfinished, "identity")
+        return _write(run, person, what(driving, _value(seen[0]), unfinished, "motion"), facts, unfinished, stages)
+
+
+def _target(out: Path, source: str, driver: str) -> Path:
+    return out / f"{Path(source).stem}--{Path(driver).stem}.mp4"
 
 
 def _members(name: str, endings: Collection[str]) -> list[str] | None:
@@ -179,64 +223,64 @@ def _members(name: str, endings: Collection[str]) -> list[str] | None:
     return [str(file) for file in found] or None
 
 
-def _check_target(source: str, driving: str, out: str, paste_back: bool) -> None:
-    """Raise ValueError unless a single pair's result can be written where it is to go."""
-    target = ensure_writable(out, *filter(None, ENDINGS))
-    record = ensure_writable(target.with_suffix(".json"))
-    inputs = {"driving": Path(driving)}
-    if not source.isdecimal():
-        inputs["source"] = Path(source)
+def _refuse_pasting_without_picture(source: str, paste_back: bool) -> None:
     if paste_back and (source.isdecimal() or Path(source).suffix == SAVED):
         what = "A seed has" if source.isdecimal() else "Codes have"
         raise ValueError(f"{what} no picture to paste the result into; give a picture as the source.")
-    for name, path in inputs.items():
-        if path.exists() and path.resolve() in (target.resolve(), record.resolve()):
-            raise MediaError(f"{out} would overwrite the {name} file {path}; choose another name.")
 
 
-def _write(run: _Run, who: _Who, what: _What, source: str, target: Path, stages: Stages) -> dict[str, Any]:
+def _write(
+    run: _Run, who: _Who, what: _What, facts: dict[str, Any], unfinished: Unfinished, stages: Stages
+) -> dict[str, Any]:
     """Render one pair into a clip and its record."""
-    system, weights, settings, options = run
+    system, weights, settings, options, _ = run
     identity, motion, reader, picture = who.identity, what.motion, what.reader, who.picture
-    chunk, precision = settings["chunk"], settings["precision"]
-    made = render(system, identity, motion, chunk=chunk, precision=precision, **options)
-    frames: Iterable[np.ndarray] = stages.through("render", Ahead(made))
-    seams: list[float] = []
-    if settings["paste_back"]:
-        if picture is None or "placement" not in identity.tensors:
-            raise ValueError(f"{system.name} does not say where the face was cut out; leave out --paste-back.")
-        frames = _pasted(frames, picture, identity.tensors["placement"].numpy(), seams, stages)
-    if settings.get("missing") == "skip-edit" and motion.missing:
-        still = picture if settings["paste_back"] and picture is not None else portrait(system, identity)
-        frames = (still if index in motion.missing else frame for index, frame in enumerate(frames))
-    if settings["compare"]:
-        shown = portrait(system, identity) if picture is None else picture
-        frames = _compared(frames, shown, reader, motion.placement, stages)
+    target = unfinished.target
+    made = render(system, identity, motion, chunk=settings["chunk"], precision=settings["precision"], **options)
+    if settings["paste_back"] and (picture is None or "placement" not in identity.tensors):
+        raise ValueError(f"{system.name} does not say where the face was cut out; leave out --paste-back.")
+
+    base = picture if settings["paste_back"] else None
+
+    def frames(first: int) -> Iterator[tuple[np.ndarray, float | None]]:
+        """The frames of the result from index `first` on, and the seam of each if it is pasted."""
+        shown = _Compared(portrait(system, identity) if picture is None else picture, what, first, stages)
+        still, edited = np.zeros(0), set()
+        if settings.get("missing") == "skip-edit" and motion.missing:
+            still, edited = portrait(system, identity) if base is None else base, set(motion.missing)
+        ahead = Ahead(made.start_at(first))
+        for index, frame in enumerate(stages.through("render", ahead, len(made) - first), first):
+            seam = None
+            if base is not None:
+                with stages("paste"):
+                    frame, seam = paste(base, frame, identity.tensors["placement"].numpy())
+            if index in edited:
+                frame = still
+            yield shown.with_result(frame) if settings["compare"] else frame, seam
+
     sound = reader.path if reader is not None and reader.has_audio else None
-    with VideoWriter(target, motion.rate, audio_from=sound) as writer:
-        for frame in frames:
+    with VideoWriter(target, motion.rate, audio_from=sound, unfinished=unfinished) as writer:
+        resumed = writer.num_frames
+        for frame, seam in frames(resumed):
             with stages("encode"):
-                writer.write(frame)
+                writer.write(frame, seam)
         with stages("encode"):
             writer.finish()
     num_frames = writer.num_frames
     assert num_frames == len(motion.values), f"{len(motion.values)} frames in, {num_frames} out"
 
-    files = {"source": source, "driving": str(what.path), "out": str(target)}
-    inputs = {"driving": what.path} | ({} if who.path is None else {"source": who.path})
-    inputs |= {name: Path(settings[name]) for name in ("face", "source_face") if is_picture(settings.get(name, "left"))}
+    files = {"source": facts["inputs"].get("source", {}).get("file", facts["seeds"].get("source"))}
+    files |= {"driving": str(what.path), "out": str(target)}
+    seams = [seam for seam in writer.notes if seam is not None]
     record = {
         "command": command_line("drive", system.name, files | weights | settings),
-        "system": system.name,
-        "settings": settings,
-        "seeds": {} if who.path is not None else {"source": who.given},
-        "inputs": {name: {"file": path, "sha256": sha256(path)} for name, path in inputs.items()},
-        "weights": {Path(path).name: sha256(path) for path in system.weight_files},
+        **facts,
         "frames": {
             "driving": len(motion.values) if reader is None else reader.num_frames,
             "written": num_frames,
             "without a face": motion.missing,
         },
+        "frames of an earlier run": resumed,
         "faces in the clip": motion.num_faces,
         "crop jitter": crop_jitter(motion.placement) if num_frames >= 5 else None,
         "seam": float(np.mean(seams)) if seams else None,
@@ -246,9 +290,10 @@ def _write(run: _Run, who: _Who, what: _What, source: str, target: Path, stages:
         "sound": writer.has_audio,
         "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
         "frames_per_second": {
-            "render": round(stages.frames_per_second(num_frames, "render"), 2),
-            "file to file": round(stages.frames_per_second(num_frames), 2),
+            "render": round(stages.frames_per_second(num_frames - resumed, "render"), 2),
+            "file to file": round(stages.frames_per_second(num_frames - resumed), 2),
         },
+        "run": unfinished.key,
         "files": [target, target.with_suffix(".json")],
     }
     write_record(target, record)
@@ -259,26 +304,46 @@ def _each_pair(
     run: _Run,
     sources: list[str],
     drivers: list[tuple[str, VideoReader | None | ValueError]],
-    who: Callable[[str], _Who],
-    what: Callable[[str, VideoReader | None], _What],
+    who: Callable[[str, Unfinished, str], _Who],
+    what: Callable[[str, VideoReader | None, Unfinished, str], _What],
     out: Path,
     stages: Stages,
 ) -> dict[str, Any]:
     """A clip for every source and driver, each looked at once; index.json lists them, grid.png shows their middles."""
+    facts = {"pairs": [run.facts(source=source, driving=driver) for driver, _ in drivers for source in sources]}
+    with Unfinished(out / "index.json", facts) as unfinished:
+        return _each_pair_in(run, sources, drivers, who, what, unfinished, stages)
+
+
+def _each_pair_in(
+    run: _Run,
+    sources: list[str],
+    drivers: list[tuple[str, VideoReader | None | ValueError]],
+    who: Callable[[str, Unfinished, str], _Who],
+    what: Callable[[str, VideoReader | None, Unfinished, str], _What],
+    unfinished: Unfinished,
+    stages: Stages,
+) -> dict[str, Any]:
+    out = unfinished.target.parent
     people: dict[str, _Who | ValueError] = {}
     results: list[dict[str, Any]] = []
     cells: dict[tuple[int, int], np.ndarray] = {}
     for column, (driver, reader) in enumerate(drivers, 1):
-        mover = _or_error(lambda: what(driver, _value(reader)))  # noqa: B023 (called at once)
+        mover = _or_error(lambda: what(driver, _value(reader), unfinished, f"motion-{column}"))  # noqa: B023 (at once)
         for row, source in enumerate(sources, 1):
             if source not in people:
-                people[source] = _or_error(lambda: who(source))  # noqa: B023
-            target = out / f"{Path(source).stem}--{Path(driver).stem}.mp4"
+                people[source] = _or_error(lambda: who(source, unfinished, f"identity-{row}"))  # noqa: B023
+            target = _target(out, source, driver)
             line: dict[str, Any] = {"source": source, "driving": driver}
             try:
                 person, moving = _value(people[source]), _value(mover)
-                clock = Stages(stages.watch)
-                record = _write(run, person, moving, source, target, clock)
+                clock, facts = Stages(stages.watch), run.facts(source=source, driving=driver)
+                pair = Unfinished(target, facts)
+                record = _record_of(pair)
+                if record is None:
+                    with pair:
+                        record = _write(run, person, moving, facts, pair, clock)
+                unfinished.worth = True
                 _add_seconds(stages, clock)
                 cells |= _cells(run, person, moving, len(moving.motion.values) // 2, row, column)
                 results.append(line | {"out": target, **record})
@@ -302,6 +367,7 @@ def _each_pair(
         "settings": run.settings,
         "weights": done[0]["weights"],
         "results": [{key: line[key] for key in kept if key in line} for line in results],
+        "files": files,
     }
     write_record(files[0], index)
     return index | {
@@ -316,6 +382,17 @@ def _each_pair(
 
 def _clip(name: str) -> VideoReader | None:
     return None if Path(name).suffix == SAVED else VideoReader(name)
+
+
+def _record_of(pair: Unfinished) -> dict[str, Any] | None:
+    """The record of a pair that an earlier, interrupted run with the same facts has finished; None if there is none."""
+    path = pair.target.with_suffix(".json")
+    try:
+        record = json.loads(path.read_bytes())
+        same = record["run"] == pair.key and record["written"][pair.target.name] == sha256(pair.target)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return record if same else None
 
 
 def _or_error(make: Callable[[], Made]) -> Made | ValueError:
@@ -352,35 +429,22 @@ def _square(picture: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS))
 
 
-def _pasted(
-    frames: Iterable[np.ndarray], picture: np.ndarray, placement: np.ndarray, seams: list[float], stages: Stages
-) -> Iterator[np.ndarray]:
-    """The picture with each frame pasted at the placement [4]; every paste's seam is added to `seams`."""
-    for frame in frames:
-        with stages("paste"):
-            pasted = paste(picture, frame, placement)
-        seams.append(pasted.seam)
-        yield pasted.frame
+class _Compared:
+    """Puts the source and, where there is one to see, the driving face at the left of each result, of one height."""
 
+    def __init__(self, source: np.ndarray, what: _What, first: int, stages: Stages) -> None:
+        self._source, self._stages = source, stages
+        self._clip = None if what.reader is None else itertools.islice(what.reader, first, None)
+        self._placement = iter(what.motion.placement[first:])
+        self._left: np.ndarray | None = None
 
-def _compared(
-    frames: Iterable[np.ndarray],
-    source: np.ndarray,
-    reader: VideoReader | None,
-    placement: np.ndarray,
-    stages: Stages,
-) -> Iterator[np.ndarray]:
-    """The frames with the source and, where there is one to see, the driving face at their left, of one height."""
-    clip = iter(reader or ())
-    left: np.ndarray | None = None
-    for index, frame in enumerate(frames):
+    def with_result(self, frame: np.ndarray) -> np.ndarray:
         size = frame.shape[0]
-        if left is None:
-            width = round(source.shape[1] * size / source.shape[0])
-            left = np.asarray(Image.fromarray(source).resize((width, size), Image.Resampling.LANCZOS))
-        if reader is None:
-            yield side_by_side([left, frame], ["source", "result"])
-            continue
-        with stages("decode"):
-            face = cut(next(clip), placement[index], size)
-        yield side_by_side([left, face, frame], ["source", "driving", "result"])
+        if self._left is None:
+            width = round(self._source.shape[1] * size / self._source.shape[0])
+            self._left = np.asarray(Image.fromarray(self._source).resize((width, size), Image.Resampling.LANCZOS))
+        if self._clip is None:
+            return side_by_side([self._left, frame], ["source", "result"])
+        with self._stages("decode"):
+            face = cut(next(self._clip), next(self._placement), size)
+        return side_by_side([self._left, face, frame], ["source", "driving", "result"])

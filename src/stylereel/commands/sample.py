@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stylereel import systems
 from stylereel.core.files import ensure_writable
+from stylereel.core.latents import Identity, Motion
 from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import render
+from stylereel.core.runs import Unfinished, claim
 from stylereel.core.system import Samples, System
 from stylereel.media.sheet import side_by_side
 from stylereel.media.video import VideoWriter
@@ -43,9 +43,12 @@ def sample(
     chunk: int = 8,
     files: dict[str, str] | None = None,
     options: dict[str, Any] | None = None,
+    overwrite: bool = False,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
     """Sample a motion and show it, by people side by side if there are several.
+
+    A run that was killed or stopped goes on where it was when the same is asked again, as with `drive`.
 
     Args:
         system: name of a system, or a loaded one.
@@ -58,6 +61,7 @@ def sample(
         chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
         files: weight files that the system is, or was, loaded from, if not the built-in ones; for the record too.
         options: values for the system's own options (see `sample_options`); the others keep their defaults.
+        overwrite: also replace files that an earlier run did not make; never the inputs.
         stages: clock to use, for watching the progress.
 
     Returns:
@@ -70,6 +74,10 @@ def sample(
     stages = stages or Stages()
     target = ensure_writable(out, *filter(None, ENDINGS))
     motion_file = target.with_suffix(".safetensors")
+    outputs = [target, target.with_suffix(".json"), motion_file]
+    names = [name.strip() for name in (identity or "").split(",") if name.strip()]
+    inputs = [name for name in names if not name.isdecimal()]
+    claim(outputs, [*inputs, *(files or {}).values()], overwrite)
     if chunk < 1:
         raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
     if isinstance(system, str):
@@ -81,62 +89,73 @@ def sample(
     settings = {name: (options or {}).get(name, parameter.default) for name, parameter in known.items()}
     chosen = {verb: {name: settings[name] for name in systems.options_of(system, verb)} for verb in VERBS}
     assert isinstance(system, Samples)  # sample_options has seen to it
+    facts = {
+        "system": system.name,
+        "settings": {"chunk": chunk, **settings},
+        "seeds": {"motion": seed},
+        "people": identity or "the person of the training clip",
+        "inputs": {name: {"file": name, "sha256": sha256(name)} for name in inputs},
+        "weights": {Path(path).name: sha256(path) for path in system.weight_files},
+    }
+    with Unfinished(target, {"frames": frames, **facts}) as unfinished:
+        return _sample(system, unfinished, facts, frames, names, chosen, files or {}, stages)
+
+
+def _sample(
+    system: Samples,
+    unfinished: Unfinished,
+    facts: dict[str, Any],
+    frames: int,
+    names: list[str],
+    chosen: dict[str, dict[str, Any]],
+    files: dict[str, str],
+    stages: Stages,
+) -> dict[str, Any]:
+    target, settings, seed = unfinished.target, facts["settings"], facts["seeds"]["motion"]
+    motion_file = target.with_suffix(".safetensors")
+    made: list[tuple[Identity, Motion]] = []
+
+    def sampled(index: int) -> Any:
+        if not made:
+            made.append(system.sample(seed, frames, **chosen["sample"]))
+        return made[0][index]
+
     with stages("sample"):
-        person, motion = system.sample(seed, frames, **chosen["sample"])
-    people, inputs = [person], {}
-    if identity is not None:
+        motion = unfinished.keep("motion", Motion, lambda: sampled(1))
+        people = [] if names else [unfinished.keep("identity", Identity, lambda: sampled(0))]
+    for index, name in enumerate(names):
         with stages("identify"):
-            names = [name.strip() for name in identity.split(",")]
-            people = [system.identify(read_source(name), **chosen["identify"]) for name in names]
-            inputs = {name: {"file": name, "sha256": sha256(name)} for name in names if not name.isdecimal()}
-    shown: list[Iterator[np.ndarray]] = [
-        iter(render(system, each, motion, chunk=chunk, **chosen["apply"])) for each in people
-    ]
-    with VideoWriter(target, motion.rate) as writer:
-        for pictures in stages.through("render", _Together(shown, len(motion))):
+            identify = partial(system.identify, read_source(name), **chosen["identify"])
+            people.append(unfinished.keep(f"identity-{index}", Identity, identify))
+    with VideoWriter(target, motion.rate, unfinished=unfinished) as writer:
+        resumed = writer.num_frames
+        shown = [
+            render(system, each, motion, chunk=settings["chunk"], **chosen["apply"]).start_at(resumed)
+            for each in people
+        ]
+        for pictures in stages.through("render", zip(*shown, strict=True), len(motion) - resumed):
             with stages("encode"):
                 writer.write(pictures[0] if len(pictures) == 1 else side_by_side(pictures))
         with stages("encode"):
             writer.finish()
     motion.save(motion_file)
-    flags = {
-        "seed": seed,
-        "frames": frames,
-        **({"identity": identity} if identity else {}),
-        "out": out,
-        **(files or {}),
-    }
+    flags: dict[str, Any] = {"seed": seed, "frames": frames, "out": str(target), **files, **settings}
+    if names:
+        flags["identity"] = ",".join(names)
     record = {
-        "command": command_line("sample", system.name, flags | {"chunk": chunk} | settings),
-        "system": system.name,
-        "settings": {"chunk": chunk, **settings},
-        "seeds": {"motion": seed},
-        "people": identity or "the person of the training clip",
-        "inputs": inputs,
-        "weights": {Path(path).name: sha256(path) for path in system.weight_files},
+        "command": command_line("sample", system.name, flags),
+        **facts,
         "frames": {"written": writer.num_frames},
+        "frames of an earlier run": resumed,
         "size": [writer.width, writer.height],
         "rate": motion.rate,
         "seconds": {name: round(spent, 3) for name, spent in stages.seconds.items()},
         "frames_per_second": {
-            "render": round(stages.frames_per_second(writer.num_frames, "render"), 2),
-            "file": round(stages.frames_per_second(writer.num_frames), 2),
+            "render": round(stages.frames_per_second(writer.num_frames - resumed, "render"), 2),
+            "file": round(stages.frames_per_second(writer.num_frames - resumed), 2),
         },
+        "run": unfinished.key,
         "files": [target, target.with_suffix(".json"), motion_file],
     }
     write_record(target, record)
     return record
-
-
-class _Together:
-    """The next frame of every person at once; sized, for the progress."""
-
-    def __init__(self, parts: Sequence[Iterator[np.ndarray]], length: int) -> None:
-        self._parts, self._length = parts, length
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
-        for pictures in zip(*self._parts, strict=True):
-            yield list(pictures)

@@ -1,9 +1,8 @@
-"""Pictures and video in and out: the border between files and uint8 RGB arrays [H, W, 3].
+"""Files: the error for unusable ones, and safe writing."""
 
-Here stands what the room's modules share: the error for unusable files, and safe writing.
-"""
-
+import hashlib
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -40,6 +39,11 @@ def require_file(path: str | Path) -> Path:
     return path
 
 
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_OPEN: set[Path] = set()  # temporary names that this process is writing
+_CLEARED: set[Path] = set()  # folders in which it has looked for what killed processes left
+
+
 def listed(folder: str | Path, endings: Collection[str] | None = None) -> list[Path]:
     """What a folder holds, hidden files left out, in natural order: frame2.png comes before frame10.png.
 
@@ -64,11 +68,34 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 
 def _partial(path: Path) -> Path:
-    return path.parent / f".{secrets.token_hex(8)}.part"
+    """A temporary name that says which process of which machine it belongs to, for `_remove_stale`."""
+    return path.parent / f".{_HOST}-{os.getpid()}-{secrets.token_hex(8)}.part"
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what processes of this machine left in a folder when they were killed."""
+    if os.name != "posix" or folder in _CLEARED:  # elsewhere nothing harmless tells whether a process lives
+        return
+    _CLEARED.add(folder)
+    for left in folder.glob(f".{_HOST}-*.part"):
+        number = left.name.split("-")[1]
+        if left in _OPEN or not number.isdecimal() or (int(number) != os.getpid() and _lives(int(number))):
+            continue
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's process
+        return True
+    return True
 
 
 def ensure_writable(path: str | Path, *endings: str) -> Path:
-    """`path`, once a file can be created in its folder, which is made if needed.
+    """`path`, once a file can be created in its folder, or where that folder will be made. Nothing is left there.
 
     The folder is tried by creating a file in it, because permission bits tell nothing to the root user and
     nothing on read-only disks. Call it before any long work.
@@ -82,32 +109,79 @@ def ensure_writable(path: str | Path, *endings: str) -> Path:
         raise MediaError(f"{path} is a folder; give the name of the file to write in it.")
     if endings and path.suffix.lower() not in endings:
         raise MediaError(f"The name {path} must end in {' or '.join(endings)}.")
+    try:
+        folder = path.parent
+        while not folder.exists():
+            folder = folder.parent
+        _remove_stale(folder)
+        _try(folder / path.name)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
+def _try(path: Path) -> int:
+    """Create and remove a file beside `path`; the permissions that it had, which are those of the user's umask."""
     trial = _partial(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         trial.open("xb").close()
-        trial.unlink()
+        return trial.stat().st_mode & 0o777
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> MediaError:
+    return MediaError(f"{path} cannot be written ({error.strerror or error}); choose another folder.")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it that lack; after an error those made are removed, unless something is in them.
+
+    Raises:
+        MediaError: it cannot be made.
+    """
+    lacking = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = error.strerror or error
-        raise MediaError(f"{path} cannot be written ({reason}); choose another folder.") from error
-    return path
+        raise _unwritable(folder, error) from error
+    try:
+        yield
+    except BaseException:
+        for each in lacking:
+            try:
+                each.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                break
+        raise
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Give a temporary name beside `path`; rename it to `path` at the end, remove it after an error.
 
+    Folders that lack are made. The file gets the permissions of the user's umask, however it was written.
+
     Raises:
         MediaError: as `ensure_writable`.
     """
     path = ensure_writable(path)
     partial = _partial(path)
-    try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with new_folder(path.parent):
+        _OPEN.add(partial)
+        try:
+            mode = _try(path)
+            yield partial
+            partial.chmod(mode)
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        finally:
+            _OPEN.discard(partial)
 
 
 @contextmanager
@@ -126,12 +200,17 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     else:
         ensure_writable(path)
     partial = _partial(path)
-    try:
-        partial.mkdir()
-        yield partial
-        if path.is_dir():
-            path.rmdir()
-        os.replace(partial, path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with new_folder(path.parent):
+        _remove_stale(path.parent)
+        _OPEN.add(partial)
+        try:
+            partial.mkdir()
+            yield partial
+            if path.is_dir():
+                path.rmdir()
+            os.replace(partial, path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            _OPEN.discard(partial)

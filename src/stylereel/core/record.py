@@ -22,8 +22,12 @@ def ratio(value: Fraction) -> str:
 
 
 def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, as 64 hexadecimal digits."""
-    with Path(path).open("rb") as file:
+    """The SHA-256 of a file, or of the files in a folder in the order of their names, as 64 hexadecimal digits."""
+    path = Path(path)
+    if path.is_dir():
+        lines = [f"{file.name} {sha256(file)}" for file in sorted(path.iterdir()) if file.is_file()]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -39,7 +43,7 @@ def command_line(command: str, subject: str, flags: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON does not know: fractions and paths become text, arrays lists, their numbers numbers."""
     if isinstance(value, Fraction):
         return ratio(value)
@@ -56,7 +60,8 @@ def write_record(path: str | Path, data: dict[str, Any]) -> Path:
     Args:
         path: the output that the record is about.
         data: plain values, fractions, paths and arrays. The usual names are command, settings, seeds, inputs
-            and weights (with `sha256` of each file), frames, rate, seconds and frames_per_second.
+            and weights (with `sha256` of each file), frames, rate, seconds, frames_per_second and files. The hashes
+            of `files` that exist are added as `written`, by which a later run knows that it may replace them.
 
     Returns:
         The name of the record.
@@ -65,7 +70,10 @@ def write_record(path: str | Path, data: dict[str, Any]) -> Path:
         MediaError: the folder cannot be written.
     """
     path = Path(path).with_suffix(".json")
-    text = json.dumps({"stylereel": __version__, **data}, indent=2, ensure_ascii=False, default=_plain)
+    files = [Path(file) for file in data.get("files", ()) if Path(file) != path]
+    if written := {file.name: sha256(file) for file in files if file.is_file()}:
+        data = data | {"written": written}
+    text = json.dumps({"stylereel": __version__, **data}, indent=2, ensure_ascii=False, default=plain)
     with replacing(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
     return path
@@ -107,9 +115,11 @@ class Stages:
         finally:
             self.seconds[name] += time.perf_counter() - start
 
-    def through(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items, counting them and timing how long each takes to come."""
-        self.done, self.total = 0, len(items) if hasattr(items, "__len__") else None  # type: ignore[arg-type]
+    def through(self, name: str, items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
+        """Yield the items, `total` of them if they have no length, counting them and timing how long each takes."""
+        if total is None and hasattr(items, "__len__"):
+            total = len(items)  # type: ignore[arg-type]
+        self.done, self.total = 0, total
         iterator = iter(items)
         while True:
             with self(name):

@@ -65,9 +65,12 @@ class Render:
         return self.start_at(0)
 
     def start_at(self, first: int) -> Iterator[np.ndarray]:
-        """Frames from index `first` on; the same pictures that the whole run gives."""
+        """Frames from index `first` on; the same pictures, to the bit, that the whole run gives.
+
+        The chunks are those of the whole run, because a picture can depend on its neighbours in a chunk by rounding.
+        """
         motion = self.motion
-        for begin in range(first, len(motion), self.chunk):
+        for begin in range(first - first % self.chunk, len(motion), self.chunk):
             end, margin = min(begin + self.chunk, len(motion)), self.system.context
             part = motion.part(begin - margin, end + margin)
             with torch.inference_mode():
@@ -78,9 +81,8 @@ class Render:
                     warnings.warn(
                         "Half precision gave pictures that are not finite; they are made again.", stacklevel=2
                     )
-                    self.dtype = None
                     images = frames.synthesize(self.system.generator)
-            yield from pictures(images)
+            yield from pictures(images)[max(0, first - begin) :]
 
 
 def render(

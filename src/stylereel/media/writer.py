@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+from av.codec.context import CodecContext, Flags
 from av.container import OutputContainer
 from av.error import FFmpegError
 from av.filter import Graph
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -23,6 +31,9 @@ from stylereel.media.clip import BT709, ffmpeg_name, open_container, sound_index
 from stylereel.media.pictures import save_picture
 from stylereel.media.sound import Track
 
+if TYPE_CHECKING:
+    from stylereel.core.runs import Unfinished
+
 LIMITED = 1  # H.273's number for levels 16 to 235
 # Exact rounding, and chroma where players expect it: a shift of half a pixel would grow with each generation.
 TO_YUV = (
@@ -31,6 +42,9 @@ TO_YUV = (
 # Pixels a side. With its macroblock tree x264 was seen to give other bytes about once in a thousand files at several
 # sizes up to 144, never at 256; without it files are a tenth to a third larger.
 TREE = 256
+# Frames of a segment, which is encoded for itself: those of an interrupted run can be kept and joined without a trace.
+# At 25 frames a second and 256 px each costs under a hundredth of the file against one encoder for all.
+SEGMENT = 120
 GIF_CLOCK = Fraction(1, 100)  # seconds; players slow down what is shown for less than two of it
 
 
@@ -69,11 +83,15 @@ class VideoWriter:
     - `.gif`: a palette of 256 colours a frame, no sound; frames begin at the nearest hundredth of a second.
     - no ending: a new folder of PNG pictures 000000.png, 000001.png ...; no sound, and the rate is not kept.
 
+    Every `SEGMENT` frames a new encoder begins with a key frame. With `unfinished` whole segments are kept there, and
+    `num_frames` of the opened writer says with which frame to go on; the file has the same bytes.
+
     An odd width or height is padded to an even one by repeating the last column or row in .mp4 and .webm, and kept
     elsewhere; nothing is ever scaled.
 
     Attributes:
-        num_frames: frames written so far.
+        num_frames: frames written so far, those of an earlier run included.
+        notes: what was noted of each of them.
         width, height: pixels of the video, known from the first frame on.
         has_audio: whether sound goes along, known from the first frame on.
 
@@ -83,6 +101,7 @@ class VideoWriter:
         audio_from: a file whose sound, if it has any, is put under the frames and ends with them; its first picture
             and the first frame coincide.
         crf: constant rate factor of H.264 (0 to 51, 16 if None) or AV1 (0 to 63, 24 if None); lower is better.
+        unfinished: of the run, whose facts include all that decides the frames, the rate, the sound and the crf.
 
     Raises:
         MediaError: another ending, a rate that a GIF cannot have, a crf for a form without one, a file that cannot
@@ -90,11 +109,17 @@ class VideoWriter:
     """
 
     def __init__(
-        self, path: str | Path, rate: Fraction, audio_from: str | Path | None = None, crf: int | None = None
+        self,
+        path: str | Path,
+        rate: Fraction,
+        audio_from: str | Path | None = None,
+        crf: int | None = None,
+        unfinished: Unfinished | None = None,
     ) -> None:
         self.path = Path(path)
         self.rate = Fraction(rate)
         self.num_frames = self.width = self.height = 0
+        self.notes: list[Any] = []
         self.has_audio = False
         self._form = _FORMS.get(self.path.suffix.lower())
         if self.path.suffix and self._form is None:
@@ -113,9 +138,15 @@ class VideoWriter:
         self._exit = ExitStack()
         self._stream: VideoStream | None = None
         self._container: OutputContainer | None = None
-        self._filters: Graph | None = None
+        self._encoder: _Encoder | None = None
+        self._unfinished = unfinished if self._form else None
+        # A GIF's packets need more than their bytes, so its frames are kept without loss.
+        self._kept_form = _FORMS[".mkv"] if self._form is _FORMS[".gif"] else self._form
+        self._waiting: list[Packet] = []  # of the segment in work
+        self._segments: list[Path] = []
+        self._muxed = 0
         self._sound: Track | None = None
-        self._finished = False
+        self._started = self._finished = False
 
     def __enter__(self) -> VideoWriter:
         with ExitStack() as stack:
@@ -123,38 +154,55 @@ class VideoWriter:
                 self._folder = stack.enter_context(replacing_folder(self.path))
             else:
                 partial = stack.enter_context(replacing(self.path))
-                options = {"movflags": "+faststart"} if self._form.container == "mp4" else {}
+                options = {"fflags": "+bitexact"}  # else Matroska numbers its parts at random
+                if self._form.container == "mp4":
+                    options["movflags"] = "+faststart"
                 container = av.open(ffmpeg_name(partial), "w", format=self._form.container, container_options=options)
                 self._container = stack.enter_context(container)
                 self._container.metadata["comment"] = f"synthetic video, made with stylereel {__version__}"
             self._exit = stack.pop_all()
+        if self._unfinished:
+            self._find_segments(self._unfinished.folder)
         return self
 
-    def write(self, frame: np.ndarray) -> None:
-        """Add one frame, uint8 RGB [H, W, 3]; all frames have the size of the first."""
+    def _find_segments(self, folder: Path) -> None:
+        """Take over the whole segments that an earlier run left, up to the first that is not."""
+        while (facts := _read_segment(path := folder / f"{len(self._segments):06d}.segment")) is not None:
+            self._segments.append(path)
+            self.num_frames += facts["frames"]
+            self.notes += facts["notes"]
+            self.width, self.height = facts["size"]
+            if facts["frames"] < SEGMENT:
+                break
+
+    def write(self, frame: np.ndarray, note: Any = None) -> None:
+        """Add one frame, uint8 RGB [H, W, 3]; all frames have the size of the first. `note`: plain values to keep."""
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(f"A frame is uint8 [H, W, 3], not {frame.dtype} {frame.shape}; convert it first.")
         height, width = frame.shape[:2]
         if self._form and self._form.pixels == "yuv420p" and (height % 2 or width % 2):
             frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         try:
-            if not self.num_frames:
-                self._start(frame.shape[1], frame.shape[0])
+            if not self.width:
+                self.width, self.height = frame.shape[1], frame.shape[0]
             if (self.width, self.height) != (frame.shape[1], frame.shape[0]):
                 size = f"{self.width} x {self.height}"
                 raise ValueError(f"A frame of {width} x {height} came into a video of {size}; keep one size.")
+            if not self._started:
+                self._start()
             if self._form is None:
                 save_picture(self._folder / f"{self.num_frames:06d}.png", frame)
             else:
                 self._encode(frame)
             self.num_frames += 1
-            if self._sound:
-                self._sound.write_until(self.num_frames / self.rate, last=False)
+            self.notes.append(note)
+            if self.num_frames % SEGMENT == 0 and (self._unfinished or self._form is self._kept_form):
+                self._end_segment()
         except FFmpegError as error:
             raise self._failed(error) from error
 
-    def _start(self, width: int, height: int) -> None:
-        self.width, self.height = width, height
+    def _start(self) -> None:
+        self._started = True
         form = self._form
         if form is None or form.sound is None:
             if self._audio_from is not None:
@@ -162,18 +210,12 @@ class VideoWriter:
             if form is None:
                 return
         assert self._container is not None
-        gif = form.codec == "gif"
-        if form.codec == "libx264" and min(width, height) < TREE:
+        if form.codec == "libx264" and min(self.width, self.height) < TREE:
             self._options["x264-params"] = "mbtree=0"
+        # The stream's own encoder is opened for the header alone; the segments' make the same one.
         stream = self._container.add_stream(form.codec, rate=self.rate, options=self._options)
         assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width, height, form.pixels
-        context = stream.codec_context
-        context.time_base = GIF_CLOCK if gif else 1 / self.rate
-        if form.pixels == "yuv420p":
-            context.colorspace = context.color_primaries = context.color_trc = BT709
-            context.color_range = LIMITED
-        self._filters = _filters(form.pixels, width, height)
+        _configure(stream.codec_context, form, self.width, self.height, self.rate)
         if form.sound and self._audio_from is not None:
             index = sound_index(self._audio_from)
             if index is not None:
@@ -183,15 +225,59 @@ class VideoWriter:
         self._stream = stream
 
     def _encode(self, frame: np.ndarray) -> None:
-        assert self._filters and self._stream and self._container
-        picture = VideoFrame.from_ndarray(frame, format="rgb24")
-        picture.pts = self.num_frames
-        self._filters.vpush(picture)
-        picture = self._filters.vpull()
-        clock = self._stream.codec_context.time_base
-        begin, end = (round(index / self.rate / clock) for index in (self.num_frames, self.num_frames + 1))
-        picture.pts, picture.duration, picture.time_base = begin, end - begin, clock
-        self._container.mux(self._stream.encode(picture))
+        if self._encoder is None:
+            form = self._kept_form if self._unfinished else self._form
+            assert form
+            self._encoder = _Encoder(form, self._options, self.width, self.height, self.rate)
+        self._put(self._encoder.encode(frame, self.num_frames))
+
+    def _put(self, packets: Iterable[Packet]) -> None:
+        if self._unfinished:
+            self._waiting += packets
+        else:
+            for packet in packets:
+                self._mux(packet)
+
+    def _mux(self, packet: Packet) -> None:
+        assert self._stream and self._container
+        packet.stream = self._stream
+        self._container.mux_one(packet)
+        self._muxed += 1
+        if self._sound:
+            self._sound.write_until(self._muxed / self.rate, last=False)
+
+    def _end_segment(self) -> None:
+        if self._encoder is None:
+            return
+        self._put(self._encoder.flush())
+        if self._unfinished:
+            begin = len(self._segments) * SEGMENT
+            facts = {
+                "frames": self.num_frames - begin,
+                "notes": self.notes[begin:],
+                "size": [self.width, self.height],
+                "header": (self._encoder.context.extradata or b"").hex(),
+            }
+            self._segments.append(self._unfinished.folder / f"{len(self._segments):06d}.segment")
+            _write_segment(self._segments[-1], facts, self._waiting)
+            self._waiting = []
+            self._unfinished.worth = True
+        self._encoder = None
+
+    def _join(self) -> None:
+        """Put the kept segments into the file."""
+        assert self._form
+        if self._form is self._kept_form:
+            for path in self._segments:
+                for packet in _packets(path, 1 / self.rate):
+                    self._mux(packet)
+            return
+        encoder = _Encoder(self._form, self._options, self.width, self.height, self.rate)
+        for index, frame in enumerate(frame for path in self._segments for frame in _frames(path, 1 / self.rate)):
+            for packet in encoder.encode(frame, index):
+                self._mux(packet)
+        for packet in encoder.flush():
+            self._mux(packet)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -209,8 +295,12 @@ class VideoWriter:
         if not self.num_frames:
             raise MediaError(f"No frame was written to {self.path}, so it was not made; give at least one.")
         try:
-            if self._stream and self._container:
-                self._container.mux(self._stream.encode(None))
+            if not self._started:  # all frames are of an earlier run
+                self._start()
+            self._end_segment()
+            if self._unfinished:
+                self._join()
+            if self._container:
                 if self._sound:
                     self._sound.write_until(self.num_frames / self.rate, last=True)
                 self._container.close()
@@ -221,6 +311,91 @@ class VideoWriter:
     def _failed(self, error: FFmpegError) -> MediaError:
         reason = error.strerror or "the encoder failed"
         return MediaError(f"{self.path} could not be written ({reason}); check the space on the disk.")
+
+
+def _configure(context: VideoCodecContext, form: _Form, width: int, height: int, rate: Fraction) -> None:
+    context.width, context.height, context.pix_fmt = width, height, form.pixels
+    context.time_base = GIF_CLOCK if form.codec == "gif" else 1 / rate
+    context.framerate = rate
+    if form.pixels == "yuv420p":
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = LIMITED
+
+
+class _Encoder:
+    """Encodes the frames of one segment, whose packets carry the times of the whole video."""
+
+    def __init__(self, form: _Form, options: dict[str, str], width: int, height: int, rate: Fraction) -> None:
+        os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder would describe itself for every segment
+        context = CodecContext.create(form.codec, "w")
+        assert isinstance(context, VideoCodecContext)
+        _configure(context, form, width, height, rate)
+        context.options = dict(form.options if form.crf is None else options)
+        if form.codec != "gif":
+            context.flags |= Flags.global_header
+        self.context, self._rate, self._filters = context, rate, _filters(form.pixels, width, height)
+
+    def encode(self, frame: np.ndarray, index: int) -> list[Packet]:
+        """The packets that come out when frame `index` of the video goes in."""
+        picture = VideoFrame.from_ndarray(frame, format="rgb24")
+        picture.pts = index
+        self._filters.vpush(picture)
+        picture = self._filters.vpull()
+        clock = self.context.time_base
+        begin, end = (round(each / self._rate / clock) for each in (index, index + 1))
+        picture.pts, picture.duration, picture.time_base = begin, end - begin, clock
+        return self.context.encode(picture)
+
+    def flush(self) -> list[Packet]:
+        """The packets that are still waiting; the encoder is done then."""
+        return self.context.encode(None)
+
+
+# A segment's file: a line of JSON with its facts, the table of its packets and the SHA-256 of their bytes, then these.
+
+
+def _write_segment(path: Path, facts: dict[str, Any], packets: list[Packet]) -> None:
+    data = [bytes(packet) for packet in packets]
+    hashed = hashlib.sha256()
+    for each in data:
+        hashed.update(each)
+    table = [[len(each), p.pts, p.dts, p.duration, p.is_keyframe] for each, p in zip(data, packets)]
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(json.dumps(facts | {"packets": table, "sha256": hashed.hexdigest()}).encode() + b"\n")
+        file.writelines(data)
+
+
+def _read_segment(path: Path) -> dict[str, Any] | None:
+    """What the first line of a segment's file says; None if there is no such file, or it is damaged."""
+    try:
+        with path.open("rb") as file:
+            facts = json.loads(file.readline())
+            whole = hashlib.file_digest(file, "sha256").hexdigest() == facts["sha256"]
+        return facts if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _packets(path: Path, clock: Fraction) -> Iterator[Packet]:
+    with path.open("rb") as file:
+        for size, pts, dts, duration, key in json.loads(file.readline())["packets"]:
+            packet = Packet(file.read(size))
+            packet.pts, packet.dts, packet.duration, packet.time_base = pts, dts, duration, clock
+            packet.is_keyframe = key
+            yield packet
+
+
+def _frames(path: Path, clock: Fraction) -> Iterator[np.ndarray]:
+    """The frames of a segment of `_FORMS[".mkv"]`."""
+    facts = _read_segment(path)
+    assert facts
+    context = CodecContext.create(_FORMS[".mkv"].codec, "r")
+    assert isinstance(context, VideoCodecContext)
+    context.width, context.height = facts["size"]
+    context.extradata = bytes.fromhex(facts["header"])
+    for packet in [*_packets(path, clock), None]:
+        for frame in context.decode(packet):
+            yield frame.to_ndarray(format="rgb24")
 
 
 def _filters(pixels: str, width: int, height: int) -> Graph:

@@ -1,0 +1,207 @@
+"""Runs and their files: nothing is written over, killed runs go on with the same bytes, signals leave no half files."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stylereel.cli import main
+from stylereel.core import files
+from stylereel.core.files import MediaError, replacing
+from stylereel.core.latents import Codes, Identity
+from stylereel.core.record import write_record
+from stylereel.core.runs import Unfinished, claim
+from stylereel.generator import StyleGAN2, StyleGAN2Config
+from stylereel.media import writer
+from stylereel.media.pictures import save_picture
+from stylereel.media.video import VideoReader, VideoWriter
+from stylereel.systems.stylemask import MaskConfig, MaskNets
+
+KILLED = Path(__file__).with_name("killed_run.py")
+FRAMES = 360
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A drive of FRAMES frames by a system that is tiny and no less real."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    generator = StyleGAN2(StyleGAN2Config(16, z_dim=8, w_dim=8, channel_base=128, channel_max=8, mapping_layers=1))
+    torch.save(generator.state_dict(), folder / "g.pt")
+    masks = MaskNets(MaskConfig.of(generator)).state_dict()
+    torch.save({"mask_net": masks, "num_layers_control": 5, "step": 0}, folder / "m.pt")
+    w = torch.randn(FRAMES, 6, 8).cumsum(0) / 10
+    Codes(w, "", Fraction(25), torch.ones(FRAMES, 4)).save(folder / "c.safetensors")
+    given = {"generator": folder / "g.pt", "masks": folder / "m.pt", "driving": folder / "c.safetensors", "source": 1}
+    return ["drive", "stylemask", *(str(word) for name, path in given.items() for word in (f"--{name}", path))]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(KILLED.parents[1] / "src")}
+
+
+def test_a_killed_drive_goes_on_and_gives_the_same_bytes(words: list[str], tmp_path: Path) -> None:
+    assert main([*words, "--out", str(tmp_path / "whole.mp4")]) == 0
+    out = tmp_path / "killed.mp4"
+    command = [sys.executable, str(KILLED), "3", "1.0", *words, "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == (tmp_path / "whole.mp4").read_bytes()
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert record["frames"]["written"] == FRAMES and record["frames of an earlier run"] % writer.SEGMENT == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{name}.{kind}" for name in ("killed", "whole") for kind in ("mp4", "json")
+    )
+
+
+def frames(first: int, count: int) -> list[np.ndarray]:
+    return [np.roll(np.arange(48 * 64 * 3, dtype=np.uint8).reshape(48, 64, 3), 3 * i, 1) for i in range(first, count)]
+
+
+@pytest.mark.parametrize("ending", ["mp4", "webm", "mkv", "gif"])
+def test_a_writer_takes_over_whole_segments(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "SEGMENT", 10)
+    target = tmp_path / f"a.{ending}"
+    with VideoWriter(tmp_path / f"whole.{ending}", Fraction(25)) as whole:
+        for frame in frames(0, 34):
+            whole.write(frame)
+        whole.finish()
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on with what is in"):
+        with Unfinished(target, {"a": 1}) as work, VideoWriter(target, Fraction(25), unfinished=work) as stopped:
+            for index, frame in enumerate(frames(0, 27)):
+                stopped.write(frame, index)
+            raise KeyboardInterrupt
+    assert {path.name for path in tmp_path.iterdir()} == {f"whole.{ending}", f"{target.name}.unfinished"}
+    damaged = tmp_path / f"{target.name}.unfinished" / "000001.segment"
+    kept = damaged.read_bytes()
+    for content, expected in ((kept, 20), (kept[:-1] + bytes([kept[-1] ^ 1]), 10)):
+        damaged.write_bytes(content)
+        with pytest.raises(KeyboardInterrupt):
+            with Unfinished(target, {"a": 1}) as work, VideoWriter(target, Fraction(25), unfinished=work) as looked:
+                assert looked.num_frames == expected and looked.notes == list(range(expected))
+                work.worth = True
+                raise KeyboardInterrupt
+    with Unfinished(target, {"a": 1}) as work:
+        with VideoWriter(target, Fraction(25), unfinished=work) as resumed:
+            for frame in frames(resumed.num_frames, 34):
+                resumed.write(frame)
+            resumed.finish()
+    assert target.read_bytes() == (tmp_path / f"whole.{ending}").read_bytes()
+    assert VideoReader(target).num_frames == 34
+    assert {path.name for path in tmp_path.iterdir()} == {f"whole.{ending}", target.name}
+
+
+def test_other_facts_begin_again_and_a_live_run_is_not_disturbed(tmp_path: Path) -> None:
+    target = tmp_path / "a.mp4"
+    with Unfinished(target, {"a": 1}) as work:
+        work.keep("who", Identity, lambda: Identity(torch.ones(2, 3), "one"))
+        with pytest.raises(MediaError, match="Another run is writing"):
+            Unfinished(target, {"a": 1}).__enter__()
+        work.worth = True
+        assert work.keep("who", Identity, lambda: Identity(torch.ones(2, 3), "two")).system == "one"
+        with pytest.raises(KeyboardInterrupt):
+            work.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with Unfinished(target, {"a": 2}) as work:
+        assert work.keep("who", Identity, lambda: Identity(torch.ones(2, 3), "two")).system == "two"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_over(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs.mp4", tmp_path / "ours.mp4"
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(MediaError, match="theirs.mp4 exists and was not made by an earlier run.*--overwrite"):
+        claim([theirs, theirs.with_suffix(".json")])
+    claim([theirs, theirs.with_suffix(".json")], overwrite=True)
+    ours.write_bytes(b"ours")
+    files = [ours, ours.with_suffix(".json")]
+    write_record(ours, {"files": files})
+    claim(files)
+    for again in (files, [tmp_path / "link.mp4"]):  # an input by another name, even if it may be overwritten
+        if again != files:
+            again[0].symlink_to(ours)
+        with pytest.raises(MediaError, match="would be written over the input"):
+            claim(again, [ours], overwrite=True)
+    with pytest.raises(MediaError, match="would be written over the input"):
+        claim([ours], [tmp_path], overwrite=True)  # a folder means the files in it
+    with pytest.raises(MediaError, match="exists and was not made"):
+        claim([tmp_path / "ours.webm", tmp_path / "ours.json"])  # whose record is that of ours.mp4
+    ours.write_bytes(b"changed")
+    with pytest.raises(MediaError, match="ours.mp4 exists and was not made"):
+        claim(files)
+    with pytest.raises(MediaError, match="would be written twice"):
+        claim([tmp_path / "new", tmp_path / "new"])
+    assert theirs.read_bytes() == b"theirs"
+
+
+def test_the_side_files_of_sample_spare_an_identity(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    anna = tmp_path / "anna.safetensors"
+    Identity(torch.zeros(14, 512), "stylevideogan").save(anna)
+    before = anna.read_bytes()
+    command = ["sample", "stylevideogan", "--seed", "1", "--frames", "2", "--out", str(tmp_path / "anna.mp4")]
+    for more in ([], ["--identity", str(anna), "--overwrite"]):
+        assert main([*command, *more]) == 2
+        assert "anna.safetensors" in capsys.readouterr().err
+    assert anna.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == [anna.name]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = f"""
+import os, signal
+from stylereel.core.files import replacing, replacing_folder
+with replacing_folder({str(tmp_path / "new")!r}), replacing({str(tmp_path / "file")!r}) as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], env=environment())
+    assert len(list(tmp_path.glob(".*.part"))) == 2
+    with replacing(tmp_path / "live") as partial:
+        partial.write_text("whole")
+        assert [path for path in tmp_path.iterdir()] == [partial]
+        monkeypatch.setattr(files, "_CLEARED", set())
+        files.ensure_writable(tmp_path / "other")  # a part that is being written stays
+    assert [path.name for path in tmp_path.iterdir()] == ["live"]
+
+
+def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        Identity(torch.zeros(1, 2), "x").save(tmp_path / "new" / "who.safetensors")
+        save_picture(tmp_path / "new" / "a.png", np.zeros((8, 8, 3), np.uint8))
+    finally:
+        os.umask(before)
+    for file in (tmp_path / "new").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o640, file
+
+
+def test_no_folder_is_left_by_what_fails(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no"):
+        with replacing(tmp_path / "a" / "b" / "c"):
+            raise ValueError("no")
+    files.ensure_writable(tmp_path / "a" / "b" / "c")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_a_command_alike(words: list[str], tmp_path: Path, number: int) -> None:
+    out = tmp_path / "out.mp4"
+    command = [sys.executable, "-m", "stylereel", *words, "--out", str(out)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+    folder, patience = tmp_path / "out.mp4.unfinished", time.monotonic() + 120
+    while not list(folder.glob("*.segment")) and run.poll() is None and time.monotonic() < patience:
+        time.sleep(0.005)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130 and said.startswith("stylereel: stopped; the same command goes on") and folder.exists()
+    assert "Traceback" not in said and not list(tmp_path.glob(".*.part")) and not list(folder.glob(".*.part"))
+    assert main(command[3:]) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["frames of an earlier run"] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
