@@ -212,3 +212,91 @@ def test_a_rotation_means_the_same_as_its_matrix(tmp_path: Path, turn: int) -> N
 def test_clicks_of_a_cut_clip_stay_in_step(tmp_path: Path) -> None:
     clip = click_clip(tmp_path / "a.mp4", [1.0], "aac", seconds=2)
     assert abs(heard(copy(clip, tmp_path / "out.mp4"))[0] - 1.0) < 0.01
+
+
+def linear_pq(nits: np.ndarray) -> np.ndarray:
+    """SMPTE ST 2084: the code in [0, 1] of a luminance in cd/m2."""
+    power = (nits / 10000) ** (2610 / 16384)
+    return ((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32)
+
+
+def linear_hlg(nits: np.ndarray) -> np.ndarray:
+    """BT.2100's HLG signal of a display light in cd/m2, for a display of 1000, by the inverse of its system gamma."""
+    luminance = nits @ np.array([0.2627, 0.6780, 0.0593])
+    scene = nits / 1000 * np.maximum(luminance / 1000, 1e-9)[:, None] ** (1 / 1.2 - 1)
+    high = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+    return np.where(scene <= 1 / 12, np.sqrt(3 * scene), high)
+
+
+@pytest.mark.parametrize(("transfer", "curve", "name"), [(16, linear_pq, "PQ"), (18, linear_hlg, "HLG")])
+def test_high_dynamic_range_is_mapped(tmp_path: Path, transfer: int, curve: object, name: str) -> None:
+    """An ordinary picture put into HDR as BT.2408 says (white at 203 cd/m2, BT.2020 primaries) comes back."""
+    assert callable(curve)
+    colours = [
+        [0, 0, 0],
+        [64, 64, 64],
+        [128, 128, 128],
+        [200, 200, 200],
+        [200, 60, 40],
+        [220, 170, 140],
+        [150, 100, 80],
+    ]
+    picture = np.array(colours, np.uint8)
+    to_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+    red, green, blue = curve(203 * (picture / 255.0) ** 2.4 @ to_2020.T).T
+    luma = 0.2627 * red + 0.6780 * green + 0.0593 * blue
+    planes = 64 + 876 * luma, 512 + 896 * (blue - luma) / 1.8814, 512 + 896 * (red - luma) / 1.4746
+    frame = VideoFrame(16 * len(picture), 16, "yuv444p10le")
+    for plane, values in zip(frame.planes, planes):
+        row = np.zeros(plane.line_size // 2, np.uint16)
+        row[: frame.width] = np.repeat(np.round(values).astype(np.uint16), 16)
+        plane.update(np.tile(row, (16, 1)).tobytes())
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = frame.width, 16, "yuv444p10le"
+        context = stream.codec_context
+        context.colorspace = context.color_primaries = frame.colorspace = frame.color_primaries = 9
+        context.color_trc = frame.color_trc = transfer
+        context.color_range = frame.color_range = 1
+        frame.pts = 0
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    reader = VideoReader(tmp_path / "a.mkv")
+    assert reader.colours == f"HDR ({name}), tone mapped to BT.709"
+    back = next(iter(reader))[8, 8::16].astype(int)
+    assert np.abs(back - picture).max() < 8
+
+
+CONTAINERS = [
+    ("asf", "msmpeg4", "yuv420p"),
+    ("avi", "mpeg4", "yuv420p"),
+    ("flv", "flv", "yuv420p"),
+    ("gxf", "mpeg2video", "yuv420p"),
+    ("ismv", "mpeg4", "yuv420p"),
+    ("mpegts", "mpeg2video", "yuv420p"),
+    ("mxf", "mpeg2video", "yuv420p"),
+    ("nut", "mpeg4", "yuv420p"),
+    ("rm", "rv10", "yuv420p"),
+    ("smjpeg", "mjpeg", "yuvj420p"),
+    ("swf", "flv", "yuv420p"),
+    ("wtv", "mpeg2video", "yuv420p"),
+    ("h264", "libx264", "yuv420p"),
+    ("mpeg2video", "mpeg2video", "yuv420p"),
+    ("yuv4mpegpipe", "rawvideo", "yuv420p"),
+]
+
+
+@pytest.mark.parametrize(("container", "codec", "pixels"), CONTAINERS)
+def test_every_container_keeps_count_and_rate(tmp_path: Path, container: str, codec: str, pixels: str) -> None:
+    """What FFmpeg's own tests write; benchmarks/containers.py compares more of it with ffprobe."""
+    size = (720, 576) if container == "gxf" else (128, 96)
+    with av.open(str(tmp_path / "clip"), "w", format=container) as target:
+        stream = target.add_stream(codec, rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        for index in range(24):
+            target.mux(stream.encode(VideoFrame.from_ndarray(square(index, *size), format="rgb24")))
+        target.mux(stream.encode(None))
+    reader = VideoReader(tmp_path / "clip")
+    assert (reader.num_frames, reader.rate, reader.timing) == (24, 25, "constant")
+    assert len(list(reader)) == 24

@@ -44,6 +44,8 @@ def drive(arguments: list[str]) -> None:
     frames, (width, height) = record["frames"], record["size"]
     sound = "with the clip's sound" if record["sound"] else "without sound"
     print(f"{frames['written']} frames of {width} x {height} at {record['rate']} frames a second, {sound}")
+    if record["colours"] != "BT.709":
+        print(f"the clip's colours: {record['colours']}")
     if lost := frames["without a face"]:
         print(f"no face was found in {len(lost)} frames: {', '.join(map(str, lost))}")
     if (count := record["faces in the clip"]) > 1:

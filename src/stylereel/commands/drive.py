@@ -287,6 +287,7 @@ def _write(
         "size": [writer.width, writer.height],
         "rate": motion.rate,
         "timing": "constant" if reader is None else reader.timing,
+        "colours": "BT.709" if reader is None else reader.colours,
         "sound": writer.has_audio,
         "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
         "frames_per_second": {

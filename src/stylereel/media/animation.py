@@ -44,6 +44,7 @@ class Animation:
 
     promised = None
     has_audio = False
+    hdr = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,6 +85,7 @@ class Folder:
 
     promised = None
     has_audio = False
+    hdr = None
 
     def __init__(self, path: Path, rate: Fraction) -> None:
         self.path = path

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import av
@@ -26,6 +27,8 @@ from stylereel.core.files import MediaError, require_file
 from stylereel.media.pictures import check_size, over_white
 
 BT709 = 1  # the number of this colour standard in the tables of H.273
+BT2020 = 9
+HDR = {16: "PQ", 18: "HLG"}  # transfer functions of the same tables
 UNSPECIFIED = 2  # the same tables' number for a file that names none
 STREAMS = {"mpegts", "mpeg"}
 TIMELESS = {"avi", "h264", "hevc", "m4v", "mpegvideo"}  # formats that do not say when a frame is shown
@@ -34,6 +37,10 @@ ELSEWHERE = {"alias_pix", "concat", "dash", "hds", "hls", "image2", "imf", "lavf
 BACK = Fraction(1, 10)  # seconds by which the clock of a sound goes back at least where it starts again
 # Without these flags the scaler's short cut between YUV and RGB is wrong by 3 levels in the mean, and dark by 1.
 EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+
+
+# Tone mapping is FFmpeg's, by a table of colours that takes seconds to make: one for all clips, used by one thread.
+_MAPPER, _MAPPING = VideoReformatter(), Lock()
 
 
 def ffmpeg_name(path: str | Path) -> str:
@@ -111,10 +118,11 @@ class Clip:
         path: the file.
         ticks: when each frame begins, int64 [T] in order of showing, 0 for the first; `time_base` seconds each.
         end: tick at which the last frame ends.
-        rates: frame rates that the container names, the likeliest first; they may be wrong.
+        rates: the frame rate that the container names, which may be wrong; empty if it names none.
         promised: the number of frames that the file's index lists, or None without one.
         width, height: pixels of the upright pictures.
         has_audio: whether there is sound.
+        hdr: "PQ" or "HLG", the curve of high dynamic range that is mapped to BT.709, or None.
         shifts: seconds by which each run of the file's clock is shown later than it says. Where clips were joined byte
             by byte the clock starts again, and each run follows the one before.
 
@@ -135,7 +143,9 @@ class Clip:
             sound = sound_index(path)
             self.has_audio = sound is not None
             self.time_base = stream.time_base or Fraction(1, 25)
-            self.rates = [Fraction(rate) for rate in (stream.base_rate, stream.average_rate) if rate]
+            base, guess = stream.base_rate, stream.guessed_rate
+            named = guess if base and base == 2 * (guess or 0) else base  # the base rate may count fields
+            self.rates = [Fraction(rate) for rate in (named, stream.average_rate) if rate][:1]
             self.promised = None
             if stream.frames and "mp4" in container.format.name:  # the edit list may cut some off
                 self.promised = sum(not entry.is_discard for entry in stream.index_entries) or None
@@ -151,6 +161,7 @@ class Clip:
             raise MediaError(f"{path} holds no frames; give a clip that was written completely.")
         self._size = round(first.width * aspect), first.height  # square pixels
         self._turn = _turn(first)
+        self.hdr = HDR.get(int(first.color_trc))
         self.width, self.height = self._size[::-1] if self._turn[0] else self._size
 
     def _scan(self, container: InputContainer, stream: VideoStream) -> None:
@@ -269,9 +280,25 @@ class Clip:
         same = (frame.width, frame.height) == self._size
         method = EXACT | (Interpolation.BILINEAR if same else Interpolation.BICUBIC)
         # One thread: the scaler's own threads cost more than they save, and much more on a busy machine.
-        picture = reformatter.reformat(
-            frame, width, height, form, src_colorspace=matrix, interpolation=method, threads=1
-        ).to_ndarray()
+        if self.hdr:
+            with _MAPPING:
+                frame.color_primaries = BT2020 if frame.color_primaries == UNSPECIFIED else frame.color_primaries
+                mapped = _MAPPER.reformat(
+                    frame,
+                    width,
+                    height,
+                    form,
+                    interpolation=method,
+                    threads=1,
+                    dst_colorspace=BT709,
+                    dst_color_trc=BT709,
+                    dst_color_primaries=BT709,
+                )
+            picture = mapped.to_ndarray()
+        else:
+            picture = reformatter.reformat(
+                frame, width, height, form, src_colorspace=matrix, interpolation=method, threads=1
+            ).to_ndarray()
         if alpha:
             picture = over_white(picture)
         transpose, flip_rows, flip_columns = self._turn

@@ -28,20 +28,22 @@ class VideoReader:
 
     Takes video files, animated GIF, PNG and WebP, and folders of numbered pictures of one size. Gives uint8 RGB
     [H, W, 3], upright as the file's rotation says, with square pixels, transparent parts over white, all of the first
-    frame's size; 10 bits are rounded to 8, and HDR keeps its curve (no tone mapping).
+    frame's size; 10 bits are rounded to 8, and HDR (PQ, HLG) is tone mapped to BT.709 by FFmpeg's scaler.
 
     A clip is constant if every frame begins nearer to its own tick of a constant rate than to another; then frames out
     are frames in. Any other clip is resampled by the rule *hold*: each tick of the constant rate shows the newest frame
-    that has begun, where half a frame too late still counts as begun. So the sound stays in step; some frames come
-    twice, others never.
+    that has begun. Each frame begins at a tick of its own, at most one from its time: none is lost, and the sound stays
+    in step. The rate is the first at which that is possible, of: those that the file names, if its median step
+    bears them out; that of its usual step; the standard rates above. At none of them, or at a `rate` that is asked for,
+    frames begin at the first tick that is less than half a frame early, and some are never shown.
 
     Attributes:
         path: the file or folder.
-        rate: frames per second as an exact fraction, 30000/1001 for 29.97. Of an uneven clip: one frame in its median
-            time, or the standard rate within half a percent of that.
+        rate: frames per second as an exact fraction, 30000/1001 for 29.97.
         timing: "constant", or a sentence that says how the frames were resampled, for records.
-        num_frames: how many frames iterating gives. A stream with broken parts, but no index that lists its frames,
-            may give fewer.
+        colours: "BT.709", or how HDR was mapped to it, for records.
+        num_frames: how many frames iterating gives. Of frames that the decoder leaves out of a damaged stream without
+            an index, the ones before or after are shown.
         width, height: pixels of the frames given.
         has_audio: whether there is sound.
 
@@ -51,7 +53,8 @@ class VideoReader:
             resampled to unless it has it already.
 
     Raises:
-        MediaError: the file is missing, empty, no video, or without a single frame; while iterating: it breaks off,
+        MediaError: the file is missing, empty, no video, or without a single frame, or it would need more than
+            MOST_HELD frames for each that it has (and 10,000), as when a time is wrong; while iterating: it breaks off,
             by a decoding error or by fewer frames than promised.
     """
 
@@ -66,6 +69,7 @@ class VideoReader:
             self._clip = open_animation(require_file(self.path)) or Clip(self.path)
         clip = self._clip
         self.width, self.height, self.has_audio = clip.width, clip.height, clip.has_audio
+        self.colours = f"HDR ({clip.hdr}), tone mapped to BT.709" if clip.hdr else "BT.709"
         self.timing = "constant"
         self._shown: np.ndarray | None = None  # the clip's frame for each frame given, if they differ
         self.num_frames = max(clip.promised or 0, len(clip.ticks))
@@ -87,8 +91,13 @@ class VideoReader:
         standard = min(STANDARD_RATES, key=lambda each: abs(each - steps / length))
         late = abs(steps / standard - length)
         near = late <= max(clip.time_base, length / 100)  # the file's clock rounds, and times of showing jitter
-        even = np.ptp(np.diff(clip.ticks)) <= 1
+        even = not self._named() and np.ptp(np.diff(clip.ticks)) <= 1
         return [*clip.rates[:1], *([standard] if near else []), *([steps / length] if even else [])]
+
+    def _named(self) -> list[Fraction]:
+        """The rates that the file names and that its usual step between frames bears out."""
+        base, step = self._clip.time_base, self._median_step()
+        return [rate for rate in self._clip.rates if abs(1 / rate - step) <= max(base, step / 20)]
 
     def _median_step(self) -> Fraction:
         steps = np.sort(np.diff(self._clip.ticks))
@@ -110,9 +119,8 @@ class VideoReader:
 
     def _fit(self) -> None:
         """Take the first rate at which each frame has a tick of its own, at most one tick from where it begins."""
-        ticks, base, step, median = self._clip.ticks, self._clip.time_base, self._median_step(), self._median_rate()
-        named = [rate for rate in self._clip.rates if abs(1 / rate - step) <= max(base, step / 20)]
-        rates = [*named, median, *sorted(rate for rate in STANDARD_RATES if rate > median)]
+        ticks, base, median = self._clip.ticks, self._clip.time_base, self._median_rate()
+        rates = [*self._named(), median, *sorted(rate for rate in STANDARD_RATES if rate > median)]
         for rate in rates:
             places = ticks * float(base * rate)
             late = isotonic_regression(places - np.arange(len(ticks))).x
