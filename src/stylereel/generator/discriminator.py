@@ -121,8 +121,9 @@ class DiscriminatorBlock(nn.Module):
         if self.residual:
             self.skip = ResidualSkip(inputs, outputs, taps)
 
-    def forward(self, x: Tensor | None, image: Tensor) -> Tensor:
+    def forward(self, x: Tensor | None, image: Tensor | None = None) -> Tensor:
         if self.has_fromrgb:
+            assert image is not None
             colours = self.fromrgb(image)
             x = colours if x is None else x + colours
         assert x is not None
