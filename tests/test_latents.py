@@ -76,7 +76,7 @@ def test_motion_round_trip(tmp_path: Path) -> None:
 def test_other_files_are_refused(load: Callable[[Path], object], walk: Walk, tmp_path: Path) -> None:
     wrong = tmp_path / "text.safetensors"
     wrong.write_text("hello")
-    with pytest.raises(ValueError, match="not a stylereel file"):
+    with pytest.raises(ValueError, match="not a safetensors file"):
         load(wrong)
     with pytest.raises(ValueError, match="no file"):
         load(tmp_path / "absent")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from safetensors import SafetensorError, safe_open
 
 from stylereel.core.files import require_file
 from stylereel.core.latents import CODES, Codes, Identity, Motion
+from stylereel.core.weights import own_kind
 from stylereel.media.pictures import FORMATS, check_size, read_picture
 from stylereel.media.sheet import BACKGROUND, contact_sheet, shrink
 from stylereel.media.video import VideoReader
@@ -59,11 +59,7 @@ def _saved_kind(path: Path) -> str | None:
     """What a file that `latents` wrote holds, or None for any other file."""
     if os.path.isdir(path) or require_file(path).suffix != ".safetensors":
         return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            kind = (file.metadata() or {}).get("kind")
-    except SafetensorError:
-        kind = None
+    kind = own_kind(path)
     if kind not in ("motion", "identity", "codes"):
         raise ValueError(f"{path} holds no motion, identity or codes; weights info tells what is in a weight file.")
     return kind

@@ -14,12 +14,13 @@ def weights_info(file: str, /) -> None:
         file: the weight file.
     """
     from stylereel.core.files import require_file
-    from stylereel.core.weights import own_kind
+    from stylereel.core.weights import own_kind, read_tensors
     from stylereel.zoo.encoders import describe
     from stylereel.zoo.formats import inspect_all, is_safetensors
 
     kind = own_kind(file)
     if kind not in (None, "stylegan2", "stylegan3", "discriminator"):
+        read_tensors(file)  # a damaged file is refused
         print(f"network of kind {kind}; stylereel")
         return
     beside = "" if kind or is_safetensors(require_file(file)) else describe(file)

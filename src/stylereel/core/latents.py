@@ -7,21 +7,22 @@ header; reading one never runs anything in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from stylereel.core.files import replacing, require_file
+from stylereel.core.weights import HOSTILE, check_finite, read_header, read_tensors, write_tensors
 
 VERSION = 1
+
+Saved = TypeVar("Saved", "Identity", "Codes", "Motion")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Identity:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     delta: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check("identity", {"w": self.w, **self.tensors, **self.delta}, {"w": 2})
+
     def save(self, path: str | Path) -> None:
         """Write a safetensors file (replaced only when complete)."""
         tensors = {"w": self.w, **_prefixed("tensor.", self.tensors), **_prefixed("delta.", self.delta)}
@@ -45,8 +49,11 @@ class Identity:
     @classmethod
     def load(cls, path: str | Path) -> Identity:
         """Read a file that `save` wrote. Raises ValueError when it is something else."""
-        tensors, header = _load(path, "identity")
-        return cls(tensors["w"], header["system"], _part("tensor.", tensors), _part("delta.", tensors))
+
+        def build(tensors: dict[str, Tensor], header: dict[str, str]) -> Identity:
+            return cls(tensors["w"], header["system"], _part("tensor.", tensors), _part("delta.", tensors))
+
+        return _load(path, "identity", build)
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,15 @@ class Codes:
     features: Mapping[str, Tensor] = field(default_factory=dict)
     delta: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        axes = {"w": 3, "placement": 2}
+        _check("codes", {"w": self.w, "placement": self.placement, **self.features, **self.delta}, axes)
+        lengths = {len(value) for value in self.features.values()}
+        if self.placement.shape != (len(self.w), 4) or lengths - {len(self.w)}:
+            raise ValueError(f"Codes of {len(self.w)} frames need as many placements of 4 numbers, and feature maps.")
+        if self.rate <= 0:
+            raise ValueError(f"Codes need a positive frame rate, not {self.rate}.")
+
     def __len__(self) -> int:
         return len(self.w)
 
@@ -81,9 +97,12 @@ class Codes:
     @classmethod
     def load(cls, path: str | Path) -> Codes:
         """Read a file that `save` wrote. Raises ValueError when it is something else."""
-        tensors, header = _load(path, "codes")
-        extra = _part("feature.", tensors), _part("delta.", tensors)
-        return cls(tensors["w"], header["generator"], Fraction(header["rate"]), tensors["placement"], *extra)
+
+        def build(tensors: dict[str, Tensor], header: dict[str, str]) -> Codes:
+            extra = _part("feature.", tensors), _part("delta.", tensors)
+            return cls(tensors["w"], header["generator"], parse_rate(header["rate"]), tensors["placement"], *extra)
+
+        return _load(path, "codes", build)
 
 
 class MotionKind(NamedTuple):
@@ -122,6 +141,11 @@ class Motion:
             raise ValueError(f"Motion values must be [frames, {len(self.names)}], not {self.values.shape}.")
         if self.placement.shape != (len(self.values), 4):
             raise ValueError(f"A motion of {len(self.values)} frames needs as many placements of 4 numbers.")
+        for name, array in (("values", self.values), ("placement", self.placement)):
+            if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+                raise ValueError(f"Motion has numbers in {name!r} that are not finite.")
+        if self.rate <= 0 or self.num_faces < 0 or any(not 0 <= frame < len(self.values) for frame in self.missing):
+            raise ValueError("A motion has a positive frame rate, and misses faces in frames of its own alone.")
 
     def __len__(self) -> int:
         return len(self.values)
@@ -151,18 +175,29 @@ class Motion:
     @classmethod
     def load(cls, path: str | Path) -> Motion:
         """Read a file that `save` wrote. Raises ValueError when it is something else."""
-        tensors, header = _load(path, "motion")
-        name = header["motion_kind"]
-        old = name.endswith(" changes")  # how version 0.1 said relative
-        return cls(
-            tensors["values"].numpy(),
-            MotionKind(name.removesuffix(" changes"), old or header.get("relative") == "1"),
-            tuple(json.loads(header["names"])),
-            Fraction(header["rate"]),
-            tensors["placement"].numpy(),
-            tuple(int(i) for i in tensors["missing"]),
-            int(header.get("num_faces", 1)),
-        )
+
+        def build(tensors: dict[str, Tensor], header: dict[str, str]) -> Motion:
+            name = header["motion_kind"]
+            old = name.endswith(" changes")  # how version 0.1 said relative
+            names = json.loads(header["names"])
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("The names of its columns are no list of words.")
+            missing = tensors["missing"]
+            if missing.is_floating_point() or missing.ndim != 1:
+                raise ValueError("The frames without a face are no list of numbers.")
+            if not len(tensors["values"]):
+                raise ValueError("It has no frames.")
+            return cls(
+                tensors["values"].numpy(),
+                MotionKind(name.removesuffix(" changes"), old or header.get("relative") == "1"),
+                tuple(names),
+                parse_rate(header["rate"]),
+                tensors["placement"].numpy(),
+                tuple(int(i) for i in missing),
+                int(header.get("num_faces", 1)),
+            )
+
+        return _load(path, "motion", build)
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -174,21 +209,36 @@ def _part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _save(path: str | Path, kind: str, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    metadata = {"format": "stylereel", "version": str(VERSION), "kind": kind, **header}
-    with replacing(path) as partial:
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, metadata)
+    write_tensors(path, tensors, {"version": str(VERSION), "kind": kind, **header})
 
 
-def _load(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    require_file(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a stylereel file; give one that was saved as {kind}.") from error
-    if header.get("format") != "stylereel" or header.get("kind") != kind:
+def _load(path: str | Path, kind: str, build: Callable[[dict[str, Tensor], dict[str, str]], Saved]) -> Saved:
+    """What `build` makes of tensors and header. Raises ValueError, which names the file, for whatever it raises."""
+    header = read_header(path)
+    if header.get("kind") != kind:
         raise ValueError(f"{path} does not hold {kind}; give a file that was saved as {kind}.")
     if header.get("version") != str(VERSION):
-        raise ValueError(f"{path} has version {header.get('version')}; this program reads version {VERSION}.")
-    return tensors, header
+        raise ValueError(f"{path} has version {header.get('version')!r:.40}; this program reads version {VERSION}.")
+    tensors, header = read_tensors(path)
+    try:
+        return build(tensors, header)
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {error.args[0]!r:.80}; get a complete copy.") from error
+    except HOSTILE as error:
+        raise ValueError(f"{path} does not hold {kind} as it should: {str(error)[:200]}") from error
+
+
+def parse_rate(text: str) -> Fraction:
+    """A frame rate as files have it, 25 or 30000/1001. Raises ValueError for other forms, which can be endless."""
+    if not re.fullmatch(r"[1-9]\d{0,14}(/[1-9]\d{0,14})?", text):
+        raise ValueError(f"{text[:40]!r} is no frame rate.")
+    return Fraction(text)
+
+
+def _check(what: str, tensors: Mapping[str, Tensor], axes: Mapping[str, int]) -> None:
+    """Raise ValueError unless all numbers are finite, and those named are fractions with so many axes, none empty."""
+    for name, count in axes.items():
+        value = tensors[name]
+        if not value.is_floating_point() or value.ndim != count or not value.numel():
+            raise ValueError(f"The {name} of {what} must be fractions with {count} axes, not {list(value.shape)}.")
+    check_finite(what, tensors)

@@ -14,17 +14,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from stylereel.core.arrays import read_arrays
 from stylereel.core.builtin import builtin
-from stylereel.core.files import replacing, require_file
-from stylereel.core.weights import read_header
+from stylereel.core.files import require_file
+from stylereel.core.weights import HOSTILE, check_finite, parse_card, read_header, read_tensors, write_tensors
 from stylereel.generator.style_space import LayerKey, StyleSpace
 from stylereel.zoo.unpickle import unpickle
 
@@ -112,14 +111,13 @@ class Directions(Mapping[str, Direction]):
         """Write a safetensors file whose header names places, units, effects and leaks."""
         tensors, rows = {}, []
         for key, direction in self._directions.items():
-            tensors[f"{key}.change"] = direction.change.half().contiguous()
+            tensors[f"{key}.change"] = direction.change.half()
             if direction.places is not None:
                 tensors[f"{key}.places"] = direction.places.to(torch.int16)
             leak = {name: [round(number, 3) for number in pair] for name, pair in direction.leak.items()}
             rows.append([direction.name, direction.space, direction.unit, round(direction.effect, 3), leak])
-        header = {"format": "stylereel", "kind": KIND, "config": json.dumps({}), "card": json.dumps(self.card)}
-        with replacing(path) as partial:
-            save_file(tensors, partial, header | {"directions": json.dumps(rows)})
+        header = {"kind": KIND, "config": json.dumps({}), "card": json.dumps(self.card)}
+        write_tensors(path, tensors, header | {"directions": json.dumps(rows)})
 
     @classmethod
     def load(cls, path: str | Path) -> Directions:
@@ -128,17 +126,18 @@ class Directions(Mapping[str, Direction]):
         if header.get("kind") != KIND:
             raise ValueError(f"{path} holds {header.get('kind')!r}; give a file of directions.")
         found = []
-        with safe_open(path, framework="pt") as file:
-            try:
-                for name, space, unit, effect, leak in json.loads(header["directions"]):
-                    key = f"s:{name}" if space == "s" else name
-                    change = file.get_tensor(f"{key}.change").float()
-                    places = file.get_tensor(f"{key}.places").long() if f"{key}.places" in file.keys() else None
-                    leaks = {other: (float(code), float(seen)) for other, (code, seen) in leak.items()}
-                    found.append(Direction(str(name), space, places, change, str(unit), float(effect), leaks))
-            except (KeyError, TypeError, ValueError, SafetensorError) as error:
-                raise ValueError(f"{path} is not a whole file of directions: {error}.") from error
-        return cls(found, json.loads(header.get("card", "{}")))
+        tensors, header = read_tensors(path)
+        try:
+            for name, space, unit, effect, leak in json.loads(header["directions"]):
+                key = f"s:{name}" if space == "s" else name
+                change, places = tensors[f"{key}.change"], tensors.get(f"{key}.places")
+                _check_direction(key, space, change, places)
+                leaks = {other: (float(code), float(seen)) for other, (code, seen) in leak.items()}
+                places = None if places is None else places.long()
+                found.append(Direction(str(name), space, places, change.float(), str(unit), float(effect), leaks))
+        except HOSTILE as error:
+            raise ValueError(f"{path} is not a whole file of directions: {str(error)[:200]}.") from error
+        return cls(found, parse_card(path, header))
 
     def table(self) -> str:
         """A Markdown table: what strength 1 means, what it reaches, and the largest leak."""
@@ -154,6 +153,22 @@ class Directions(Mapping[str, Direction]):
                 f"| {other} {size:+.2f} |"
             )
         return "\n".join(lines) + "\n"
+
+
+def _check_direction(key: str, space: Any, change: Tensor, places: Tensor | None) -> None:
+    """Raise ValueError for tensors that are no direction of that space."""
+    if space not in get_args(Space) or change.ndim != (2 if space == "w+" else 1) or not change.numel():
+        raise ValueError(f"{key} has the shape {list(change.shape)}, which is none of a direction of {space!r:.40}")
+    if not change.is_floating_point():
+        raise ValueError(f"{key} is of no fractions")
+    check_finite(key, {"change": change})
+    if places is None:
+        if space == "s" or len(change) != 1:
+            raise ValueError(f"{key} lacks its places")
+    elif places.is_floating_point() or places.ndim != 1 or not len(places) or int(places.min()) < 0:
+        raise ValueError(f"{key} has places that are no list of numbers from 0")
+    elif len(change) not in (1, len(places)) or (space == "s" and len(change) != len(places)):
+        raise ValueError(f"{key} has {len(places)} places for {len(change)} changes")
 
 
 def _same_places(one: Direction, other: Direction) -> bool:
@@ -208,25 +223,27 @@ def read(path: str | Path, component: int | None = None, rows: Sequence[int] | N
     """
     path = require_file(path)
     try:
-        content = unpickle(path) if path.suffix in (".pt", ".pth") else np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        content: Any = unpickle(path) if path.suffix in (".pt", ".pth") else read_arrays(path)
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read as a direction: {error}") from error
     name = path.stem
-    if hasattr(content, "keys"):
-        parts = {key: content[key] for key in content.keys()}
+    if isinstance(content, dict) and list(content) != [""]:
+        parts = content
         components, deviations = (
             parts.get(f"X_{long}", parts.get(short)) for long, short in (("comp", "comp"), ("stdev", "std"))
         )
         if components is None or deviations is None:
             raise ValueError(f"{path} holds no components; give a file with X_comp and X_stdev.")
         table, deviation = _array(path, components), _array(path, deviations).ravel()
+        if not table.ndim or not table.size or len(deviation) != table.size // table.shape[-1]:
+            raise ValueError(f"{path} has {len(deviation)} deviations for components {list(table.shape)}.")
         table = table.reshape(-1, table.shape[-1])
         if component is None or not 0 <= component < len(table):
             raise ValueError(f"Name a component of {path} from 0 to {len(table) - 1}.")
         vector, name = table[component] * deviation[component], f"{name} {component}"
     else:
-        vector = _array(path, content)
-    if vector.ndim > 3 or vector.size == 0 or (vector.ndim == 3 and len(vector) != 1):
+        vector = _array(path, content[""] if isinstance(content, dict) and "" in content else content)
+    if not 1 <= vector.ndim <= 3 or vector.size == 0 or (vector.ndim == 3 and len(vector) != 1):
         raise ValueError(f"{path} holds numbers {list(vector.shape)}; a direction has the shape (D) or (L, D).")
     change = torch.from_numpy(np.ascontiguousarray(vector.reshape(-1, vector.shape[-1]), np.float32))
     places = None if rows is None else torch.tensor(rows)
@@ -238,7 +255,10 @@ def read(path: str | Path, component: int | None = None, rows: Sequence[int] | N
 
 
 def _array(path: Path, value: Any) -> np.ndarray:
-    array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    try:
+        array = value.detach().cpu().float().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):
+        array = np.empty(0, object)
     if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
         raise ValueError(f"{path} holds something else than finite numbers; give a file of a direction.")
     return array.astype(np.float64)

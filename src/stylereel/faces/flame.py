@@ -7,6 +7,7 @@ folder data) says in which triangles the 68 landmarks lie.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -115,21 +116,33 @@ def load_flame(model: str | Path, embedding: str | Path) -> Flame:
         raise ValueError(f"The arrays in {model} and {embedding} do not fit each other: {error}.") from error
 
 
-def _array(value: Any) -> np.ndarray | None:
+MAX_DEPTH = 4  # of arrays in chumpy's arrays
+MAX_NUMBERS = 1 << 24  # in a sparse matrix; FLAME's has 5 by 5023
+
+
+def _array(value: Any, depth: int = 0) -> np.ndarray | None:
     """Numbers of a NumPy array, a tensor, a chumpy array or a sparse SciPy matrix, None for anything else."""
     if isinstance(value, Tensor):
         return value.numpy()
+    if depth > MAX_DEPTH:
+        return None
     if not isinstance(value, Stub):
         return value if isinstance(value, np.ndarray) else None
     state = value.state if isinstance(value.state, dict) else {}
     if value.module.startswith("chumpy"):
-        return _array(state.get("x"))
+        return _array(state.get("x"), depth + 1)
     if value.module.startswith("scipy.sparse"):
         from scipy.sparse import csc_matrix, csr_matrix
 
         parts = [state.get(name) for name in ("data", "indices", "indptr")]
         shape = state.get("_shape") or state.get("shape")
         kind = {"csc_matrix": csc_matrix, "csr_matrix": csr_matrix}.get(value.name)
-        if kind and all(isinstance(part, np.ndarray) for part in parts) and isinstance(shape, tuple):
-            return kind(tuple(parts), shape=shape).toarray()
+        numbers = isinstance(shape, tuple) and len(shape) == 2 and all(type(length) is int for length in shape)
+        if kind and numbers and all(isinstance(part, np.ndarray) for part in parts):
+            if not 0 <= math.prod(shape) <= MAX_NUMBERS:  # a matrix of zeros of any size takes no room in a file
+                return None
+            try:
+                return kind(tuple(parts), shape=shape).toarray()
+            except (ValueError, TypeError, IndexError):
+                return None
     return None

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylereel.core.weights import load_module, read_card, save_module
+from stylereel.core.weights import config_of, load_module, read_card, save_module
 from stylereel.generator.ops import FullyConnected, normalize_second_moment
 from stylereel.generator.style_space import LayerKey, StyleLayer, StyleSpace
 
@@ -189,7 +189,7 @@ class Generator(nn.Module):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a file that save() wrote, as float32. Raises ValueError if the file is not one or does not fit."""
-        generator = load_module(path, cls.kind, lambda config: cls(cls.config_type(**config)))
+        generator = load_module(path, cls.kind, lambda config: cls(config_of(cls.config_type, config)))
         generator.card = read_card(path)
         return generator
 

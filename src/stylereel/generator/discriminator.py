@@ -106,19 +106,25 @@ class ResidualSkip(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Features [B, I, H, W] to [B, O, H/2, W/2]; where there is a fromrgb, the image of that size comes in."""
+    """Features [B, I, H, W] to [B, O, H/2, W/2]; with img_channels, the image of that size comes in, alone or added."""
 
-    def __init__(self, resolution: int, config: DiscriminatorConfig) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        img_channels: int,
+        clamp: float | None,
+        taps: FilterTaps = BINOMIAL,
+        residual: bool = True,
+    ) -> None:
         super().__init__()
-        inputs, outputs = config.channels(resolution), config.channels(resolution // 2)
-        taps, clamp = config.resample_filter, config.conv_clamp
-        self.has_fromrgb = config.architecture == "skip" or resolution == config.resolution
-        if self.has_fromrgb:
-            self.fromrgb = EqualizedConv(config.img_channels, inputs, 1, clamp=clamp)
+        if img_channels:
+            self.fromrgb = EqualizedConv(img_channels, inputs, 1, clamp=clamp)
+        self.has_fromrgb = bool(img_channels)
         self.conv0 = EqualizedConv(inputs, inputs, 3, clamp=clamp)
         self.conv1 = EqualizedConv(inputs, outputs, 3, down=taps, clamp=clamp)
-        self.residual = config.architecture == "resnet"
-        if self.residual:
+        self.residual = residual
+        if residual:
             self.skip = ResidualSkip(inputs, outputs, taps)
 
     def forward(self, x: Tensor | None, image: Tensor | None = None) -> Tensor:
@@ -179,7 +185,16 @@ class Discriminator(nn.Module):
         self.config = config
         self.resolutions = tuple(2**i for i in range(config.resolution.bit_length() - 1, 2, -1))
         for resolution in self.resolutions:
-            self.add_module(f"b{resolution}", DiscriminatorBlock(resolution, config))
+            image = config.architecture == "skip" or resolution == config.resolution
+            block = DiscriminatorBlock(
+                config.channels(resolution),
+                config.channels(resolution // 2),
+                config.img_channels if image else 0,
+                config.conv_clamp,
+                config.resample_filter,
+                config.architecture == "resnet",
+            )
+            self.add_module(f"b{resolution}", block)
         width = config.channels(4)
         cmap_dim = width if config.cmap_dim is None else config.cmap_dim
         if config.c_dim:

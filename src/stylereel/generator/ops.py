@@ -148,7 +148,7 @@ class FullyConnected(nn.Module):
         self, inputs: int, outputs: int, multiplier: float = 1.0, bias: float = 0.0, activation: bool = False
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / multiplier)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs).div_(multiplier))
         self.bias = nn.Parameter(torch.full((outputs,), float(bias)))
         self.multiplier = multiplier
         self.activation = activation

@@ -218,8 +218,8 @@ class FourierInput(nn.Module):
         super().__init__()
         channels = layer.in_channels
         self.size, self.sampling_rate, self.bandwidth = layer.in_size, layer.in_sampling_rate, layer.in_cutoff
-        # Uniform over a disk of frequencies.
-        freqs = torch.randn(channels, 2)
+        # Uniform over a disk of frequencies; computed on the CPU even where a network is only planned.
+        freqs = torch.randn(channels, 2, device="cpu")
         radii = freqs.square().sum(dim=1, keepdim=True).sqrt()
         freqs = freqs / (radii * radii.square().exp().pow(0.25)) * self.bandwidth
         self.weight = nn.Parameter(torch.randn(channels, channels))
@@ -229,7 +229,7 @@ class FourierInput(nn.Module):
             self.affine.bias.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
         self.register_buffer("transform", torch.eye(3))
         self.register_buffer("freqs", freqs)
-        self.register_buffer("phases", torch.rand(channels) - 0.5)
+        self.register_buffer("phases", torch.rand(channels, device="cpu") - 0.5)
         self.transform: Tensor
         self.freqs: Tensor
         self.phases: Tensor

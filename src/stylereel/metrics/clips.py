@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from stylereel.core.arrays import read_arrays
 from stylereel.core.files import MediaError, listed, require_file
 from stylereel.core.record import sha256
 from stylereel.faces.backend import DlibBackend, Track, track
@@ -134,9 +135,8 @@ def _open(path: Path) -> Clip:
     truth: dict[str, np.ndarray] = {}
     if beside.exists():
         try:
-            with np.load(beside, allow_pickle=False) as arrays:
-                truth = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError) as error:
+            truth = read_arrays(beside)
+        except ValueError as error:
             raise MediaError(f"{beside} cannot be read; give arrays saved with numpy.savez.") from error
     if path.is_dir():
         return Clip(_PictureFiles(_pictures(path)), path.name, truth=truth, path=path)

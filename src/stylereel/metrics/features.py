@@ -41,10 +41,11 @@ def official(name: str) -> Path:
         raise Unfit(str(error)) from error
 
 
-def load_state(module: nn.Module, path: Path, state: Mapping[str, Any]) -> nn.Module:
+def load_state(module: nn.Module, path: Path, state: Any) -> nn.Module:
     """The module with the tensors of `state` it knows, for use. Raises Unfit if some do not fit."""
     known = module.state_dict()
-    tensors = {key: value for key, value in state.items() if key in known}
+    items = state.items() if isinstance(state, Mapping) else ()
+    tensors = {key: value for key, value in items if key in known and isinstance(value, Tensor)}
     for key in known:  # older files do not count the batches
         if key.endswith("num_batches_tracked"):
             tensors.setdefault(key, known[key])

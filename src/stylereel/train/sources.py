@@ -20,7 +20,6 @@ from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from stylereel.core.arrays import open_array, read_arrays
 from stylereel.core.files import MediaError, ensure_writable
 from stylereel.core.prefetch import WHOLE, Share
 from stylereel.media.pictures import decode_picture, read_picture
@@ -345,7 +345,7 @@ def _latents(files: list[Item], frames: int | None, problems: Problems) -> Seque
     for name, path in files:
         try:
             arrays = _arrays(path)
-        except (OSError, ValueError, EOFError, BadZipFile, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             problems.note(name, f"{name} cannot be read as arrays ({error}).")
             continue
         for key, array in arrays.items():
@@ -371,9 +371,8 @@ def _arrays(path: Path) -> dict[str, Any]:
         tensors = safe_open(path, "pt")
         return {key: tensors.get_slice(key) for key in sorted(tensors.keys())}
     if path.suffix.lower() == ".npy":
-        return {"": np.lib.format.open_memmap(path, mode="r")}
-    with np.load(path, allow_pickle=False) as arrays:
-        return {key: arrays[key] for key in sorted(arrays.files)}
+        return {"": open_array(path)}
+    return dict(sorted(read_arrays(path).items()))
 
 
 def _latent_loader(frames: int | None, stride: int) -> Load:

@@ -22,7 +22,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from stylereel.core.weights import load_module, misfits, own_kind, save_module
+from stylereel.core.weights import (
+    check_finite,
+    check_sharing,
+    config_of,
+    load_module,
+    misfits,
+    own_kind,
+    save_module,
+    without_memory,
+)
 from stylereel.encoders.arcface import ArcFace
 from stylereel.encoders.hfgi import HFGI, HFGIConfig
 from stylereel.encoders.pyramid import StyleEncoder, StyleEncoderConfig
@@ -48,6 +57,8 @@ STYLEHEAT_PLACES = ("encoder.", "net_G_ema.generator.e4e_encoder.encoder.")
 CORRECTOR_MARK = "condition_scale3.0.weight"  # a tensor that tells HFGI's encoder
 MAX_LISTED = 12  # tensors in a message
 MAX_DEPTH = 4  # of dicts in dicts
+MAX_PARTS = 100_000  # of all of them
+MAX_NAME = 200
 
 
 def load_encoder_file(path: str | Path, encoder_type: str | None = None, average: Tensor | None = None) -> StyleEncoder:
@@ -61,9 +72,9 @@ def load_encoder_file(path: str | Path, encoder_type: str | None = None, average
         ValueError: it has no such encoder, or tensors that are missing or of another shape, which are listed.
     """
     if own_kind(path) is not None:
-        return _own(path, STYLE_ENCODER, lambda config: StyleEncoder(StyleEncoderConfig(**config)))
+        return _own(path, STYLE_ENCODER, lambda config: StyleEncoder(config_of(StyleEncoderConfig, config)))
     content = unpickle(path)
-    tensors = _flattened(content)
+    tensors = _flattened(path, content)
     if (place := _encoder_place(tensors)) is None:
         raise ValueError(f"{path} holds no encoder of the pSp, e4e or ReStyle kind.")
     options = mapping(mapping(content).get("opts"))
@@ -83,23 +94,35 @@ def load_encoder_file(path: str | Path, encoder_type: str | None = None, average
     elif average is None:
         warnings.warn(f"{path} has no latent_avg; set the encoder's average before use.", stacklevel=2)
         average = torch.zeros(config.w_dim)
+    return _filled(path, lambda: StyleEncoder(config), _with_average(config, state, average))
+
+
+def _with_average(config: StyleEncoderConfig, state: State, average: Tensor) -> State:
     if average.numel() == config.w_dim:  # one w for all rows
         average = average.reshape(1, -1).expand(config.rows, -1)
-    return _filled(path, lambda: StyleEncoder(config), {**state, "average": average})
+    return {**state, "average": average}
 
 
 def describe(path: str | Path) -> str:
-    """What a published file holds of the networks here, in a few words; empty if nothing."""
-    tensors = _flattened(content := unpickle(path))
+    """What a published file holds of the networks here, in a few words; empty if nothing.
+
+    A network that cannot be loaded has the sentence that loading it would end with.
+    """
+    tensors = _flattened(path, content := unpickle(path))
     parts = []
     if (place := _encoder_place(tensors)) is not None:
         told = mapping(mapping(content).get("opts")).get("encoder_type")
         parts.append(f"encoder {shortened(told) if isinstance(told, str) else 'of a type that is not told'}")
         try:
-            config = _config(tensors, _under(tensors, place), {})
+            config = _config(tensors, state := _under(tensors, place), {})
             parts.append(f"pictures of {config.channels} channels; {config.rows} rows of W+ of {config.w_dim}")
+            averages = [value for key, value in tensors.items() if key.endswith("latent_avg")]
+            average = averages[0] if averages else torch.zeros(config.w_dim)
+            _fitted(path, lambda: StyleEncoder(config), _with_average(config, state, average))
         except (LookupError, TypeError, ArithmeticError):
             parts.append("tensors are missing")
+        except ValueError as error:
+            parts.append(str(error).rstrip("."))
         parts.append("with latent_avg" if any(key.endswith("latent_avg") for key in tensors) else "without latent_avg")
     elif any(key.endswith("output_layer.3.weight") for key in tensors):
         parts.append("ArcFace IR-SE50")
@@ -117,14 +140,14 @@ def _encoder_place(tensors: State) -> str | None:
 
 def has_hfgi(path: str | Path) -> bool:
     """Whether there is an HFGI in a published file."""
-    return own_kind(path) is None and any(key.endswith(CORRECTOR_MARK) for key in _flattened(unpickle(path)))
+    return own_kind(path) is None and any(key.endswith(CORRECTOR_MARK) for key in _flattened(path, unpickle(path)))
 
 
 def load_hfgi_file(path: str | Path) -> HFGI:
     """The aligner and residual encoder of HFGI in a published file or one of ours. Raises as load_encoder_file."""
     if own_kind(path) is not None:
-        return _own(path, CORRECTOR, lambda config: HFGI(HFGIConfig(**config)))
-    tensors = _flattened(unpickle(path))
+        return _own(path, CORRECTOR, lambda config: HFGI(config_of(HFGIConfig, config)))
+    tensors = _flattened(path, unpickle(path))
     aligner = _part(path, tensors, "dconv_layer1.0.res_layer.1.weight", "HFGI aligner")
     encoder = _part(path, tensors, CORRECTOR_MARK, "HFGI encoder")
     channels = encoder[CORRECTOR_MARK].shape[:1].numel()
@@ -137,7 +160,7 @@ def load_arcface_file(path: str | Path) -> ArcFace:
     """The ArcFace IR-SE50 network in model_ir_se50.pth or one of ours. Raises as load_encoder_file."""
     if own_kind(path) is not None:
         return _own(path, IDENTITY, lambda config: ArcFace())
-    state = _part(path, _flattened(unpickle(path)), "output_layer.3.weight", "ArcFace network")
+    state = _part(path, _flattened(path, unpickle(path)), "output_layer.3.weight", "ArcFace network")
     return _filled(path, ArcFace, state)
 
 
@@ -152,7 +175,7 @@ def load_part(
 
     what: the network in words, for the sentence; rename: gives the tensors our names. Raises as load_encoder_file.
     """
-    state = rename(_part(path, _flattened(unpickle(path)), mark, what))
+    state = rename(_part(path, _flattened(path, unpickle(path)), mark, what))
     try:
         return _filled(path, lambda: build(state), state)
     except LookupError as error:
@@ -196,16 +219,25 @@ def _config(tensors: State, state: State, settings: dict[str, bool]) -> StyleEnc
     )
 
 
-def _flattened(content: Any, prefix: str = "", depth: int = 0) -> State:
-    """The tensors in dicts in dicts, by the names of all joined by points; fractions as float32."""
+def _flattened(path: str | Path, content: Any) -> State:
+    """The tensors in dicts in dicts, by the names of all joined by points; fractions as float32, once for all names."""
     found: State = {}
-    for key, value in mapping(content).items():
-        if type(key) is not str:
-            continue
-        if isinstance(value, Tensor):
-            found[prefix + key] = value.float() if value.is_floating_point() else value
-        elif depth < MAX_DEPTH:
-            found |= _flattened(value, f"{prefix}{key}.", depth + 1)
+    converted: dict[int, Tensor] = {}
+    waiting, count = [("", content, 0)], 0
+    while waiting:
+        prefix, part, depth = waiting.pop(0)
+        items = [(key, value) for key, value in mapping(part).items() if type(key) is str and len(key) <= MAX_NAME]
+        count += 1 + len(items)
+        if count > MAX_PARTS:
+            raise ValueError(f"{path} has dicts nested without end.")
+        for key, value in items:
+            if isinstance(value, Tensor):
+                if id(value) not in converted:
+                    converted[id(value)] = value.float() if value.is_floating_point() else value
+                found[prefix + key] = converted[id(value)]
+            elif depth < MAX_DEPTH:
+                waiting.append((f"{prefix}{key}.", value, depth + 1))
+    check_sharing(path, found)
     return found
 
 
@@ -221,10 +253,13 @@ def _part(path: str | Path, tensors: State, mark: str, what: str) -> State:
     return _under(tensors, min(places, key=len))
 
 
-def _filled(path: str | Path, build: Callable[[], Network], state: State) -> Network:
-    """The network with a file's tensors. Raises ValueError that lists those that are missing or of another shape."""
+def _fitted(path: str | Path, build: Callable[[], Network], state: State) -> tuple[Network, State, list[str]]:
+    """The network without memory for its tensors, those of a file for it, and the names of those that it lacks.
+
+    Raises ValueError that lists those that are missing or of another shape.
+    """
     try:
-        with torch.device("meta"):
+        with without_memory():
             network = build()
     except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
         raise ValueError(f"The tensors in {path} have sizes that make no network: {shortened(error)}.") from error
@@ -235,6 +270,13 @@ def _filled(path: str | Path, build: Callable[[], Network], state: State) -> Net
     problems = [shortened(problem) for problem in misfits(network, state)]
     if problems:
         raise ValueError(f"The tensors in {path} do not fit: {_listed(problems)}.")
+    check_finite(str(path), state)
+    return network, state, unknown
+
+
+def _filled(path: str | Path, build: Callable[[], Network], state: State) -> Network:
+    """The network with a file's tensors. Raises ValueError that lists those that are missing or of another shape."""
+    network, state, unknown = _fitted(path, build, state)
     if unknown:
         warnings.warn(f"{path} has tensors that are not used: {_listed(unknown)}.", stacklevel=3)
     network.to_empty(device="cpu").load_state_dict(state)
@@ -247,9 +289,4 @@ def _listed(phrases: list[str]) -> str:
 
 
 def _own(path: str | Path, kind: str, build: Callable[[dict[str, Any]], Network]) -> Network:
-    def empty(config: dict[str, Any]) -> Network:
-        with torch.device("meta"):
-            network = build(config)
-        return network.to_empty(device="cpu")
-
-    return load_module(path, kind, empty).eval().requires_grad_(False)
+    return load_module(path, kind, build).eval().requires_grad_(False)

@@ -26,11 +26,18 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from stylereel.core.files import require_file
-from stylereel.core.weights import check_sharing, misfits
+from stylereel.core.weights import (
+    check_finite,
+    check_sharing,
+    config_of,
+    misfits,
+    parse_card,
+    read_tensors,
+    without_memory,
+)
 from stylereel.generator import (
     Discriminator,
     DiscriminatorConfig,
@@ -236,7 +243,7 @@ def _architecture(config: Config) -> str:
 def _skeleton(path: str | Path, config: Config) -> torch.nn.Module:
     """The network that a config describes, without memory for its tensors, whatever sizes a file claims."""
     try:
-        with torch.device("meta"):
+        with without_memory():
             if isinstance(config, StyleGAN2Config):
                 return StyleGAN2(config)
             return Discriminator(config) if isinstance(config, DiscriminatorConfig) else StyleGAN3(config)
@@ -250,6 +257,7 @@ def _prepared(path: str | Path, found: _Found) -> dict[str, torch.Size]:
     made = ("noise_const", "mapping.w_avg")
     lacking = {k: v.shape for k, v in skeleton.state_dict().items() if k.endswith(made) and k not in found.state}
     _check(path, skeleton, {key: torch.empty(shape, device="meta") for key, shape in lacking.items()} | found.state)
+    check_finite(str(path), found.state)
     return lacking
 
 
@@ -393,11 +401,10 @@ def _own(path: Path, header: Mapping[str, str], state: dict[str, Tensor]) -> _Fo
         settings = json.loads(header["config"])
         if any(not low <= settings[name] <= high for name, (low, high) in LIMITS.items() if settings.get(name)):
             raise ValueError("a setting is beyond what any network has")
-        config = kind(**settings)
-        card = json.loads(header.get("card", "{}"))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        config = config_of(kind, settings)
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ValueError(f"The config in {path} is not one of its kind: {shortened(error)}.") from error
-    return _Found("stylereel", "", (), state, {}, config, card)
+    return _Found("stylereel", "", (), state, {}, config, parse_card(path, header))
 
 
 def _place(tensors: Iterable[str], marks: Iterable[str]) -> tuple[str | None, str]:
@@ -421,11 +428,10 @@ def is_safetensors(path: Path) -> bool:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-            return _tensors(path, tensors), file.metadata() or {}
-    except SafetensorError as error:
-        raise WeightFileError(f"{path} is a damaged safetensors file; get a complete copy.") from error
+        tensors, header = read_tensors(path)
+    except ValueError as error:
+        raise WeightFileError(str(error)) from error
+    return _tensors(path, tensors), header
 
 
 def _tensors(path: Path, values: Mapping[Any, Any]) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stylereel.core.arrays import DAMAGE, read_arrays, read_npy_header
 from stylereel.core.files import require_file
 from stylereel.zoo.archive import Refusal, members, short
 
@@ -112,15 +113,13 @@ def unpickle_npy(path: str | Path) -> Any:
     data = path.read_bytes()
     stream = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        if not header(stream)[2].hasobject:
-            return np.load(io.BytesIO(data), allow_pickle=False)
+        if not read_npy_header(stream).dtype.hasobject:
+            return read_arrays(path)[""]
         rest = data[stream.tell() :]
         return _read(memoryview(rest), io.BytesIO(rest), _Budget(len(data), objects=True), nested=False)
     except Refusal as refusal:
         raise WeightFileError(f"{path} {refusal}.") from None
-    except (ValueError, TypeError, LookupError, ArithmeticError, EOFError, struct.error) as error:
+    except DAMAGE as error:
         raise WeightFileError(f"{path} is damaged, or no .npy file.") from error
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from stylereel.core.weights import load_module, own_kind
+from stylereel.core.weights import config_of, load_module, own_kind
 from stylereel.systems.styleheat.expert import Expert
 from stylereel.systems.styleheat.networks import BOTTOM, Calibration, CalibrationConfig, Warper, WarperConfig
 from stylereel.zoo.encoders import load_part
@@ -97,7 +97,7 @@ def load_warper(path: str | Path, driver: Driver = "video") -> Warper:
     Raises ValueError, saying what does not fit.
     """
     if own_kind(path) is not None:
-        return load_module(path, KINDS[driver], lambda config: Warper(WarperConfig(**config)))
+        return load_module(path, KINDS[driver], lambda config: Warper(config_of(WarperConfig, config)))
 
     def build(state: State) -> Warper:
         first, second = state["hourglass.down.0.conv_0.weight"], state["hourglass.down.0.norm_0.shared.weight"]
@@ -115,7 +115,7 @@ def load_warper(path: str | Path, driver: Driver = "video") -> Warper:
 def load_calibration(path: str | Path) -> Calibration:
     """The calibration network in one of our files or in StyleHEAT_visual.pt. Raises as `load_warper`."""
     if own_kind(path) is not None:
-        return load_module(path, CALIBRATION, lambda config: Calibration(CalibrationConfig(**config)))
+        return load_module(path, CALIBRATION, lambda config: Calibration(config_of(CalibrationConfig, config)))
 
     def build(state: State) -> Calibration:
         width, channels = state["first.weight"].shape[:2]

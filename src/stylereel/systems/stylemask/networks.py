@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stylereel.core.weights import load_module, own_kind
+from stylereel.core.weights import config_of, load_module, own_kind
 from stylereel.generator import StyleGAN2
 from stylereel.generator.style_space import StyleLayer
 from stylereel.zoo.encoders import load_part
@@ -110,7 +110,7 @@ def load_masks(path: str | Path, generator: StyleGAN2 | None = None) -> MaskNets
     generator: whose channels they must fit. Nothing in the file is run. Raises ValueError, saying what does not fit.
     """
     if own_kind(path) is not None:
-        nets = load_module(path, KIND, lambda config: MaskNets(MaskConfig(**config)))
+        nets = load_module(path, KIND, lambda config: MaskNets(config_of(MaskConfig, config)))
     else:
 
         def build(state: dict[str, Tensor]) -> MaskNets:

@@ -17,7 +17,7 @@ from stylereel.core.builtin import builtin
 from stylereel.core.latents import CODES, FACE, Codes, Identity, Motion
 from stylereel.core.render import pictures
 from stylereel.core.system import Clip, Driver, Frames, Source, device_of
-from stylereel.core.weights import load_module
+from stylereel.core.weights import config_of, load_module
 from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
 from stylereel.faces.pose import smooth
@@ -71,7 +71,7 @@ class StyleMask:
         files = [builtin(name) for name in ("generator", "encoder", "stylemask")]
         generator = StyleGAN2.load(files[0])
         encoder = load_encoder(files[1])
-        mask_nets = load_module(files[2], KIND, lambda config: MaskNets(MaskConfig(**config)))
+        mask_nets = load_module(files[2], KIND, lambda config: MaskNets(config_of(MaskConfig, config)))
         return cls(generator, encoder, mask_nets, files)
 
     @classmethod

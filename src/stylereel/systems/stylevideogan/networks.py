@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylereel.core.weights import load_module
+from stylereel.core.latents import parse_rate
+from stylereel.core.weights import config_of, load_module
 
 KIND = "stylevideogan"  # in the header of a model's file
 SLOPE = 0.2  # of every leaky ReLU; the paper does not say
@@ -93,7 +94,7 @@ class Recurrence(nn.Module):
             of_input, of_state, bias, other = (getattr(self.cells, f"{name}_l{layer}") for name in _GRU_WEIGHTS)
             bias.zero_()
             other.zero_()
-            bias[size : 2 * size] = torch.rand(size) * math.log(frames)
+            bias[size : 2 * size] = torch.rand(size).mul_(math.log(frames))
             nn.init.orthogonal_(of_input[2 * size :], 4.0 if layer else 6.0)
             for gate, gain in enumerate((0.3, 0.3, 1.0)):
                 nn.init.orthogonal_(of_state[gate * size : (gate + 1) * size], gain)
@@ -359,6 +360,7 @@ def load_model(path: str | Path) -> VideoGenerator:
     """A trained model, for use. Raises ValueError if the file is not one."""
 
     def build(config: dict) -> VideoGenerator:
-        return VideoGenerator(VideoConfig(**{**config, "rows": tuple(config["rows"])}))
+        parse_rate(config["rate"])
+        return VideoGenerator(config_of(VideoConfig, {**config, "rows": tuple(config["rows"])}))
 
     return load_module(path, KIND, build).eval().requires_grad_(False)
