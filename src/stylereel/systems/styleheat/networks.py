@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.encoders.hfgi import Activation, Correction, EqualConv
-from stylereel.generator.discriminator import DiscriminatorBlock, DiscriminatorConfig, EqualizedConv
+from stylereel.generator.discriminator import DiscriminatorBlock, EqualizedConv
 from stylereel.systems.styleheat.flow import Grid, warp
 
 SLOPE = 0.1  # of the leaky ReLUs here
@@ -259,10 +259,7 @@ class Calibration(nn.Module):
         self.config = config
         width, levels = config.width, 4
         self.first = EqualizedConv(config.channels, width, 1)
-        blocks = DiscriminatorConfig(
-            128, channel_base=64 * width, channel_max=width
-        )  # only at 128 px comes an image in
-        self.down = nn.ModuleList(DiscriminatorBlock(64 >> level, blocks) for level in range(levels))
+        self.down = nn.ModuleList(DiscriminatorBlock(width, width, 0, None) for _ in range(levels))
         self.final = EqualizedConv(width, width, 3)
         self.up = nn.ModuleList(UpBlock(width) for _ in range(levels))
         if config.descriptor:
