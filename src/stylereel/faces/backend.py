@@ -1,6 +1,6 @@
 """Finding and following one face: boxes, 68 landmarks in iBUG order, and an embedding that tells who.
 
-`DlibBackend` needs the packages dlib-bin and
+`mesh.MeshBackend` is taken where it is installed. `DlibBackend` needs the packages dlib-bin and
 face_recognition_models; its 68-point model was trained on iBUG 300-W, whose pictures are for research use.
 `landmarker.MediaPipeBackend` is MediaPipe's own package. Pixels are continuous: pixel i covers i..i+1.
 """
@@ -31,6 +31,9 @@ _EMBEDDING_MODEL = "dlib_face_recognition_resnet_model_v1.dat"
 Missing = Literal["hold", "interpolate", "skip-edit", "stop"]  # what to do with a frame without a face
 Detector = Literal["auto", "mesh", "dlib", "mediapipe"]
 
+PARTS = ("pose", "mouth", "right eye", "left eye")
+DOUBT = 0.5  # a part that is less sure is doubtful
+
 BOX_SIDE = 1.66  # side of a face box in distances between the outer eye corners
 BOX_CENTRE = 0.345  # its centre below the eye line, same unit: about the tip of the nose
 START_SCORE = 0.0  # a detection that begins a track
@@ -55,12 +58,15 @@ class Box(NamedTuple):
 
 class Face(NamedTuple):
     """One face of a frame: 68 landmarks float32 [68, 2] in iBUG order, in pixels; the box in which to look for it next,
-    whose score tells how sure it is (zero is the usual threshold); and the mesh float32 [620, 3], see `mesh`, if any.
+    whose score tells how sure it is (zero is the usual threshold); the mesh float32 [620, 3], see `mesh`, if any; and
+    how sure its `PARTS` are, float32 [4] in 0..1, with what that is by.
     """
 
     landmarks: np.ndarray
     box: Box
     points: np.ndarray | None = None
+    sure: np.ndarray = np.ones(4, np.float32)
+    differ: np.ndarray | None = None
 
 
 class FaceBackend(Protocol):
@@ -70,8 +76,9 @@ class FaceBackend(Protocol):
         """Faces of a frame uint8 [H, W, 3], also unsure ones; the score's zero is the usual threshold."""
         ...
 
-    def look(self, frame: np.ndarray, box: Box) -> Face | None:
-        """The face in the box, None where no face is in it. Raises ValueError when the box is outside the frame."""
+    def look(self, frame: np.ndarray, box: Box, last: Face | None = None) -> Face | None:
+        """The face in the box, None where no face is in it; `last` is the same one in the frame before, if it is
+        followed. Raises ValueError when the box is outside the frame."""
         ...
 
     def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -134,7 +141,7 @@ class DlibBackend:
                 return boxes
         return boxes
 
-    def look(self, frame: np.ndarray, box: Box) -> Face | None:
+    def look(self, frame: np.ndarray, box: Box, last: Face | None = None) -> Face | None:  # noqa: ARG002
         """See `FaceBackend`. The detector must find a face where the landmarks are, not just anywhere near them."""
         landmarks = self.landmarks(frame, box)
         here = box_around(landmarks)
@@ -174,13 +181,13 @@ class DlibBackend:
 
 
 def open_backend(detector: Detector = "auto") -> FaceBackend:
-    """The face library of that name; `auto` is dlib.
+    """The face library of that name; `auto` is the mesh where it is installed, else dlib.
 
     Raises ValueError, with what to install, when it or its model is missing.
     """
     from stylereel.faces import landmarker, mesh
 
-    if detector == "mesh":
+    if detector == "mesh" or (detector == "auto" and mesh.available()):
         return mesh.MeshBackend()
     return landmarker.MediaPipeBackend() if detector == "mediapipe" else DlibBackend()
 
@@ -313,7 +320,7 @@ class Tracker:
 
     def _follow(self, frame: np.ndarray, last: Face) -> Face | None:
         try:
-            face = self.backend.look(frame, last.box)
+            face = self.backend.look(frame, last.box, last)
         except ValueError:  # it has left the picture
             return None
         if face is None or _moved(face.box, last.box) > self.JUMP:
@@ -341,7 +348,8 @@ class Track:
     points; found: [T] bool, False where they are filled in; rate: frames a second; size: (width, height) of the frames
     in pixels; bridged: whether what is filled in lies between its neighbours and counts, or is merely held; num_faces:
     the most faces seen in one frame, among those looked at as a whole (the first, about one a second, and wherever the
-    face was lost); points: the mesh [T, 620, 3] float32, see `mesh`, if the backend tells it.
+    face was lost); points: the mesh [T, 620, 3] float32, see `mesh`, if the backend tells it; sure: [T, 4] float32 in
+    0..1, how sure the `PARTS` are, 0 in frames without a face, by default 1 in all others.
     """
 
     landmarks: np.ndarray
@@ -352,11 +360,20 @@ class Track:
     bridged: bool = False
     num_faces: int = 1
     points: np.ndarray | None = None
+    sure: np.ndarray | None = None
 
     @property
     def missing(self) -> list[int]:
         """Frames in which no face was seen."""
         return np.flatnonzero(~self.found).tolist()
+
+    @property
+    def doubtful(self) -> dict[str, list[int]]:
+        """Frames with a face of which a part is doubtful, for each of `PARTS` that has some."""
+        if self.sure is None:
+            return {}
+        rows = {part: self.found & (sure < DOUBT) for part, sure in zip(PARTS, self.sure.T)}
+        return {part: np.flatnonzero(row).tolist() for part, row in rows.items() if row.any()}
 
     @property
     def counted(self) -> np.ndarray:
@@ -409,17 +426,18 @@ def track(
         if seen is None:
             rows.append(None)
         else:
-            rows.append((seen.landmarks, read(frame, seen.landmarks) if seen.points is None else seen.points))
+            more = read(frame, seen.landmarks) if seen.points is None else seen.points
+            rows.append((seen.landmarks, more, seen.sure))
     known = [row for row in rows if row is not None]
     if not known:
         raise ValueError("No frame shows a face; use a clip in which one face looks roughly at the camera.")
     found = np.array([row is not None for row in rows])
     fill = _bridge if missing == "interpolate" else _hold
-    landmarks, more = (fill(np.stack(column), found) for column in zip(*known))
+    landmarks, more, sure = (fill(np.stack(column), found) for column in zip(*known))
     dense = more.shape[1] > 2
     return Track(
         landmarks, None if dense else more, found, Fraction(rate), size, missing == "interpolate", tracker.num_faces,
-        more if dense else None,
+        more if dense else None, sure * found[:, None] if dense else None,
     )  # fmt: skip
 
 

@@ -14,7 +14,9 @@ import numpy as np
 
 from stylereel.core.latents import FACE, Motion
 from stylereel.faces.appearance import READINGS
-from stylereel.faces.backend import Track
+from stylereel.faces.backend import DOUBT, PARTS, Track
+from stylereel.faces.expression import factors, head_pose, measures, rest_of
+from stylereel.faces.mesh import IBUG
 from stylereel.faces.placement import EYE_LEVEL, EYE_TO_MOUTH, place
 from stylereel.faces.pose import PIVOT, eyes_to_mouth, mean_head, pose_from_landmarks, smooth, unrotate
 
@@ -49,7 +51,11 @@ _IRIS_X, _IRIS_Y = 0.27, 0.10
 _CLOSED_EYE = (0.05, 0.45)  # what a closed eye shows as a share of the open eye: least and most believed
 
 # Widths (standard deviation) of the low-pass in seconds: heads are slow, speaking lips are quick, lids quicker.
-_SCALE_SECONDS, _POSE_SECONDS, _EXPRESSION_SECONDS, _SPEECH_SECONDS, _BLINK_SECONDS = 0.2, 0.07, 0.035, 0.025, 0.015
+_SECONDS = {
+    **dict.fromkeys(("yaw", "pitch", "roll", "shift_x", "shift_y"), 0.07), "scale": 0.2,
+    **dict.fromkeys(("jaw", "press"), 0.025), **dict.fromkeys(("blink_left", "blink_right"), 0.015),
+    **dict.fromkeys(("smile", "pucker", "brow_left", "brow_right", "gaze_x", "gaze_y"), 0.035),
+}  # fmt: skip
 
 # Limits of the columns of `NAMES`.
 _LOW = np.array([-90, -90, -180, -1, -1, 0, 0, -1, 0, 0, -1, -1, 0, 0, -1, -1])
@@ -124,17 +130,7 @@ def coefficients(
     frontal = unrotate(landmarks, pose, head)
     out = {name: pose[name] for name in ("yaw", "pitch", "roll")}
 
-    # Where the middle between the eyes would be if the head looked straight ahead, and the crop it would
-    # ask for.
-    eye_level, distance = eyes_to_mouth(frontal[counted])
-    eyes = np.stack([pose["x"], pose["y"] - pose["scale"] * (PIVOT[1] - eye_level)], axis=1)
-    side = pose["scale"] * distance / EYE_TO_MOUTH
-    above = np.array([0.0, 0.5 - EYE_LEVEL])
-    width = np.median(side[counted]) if size is None else size[0]
-    centre = np.median(eyes[counted], axis=0) + above * width if size is None else np.array(size) / 2
-    out["shift_x"], out["shift_y"] = ((eyes - centre) / width + above).T
-    out["scale"] = side / width
-
+    out.update(_framing(pose, frontal, counted, size))
     out.update(zip(_MOUTH_FACTORS, _mouth(frontal, counted).T, strict=True))
     for row, (name, brow, outer) in enumerate((("right", slice(17, 22), 36), ("left", slice(22, 27), 42))):
         lids = [_eye_opening(frontal, outer)]
@@ -157,22 +153,91 @@ def coefficients(
         # A closed eye has no gaze: its neighbours in time say.
         sees = sees * np.clip(1.2 - 2 * np.maximum(out["blink_left"], out["blink_right"]), 0, 1)
 
-    values = np.stack([out[name] for name in NAMES], axis=1)
-    for columns, seconds, trust in (
-        (slice(0, 5), _POSE_SECONDS, found),
-        (slice(5, 6), _SCALE_SECONDS, found),
-        ([6, 9], _SPEECH_SECONDS, found),
-        ([7, 8, 10, 11], _EXPRESSION_SECONDS, found),
-        (slice(12, 14), _BLINK_SECONDS, found),
-        (slice(14, 16), _EXPRESSION_SECONDS, sees),
-    ):
-        values[:, columns] = smooth(values[:, columns], rate, seconds, trust)
-    values = np.clip(values, _LOW, _HIGH).astype(np.float32)
+    everywhere = found.astype(float)
+    values = _steadied(out, rate, dict.fromkeys(NAMES, everywhere) | {"gaze_x": sees, "gaze_y": sees})
     placement = place(landmarks, rate, found, head=head)
     return Motion(values, FACE, NAMES, Fraction(rate), placement, tuple(np.flatnonzero(~found).tolist()))
 
 
+def _framing(
+    pose: dict[str, np.ndarray], frontal: np.ndarray, counted: np.ndarray, size: tuple[int, int] | None
+) -> dict[str, np.ndarray]:
+    """shift_x, shift_y and scale [T]: where the middle between the eyes would be if the head looked straight ahead, and
+    the crop it would ask for; see `coefficients`."""
+    eye_level, distance = eyes_to_mouth(frontal[counted])
+    eyes = np.stack([pose["x"], pose["y"] - pose["scale"] * (PIVOT[1] - eye_level)], axis=1)
+    side = pose["scale"] * distance / EYE_TO_MOUTH
+    above = np.array([0.0, 0.5 - EYE_LEVEL])
+    width = np.median(side[counted]) if size is None else size[0]
+    centre = np.median(eyes[counted], axis=0) + above * width if size is None else np.array(size) / 2
+    x, y = ((eyes - centre) / width + above).T
+    return {"shift_x": x, "shift_y": y, "scale": side / width}
+
+
+def _steadied(out: dict[str, np.ndarray], rate: Fraction, trust: dict[str, np.ndarray]) -> np.ndarray:
+    """Motion values [T, 16] float32: each track low-passed by its width and limited. Where it is not to be trusted it
+    is held; gaps of a few frames are bridged by the low-pass."""
+    columns = []
+    for name in NAMES:
+        known = np.flatnonzero(trust[name] >= DOUBT)
+        last = np.maximum(np.searchsorted(known, np.arange(len(trust[name])), side="right") - 1, 0)
+        values = np.where(trust[name] >= DOUBT, out[name], out[name][known[last]]) if len(known) else out[name]
+        columns.append(smooth(values[:, None], rate, _SECONDS[name], trust[name]))
+    return np.clip(np.concatenate(columns, axis=1), _LOW, _HIGH).astype(np.float32)
+
+
+def dense_coefficients(track: Track) -> Motion:
+    """The `coefficients` of a mesh, see `expression`. Needs a track with points.
+
+    Expression is absolute where people share a scale: the person's rest is estimated next to a population prior. A part
+    that is not sure counts as little as it is sure, so that it is held from its neighbours in time. A face that lies on
+    its side or upside down for most of the clip is turned by quarters first; `turned` tells the degrees.
+    """
+    assert track.points is not None and track.sure is not None
+    sure = np.where(track.found[:, None], track.sure, float(track.bridged)) if track.bridged else track.sure
+    counted = track.counted if track.counted.any() else np.ones(len(track.points), bool)
+    pose, frontal = head_pose(track.points)
+    quarters = int(np.round(np.median(pose["roll"][counted]) / 90)) % 4
+    if quarters:
+        points = np.concatenate([_quarters(track.points[..., :2], -quarters), track.points[..., 2:]], axis=-1)
+        pose, frontal = head_pose(points)
+    out = {name: pose[name] for name in ("yaw", "pitch", "roll")}
+    out.update(_framing(pose, frontal[:, IBUG, :2], counted, None))
+
+    part = dict(zip(PARTS, sure.T.astype(float)))
+    mouth, right, left = part["mouth"], part["right eye"], part["left eye"]
+    # A brow is read as long as the head is; only lids and iris need the eye.
+    trust = np.stack([mouth] * 4 + [part["pose"]] * 2 + [right, left, right, left, np.maximum(right, left)], axis=1)
+    shown = measures(frontal)
+    rest = rest_of(shown, trust)
+    out.update(factors(shown, rest))
+    # A closed eye has no gaze, and an eye that is not seen does what the other does.
+    for side, own, other in (("right", right, left), ("left", left, right)):
+        elsewhere = out[f"blink_{'left' if side == 'right' else 'right'}"]
+        out[f"blink_{side}"] = np.where((own < DOUBT) & (other >= DOUBT), elsewhere, out[f"blink_{side}"])
+    eyes = np.maximum(right, left)
+    open_eyes = np.clip(1.2 - 2 * np.minimum(out["blink_left"], out["blink_right"]), 0, 1)
+    trusts = dict.fromkeys(NAMES, part["pose"])
+    trusts |= dict.fromkeys(_MOUTH_FACTORS, mouth) | dict.fromkeys(("blink_left", "blink_right"), eyes)
+    trusts |= dict.fromkeys(("gaze_x", "gaze_y"), eyes * open_eyes)
+    values = _steadied(out, track.rate, trusts)
+    placement = place(track.landmarks, track.rate, counted)
+    return Motion(
+        values, FACE, NAMES, track.rate, placement, tuple(track.missing), track.num_faces,
+        doubtful=tuple(sorted(set().union(*track.doubtful.values()))), turned=(90 * quarters + 180) % 360 - 180,
+    )  # fmt: skip
+
+
+def _quarters(points: np.ndarray, quarters: int) -> np.ndarray:
+    """Points [..., 2] turned clockwise about the origin by quarters of a full turn."""
+    turned = points @ np.array([1, 1j]) * 1j**quarters
+    return np.stack([turned.real, turned.imag], axis=-1)
+
+
 def motion_of(track: Track) -> Motion:
-    """The `coefficients` of a tracked face, against the clip's own usual framing."""
+    """The motion of a tracked face, against the clip's own usual framing: by its mesh if it has one, else by the
+    `coefficients` of its landmarks."""
+    if track.points is not None:
+        return dense_coefficients(track)
     motion = coefficients(track.landmarks, track.counted, track.rate, readings=track.readings)
     return replace(motion, missing=tuple(track.missing), num_faces=track.num_faces)

@@ -66,7 +66,7 @@ class MediaPipeBackend:
         """See `FaceBackend`. MediaPipe passes on what it takes for a face without a score, so each has 1."""
         return [box_around(points * frame.shape[1::-1], 1.0) for points in self._faces(frame)]
 
-    def look(self, frame: np.ndarray, box: Box) -> Face | None:
+    def look(self, frame: np.ndarray, box: Box, last: Face | None = None) -> Face | None:  # noqa: ARG002
         """See `FaceBackend`."""
         square = box.placement * (1, 1, self.MARGIN, 1)
         faces = self._faces(cut(frame, square, self.CROP))

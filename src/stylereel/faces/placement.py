@@ -170,21 +170,20 @@ def _turned(points: np.ndarray, degrees: np.ndarray) -> np.ndarray:
     return np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
 
-def cut(frame: np.ndarray, placement: np.ndarray, size: int, fine: bool = True) -> np.ndarray:
+def cut(frame: np.ndarray, placement: np.ndarray, size: int) -> np.ndarray:
     """The crop as a picture, by `warp`: uint8 [H, W] or [H, W, 3], placement [4] -> [size, size(, 3)]."""
     origin, right, down = to_picture(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), placement)
     affine = np.column_stack([(right - origin) / size, (down - origin) / size, origin])
-    return warp(frame, affine, (size, size), fine)
+    return warp(frame, affine, (size, size))
 
 
-def warp(frame: np.ndarray, affine: np.ndarray, size: tuple[int, int], fine: bool = True) -> np.ndarray:
+def warp(frame: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resample a part of a frame. frame: uint8 [H, W] or [H, W, 3]; size: (width, height) of the answer in
     pixels.
 
     affine: [2, 3], from a continuous pixel position (x, y, 1) of the answer to one of the frame. Beyond the
-    frame's edge its outermost pixels are repeated. Shrinking averages over areas; without `fine` only by whole numbers,
-    which is enough for networks and takes a third of the time. Raises ValueError when no part of the answer lies in the
-    frame.
+    frame's edge its outermost pixels are repeated. Shrinking averages over areas. Raises ValueError when no
+    part of the answer lies in the frame.
     """
     affine = np.asarray(affine, np.float64)
     ends = affine @ np.array([[0, size[0], 0, size[0]], [0, 0, size[1], size[1]], [1, 1, 1, 1]])
@@ -205,7 +204,7 @@ def warp(frame: np.ndarray, affine: np.ndarray, size: tuple[int, int], fine: boo
     if shrink > 1:
         picture = picture.reduce(shrink)
     # What is left of the shrinking is a factor under 2: sample twice as densely and average.
-    dense = 2 if fine and ratio / shrink > 1.25 else 1
+    dense = 2 if ratio / shrink > 1.25 else 1
     linear, start = affine[:, :2] / (shrink * dense), (affine[:, 2] - low) / shrink
     rows = (linear[0, 0], linear[0, 1], start[0], linear[1, 0], linear[1, 1], start[1])
     target = (size[0] * dense, size[1] * dense)

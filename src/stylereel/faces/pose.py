@@ -107,6 +107,7 @@ def pose_from_landmarks(landmarks: np.ndarray, head: np.ndarray | None = None) -
     head = mean_head() if head is None else head
     chunks = [landmarks[start : start + 2000] for start in range(0, len(landmarks), 2000)]  # bounded memory
     columns = np.concatenate([_fit(np.asarray(chunk, np.float64), head - PIVOT) for chunk in chunks]).T
+    columns[2] = np.unwrap(columns[2], period=360)  # an upside-down head is near 180 and -180
     return dict(zip(("yaw", "pitch", "roll", "scale", "x", "y", "residual"), columns, strict=True))
 
 

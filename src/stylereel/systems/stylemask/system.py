@@ -115,7 +115,7 @@ class StyleMask:
             source: seed of an invented person (0 or more), a picture, codes (their first frame), or an identity.
             psi: how far an invented person may lie from the mean face, 0 to 1; nothing else is pulled there.
             source_face: which one of several faces in the picture; as for `face`.
-            detector: what finds and reads faces; auto is dlib.
+            detector: what finds and reads faces; auto is the mesh where it is installed, else dlib.
 
         Raises:
             ValueError: no such face in the picture, a negative seed, psi outside 0 to 1, no such detector, or codes
@@ -149,7 +149,7 @@ class StyleMask:
             smoothing: width in seconds of a Gaussian low-pass of the motion, without lag; 0 adds none.
             motion: absolute shows the driver's pose and expression; relative adds what changes since the first frame
                 to the source's own.
-            detector: what finds and reads faces; auto is dlib.
+            detector: what finds and reads faces; auto is the mesh where it is installed, else dlib.
 
         Raises:
             ValueError: no such face, no such detector, codes of another generator, or a file that cannot be read
@@ -270,6 +270,8 @@ def _of_codes(w: Tensor, rate: Fraction, rows: np.ndarray) -> Motion:
 
 def _of_picture(track: backend.Track) -> Motion:
     """The motion of a single picture, whose rest, which a clip tells by itself, is the mean head's."""
+    if track.points is not None:
+        return motion_of(track)
     rest = np.repeat(mean_head()[None, :, :2], RESTS, axis=0) * np.ptp(track.landmarks[0, :, 0])
     landmarks = np.concatenate([track.landmarks, rest.astype(np.float32)])
     found = coefficients(landmarks, np.ones(len(landmarks), bool), Fraction(1))  # a second apart: nothing mixes

@@ -1,0 +1,58 @@
+"""Square crops for networks that look at every frame: quick, straight into their input."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+
+from stylereel.faces.placement import to_picture
+
+_FRAME = types.Array(types.uint8, 3, "C", readonly=True)
+
+
+@njit(
+    types.void(_FRAME, *[types.float64] * 6, types.int64, *[types.float32] * 2, types.float32[:, :, ::1]),
+    cache=True,
+    fastmath=True,
+)
+def _sample(frame, left, top, right_x, right_y, down_x, down_y, dense, scale, low, out):
+    height, width = frame.shape[:2]
+    total = np.zeros(3, np.float32)
+    share = np.float32(1.0 / (dense * dense)) * scale
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            total[:] = 0
+            for part in range(dense * dense):
+                y, x = row + (part // dense + 0.5) / dense, column + (part % dense + 0.5) / dense
+                at_x = min(max(left + x * right_x + y * down_x - 0.5, 0.0), width - 1.001)
+                at_y = min(max(top + x * right_y + y * down_y - 0.5, 0.0), height - 1.001)
+                i, j = int(at_y), int(at_x)
+                b, a = np.float32(at_y - i), np.float32(at_x - j)
+                p, q, r, s = (1 - b) * (1 - a), (1 - b) * a, b * (1 - a), b * a
+                for colour in range(3):
+                    upper = p * frame[i, j, colour] + q * frame[i, j + 1, colour]
+                    total[colour] += upper + r * frame[i + 1, j, colour] + s * frame[i + 1, j + 1, colour]
+            for colour in range(3):
+                out[row, column, colour] = total[colour] * share + low
+
+
+def sample(frame: np.ndarray, placement: np.ndarray, size: int, low: float = 0.0) -> np.ndarray:
+    """The crop of a frame uint8 [H, W, 3] at a placement [4], float32 [size, size, 3]; black is `low` and white 1.
+
+    What is shrunk more than threefold is averaged over a grid of points half as dense as the frame's pixels; beyond the
+    edge the outermost pixels are repeated. Raises ValueError when the crop lies outside the frame, which has 2 x 2
+    pixels or more.
+    """
+    corners = to_picture(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), placement)
+    height, width = frame.shape[:2]
+    if (corners.max(0) <= 0).any() or (corners.min(0) >= (width, height)).any():
+        raise ValueError("The crop lies outside the picture; place it on the face.")
+    if min(height, width) < 2:
+        raise ValueError("No face fits into a picture of one pixel's width; give a larger one.")
+    (left, top), right, down = corners[0], (corners[1] - corners[0]) / size, (corners[2] - corners[0]) / size
+    dense = int(np.clip(round(placement[2] / size / 2), 1, 16))
+    out = np.empty((size, size, 3), np.float32)
+    _sample(
+        np.ascontiguousarray(frame), left, top, *right, *down, dense, np.float32((1 - low) / 255), np.float32(low), out
+    )
+    return out
