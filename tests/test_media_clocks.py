@@ -267,6 +267,29 @@ def test_high_dynamic_range_is_mapped(tmp_path: Path, transfer: int, curve: obje
     assert np.abs(back - picture).max() < 8
 
 
+def test_sound_that_changes_its_channels_and_rate_on_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "a.ts"
+    parts = []
+    for index, (rate, layout) in enumerate([(48000, "mono"), (44100, "stereo")]):
+        part = tmp_path / f"{index}.ts"
+        with av.open(str(part), "w") as container:
+            stream = container.add_stream("mp2", rate=rate)
+            assert isinstance(stream, AudioStream)
+            stream.codec_context.layout = layout
+            wave = (9000 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate)).astype(np.int16)
+            whole = AudioFrame.from_ndarray(wave[None], "s16", "mono")
+            whole.sample_rate, whole.pts = rate, rate * index
+            resampler = av.AudioResampler(stream.codec_context.format, layout, rate, 1152)
+            for frame in [*resampler.resample(whole), *resampler.resample(None)]:
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        parts.append(part.read_bytes())
+    path.write_bytes(b"".join(parts))
+    samples = waveform(path)
+    assert abs(len(samples) / 16000 - 2) < 0.15
+    assert np.abs(samples[2000:14000]).max() > 0.2 and np.abs(samples[19000:30000]).max() > 0.2
+
+
 CONTAINERS = [
     ("asf", "msmpeg4", "yuv420p"),
     ("avi", "mpeg4", "yuv420p"),

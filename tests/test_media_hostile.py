@@ -195,6 +195,25 @@ def test_damaged_pictures_of_every_kind_are_a_sentence(tmp_path: Path) -> None:
                     assert "\n" not in str(error)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
+def test_damaged_clips_are_read_or_a_sentence(tmp_path: Path, name: str) -> None:
+    random = np.random.default_rng(1)
+    data = make_clip(tmp_path / name, sound="aac" if name != "a.avi" else "pcm_s16le").read_bytes()
+    for _ in range(40):
+        raw = bytearray(data)
+        for place in random.integers(0, len(raw), 4):
+            raw[place] = random.integers(256)
+        head = raw.find(b"moov") if name == "a.mp4" else 0
+        for place in random.integers(head, min(head + 800, len(raw)), 2):
+            raw[place] = random.integers(256)
+        (tmp_path / name).write_bytes(raw[: random.integers(1, len(raw))] if random.random() < 0.2 else raw)
+        for read in (lambda path: list(VideoReader(path)), waveform):
+            try:
+                read(tmp_path / name)
+            except MediaError as error:
+                assert "\n" not in str(error)
+
+
 def test_other_pages_and_versions_are_no_frames(tmp_path: Path) -> None:
     pages = [Image.fromarray(square(index)) for index in range(3)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])

@@ -62,9 +62,12 @@ def open_container(path: str | Path) -> InputContainer:
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
-    """The first stream of moving pictures; a song's cover, which is stored as a video stream too, is none."""
+    """The first stream of moving pictures, with a decoder if there is such a one, or None.
+
+    A song's cover, which is stored as a video stream too, is none.
+    """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    return streams[0] if streams else None
+    return next((stream for stream in streams if stream.codec_context is not None), streams[0] if streams else None)
 
 
 def sound_index(path: str | Path) -> int | None:
@@ -93,7 +96,7 @@ def first_time(path: str | Path) -> Fraction:
     with open_container(path) as container:
         stream = picture_stream(container)
         if stream is None:
-            sound = container.streams.audio[0]
+            sound = container.streams[sound_index(path) or 0]
             return (sound.start_time or 0) * (sound.time_base or Fraction(1))
         start = stream.start_time or 0
         for packet in container.demux(stream):

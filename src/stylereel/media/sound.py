@@ -87,9 +87,29 @@ def _on_clock(parts: Iterable[Part], path: Path | str) -> Iterator[Part]:
         yield part
 
 
+def _alike(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
+    """The frames in the form of the first: broadcasts change channels and rates on the way."""
+    first: AudioFrame | None = None
+    convert, form = None, None
+    for frame in frames:
+        first = first or frame
+        wanted = first.format.name, first.layout.name, first.sample_rate
+        now = frame.format.name, frame.layout.name, frame.sample_rate
+        if now == wanted:
+            yield frame
+            continue
+        if convert is None or now != form:
+            convert, form = av.AudioResampler(*wanted), now
+        for part in convert.resample(frame):
+            if part.pts is not None and part.time_base and first.time_base:
+                part.pts = round(part.pts * part.time_base / first.time_base)
+                part.time_base = first.time_base
+            yield part
+
+
 def _steady(frames: Iterable[AudioFrame], resampler: av.AudioResampler) -> Iterator[AudioFrame]:
     """Resampled frames without gaps, the first sample at 0 seconds of the frames' clock."""
-    for frame in frames:
+    for frame in _alike(frames):
         yield from resampler.resample(frame)
     yield from resampler.resample(None)
 
