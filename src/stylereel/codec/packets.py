@@ -25,7 +25,7 @@ from torch import Tensor
 
 from stylereel.codec.entropy import DamagedError, decode_tracks, encode_tracks
 from stylereel.codec.tracks import KNOWN, MAX_EVERY
-from stylereel.core.latents import Identity
+from stylereel.core.latents import Identity, MotionKind
 
 MAGIC = b"\x89TALK\r\n\x01"  # the last byte is the version
 SYNC = b"\xd1\x5a"
@@ -53,7 +53,7 @@ class Header:
     """
 
     rate: Fraction
-    kind: str
+    kind: MotionKind
     names: tuple[str, ...]
     rest: np.ndarray
     steps: np.ndarray
@@ -88,8 +88,14 @@ class Header:
 
     def pack(self) -> bytes:
         flags = bool(self.lever) | 2 * (self.placement is not None) | 4 * (self.sound is not None)
+        flags |= 8 * self.kind.relative
         parts = [bytes([flags]), *map(varint, (self.rate.numerator, self.rate.denominator, self.every, self.group))]
-        parts += [varint(self.num_faces), string(self.kind), string(self.system), varint(len(self.generator))]
+        parts += [
+            varint(self.num_faces),
+            string(self.kind.coordinates),
+            string(self.system),
+            varint(len(self.generator)),
+        ]
         parts.append(self.generator)
         if self.lever:
             parts.append(struct.pack("<f", self.lever))
@@ -109,12 +115,13 @@ class Header:
         take = Take(body)
         flags = take.byte()
         numerator, denominator, every, group, num_faces = (take.varint() for _ in range(5))
-        kind, system, generator = take.string(), take.string(), take.bytes(take.varint(32))
+        kind = MotionKind(take.string(), bool(flags & 8))
+        system, generator = take.string(), take.bytes(take.varint(32))
         lever = 0.0
         if flags & 1:
             (lever,) = take.floats(1)
             if kind not in KNOWN:
-                raise DamagedError(f"Motion of kind {kind!r} is not known to this version.")
+                raise DamagedError(f"Motion of kind {str(kind)!r} is not known to this version.")
             known = KNOWN[kind]
             names, rest = known.names, np.array(known.rest)
             steps = np.array(known.steps) * lever

@@ -8,6 +8,9 @@ from functools import cache
 
 import numpy as np
 
+from stylereel.core import latents
+from stylereel.core.latents import MotionKind
+
 FINE = 16  # decoded tracks are whole numbers of this share of a step
 MAX_EVERY = 8
 
@@ -32,7 +35,7 @@ FACE = Coordinates(
     (0.0,) * 5 + (1.0,) + (0.0,) * 10,
     (0.53, 0.53, 0.72, 0.002, 0.002, 0.0105, 0.0625, 0.1, 0.0625, 0.0625, 0.125, 0.125, 0.0625, 0.0625, 0.125, 0.125),
 )
-KNOWN: dict[str, Coordinates] = {"face": FACE}
+KNOWN: dict[MotionKind, Coordinates] = {latents.FACE: FACE}
 
 
 def nodes(frames: int, every: int) -> np.ndarray:
