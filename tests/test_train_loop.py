@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,51 @@ def test_a_truncated_checkpoint_is_said_and_left_out(tmp_path: Path, capsys: pyt
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="No checkpoint in .* can be read"):
         fit(tmp_path, 12)
+
+
+def test_a_flipped_bit_anywhere_is_found_or_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(tmp_path / "run", 8)
+    (old, newest), whole = sorted((tmp_path / "run" / "sum").glob("checkpoint-*")), fit(tmp_path / "whole", 10).weight
+    before, named = {path: path.read_bytes() for path in (old, newest)}, 0
+    for place in np.random.default_rng(0).integers(0, len(before[newest]), 12):
+        shutil.rmtree(tmp_path / "run" / "sum")
+        (tmp_path / "run" / "sum").mkdir()
+        for path, content in before.items():
+            path.write_bytes(content)
+        damaged = bytearray(before[newest])
+        damaged[place] ^= 4
+        newest.write_bytes(damaged)
+        assert torch.equal(fit(tmp_path / "run", 10).weight, whole), place
+        named += f"{newest} is broken" in capsys.readouterr().err
+    assert named >= 2  # most of so small a file is padding, which is nobody's
+
+
+@pytest.mark.parametrize("content", [[1, 2], 5, {}, {"step": 8}, "shapes", "optimiser", "step"])
+def test_anything_else_in_the_newest_checkpoint_falls_back(
+    tmp_path: Path, content: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(tmp_path, 8)
+    newest = sorted((tmp_path / "sum").glob("checkpoint-*"))[-1]
+    state = torch.load(newest, weights_only=True)
+    if content == "shapes":
+        state["modules"]["model"]["weight"] = torch.zeros(1, 4)
+    elif content == "optimiser":
+        state["optimizers"]["model"]["state"][0]["exp_avg"] = torch.zeros(4)
+    elif content == "step":
+        state["step"] = "8"
+    torch.save(state if isinstance(content, str) else content, newest)
+    assert torch.equal(fit(tmp_path, 10).weight, fit(tmp_path / "other", 10).weight)
+    assert f"{newest} is broken" in capsys.readouterr().err
+
+
+def test_a_second_training_in_one_folder_is_refused(tmp_path: Path) -> None:
+    def second(index: int) -> None:
+        if index == 2:
+            with pytest.raises(ValueError, match="Another run is training in .*sum; wait"):
+                fit(tmp_path, 4)
+
+    whole = fit(tmp_path, 4, second).weight
+    assert torch.equal(fit(tmp_path, 4).weight, whole)  # once the first has ended
 
 
 def test_a_checkpoint_holds_settings_and_git_state(tmp_path: Path) -> None:

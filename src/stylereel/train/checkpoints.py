@@ -7,10 +7,11 @@ temporary name, brought to the disk and renamed, so a killed process or a full d
 from __future__ import annotations
 
 import os
-import pickle
 import random
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +49,31 @@ def write(folder: Path, state: dict[str, Any]) -> None:
         old.unlink()
 
 
-def read_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest readable checkpoint, on the CPU, or None if there is none; broken ones are named and left out.
+def read_newest(folder: Path, check: Callable[[Any], None] = lambda state: None) -> dict[str, Any] | None:
+    """The newest good checkpoint, on the CPU, or None if there is none; others are named and left out.
+
+    A good one has the checksums that were written with it and passes `check`, which raises an error if not.
 
     Raises:
-        ValueError: there are checkpoints and none can be read.
+        ValueError: there are checkpoints and none is good.
     """
     for partial in folder.glob(".*.part"):  # left by a process that was killed while it wrote
         partial.unlink()
     stored = _stored(folder)
     for path in stored:
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
-            print(f"{path} is broken and is left out; training goes on from the one before it.", file=sys.stderr)
+            with zipfile.ZipFile(path) as archive:  # torch writes a checksum of each part and does not look at it
+                if (part := archive.testzip()) is not None:
+                    raise ValueError(f"{part} is not what was written")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            check(state)
+            return state
+        except Exception as error:  # a damaged file fails in any way
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            print(
+                f"{path} is broken ({reason}) and left out; training goes on from the one before it.",
+                file=sys.stderr,
+            )
     if stored:
         raise ValueError(f"No checkpoint in {folder} can be read; move them away to begin again.")
     return None

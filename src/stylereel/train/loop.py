@@ -30,9 +30,11 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from stylereel.core.files import replacing
+from stylereel.core.weights import misfits
 from stylereel.train import checkpoints
 from stylereel.train.report import Report
 
@@ -223,16 +225,31 @@ class Trainer:
                 cannot be shared.
             KeyboardInterrupt: after SIGINT or SIGTERM, once the state is saved.
         """
-        rank, ranks = self.share
         folder = self.folder / name
         for module in modules.values():
             module.to(self.device)
         groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
         for group in groups:
             group.setdefault("base", group["lr"])
-        start = self._resume(folder, batch, modules, optimizers)
-        if start >= steps:
-            return
+        with self._alone(folder, batch):
+            start = self._resume(folder, modules, optimizers)
+            if start < steps:
+                self._run(name, modules, optimizers, step, start, steps, schedule, every, sample)
+
+    def _run(
+        self,
+        name: str,
+        modules: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        step: Callable[[int], Mapping[str, Tensor | float]],
+        start: int,
+        steps: int,
+        schedule: Callable[[int], float],
+        every: int,
+        sample: Callable[[], np.ndarray] | None,
+    ) -> None:
+        rank, ranks = self.share
+        folder = self.folder / name
         groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]  # loading renews them
         buffers = [b for module in modules.values() for b in module.buffers() if b.is_floating_point()]
         report = None
@@ -280,15 +297,32 @@ class Trainer:
 
     # Parts of the loop
 
-    def _resume(self, folder: Path, batch: int, modules: Mapping, optimizers: Mapping) -> int:
+    @contextmanager
+    def _alone(self, folder: Path, batch: int) -> Iterator[None]:
+        """Hold a stage's folder, which a second run that lives at the same time may not use."""
+        ranks, lock = self.share[1], FileLock(folder / ".lock")
+
+        def take() -> None:
+            if batch % ranks:
+                raise ValueError(f"{ranks} processes cannot share {folder.name}'s batch of {batch}; choose a divisor.")
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                raise ValueError(f"Another run is training in {folder}; wait for it or give another folder.") from error
+
+        self._on_first(take)
+        try:
+            yield
+        finally:
+            lock.release()  # the system does it for a process that is killed
+
+    def _resume(self, folder: Path, modules: Mapping, optimizers: Mapping) -> int:
         """Restore the newest checkpoint, the same on all processes; gives the number of steps done."""
         rank, ranks = self.share
 
         def read() -> dict[str, Any] | None:
-            if batch % ranks:
-                raise ValueError(f"{ranks} processes cannot share {folder.name}'s batch of {batch}; choose a divisor.")
-            folder.mkdir(parents=True, exist_ok=True)
-            state = checkpoints.read_newest(folder)
+            state = checkpoints.read_newest(folder, lambda state: _check(state, modules, optimizers))
             if state is None:
                 return None
             for key, default in _MUST_AGREE.items():
@@ -391,6 +425,29 @@ class Trainer:
                 raise SystemExit(0)
             raise outcome[0]
         return outcome[0]
+
+
+def _check(state: Any, modules: Mapping, optimizers: Mapping) -> None:
+    """Raise an error unless what a checkpoint holds is the state of these modules and optimisers."""
+    if type(state["step"]) is not int or state["step"] < 0:
+        raise ValueError("its step is no number")
+    dict(state["settings"])
+    if not all(isinstance(each, dict) for each in state["random"]):
+        raise ValueError("its random numbers have no state")
+    for name, module in modules.items():
+        if problems := misfits(module, state["modules"][name]):
+            raise ValueError(f"{name}: {problems[0]}")
+    for name, optimizer in optimizers.items():
+        stored = state["optimizers"][name]
+        numbers = [number for group in stored["param_groups"] for number in group["params"]]
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        if [len(g["params"]) for g in stored["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
+            raise ValueError(f"the optimiser {name} has other parameters")
+        shapes = dict(zip(numbers, (param.shape for param in params)))
+        for number, values in stored["state"].items():
+            for key, value in values.items():
+                if isinstance(value, Tensor) and value.dim() and value.shape != shapes[number]:
+                    raise ValueError(f"{key} of the optimiser {name} is {list(value.shape)}")
 
 
 @contextmanager

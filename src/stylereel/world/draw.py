@@ -291,7 +291,7 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scene
                 if same:
                     backdrop((column + 0.5) / size, (row + 0.5) / size, grid, out)
             else:
-                part = int(parts[first])
+                part = np.int32(parts[first])
                 z = depth[2 * row, 2 * column]
                 same = (
                     _alike(top, left, part, z, covering, depth, parts)
@@ -319,7 +319,7 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scene
                 for k in range(16):
                     if not (left_over >> k) & 1:
                         continue
-                    part, z = int(seen_part[k]), seen_z[k]
+                    part, z = np.int32(seen_part[k]), seen_z[k]
                     share = 0.0
                     for m in range(k, 16):
                         alike = (seen_part[m] == part) & (abs(seen_z[m] - z) < 0.30) & ((left_over >> m) & 1 == 1)
@@ -378,6 +378,12 @@ def _surface(x, y, v):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
+def _put(points, row, point):
+    """points[row] = point, without the code for shapes that differ, which takes ten seconds to compile."""
+    points[row, 0], points[row, 1], points[row, 2] = point
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def landmark_points(v):
     """The 68 iBUG points [68, 3] in head coordinates [dm]."""
     points = np.zeros((68, 3), np.float32)
@@ -386,20 +392,20 @@ def landmark_points(v):
     for i in range(17):
         k = i if i <= 8 else 16 - i
         sign = -1.0 if i < 8 else 1.0
-        points[i] = g.head_point(sign * math.radians(jaw_angle[k]), jaw_rest[k], v)
+        _put(points, i, g.head_point(sign * math.radians(jaw_angle[k]), jaw_rest[k], v))
     for i in range(5):
         for side in (-1, 1):
             index = 17 + i if side < 0 else 26 - i
             t = 1.0 - i / 4.0
             inner = 0.105 + 0.05 * v[face.EYE_DISTANCE] * 0.5
             y, half = face.brow_line(t, side, v)
-            points[index] = _surface(side * (inner + 0.47 * (0.04 + 0.92 * t)), y - 0.4 * half, v)
+            _put(points, index, _surface(side * (inner + 0.47 * (0.04 + 0.92 * t)), y - 0.4 * half, v))
     tip = 0.40 * (1.0 + 0.13 * v[face.NOSE_LENGTH])
     for i in range(4):
-        points[27 + i] = _surface(0.0, -0.02 + (tip + 0.02) * i / 3.0, v)
+        _put(points, 27 + i, _surface(0.0, -0.02 + (tip + 0.02) * i / 3.0, v))
     wing = 0.150 * (1.0 + 0.22 * v[face.NOSE_WIDTH])
     for i in range(5):
-        points[31 + i] = _surface(wing * (i - 2) / 2.0, tip + 0.085 + 0.02 * (1.0 - abs(i - 2) / 2.0), v)
+        _put(points, 31 + i, _surface(wing * (i - 2) / 2.0, tip + 0.085 + 0.02 * (1.0 - abs(i - 2) / 2.0), v))
     for side in (-1, 1):
         cx, half, slope = face.eye_frame(side, v)
         # Order of the left-hand eye: outer corner, upper outer, upper inner, inner corner, lower inner, lower outer.
@@ -411,20 +417,20 @@ def landmark_points(v):
             x = cx + side * s * half
             point = _surface(x, 0.012 + slope * s * half + y, v)
             if side < 0:
-                points[36 + i] = point
+                _put(points, 36 + i, point)
             else:
-                points[(45, 44, 43, 42, 47, 46)[i]] = point
+                _put(points, (45, 44, 43, 42, 47, 46)[i], point)
     half_mouth, _, _ = face.mouth_frame(v)
     outer = (-1.0, -0.62, -0.24, 0.0, 0.24, 0.62, 1.0, 0.62, 0.30, 0.0, -0.30, -0.62)
     for i in range(12):
         top, upper, lower, bottom = face.mouth_lines(outer[i], v)
         y = 0.5 * (upper + lower) if i in (0, 6) else (top if i < 6 else bottom)
-        points[48 + i] = _surface(outer[i] * half_mouth, y, v)
+        _put(points, 48 + i, _surface(outer[i] * half_mouth, y, v))
     inner_s = (-0.88, -0.35, 0.0, 0.35, 0.88, 0.35, 0.0, -0.35)
     for i in range(8):
         top, upper, lower, bottom = face.mouth_lines(inner_s[i], v)
         y = 0.5 * (upper + lower) if i in (0, 4) else (upper if i < 4 else lower)
-        points[60 + i] = _surface(inner_s[i] * half_mouth, y, v)
+        _put(points, 60 + i, _surface(inner_s[i] * half_mouth, y, v))
     return points
 
 
