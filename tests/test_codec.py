@@ -18,7 +18,7 @@ from stylereel.core.latents import FACE, Identity, Motion, MotionKind
 from stylereel.world.factors import HIGH, LOW, MOTION
 from stylereel.world.motion import natural_motion
 
-BYTES = "28ee1f8fa043d6e4f21a87223c636291890e489e3aabfe"
+BYTES = "f457d2f78d968b3bd7f5d440b744c170d63f3742b3a768"
 PAGE = Path(__file__).parent.parent / "docs" / "codec.md"
 
 

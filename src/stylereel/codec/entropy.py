@@ -282,21 +282,49 @@ def decode_tracks(
     return values, missing.astype(bool)
 
 
+def count_prior(groups: Sequence[np.ndarray]) -> str:
+    """A table of starting probabilities, as `TABLE`, from groups of integer tracks [N, K] in any order.
+
+    The mean of each model over all groups in which it was used, one after the other without a new start. A model that
+    hardly ever was takes the same decision's of the nearest scale, or the step's before it.
+    """
+    models, counts = np.full(NUM_MODELS, ONE // 2, np.int64), np.full(NUM_MODELS, START, np.int64)
+    total, visits = np.zeros(NUM_MODELS), np.zeros(NUM_MODELS)
+    order = np.random.default_rng(0).permutation(len(groups))
+    for group in (np.ascontiguousarray(groups[index], np.int64) for index in order):
+        out, state = np.zeros(64 + 24 * group.size, np.uint8), np.array([0, 0xFFFFFFFF, 0, -1, 0], np.int64)
+        before, means = models.copy(), np.full(group.shape[1], MEAN, np.int64)
+        _run(True, group, np.zeros(0, np.int64), means, state, models, counts, out)
+        used = models != before
+        total[used] += models[used]
+        visits[used] += 1
+    mean = np.where(visits > 0, total / np.maximum(visits, 1), ONE / 2)
+    size = SCALES * ACTIVITY * CONTEXT_SIZE
+    chances, seen = (part[:size].reshape(SCALES, ACTIVITY, CONTEXT_SIZE).copy() for part in (mean, visits))
+    for scale, activity, step in np.argwhere(seen < 8):
+        near = [other for other in range(SCALES) if seen[other, activity, step] >= 8]
+        nearest = min(near, key=lambda other: abs(other - scale), default=None)
+        fallback = chances[scale, activity, step - 1] if step else ONE / 2
+        chances[scale, activity, step] = fallback if nearest is None else chances[nearest, activity, step]
+    bounded = np.concatenate([chances.ravel(), mean[size:]]) / 256
+    return bounded.astype(int).clip(LOW // 256, HIGH // 256 - 1).astype(np.uint8).tobytes().hex()
+
+
 # Starting probabilities, a byte for each model: b stands for 256 b + 128. They were counted over motion of the world's
 # people (`benchmarks/codec.py --prior`), never over a clip that a rate is stated for.
 TABLE = (
-    "f3099697899e949a948198a09c919fef109ea0b1b2aaadafb6b1a6b59eaaf226b6ad9baea7a8afb9a9aab0a0a0ea0b7a6c899e949a9481"
-    "98a09c919fe0096e86948eaaadafb6b1a6b59eaae0179b9aa7a684a8afb9a9aab0a0a0e80a718b9b9c968b948198a09c919fda096a8398"
-    "9e9a87a28eb1a6b59eaade1883a889a6848a91b9a9aab0a0a0e6086d879b9c968b848198a09c919fd60c647c9d8c8ba8a28ea3b2a4a1a3"
-    "d81191a5b4ada08a91acaea0a49e96de095c7f909c968b849198a09c919fc70c4d88a67bab989e8ea3b2a4a1a3cc1161a39288a08a91ac"
-    "aea0a49e96c70a5a998c9a9394849198a09c919fb01051a9b3b5c0b0b9aca3b2a4a1a3b31fb4bba6b4b4a7a6acaea0a49e96c20d346a7b"
-    "9a9394849198a09c919fa31537789eaeb9c7b1a8b4b9a29c92a7155a84a3a893a69da9a09ba0a39cb3173162a09595a8999198a09c919f"
-    "8f22366a91bac2c3ccbfc3cccac0b28c2679a6d0c4b2c0c4b4c9b2bebab0ba2c3f698e7aa889a19b96a09c919f7c3a405980a6b0c5c8c4"
-    "cac6c7aab8724464a6acbcc4b9cdc4babda7c0afb54054686ba798a79892a6a09c919f6c565a637699b1c5c3cac7c7d0cecf596e809097"
-    "bdafcfcabcc6b3c7caca5e807876817888a0938aa6a09c919f4883737b86909ea4afa0c1c5c4bbc44395a0a5b4a8bec2c5bcc4c5cbc9ca"
-    "52888ea297a29aac919a91a59f9b86409d979cadaaaca8b0b2bed2d1c6b938b2adb1c5c3c5c0aec9bfbfbcc2c74ca5a0aab0b0c0aa949b"
-    "aa9a9e7e863ab9b9b4bdc0c7c7bbb9bfbfb7c4b33bc3c6c5c1c3d4c0ccadb8a8b8c1bb48b0adb6a1a3a6aebdabaaa7a7878b37c0c5c6bf"
-    "c6c2ccd0d1cec3cebac83acbcdc1cec9ccc3bfc7c5c7b8c8b83488a6a1ac999ab1adada09a9fa2747d62a8b0b3b7c1cfcdcdc7c8c6c4ad"
-    "21cfd4d5cfd8dadecdbabeaca39fb67aaa550980"
+    "f3099c9e8fa7929699878f9f90908fef109da0adadaeb5adb6aea6b59fa2f226b5ab9cb1a5a0afb6aaa7ad9da6ea0c776c8fa792969987"
+    "8f9f90908fe0097881948eaeb5adb6aea6b59fa2df159da3a7a684a0afb6aaa7ad9da6e90a718b939d968b99878f9f90908fda0a688399"
+    "9e9a87a28eaea6b59fa2de1884a689a6848a91b6aaa7ad9da6e6096c8a939d968b899f8f9f90908fd60c5f79a98b8ba8a28ea2b09fa7a1"
+    "d71295a6adada08a91aaaea0a49e96de0955828c9d968b899f8f9f90908fc70b4f88a37bab989e8ea2b09fa7a1cc1167a69982a08a91aa"
+    "aea0a49e96c70a5c99909f9e91899f8f9f90908fb01051a7b5b0bcadb8ada2b09fa7a1b41fadbda2b8b5aba6aaaea0a49e96c20d366e79"
+    "8e9e91899f8f9f90908fa314377a9eafb4c6b3a8b3b8a19b90a9165977a0a89ca69eaaa09ca1a49cb2172f649a9598a9948f989f90908f"
+    "8f22366997b6c1c5cec0c5cdccc1b18c2574b2d1c6b2bdc4b3c8b1bcb9aebb2c3f67957bb28ca09d989f90908f7c3a405981a6adc2c8c3"
+    "c9c4c7aab76f46679cb1b1c9bccec5bbbea6c0b0b63f56666f9b95ab9993a69c98908f6b575a64759dafc1c4c7cbc6cdcdcf596c859193"
+    "bbb3cfcac0c6b3c7caca5f7c7882877c859d8b88a69c98908f4983757a868da2a3b1a2c1c5c4bbc3419a9aa4a5acbbc7c7bac4c6cbc9ca"
+    "558c92a19cae9caa9ca28ea8a39f8f409e959bada9aba9acb2c1cfd0c5b73faeb2b4c6c3c8c2afc5bdc1bcc2c74ea5a6acb6acbfab9c9e"
+    "ad8f96728f3ab8b8b4bcc2c4c7b8b7bdc6b9c8b13ac0c6c9c6c6d1bfd1aebaa7b9bebc48afabb4a5aaa0beb4a99ea3a48d9136c1c5c7bf"
+    "c4c4cbd2d0cfc1ceb9c93ac8cfc4c4cac4c0bfcac8c6b9c8b43485a4a9ad9d95afa3a9a48ea59e917d62a8b0b3b7c1cfcecdc7c9c6c5a9"
+    "21cbd4d3cfdbd8ddcbbabcaca39db57aaa568080"
 )
 PRIOR: tuple[int, ...] = tuple(256 * byte + 128 for byte in bytes.fromhex(TABLE))
