@@ -31,6 +31,7 @@ import torch
 from stylereel import codec, systems, world
 from stylereel.codec import entropy, packets, tracks, vsei
 from stylereel.core.latents import Identity, Motion
+from stylereel.core.render import portrait
 from stylereel.media.video import VideoReader
 from stylereel.world.factors import HIGH, LOW, MOTION
 
@@ -103,7 +104,7 @@ def identity_rows(clips: list[Path], system: object) -> list[dict[str, object]]:
         body = packets.pack_identity(Identity(identity.w, "stylemask"))
         coded = packets.unpack_identity(body)
         assert isinstance(coded, Identity)
-        first, second = (system.portrait(one).astype(float) for one in (identity, coded))  # type: ignore[attr-defined]
+        first, second = (portrait(system, one).astype(float) for one in (identity, coded))  # type: ignore[arg-type]
         psnr = 10 * np.log10(255**2 / max(np.square(first - second).mean(), 1e-9))
         raw = 2 * identity.w.numel()
         rows.append({"clip": clip.stem, "bytes": len(body), "16 bit, bytes": raw, "PSNR, dB": round(float(psnr), 1)})

@@ -221,6 +221,63 @@ def invert(
         print(file)
 
 
+def encode(
+    clip: str,
+    /,
+    *,
+    out: str,
+    source: str | None = None,
+    rate: float = 1.0,
+    sound_rate: float = 8.0,
+    overwrite: bool = False,
+) -> None:
+    """Write the face in a clip as a talk file: motion, person, crops and sound in about a kilobit a second.
+
+    Args:
+        clip: the clip.
+        out: the file to write (.talk).
+        source: who is shown: a seed, or a picture, codes or identity; the clip's own face if not given.
+        rate: kbit/s of motion, index and checks.
+        sound_rate: kbit/s of the sound, 0 leaves it out.
+        overwrite: also replace files that an earlier run did not make.
+    """
+    from stylereel.commands.talk import encode
+    from stylereel.core.record import Stages
+
+    stages = Stages()
+    with _progress() as stages.watch:
+        record = encode(clip, out, source, rate, sound_rate, overwrite=overwrite, stages=stages)
+    print("bytes: " + ", ".join(f"{name} {count}" for name, count in record["bytes"].items() if count))
+    print("kbit/s: " + ", ".join(f"{name} {rate:g}" for name, rate in record["kbit/s"].items()))
+    print("so: " + ", ".join(f"{name} in {count} bytes" for name, count in record["bytes at this rate"].items()))
+    for file in record["files"]:
+        print(file)
+
+
+def decode(file: str, /, *, out: str, source: str | None = None, chunk: int = 8, overwrite: bool = False) -> None:
+    """Show a talk file as a clip, with its sound.
+
+    Args:
+        file: the talk file.
+        out: the clip to write, .mp4, .webm, .mkv (lossless) or .gif.
+        source: who is shown instead: a seed, or a picture, codes or identity.
+        chunk: frames rendered at a time.
+        overwrite: also replace files that an earlier run did not make.
+    """
+    from stylereel.commands.talk import decode
+    from stylereel.core.record import Stages
+
+    stages = Stages()
+    with _progress() as stages.watch:
+        record = decode(file, out, source, chunk, overwrite, stages)
+    frames, (width, height) = record["frames"], record["size"]
+    print(f"{frames['written']} frames of {width} x {height}, {'with' if record['sound'] else 'without'} sound")
+    for first, count in record["lost"]:
+        print(f"frames {first} to {first + count - 1} are damaged; they were filled from their neighbours")
+    for path in record["files"]:
+        print(path)
+
+
 def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, size: int = 192) -> None:
     """Draw invented people of the procedural world on one picture, each from a seed of its own.
 
@@ -403,6 +460,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "systems": systems,
     "look": look,
     "invert": invert,
+    "encode": encode,
+    "decode": decode,
     "world sheet": world_sheet,
     "world portrait": world_portrait,
     "world clip": world_clip,

@@ -38,7 +38,7 @@ MAX_FRAMES, MAX_TOTAL = 1 << 22, 1 << 26  # frames of a file; numbers of a whole
 MAX_TENSORS = 1 << 30  # bytes of an identity's tensors
 PLACEMENT = ("x", "y", "side", "roll")
 ROLL_STEP = 0.25  # degrees
-CODE_STEPS = 32  # a step of an identity's W+ is this part of its deviation
+CODE_STEPS = 32  # a step of an identity's W+ is this part of its root mean square
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Header:
             or not 0 < self.rate <= 1000
             or self.rate.denominator > 1 << 20
             or len(self.generator) not in (0, 32)
-            or not all(math.isfinite(number) and abs(number) < 1e30 for number in numbers)
+            or not all(math.isfinite(number) and abs(number) < 1e20 for number in numbers)
             or not all(step > 0 for step in self.steps)
             or (self.placement is not None and not self.placement[0] > 0)
         ):
@@ -90,12 +90,8 @@ class Header:
         flags = bool(self.lever) | 2 * (self.placement is not None) | 4 * (self.sound is not None)
         flags |= 8 * self.kind.relative
         parts = [bytes([flags]), *map(varint, (self.rate.numerator, self.rate.denominator, self.every, self.group))]
-        parts += [
-            varint(self.num_faces),
-            string(self.kind.coordinates),
-            string(self.system),
-            varint(len(self.generator)),
-        ]
+        parts += [varint(self.num_faces), string(self.kind.coordinates), string(self.system)]
+        parts.append(varint(len(self.generator)))
         parts.append(self.generator)
         if self.lever:
             parts.append(struct.pack("<f", self.lever))
@@ -115,15 +111,14 @@ class Header:
         take = Take(body)
         flags = take.byte()
         numerator, denominator, every, group, num_faces = (take.varint() for _ in range(5))
-        kind = MotionKind(take.string(), bool(flags & 8))
-        system, generator = take.string(), take.bytes(take.varint(32))
+        kind, system, generator = MotionKind(take.string(), bool(flags & 8)), take.string(), take.bytes(take.varint(32))
         lever = 0.0
         if flags & 1:
             (lever,) = take.floats(1)
-            if kind not in KNOWN:
-                raise DamagedError(f"Motion of kind {str(kind)!r} is not known to this version.")
-            known = KNOWN[kind]
-            names, rest = known.names, np.array(known.rest)
+            if kind.coordinates not in KNOWN:
+                raise DamagedError(f"Motion of kind {kind} is not known to this version.")
+            known = KNOWN[kind.coordinates]
+            names, rest = known.names, known.rest_of(kind)
             steps = np.array(known.steps) * lever
         else:
             count = take.varint(MAX_TRACKS)
@@ -158,12 +153,13 @@ class Reference:
 def pack_identity(identity: Identity | Reference) -> bytes:
     """The body of an identity packet.
 
-    W+ is coded in whole steps of 1/32 of its deviation, row from row; other tensors in half precision.
+    W+ is coded in whole steps of 1/32 of its root mean square, row from row; other tensors of more than 64 numbers in
+    half precision.
     """
     if isinstance(identity, Reference):
         return b"\0" + identity.sha256 + string(identity.name)
     w = identity.w.detach().cpu().float().numpy()
-    step = np.float32(max(float(w.std()), 1e-6) / CODE_STEPS)
+    step = np.float32(max(float(np.sqrt(np.mean(w.astype(np.float64) ** 2))), 1e-6) / CODE_STEPS)
     coded = encode_tracks(np.rint(w / step).astype(np.int64))
     parts = {f"tensor.{name}": value for name, value in identity.tensors.items()}
     parts |= {f"delta.{name}": value for name, value in identity.delta.items()}
@@ -174,7 +170,8 @@ def pack_identity(identity: Identity | Reference) -> bytes:
 
 
 def _half(value: Tensor) -> Tensor:
-    half = value.half() if value.is_floating_point() else value
+    """Large tensors in half precision, if they fit into it; a few numbers cost nothing."""
+    half = value.half() if value.is_floating_point() and value.numel() > 64 else value
     return half if half.dtype != torch.float16 or bool(half.isfinite().all()) else value
 
 

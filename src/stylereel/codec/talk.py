@@ -125,9 +125,9 @@ def header_of(
     if not lever > 0:
         raise ValueError(f"The factor on step sizes must be above 0, not {lever:g}.")
     lever = float(np.float32(lever))
-    known = KNOWN.get(motion.kind)
+    known = KNOWN.get(motion.kind.coordinates)
     if known is not None and known.names == motion.names:
-        told, rest, steps = lever, np.array(known.rest), np.array(known.steps) * lever
+        told, rest, steps = lever, known.rest_of(motion.kind), np.array(known.steps) * lever
     else:
         told = 0.0
         rest = motion.values.mean(0).astype(np.float32).astype(np.float64)

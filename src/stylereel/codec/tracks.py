@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 
-from stylereel.core import latents
 from stylereel.core.latents import MotionKind
 
 FINE = 16  # decoded tracks are whole numbers of this share of a step
@@ -26,6 +25,10 @@ class Coordinates:
     rest: tuple[float, ...]
     steps: tuple[float, ...]
 
+    def rest_of(self, kind: MotionKind) -> np.ndarray:
+        """Rests [K]; differences rest at 0."""
+        return np.zeros(len(self.rest)) if kind.relative else np.array(self.rest)
+
 
 # Steps by which the 68 landmarks of the built-in people's mean head move by 1 % of the distance between the eyes (mean
 # over landmarks and poses), but no more than a sixteenth of the track's range: `benchmarks/codec.py --steps`.
@@ -35,7 +38,7 @@ FACE = Coordinates(
     (0.0,) * 5 + (1.0,) + (0.0,) * 10,
     (0.53, 0.53, 0.72, 0.002, 0.002, 0.0105, 0.0625, 0.1, 0.0625, 0.0625, 0.125, 0.125, 0.0625, 0.0625, 0.125, 0.125),
 )
-KNOWN: dict[MotionKind, Coordinates] = {latents.FACE: FACE}
+KNOWN: dict[str, Coordinates] = {"face": FACE}
 
 
 def nodes(frames: int, every: int) -> np.ndarray:

@@ -1,0 +1,181 @@
+"""The commands `stylereel encode` and `stylereel decode`: a clip to a talk file, and back."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from stylereel import codec, systems
+from stylereel.codec.sound import save_wav
+from stylereel.core.files import MediaError, ensure_writable, require_file
+from stylereel.core.latents import Identity
+from stylereel.core.record import Stages, sha256, write_record
+from stylereel.core.render import render
+from stylereel.core.runs import claim
+from stylereel.core.system import Drives, System
+from stylereel.media.video import VideoReader, VideoWriter
+from stylereel.media.writer import ENDINGS
+from stylereel.systems.sources import read_source
+
+SPANS = {"10 s": 10, "10 min": 600}
+
+
+def encode(
+    clip: str | Path,
+    out: str | Path,
+    source: str | None = None,
+    rate: float = 1.0,
+    sound_rate: float = 8.0,
+    system: str = "stylemask",
+    overwrite: bool = False,
+    stages: Stages | None = None,
+) -> dict[str, Any]:
+    """Write the face in a clip as a talk file: who, what happens, where the crop lay, what is heard.
+
+    Args:
+        clip: the clip.
+        out: the file to write (.talk); its record is written beside it as .json.
+        source: who is shown, as for `drive`: a seed, or the file of a picture, of codes or of an identity. The face in
+            the clip's first frame that has one, if not given.
+        rate: kbit/s of motion, index and checks.
+        sound_rate: kbit/s of the sound, 0 leaves it out.
+        system: whose motion is coded, and what shows it.
+        overwrite: also replace files that an earlier run did not make; never the inputs.
+        stages: clock to use, for watching the progress.
+
+    Returns:
+        The record: bytes by what they are for, kbit/s, and the files.
+
+    Raises:
+        ValueError: no face, a rate that cannot be kept, or a file that cannot be read or written (MediaError).
+    """
+    stages = stages or Stages()
+    target = ensure_writable(out, ".talk")
+    log = target.with_name(f"{target.name}.json")  # NAME.json is that of a clip NAME.mp4 which is made of it
+    claim([target, log], [clip, source], overwrite)
+    if not rate > 0 or sound_rate < 0:
+        raise ValueError("A rate is above 0 kbit/s, that of the sound 0 or more.")
+    reader = VideoReader(clip)
+    with stages("load"):
+        loaded = systems.load(system)
+    if not isinstance(loaded, Drives):
+        raise ValueError(f"{system} does not offer extract, so no clip can be encoded; choose another system.")
+    with stages("extract"):
+        motion = loaded.extract(reader)
+    with stages("identify"):
+        first = next((frame for frame in range(len(motion)) if frame not in motion.missing), 0)
+        who = next(itertools.islice(iter(reader), first, None)) if source is None else read_source(source)
+        identity = loaded.identify(who)
+    with stages("encode"):
+        sizes = codec.write(
+            target,
+            motion,
+            identity,
+            loaded.name,
+            _generator(loaded),
+            rate=rate,
+            sound=reader.path if reader.has_audio and sound_rate else None,
+            sound_rate=sound_rate,
+        )
+    seconds = len(motion) / float(motion.rate)
+    stream = sizes.kilobits(seconds, "motion", "index", "checks")
+    flowing = sizes.kilobits(seconds, "motion", "index", "checks", "placement", "sound")
+    record = {
+        "settings": {"system": system, "source": source, "rate": rate, "sound_rate": sound_rate},
+        "inputs": {"clip": {"file": Path(clip), "sha256": sha256(clip)}},
+        "weights": {Path(path).name: sha256(path) for path in loaded.weight_files},
+        "frames": {"written": len(motion), "without a face": motion.missing},
+        "rate": motion.rate,
+        "bytes": vars(sizes),
+        "kbit/s": {
+            "motion, index and checks": round(stream, 3),
+            "crops": round(sizes.kilobits(seconds, "placement"), 3),
+            "sound": round(sizes.kilobits(seconds, "sound"), 3),
+            "all of this file": round(sizes.kilobits(seconds), 3),
+        },
+        "bytes at this rate": {
+            name: round(sizes.header + sizes.identity + 125 * flowing * span) for name, span in SPANS.items()
+        },
+        "seconds": {name: round(spent, 3) for name, spent in stages.seconds.items()},
+        "files": [target, log],
+    }
+    write_record(log, record)
+    return record
+
+
+def _generator(system: System) -> str:
+    """SHA-256 of the weights of a system's generator, which is the first of its files."""
+    return sha256(system.weight_files[0]) if system.weight_files else ""
+
+
+def decode(
+    file: str | Path,
+    out: str | Path,
+    source: str | None = None,
+    chunk: int = 8,
+    overwrite: bool = False,
+    stages: Stages | None = None,
+) -> dict[str, Any]:
+    """Show a talk file as a clip, with its sound.
+
+    Args:
+        file: the talk file.
+        out: the clip to write, .mp4, .webm, .mkv or .gif; its record is written beside it as .json.
+        source: who is shown instead of the file's own person; as for `encode`.
+        chunk: frames rendered at a time.
+        overwrite: also replace files that an earlier run did not make; never the inputs.
+        stages: clock to use, for watching the progress.
+
+    Returns:
+        The record; `lost` lists first frame and count of what was filled because it is damaged.
+
+    Raises:
+        ValueError: the file was made with other weights, has no person, or cannot be read or written (MediaError).
+    """
+    stages = stages or Stages()
+    target = ensure_writable(out, *filter(None, ENDINGS))
+    claim([target, target.with_suffix(".json")], [file, source], overwrite)
+    with stages("read"):
+        found = codec.read(require_file(file))
+    with stages("load"):
+        loaded = systems.load(found.header.system)
+        own = _generator(loaded)
+    if found.header.generator and found.header.generator.hex() != own:
+        raise ValueError(
+            f"{file} was made with another generator ({found.header.generator.hex()[:12]}...) than this one's "
+            f"({own[:12]}...); decode it with the version that has it."
+        )
+    with stages("identify"):
+        if source is not None:
+            identity = loaded.identify(read_source(source))
+        elif isinstance(found.identity, Identity):
+            identity = loaded.identify(found.identity)
+        else:
+            name = f", {found.identity.name} here" if isinstance(found.identity, codec.Reference) else ""
+            raise MediaError(f"{file} does not hold who is shown; give it with --source{name}.")
+    frames = render(loaded, identity, found.motion, chunk=chunk)
+    with tempfile.TemporaryDirectory() as folder:
+        sound = None
+        if found.sound is not None and target.suffix.lower() != ".gif":
+            sound = Path(folder) / "sound.wav"
+            save_wav(sound, found.sound)
+        with VideoWriter(target, found.motion.rate, audio_from=sound) as writer:
+            for frame in stages.through("render", frames):
+                with stages("encode"):
+                    writer.write(frame)
+    record = {
+        "settings": {"source": source, "chunk": chunk},
+        "inputs": {"file": {"file": Path(file), "sha256": sha256(file)}},
+        "system": loaded.name,
+        "frames": {"written": writer.num_frames, "without a face": found.motion.missing},
+        "lost": found.lost,
+        "size": [writer.width, writer.height],
+        "rate": found.motion.rate,
+        "sound": writer.has_audio,
+        "seconds": {name: round(spent, 3) for name, spent in stages.seconds.items()},
+        "files": [target, target.with_suffix(".json")],
+    }
+    write_record(target, record)
+    return record
