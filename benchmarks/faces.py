@@ -1,19 +1,34 @@
-"""How fast faces are found, followed, placed, encoded and pasted back, and how steady they are then.
+"""How fast faces are found, followed, placed, encoded and pasted back, how steady they are then, and how well read.
 
     python benchmarks/faces.py CLIP... [--frames 0]
+    python benchmarks/faces.py --truth [--portraits 300] [--clips-of 30]
+    python benchmarks/faces.py CLIP... --readers [--mediapipe PYTHON]
+    python benchmarks/faces.py CLIP --result RESULT [--mediapipe PYTHON]
 
 Frames a processor second of all threads, which other programs on the machine hardly change, beside PyAV alone, which
 decodes and converts the colours; and the same as shares of PyAV alone. Encoding is the built-in encoder, 16 crops at a
 time. Jitter is what a cubic through five frames leaves (see stylereel.metrics.motion), of
 landmarks in distances between the outer eye corners, of crops in their sides; raw is dlib's detector and predictor,
 frame by frame, and the FFHQ crop of these landmarks.
+
+With --truth: error, correlation and slope of every factor of motion, read by dlib and by the mesh, on portraits and
+natural clips of the world whose people no training has drawn, against the exact values. Portraits are read like the
+frames of one person each, one picture at a time.
+
+With --readers: what dlib and the mesh read on real clips, against readers that did neither: MediaPipe's larger network
+with attention to lips and eyes if --mediapipe names a Python that has mediapipe 0.10.21, and each other. Openings and
+widths are in eye distances of the world's head, so that a slope of 1 means that the drawn face does as much. With
+--result: the same of a driven result against its clip, both read by that network, or by dlib without it.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +37,10 @@ import numpy as np
 import torch
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from stylereel.faces.backend import DlibBackend, track
+from stylereel import world
+from stylereel.faces import backend as faces
+from stylereel.faces import coefficients, expression, mesh
+from stylereel.faces.backend import DlibBackend, FaceBackend, Track, track
 from stylereel.faces.paste import paste
 from stylereel.faces.placement import cut, place, place_by_eyes, place_ffhq, place_window
 from stylereel.faces.registration import place_registered
@@ -32,6 +50,23 @@ from stylereel.media.video import VideoReader
 from stylereel.metrics.motion import crop_jitter, head_jitter, landmark_jitter
 
 Result = TypeVar("Result")
+HELD_OUT = 7_000_000  # seeds of people from here on: no training draws them
+# The outlines of the lids in the 478 points of MediaPipe's larger network, in the order of `mesh.CONTOUR`.
+LIDS = (
+    (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173),
+    (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398),
+)
+WITH_ATTENTION = """
+import sys, av, numpy, mediapipe
+net = mediapipe.solutions.face_mesh.FaceMesh(refine_landmarks=True)
+rows = []
+for frame in av.open(sys.argv[1]).decode(video=0):
+    image = frame.to_ndarray(format="rgb24")
+    found = net.process(image).multi_face_landmarks
+    size = image.shape[1], image.shape[0], image.shape[1]
+    rows.append([numpy.multiply((p.x, p.y, p.z), size) for p in found[0].landmark] if found else [[0, 0, 0]] * 478)
+numpy.save(sys.argv[2], numpy.array(rows, numpy.float32))
+"""
 
 
 def pyav_alone(path: str, most: int) -> None:
@@ -110,13 +145,195 @@ def measure(path: str, most: int) -> None:
     print(f"  seam of its own crop pasted back: {np.mean([each.seam for each in pasted]):.3f} levels a pixel")
 
 
+def compared(read: np.ndarray, true: np.ndarray) -> str:
+    """Mean absolute error, correlation and slope of readings over true values."""
+    if np.std(true) < 1e-6:
+        return "n/a"
+    return f"{np.abs(read - true).mean():.2f}, {np.corrcoef(read, true)[0, 1]:.2f}, {np.polyfit(true, read, 1)[0]:.2f}"
+
+
+def readers() -> dict[str, FaceBackend]:
+    return {"dlib": DlibBackend()} | ({"mesh": mesh.MeshBackend()} if mesh.available() else {})
+
+
+def read_picture(image: np.ndarray, backend: FaceBackend) -> np.ndarray:
+    """Motion values [16] of a single picture; NaN without a face."""
+    try:
+        return coefficients.motion_of(track([image], Fraction(25), backend=backend)).values[0]
+    except ValueError:
+        return np.full(len(coefficients.NAMES), np.nan)
+
+
+def truth(portraits: int, clips: int, frames: int = 50) -> None:
+    """Print what is read of the world against its exact values."""
+    of = readers()
+    count, values = len(coefficients.NAMES), []
+    read: dict[str, list[np.ndarray]] = {name: [] for name in of}
+    for seed in range(portraits):
+        values.append(world.from_latent(np.random.default_rng(HELD_OUT + seed).standard_normal(80)))
+        image = world.draw(values[-1], 256).image
+        for name, backend in of.items():
+            read[name].append(read_picture(image, backend))
+    table(f"{portraits} portraits, each alone", np.stack(values)[:, :count], {k: np.stack(v) for k, v in read.items()})
+    spent = dict.fromkeys(of, 0.0)
+    values, read = [], {name: [] for name in of}
+    for seed in range(clips):
+        person = world.from_latent(np.random.default_rng(HELD_OUT + 100_000 + seed).standard_normal(80))
+        rows = np.tile(person, (frames, 1))
+        manner = "expressions" if seed % 2 else "talking"
+        rows[:, :count] = world.natural_motion(HELD_OUT + seed, frames, manner=manner)
+        images = [world.draw(row, 256).image for row in rows]
+        for name, backend in of.items():
+            start = time.process_time()
+            try:
+                read[name].append(coefficients.motion_of(track(images, Fraction(25), backend=backend)).values)
+            except ValueError:
+                read[name].append(np.full((frames, count), np.nan))
+            spent[name] += time.process_time() - start
+        values.append(rows[:, :count])
+    table(f"{clips} clips of {frames} frames", np.concatenate(values), {k: np.concatenate(v) for k, v in read.items()})
+    print(", ".join(f"{name}: {1000 * each / clips / frames:.1f} ms a frame" for name, each in spent.items()))
+
+
+def table(title: str, true: np.ndarray, read: dict[str, np.ndarray]) -> None:
+    """Print a row for every factor: error, correlation, slope by each reader, over the frames that all have read."""
+    seen = np.all([np.isfinite(each[:, 0]) for each in read.values()], axis=0)
+    lost = ", ".join(f"{name} {int(np.isnan(each[:, 0]).sum())}" for name, each in read.items())
+    print(f"\n{title}; without a face: {lost}\n\n| factor | {' | '.join(read)} |\n|{'---|' * (1 + len(read))}")
+    for index, name in enumerate(coefficients.NAMES):
+        if name in ("shift_x", "shift_y", "scale"):  # against the clip's own framing
+            continue
+        cells = [compared(each[seen, index], true[seen, index]) for each in read.values()]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def shown(points: np.ndarray) -> dict[str, np.ndarray]:
+    """What a mesh [T, 620, 3] shows, of what is compared on real clips."""
+    head = expression.head_pose(points)
+    seen = dict(zip(expression.MEASURES, expression.measures(head.frontal).T))
+    lids = {
+        f"lid {side}": 1 - seen[f"lids_{side}"] / np.percentile(seen[f"lids_{side}"], 90) for side in ("right", "left")
+    }
+    brows = {f"brow {side}": seen[f"brow_{side}"] / 0.084 for side in ("right", "left")}
+    gaze = (seen["iris_right"] + seen["iris_left"]) / 2 / 0.208
+    pose = {name: head.pose[name] for name in ("yaw", "pitch", "roll")}
+    opening, width = seen["opening"] - np.percentile(seen["opening"], 5), seen["width"]
+    return (
+        pose | {"opening": opening, "width": width} | lids | brows | {"gaze x": gaze, "gaze y": seen["iris_y"] / 0.135}
+    )
+
+
+def drawn(values: np.ndarray) -> dict[str, np.ndarray]:
+    """The same of motion values [T, 16], as the world draws it."""
+    value = dict(zip(coefficients.NAMES, values.T))
+    pose = {name: value[name] for name in ("yaw", "pitch", "roll")}
+    lids = {f"lid {side}": value[f"blink_{side}"] for side in ("right", "left")}
+    brows = {f"brow {side}": value[f"brow_{side}"] for side in ("right", "left")}
+    width = 0.087 * value["smile"] - 0.184 * value["pucker"] - 0.051 * value["jaw"]
+    mouth = {"opening": 0.282 * value["jaw"], "width": width}
+    return pose | mouth | lids | brows | {"gaze x": value["gaze_x"], "gaze y": value["gaze_y"]}
+
+
+def with_attention(path: str, python: str) -> np.ndarray:
+    """MediaPipe's larger network on a clip, as meshes [T, 620, 3] of which lids and irises are filled in."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "points.npy"
+        subprocess.run([python, "-c", WITH_ATTENTION, path, str(out)], check=True, stderr=subprocess.DEVNULL)
+        found = np.load(out)
+    points = np.zeros((len(found), mesh.POINTS, 3), np.float32)
+    points[:, :468], points[:, 610:] = found[:, :468], found[:, 468:]
+    for contour, lids in zip(mesh.CONTOUR, LIDS):
+        points[:, contour.start : contour.start + 16] = found[:, list(lids)]
+    return points
+
+
+def by_readers(path: str, python: str | None) -> None:
+    """Print what dlib and the mesh read on a real clip, against another reader."""
+    reader = VideoReader(path)
+    frames = list(reader)
+    tracks: dict[str, Track] = {}
+    line = []
+    for name, backend in readers().items():
+        faces.track(frames[:5], reader.rate, backend=backend)  # warm
+        start = time.process_time()
+        tracks[name] = faces.track(frames, reader.rate, backend=backend)
+        spent = 1000 * (time.process_time() - start) / len(frames)
+        line.append(f"{name} {spent:.1f} ms a frame, {len(tracks[name].missing)} without a face")
+    doubtful = {part: len(rows) for part, rows in tracks["mesh"].doubtful.items()}
+    print(f"\n{Path(path).name}: {len(frames)} frames; {'; '.join(line)}; doubtful for the mesh: {doubtful or 'none'}")
+    read = {name: drawn(coefficients.motion_of(each).values) for name, each in tracks.items()}
+    # The same points by both: where they part by a quarter of the eye distance, one has left the face.
+    eyes = np.linalg.norm(tracks["mesh"].landmarks[:, 36] - tracks["mesh"].landmarks[:, 45], axis=1)
+    steady = [27, 28, 29, 30, 33, 36, 39, 42, 45, 48, 54]
+    apart = np.linalg.norm(tracks["mesh"].landmarks - tracks["dlib"].landmarks, axis=2)[:, steady].mean(1) / eyes
+    print(f"dlib and the mesh part by over .25 eye distances in {(apart > 0.25).sum()} frames")
+    if python is None:
+        other, named = read["dlib"], "dlib"
+    else:
+        points = with_attention(path, python)
+        other, named = shown(points), "the network with attention"
+        away = np.linalg.norm(points[:, mesh.IBUG[steady[:5]], :2] - tracks["mesh"].landmarks[:, steady[:5]], axis=2)
+        off = away.mean(1) / eyes > 0.25
+        sure = set().union(*tracks["mesh"].doubtful.values(), tracks["mesh"].missing)
+        unnoticed = sum(index not in sure for index in np.flatnonzero(off))
+        print(f"the mesh is off by over .25 in {off.sum()} frames, unnoticed in {unnoticed}")
+        opened = other["opening"] > 0.07
+        for name, each in read.items():
+            still = (each["opening"][opened] < 0.02).mean()
+            closed = sum((each[side] > 0.7) & (other[side] < 0.35) for side in ("lid right", "lid left"))
+            shut = f"{still:.1%} of {opened.sum()} open mouths read as shut"
+            print(f"{name}: {shut}; {(closed > 0).sum()} frames with a shut lid over an open eye")
+    print(f"\n| error, r, slope against {named} | moves by | {' | '.join(read)} |\n|{'---|' * (2 + len(read))}")
+    for name, track_of in other.items():
+        cells = [compared(each[name] - np.median(each[name]), track_of - np.median(track_of)) for each in read.values()]
+        print(f"| {name} | {np.std(track_of):.3f} | {' | '.join(cells)} |")
+
+
+def by_result(path: str, result: str, python: str | None) -> None:
+    """Print how a driven result follows its clip, as one reader sees both."""
+
+    def read(clip: str) -> dict[str, np.ndarray]:
+        if python is not None:
+            return shown(with_attention(clip, python))
+        reader = VideoReader(clip)
+        return drawn(coefficients.motion_of(track(reader, reader.rate, backend=DlibBackend())).values)
+
+    clip, made = read(path), read(result)
+    rows = min(len(clip["yaw"]), len(made["yaw"]))
+    clip, made = ({name: each[:rows] for name, each in of.items()} for of in (clip, made))
+    opened = clip["opening"] > 0.07
+    closed = sum((made[side] > 0.7) & (clip[side] < 0.35) for side in ("lid right", "lid left"))
+    shut = (made["opening"][opened] < 0.02).mean()
+    print(f"\n{Path(result).name}: {shut:.1%} of {opened.sum()} open mouths are shut; a shut lid for an open one in "
+          f"{(closed > 0).sum()} of {rows} frames")  # fmt: skip
+    print("\n| | moves by | error, r, slope |\n|---|---|---|")
+    for name, values in clip.items():
+        cell = compared(made[name] - np.median(made[name]), values - np.median(values))
+        print(f"| {name} | {np.std(values):.3f} | {cell} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("clips", nargs="+")
+    parser.add_argument("clips", nargs="*")
+    parser.add_argument("--truth", action="store_true")
+    parser.add_argument("--portraits", type=int, default=300)
+    parser.add_argument("--clips-of", type=int, default=30, help="clips of the world for --truth")
+    parser.add_argument("--readers", action="store_true")
+    parser.add_argument("--mediapipe", help="a Python with mediapipe 0.10.21, for --readers")
     parser.add_argument("--frames", type=int, default=0, help="frames of each clip at most; 0 takes all")
+    parser.add_argument("--result", help="a clip that the first clip has driven")
     arguments = parser.parse_args()
+    if arguments.truth:
+        truth(arguments.portraits, arguments.clips_of)
+    elif not arguments.clips:
+        parser.error("Give one clip or more, or --truth.")
     for path in arguments.clips:
-        measure(path, arguments.frames)
+        if arguments.result:
+            by_result(path, arguments.result, arguments.mediapipe)
+        elif arguments.readers:
+            by_readers(path, arguments.mediapipe)
+        else:
+            measure(path, arguments.frames)
 
 
 if __name__ == "__main__":

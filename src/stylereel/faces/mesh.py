@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -104,6 +106,23 @@ def available() -> bool:
     return importlib.util.find_spec("ai_edge_litert") is not None and all(map(model_file, (MESH, EYE, NEAR, FAR)))
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the interpreter's C++ code writes to standard error when it starts, which nothing else silences."""
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # no standard error at all
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class _Net:
     """One network: a picture in, its outputs as flat arrays, the longest first (their order differs between files)."""
 
@@ -118,8 +137,9 @@ class _Net:
             interpreter = importlib.import_module("ai_edge_litert.interpreter").Interpreter
         except ImportError:
             raise ValueError("The detector mesh needs its package: run `pip install ai-edge-litert`.") from None
-        self._net = interpreter(str(path), num_threads=1)
-        self._net.allocate_tensors()
+        with _quiet():
+            self._net = interpreter(str(path), num_threads=1)
+            self._net.allocate_tensors()
         self._input = self._net.get_input_details()[0]["index"]
         outputs = sorted(self._net.get_output_details(), key=lambda each: -int(np.prod(each["shape"])))
         self._outputs = [each["index"] for each in outputs]
@@ -135,7 +155,6 @@ class MeshBackend:
     """See `FaceBackend`. Raises ValueError, with what to install, when a file or package is missing."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         self._mesh, self._eye = _Net(MESH), _Net(EYE)
         self._turn = 0.0
         self._detectors = {name: _Net(name) for name in (FAR, NEAR)}

@@ -17,23 +17,28 @@ _FRAME = types.Array(types.uint8, 3, "C", readonly=True)
 )
 def _sample(frame, left, top, right_x, right_y, down_x, down_y, dense, scale, low, out):
     height, width = frame.shape[:2]
-    total = np.zeros(3, np.float32)
+    one = np.uint32(1)
     share = np.float32(1.0 / (dense * dense)) * scale
+    right_edge, bottom_edge = np.float32(width - 1.001), np.float32(height - 1.001)
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
-            total[:] = 0
+            red = green = blue = np.float32(0)
             for part in range(dense * dense):
                 y, x = row + (part // dense + 0.5) / dense, column + (part % dense + 0.5) / dense
-                at_x = min(max(left + x * right_x + y * down_x - 0.5, 0.0), width - 1.001)
-                at_y = min(max(top + x * right_y + y * down_y - 0.5, 0.0), height - 1.001)
-                i, j = int(at_y), int(at_x)
-                b, a = np.float32(at_y - i), np.float32(at_x - j)
+                at_x = np.float32(left + x * right_x + y * down_x - 0.5)
+                at_y = np.float32(top + x * right_y + y * down_y - 0.5)
+                at_x = min(max(at_x, np.float32(0)), right_edge)
+                at_y = min(max(at_y, np.float32(0)), bottom_edge)
+                i, j = np.uint32(at_y), np.uint32(at_x)  # unsigned: no index can be meant from the end
+                b, a = at_y - np.float32(i), at_x - np.float32(j)
+                k, m = i + one, j + one
                 p, q, r, s = (1 - b) * (1 - a), (1 - b) * a, b * (1 - a), b * a
-                for colour in range(3):
-                    upper = p * frame[i, j, colour] + q * frame[i, j + 1, colour]
-                    total[colour] += upper + r * frame[i + 1, j, colour] + s * frame[i + 1, j + 1, colour]
-            for colour in range(3):
-                out[row, column, colour] = total[colour] * share + low
+                red += p * frame[i, j, 0] + q * frame[i, m, 0] + r * frame[k, j, 0] + s * frame[k, m, 0]
+                green += p * frame[i, j, 1] + q * frame[i, m, 1] + r * frame[k, j, 1] + s * frame[k, m, 1]
+                blue += p * frame[i, j, 2] + q * frame[i, m, 2] + r * frame[k, j, 2] + s * frame[k, m, 2]
+            out[row, column, 0] = red * share + low
+            out[row, column, 1] = green * share + low
+            out[row, column, 2] = blue * share + low
 
 
 def sample(frame: np.ndarray, placement: np.ndarray, size: int, low: float = 0.0) -> np.ndarray:
