@@ -1,17 +1,115 @@
-"""The Python in the documentation runs as it stands."""
+"""The pages: their Python and the notebooks run as they stand, their tables are current, their links lead somewhere."""
 
+import json
 import re
 from pathlib import Path
 
+import pages
 import pytest
+from pages import ROOT
+from test_house import ROOMS
 
-DOCS = Path(__file__).parents[1] / "docs"
+from stylereel.cli import main
+from stylereel.core.builtin import BUILTIN
+from stylereel.core.version import __version__
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
+# What the Python of a page takes from its reader; clip.mp4 and my-clip.mp4 are in the folder.
+GIVEN = {
+    "docs/built-in.md": """
+import numpy, torch
+z, w = numpy.random.default_rng(0).standard_normal(80), torch.zeros(1, 14, 256)
+numpy.savez("ffhq_PCA.npz", X_comp=numpy.ones((80, 512), "f4"), X_stdev=numpy.ones(80, "f4"))
+""",
+    "docs/codec.md": """
+import re, stylereel
+identity, motion = stylereel.load("stylevideogan").sample(3, 501)
+HEX = re.search(r"```text\\n([0-9a-f\\n]+)```", PAGE)[1].replace("\\n", "")
+""",
+    "docs/faces.md": """
+import numpy
+from stylereel.faces.paste import paste
+reader, crops = numpy.zeros((2, 64, 64, 3), "u1"), numpy.ones((2, 32, 32, 3), "u1")
+rows = numpy.tile([32.0, 32.0, 40.0, 0.0], (2, 1))
+""",
+}
 
 
-@pytest.mark.parametrize("page", ["data.md", "generators.md"])
-def test_the_python_of_a_page_runs(page: str) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
-    assert blocks
+def python_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    assert main(["world", "clip", "--out", str(path), "--seed", "100", "--seconds", "0.4"]) == 0
+    return path.read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("clip.mp4", "my-clip.mp4"):
+        (tmp_path / name).write_bytes(clip)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES if python_of(page)])
+def test_the_python_of_a_page_runs(page: str, folder: Path) -> None:
+    """In one namespace from top to bottom, in a folder of its own."""
+    names: dict[str, object] = {"PAGE": (ROOT / page).read_text(encoding="utf-8")}
+    exec(GIVEN.get(page, ""), names)
+    for block in python_of(ROOT / page):
+        exec(compile(block, page, "exec"), names)
+
+
+def test_pages_are_given_nothing_that_they_do_not_need() -> None:
+    assert all(python_of(ROOT / page) for page in GIVEN)
+
+
+@pytest.mark.parametrize("notebook", sorted(ROOT.glob("notebooks/*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs_and_holds_no_outputs(notebook: Path, folder: Path) -> None:
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    assert content["nbformat"] == 4 and len(cells) >= 2
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
     names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)  # our own page, in one namespace from top to bottom
+    for cell in cells:
+        exec(compile("".join(cell["source"]), notebook.name, "exec"), names)
+
+
+@pytest.mark.parametrize("page", pages.PARTS)
+def test_what_code_writes_in_a_page_is_current(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert text == pages.current(page), f"{page} is out of date; run python tests/pages.py."
+
+
+def test_every_built_in_file_has_a_card_with_its_licence_and_data() -> None:
+    cards = pages.cards()
+    assert set(cards) == {path.name for path in BUILTIN.glob("*.safetensors")}
+    assert all(card.get("Licence") and card.get("Data") for card in cards.values())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_names_every_page() -> None:
+    """All but the notes on trials."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    names = [page.relative_to(ROOT).as_posix() for page in PAGES[1:] if "notes" not in page.parts]
+    assert not [name for name in names if f"({name})" not in text]
+
+
+def test_the_page_on_architecture_names_the_rooms_in_their_order() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `(\w+)(?:\.py)?` \|", text.partition("## The contracts")[0], re.MULTILINE)
+    assert rooms == [room for room in ROOMS if (BUILTIN.parent / room).exists() or room == "cli"] + ["builtin"]
+
+
+def test_the_citation_is_of_this_version() -> None:
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in text and text.count("type: article") == 5

@@ -14,9 +14,7 @@ from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoWriter
 from stylereel.metrics import registry
 from stylereel.metrics.clips import Clip, open_clips
-from stylereel.metrics.registry import Measure, Run, Unfit, describe, find, measures
-
-PAGE = Path(__file__).parents[1] / "docs" / "measures.md"
+from stylereel.metrics.registry import Measure, Run, Unfit, find, measures
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -182,26 +180,14 @@ def test_what_cannot_be_told_is_counted_and_left_out() -> None:
     assert np.isnan(score.value) and score.interval is None and "cannot be told" in table([score])
 
 
-# The page
+# The registry
 
 
-def with_list(text: str) -> str:
-    """The page with the list of measures as the registry gives it."""
-    before, _, rest = text.partition("<!-- measures -->\n")
-    return f"{before}<!-- measures -->\n{describe()}<!-- end -->" + rest.partition("<!-- end -->")[2]
-
-
-def test_every_measure_says_what_it_is_and_the_page_says_the_same() -> None:
+def test_every_measure_says_what_it_is() -> None:
     for one in measures().values():
         assert one.protocol.endswith(".") and one.source and one.name == one.name.lower(), one.name
-    text = PAGE.read_text(encoding="utf-8")
-    assert text == with_list(text), "docs/measures.md is out of date; run python tests/test_evaluate.py."
 
 
 def test_two_measures_cannot_share_a_name() -> None:
     with pytest.raises(ValueError, match="a measure l1 already"):
         registry.measure("l1", compares="clip", better="lower", unit="", protocol="", source="")(lambda clip: 0.0)
-
-
-if __name__ == "__main__":
-    PAGE.write_text(with_list(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
