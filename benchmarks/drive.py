@@ -60,7 +60,7 @@ def blink(clip: Clip) -> np.ndarray:
 
 def clip_row(system: object, clip: Path, source: int, folder: Path, precision: Precision) -> dict[str, object]:
     out = folder / f"{clip.stem}--{source}.mp4"
-    record = drive(system, str(source), str(clip), str(out), precision=precision)
+    record = drive(system, source=str(source), driving=str(clip), out=str(out), precision=precision)
     given, made = VideoReader(clip), VideoReader(out)
     frames = sum(1 for _ in given)
     theirs, ours = open_clips(clip), open_clips(out)

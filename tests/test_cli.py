@@ -37,7 +37,7 @@ class Squares:
     name, context = "squares", 0
     motion_kinds = (MotionKind("grey"),)
     weight_files: tuple[Path, ...] = ()
-    generator: Any = SimpleNamespace(synthesize=_painted)
+    generator: Any = SimpleNamespace(synthesize=_painted, mean_w=torch.zeros(1))
 
     @classmethod
     def builtin(cls) -> "Squares":
@@ -145,8 +145,11 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "missing": "stop",
         "strength": 1.0,
         "mirror": True,
+        "audio": None,
+        "family": "builtin",
+        "device": "cpu",
     }
-    assert record["frames"] == {"driving": 20, "written": 20, "without a face": [3, 4]}
+    assert record["frames"] == {"driving": 20, "written": 20, "without a face": [3, 4], "doubtful": []}
     assert record["rate"] == "30000/1001"
     assert set(record["seconds"]) == {"load", "identify", "extract", "render", "encode"}
     assert all(spent >= 0 for spent in record["seconds"].values())
@@ -205,7 +208,7 @@ def test_help_is_fast_because_it_imports_little() -> None:
         (["drive", "squares", "--strength", "much"], "--strength takes a number, not much"),
         (["drive", "squares", "--missing", "skip"], "--missing takes one of hold, stop, not skip"),
         (["drive", "squares", "--detail", "x"], "--detail takes a whole number or null, not x"),
-        (["look", "--out", "x.png"], "needs files"),
+        (["look", "--out", "x.png"], "needs a file"),
     ],
 )
 def test_wrong_words(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,10 +313,25 @@ def test_a_system_that_cannot_be_driven_says_so(
 
 
 def test_drive_from_python(tmp_path: Path, clip: Path) -> None:
-    record = drive("squares", "9", str(clip), str(tmp_path / "out.mp4"), options={"strength": 0.0})
+    record = drive("squares", source="9", driving=str(clip), out=str(tmp_path / "out.mp4"), options={"strength": 0.0})
     assert record["settings"]["strength"] == 0.0 and record["frames"]["written"] == 20
     with pytest.raises(ValueError, match="no option strenght; it has detail, mirror"):
-        drive("squares", "9", str(clip), str(tmp_path / "out.mp4"), options={"strenght": 0.0})
+        drive("squares", source="9", driving=str(clip), out=str(tmp_path / "out.mp4"), options={"strenght": 0.0})
+
+
+def test_the_sound_is_the_drivers_or_the_one_given(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    motion = Squares().extract(VideoReader(clip))
+    motion.save(tmp_path / "motion.safetensors")
+    out = tmp_path / "out.mp4"
+    assert run_drive(1, tmp_path / "motion.safetensors", out) == 0 and not VideoReader(out).has_audio
+    assert run_drive(1, tmp_path / "motion.safetensors", out, "--audio", str(clip)) == 0
+    assert VideoReader(out).has_audio
+    assert json.loads(out.with_suffix(".json").read_text())["inputs"]["audio"]["file"] == str(clip)
+    capsys.readouterr()
+    silent = make_clip(tmp_path / "silent.mp4", num_frames=3)
+    assert "has no sound" in mistake(capsys, run_drive(1, clip, tmp_path / "b.mp4", "--audio", str(silent)))
 
 
 def test_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

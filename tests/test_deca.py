@@ -148,7 +148,9 @@ def test_missing_or_wrong_files_are_named(
     torch.save(StyleGAN2(StyleGAN2Config(8, z_dim=8, w_dim=8, mapping_layers=1)).state_dict(), tmp_path / "g.pt")
     with pytest.raises(ValueError, match=r"deca_model.tar is missing .* get it from https"):
         recipes.train(
-            "stylemask", str(tmp_path / "runs"), generator_file=str(tmp_path / "g.pt"), perceive="deca", preset="paper"
+            "stylemask",
+            folder=str(tmp_path / "runs"),
+            options={"generator": str(tmp_path / "g.pt"), "perception": "deca", "preset": "paper"},
         )
     with pytest.raises(ValueError, match="is no FLAME model: it lacks v_template"):
         load_flame(files["deca_model.tar"], files["landmark_embedding.npy"])

@@ -70,25 +70,37 @@ def test_a_folder_in_which_nothing_works_is_one_sentence(place: Path, tmp_path: 
     folder.mkdir()
     (folder / "empty.mp4").write_bytes((place / "clips" / "empty.mp4").read_bytes())
     with pytest.raises(ValueError, match="No pair could be made: .*face"):
-        drive(system, "1", str(folder), str(tmp_path / "out"))
+        drive(system, source="1", driving=str(folder), out=str(tmp_path / "out"))
 
 
 def test_saved_codes_and_motions_drive(place: Path, tmp_path: Path, system: StyleMask) -> None:
     w = torch.stack([system.identify(seed).w for seed in (7, 8, 9)])
     Codes(w, "", Fraction(30000, 1001), torch.ones(3, 4)).save(tmp_path / "driver.safetensors")
     identity = str(place / "people" / "identity.safetensors")
-    record = drive(system, identity, str(tmp_path / "driver.safetensors"), str(tmp_path / "out.mp4"), compare=True)
+    record = drive(
+        system,
+        source=identity,
+        driving=str(tmp_path / "driver.safetensors"),
+        out=str(tmp_path / "out.mp4"),
+        compare=True,
+    )
     assert record["frames"]["written"] == 3 and record["rate"] == Fraction(30000, 1001)
     assert VideoReader(tmp_path / "out.mp4").num_frames == 3
     motion = system.extract(place / "clips" / "turns.mp4")
     motion.save(tmp_path / "motion.safetensors")
     results = []
     for driving in (place / "clips" / "turns.mp4", tmp_path / "motion.safetensors"):
-        drive(system, "3", str(driving), str(tmp_path / "both.mkv"))
+        drive(system, source="3", driving=str(driving), out=str(tmp_path / "both.mkv"))
         results.append(np.stack(list(VideoReader(tmp_path / "both.mkv"))))
     assert np.array_equal(*results)
     with pytest.raises(ValueError, match="Codes have no picture to paste"):
-        drive(system, identity, str(place / "clips" / "turns.mp4"), str(tmp_path / "x.mp4"), paste_back=True)
+        drive(
+            system,
+            source=identity,
+            driving=str(place / "clips" / "turns.mp4"),
+            out=str(tmp_path / "x.mp4"),
+            paste_back=True,
+        )
 
 
 def test_the_command_line_takes_own_weight_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,8 +70,8 @@ def test_the_command_writes_numbers_with_all_that_is_needed_to_repeat_them(
 
 def test_two_processes_give_the_numbers_of_one() -> None:
     names = ["l1", "frechet", "kernel-distance"]
-    alone, _ = evaluate(clips(0), clips(9), names)
-    shared, _ = evaluate(clips(0), clips(9), names, processes=2)
+    alone = evaluate(clips(0), reference=clips(9), measures=names).scores
+    shared = evaluate(clips(0), reference=clips(9), measures=names, processes=2).scores
     for one, two in zip(alone, shared, strict=True):
         assert two.name == one.name and two.counts == one.counts
         assert two.value == pytest.approx(one.value, rel=1e-5)
@@ -85,11 +85,11 @@ def test_without_names_all_that_fit_are_measured_and_the_others_named(monkeypatc
     )
     monkeypatch.setattr("stylereel.commands.evaluate.measures", lambda: few | {"brightness": mean})
     monkeypatch.setenv("STYLEREEL_CACHE", "nowhere")
-    scores, skipped = evaluate(clips(0), clips(3))
+    scores, skipped, _ = evaluate(clips(0), reference=clips(3))
     assert [score.name for score in scores] == ["l1", "psnr", "brightness"] and list(skipped) == ["lpips-alex"]
-    scores, skipped = evaluate(clips(0))
+    scores, skipped, _ = evaluate(clips(0))
     assert [score.name for score in scores] == ["brightness"] and set(skipped) == set(few)
-    scores, skipped = evaluate(clips(0), clips(3, frames=4))
+    scores, skipped, _ = evaluate(clips(0), reference=clips(3, frames=4))
     assert [score.name for score in scores] == ["brightness"] and "cut both to the same frames" in skipped["l1"]
 
 
@@ -126,7 +126,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         find("ssim")(clips(0), clips(1))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ValueError, match=r"pip install 'stylereel\[metrics\]'"):
-        evaluate(clips(0), clips(1), ["l1"], out="anywhere")
+        evaluate(clips(0), reference=clips(1), measures=["l1"], out="anywhere")
 
 
 def test_an_error_in_one_process_is_raised_in_all(monkeypatch: pytest.MonkeyPatch) -> None:

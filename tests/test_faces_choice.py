@@ -239,9 +239,8 @@ def test_a_driven_face_goes_back_into_its_picture_and_frames_without_a_face_stay
     options = {"missing": "skip-edit", "source_face": str(tmp_path / "same.png")}
     out = tmp_path / "out.mkv"
     system = stylereel.load("stylemask")
-    record = drive(
-        system, str(tmp_path / "who.png"), str(tmp_path / "clip.mp4"), str(out), paste_back=True, options=options
-    )
+    files = {"source": str(tmp_path / "who.png"), "driving": str(tmp_path / "clip.mp4"), "out": str(out)}
+    record = drive(system, **files, paste_back=True, options=options)
     assert record["inputs"]["source_face"]["sha256"] == sha256(tmp_path / "same.png") and "face" not in record["inputs"]
     assert record["frames"]["without a face"] == (3, 4) and record["faces in the clip"] == 1
     assert 0 < record["seam"] < 20 and 0 <= record["crop jitter"] < 0.01

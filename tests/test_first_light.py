@@ -47,7 +47,7 @@ def test_the_demo_makes_what_it_says(made: Path) -> None:
 
 def test_the_result_moves_as_the_driving_clip(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "alone.mp4"
-    drive("stylemask", str(demo.SOURCE), str(made / "driving.mp4"), str(out))
+    drive("stylemask", source=str(demo.SOURCE), driving=str(made / "driving.mp4"), out=str(out))
     yaw, mouth = correlations(made / "driving.mp4", out)
     assert yaw >= 0.8 and mouth >= 0.6
 
@@ -67,7 +67,7 @@ def test_sources_stay_themselves(made: Path) -> None:
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not part of the repository")
 def test_a_real_clip_drives(tmp_path: Path) -> None:
     clip, out = CLIPS / "woman-expressive-30fps.mp4", tmp_path / "out.mp4"
-    drive("stylemask", "1", str(clip), str(out))
+    drive("stylemask", source="1", driving=str(clip), out=str(out))
     given, result = VideoReader(clip), VideoReader(out)
     assert result.num_frames == given.num_frames == 354 and result.rate == given.rate
     yaw, mouth = correlations(clip, out)

@@ -223,8 +223,8 @@ def test_the_command_improves_on_the_encoder_and_works_only_once(
 
 
 def test_another_setting_is_another_result(portrait: Path, tmp_path: Path) -> None:
-    plain = inversion.invert(portrait, tmp_path / "plain.safetensors", steps=0)
-    tuned = inversion.invert(portrait, tmp_path / "w.safetensors", space="w", steps=1)
+    plain = inversion.invert(portrait, out=tmp_path / "plain.safetensors", steps=0)
+    tuned = inversion.invert(portrait, out=tmp_path / "w.safetensors", space="w", steps=1)
     assert list(plain["quality"]) == ["encoder"] and list(tuned["quality"]) == ["encoder", "optimised"]
     assert not tuned["cached"]
 
@@ -234,10 +234,10 @@ def test_a_clip_has_a_code_and_a_placement_for_each_frame(portrait: Path, tmp_pa
     (tmp_path / "clip").mkdir()
     for index in range(3):
         save_picture(tmp_path / "clip" / f"{index}.png", np.roll(picture, 15 * index, axis=1))
-    inversion.invert(tmp_path / "clip", tmp_path / "clip.safetensors", steps=0)
+    inversion.invert(tmp_path / "clip", out=tmp_path / "clip.safetensors", steps=0)
     codes = Codes.load(tmp_path / "clip.safetensors")
     assert len(codes) == len(codes.placement) == 3 and codes.rate == 25
-    inversion.invert(portrait, tmp_path / "still.safetensors", steps=0)
+    inversion.invert(portrait, out=tmp_path / "still.safetensors", steps=0)
     still = Codes.load(tmp_path / "still.safetensors")
     assert 5 < codes.placement[:, 0].mean() - still.placement[0, 0] < 25  # the face moves 15 pixels in the mean
 

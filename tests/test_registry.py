@@ -9,13 +9,16 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from stylereel.cli import main
 from stylereel.commands.weights import weights_get, weights_list, weights_verify
 from stylereel.zoo import registry
 from stylereel.zoo.registry import RECORD, Row, fetch, verify
@@ -29,6 +32,7 @@ PAGE = b"\n <!DOCTYPE html><title>Sign in</title>" + bytes(1000)
 ANSWERS: dict[str, tuple[int, int | None, bytes]] = {
     "/right": (200, len(CONTENT), CONTENT),
     "/unannounced": (200, None, CONTENT),
+    "/resumed": (200, len(CONTENT), CONTENT[:200_000]),
     "/cut": (200, len(CONTENT), CONTENT[:5000]),
     "/corrupt": (200, len(CHANGED), CHANGED),
     "/short": (200, 5000, CONTENT),
@@ -40,9 +44,18 @@ ANSWERS: dict[str, tuple[int, int | None, bytes]] = {
 }
 
 
+ASKED: list[int] = []  # where downloads of /resumed went on
+
+
 class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         status, length, content = ANSWERS[self.path]
+        if (wanted := self.headers.get("Range")) and self.path == "/resumed":
+            begin = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            ASKED.append(begin)
+            status, length, content = (206, len(CONTENT) - begin, CONTENT[begin:])
+            if begin > len(CONTENT):
+                status, length, content = 416, 0, b""
         self.send_response(status)
         if length is not None:
             self.send_header("Content-Length", str(length))
@@ -112,7 +125,7 @@ def test_unannounced_length_is_accepted(rows: dict[str, Row], cache: Path) -> No
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("cut", f"was cut off before all of its {len(CONTENT)} bytes had come; try again, or"),
+        ("cut", f"was cut off before all of its {len(CONTENT)} bytes had come; the same command goes on with it, or"),
         ("corrupt", f"other bytes than the official file .SHA-256 [0-9a-f]{{64}} instead of {SHA256}"),
         ("short", "sent other bytes than the official file"),
         ("long", f"was cut off before all of its {len(CONTENT) + 9} bytes"),
@@ -130,7 +143,7 @@ def test_bad_download_is_one_sentence_and_leaves_nothing(
     text = str(caught.value)
     assert rows[name].url in text and str(cache / name) in text
     assert text.endswith(".") and "\n" not in text and ". " not in text
-    assert names(cache) == []
+    assert names(cache) in ([], [f".{name}.download"]) and ("cut off" in text) == bool(names(cache))
 
 
 @pytest.mark.parametrize("name", ["short", "long", "cut"])
@@ -140,7 +153,7 @@ def test_wrong_length_is_found_without_a_hash(
     put(replace(rows[name], sha256=None, size=len(CONTENT)), monkeypatch)
     with pytest.raises(ValueError, match=f"5000 bytes instead of {len(CONTENT)}|was cut off before"):
         fetch(name, report=lambda text: None)
-    assert names(cache) == []
+    assert names(cache) in ([], [f".{name}.download"])
 
 
 def test_offline_says_where_to_put_the_file(rows: dict[str, Row], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,17 +170,34 @@ def test_offline_says_where_to_put_the_file(rows: dict[str, Row], cache: Path, m
         assert fetch(name).read_bytes() == CONTENT
 
 
-def test_interrupted_download_leaves_nothing_and_starts_again(
-    rows: dict[str, Row], cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(self: object, amount: int) -> None:
-        raise KeyboardInterrupt
+def test_a_download_that_was_cut_off_goes_on(rows: dict[str, Row], cache: Path) -> None:
+    with pytest.raises(ValueError, match="was cut off"):
+        fetch("resumed", report=lambda text: None)
+    assert (cache / ".resumed.download").read_bytes() == CONTENT[: 3 << 16]
+    assert fetch("resumed", report=lambda text: None).read_bytes() == CONTENT
+    assert ASKED[-1] == 3 << 16 and names(cache) == [RECORD, "resumed"]
+    (cache / "resumed").unlink()
+    (cache / ".resumed.download").write_bytes(CONTENT + b"more")  # 416: it begins again
+    with pytest.raises(ValueError, match="was cut off"):
+        fetch("resumed", report=lambda text: None)
+    # A server that knows no ranges sends all of it again.
+    (cache / ".right.download").write_bytes(CONTENT[:77])
+    assert fetch("right", report=lambda text: None).read_bytes() == CONTENT
+
+
+def test_an_interrupted_download_goes_on(rows: dict[str, Row], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def stopped(name: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
+        def stop(amount: int) -> None:
+            raise KeyboardInterrupt
+
+        yield stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry._ProgressLine, "update", stop)
+        patch.setattr(registry, "_progress", stopped)
         with pytest.raises(KeyboardInterrupt):
             fetch("right", report=lambda text: None)
-    assert names(cache) == []
+    assert names(cache) == [".right.download"]
     assert fetch("right", report=lambda text: None).read_bytes() == CONTENT
 
 
@@ -265,8 +295,8 @@ def test_mistakes_are_explained(rows: dict[str, Row], cache: Path, tmp_path: Pat
 def test_commands(rows: dict[str, Row], cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights_verify()
     assert "no official weight file" in capsys.readouterr().out
-    weights_get("right")
-    assert capsys.readouterr().out.splitlines()[-1] == str(cache / "right")
+    assert weights_get("right") == [cache / "right"]
+    capsys.readouterr()
     weights_verify()
     assert capsys.readouterr().out == "right: right\n"
     weights_list()
@@ -297,3 +327,64 @@ def test_rows_are_well_formed() -> None:
     for prefix in ("397923af", "dcbb9e9d", "7be5be79", "6726825d"):  # these names carry the start of the hash
         row = next(row for row in registry.ROWS if prefix in row.name)
         assert row.sha256 is not None and row.sha256.startswith(prefix)
+
+
+# --- Families
+
+
+@pytest.fixture
+def family(rows: dict[str, Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A family of two files of the registry, one that a person has to fetch, and one beside the TOML file."""
+    manual = replace(rows["cut"], name="masks.pt", manual=True, url="https://example.org/page")
+    monkeypatch.setattr(registry, "ROWS", (*rows.values(), manual))
+    monkeypatch.setattr("stylereel.zoo.families.ROWS", (*rows.values(), manual))
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'about = "small"\n[files]\ngenerator = "right"\nencoder = "unannounced"\n[stylemask]\nmasks = "masks.pt"\n'
+    )
+    return path
+
+
+def test_a_family_is_fetched_at_once(
+    family: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stylereel.zoo.families import list_families, open_family
+
+    assert list_families()[0] == "builtin" and "ffhq" in list_families()
+    named = str(family)
+    assert main(["weights", "get", "--family", named, "--for", "stylevideogan"]) == 2
+    out, err = capsys.readouterr()
+    assert "give --yes" in err and "right: a test file" in out and SHA256 in out and names(cache) == []
+    lacking = "lacks right, unannounced in .*weights get --family .* --for stylevideogan fetches"
+    with pytest.raises(ValueError, match=lacking):
+        open_family(named).options("stylevideogan", ["generator", "encoder"])
+    assert main(["weights", "get", "--family", named, "--for", "stylevideogan", "--yes"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [str(cache / "right"), str(cache / "unannounced")]
+    options = open_family(named).options("stylevideogan", ["generator", "encoder"])
+    assert options == {"generator": str(cache / "right"), "encoder": str(cache / "unannounced")}
+    assert main(["weights", "get", "--family", named, "--for", "stylemask", "--yes"]) == 2
+    err = capsys.readouterr().err
+    assert "No program can fetch masks.pt" in err and "https://example.org/page" in err and str(cache) in err
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", lambda text: "n")
+    (cache / "right").unlink()
+    assert main(["weights", "get", "--family", named, "--for", "stylevideogan"]) == 2
+    assert "Nothing was fetched" in capsys.readouterr().err
+
+
+def test_families_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from stylereel.zoo.families import open_family
+
+    (tmp_path / "text.toml").write_text("= 3")
+    (tmp_path / "empty.toml").write_text('about = "nothing"')
+    (tmp_path / "wrong.toml").write_text("[files]\ngenerator = 3")
+    for name, reason in [
+        ("nobody", "no family nobody; choose one of builtin, ffhq"),
+        (str(tmp_path / "text.toml"), "is not a TOML file"),
+        (str(tmp_path / "empty.toml"), "names no files"),
+        (str(tmp_path / "wrong.toml"), "files is neither about, detector nor a table of file names"),
+        (str(tmp_path / "absent.toml"), "There is no file"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            open_family(name)
+    assert main(["weights", "get"]) == 2 and "give --family" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from test_encoders import save_checkpoint, small_encoder
 import stylereel
 from stylereel import world
 from stylereel.cli import main
-from stylereel.commands.drive import verb_options
+from stylereel.commands.drive import VERBS
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.record import sha256
@@ -25,6 +25,7 @@ from stylereel.family.nets import load_face
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.media.video import VideoWriter
 from stylereel.metrics.motion import loop
+from stylereel.systems import verb_flags
 from stylereel.systems.stylevideogan import StyleVideoGAN, VideoConfig, VideoGenerator, load_model, study
 from stylereel.systems.stylevideogan.codes import CLIPS, WorldClip, builtin_framing, distinct_rows
 from stylereel.systems.stylevideogan.networks import (
@@ -386,7 +387,7 @@ def test_mistakes_are_one_sentence(system: StyleVideoGAN, tmp_path: Path) -> Non
         with pytest.raises(ValueError, match=r"^[A-Z][^.]*(2\.0)?[^.]*\.$"):
             system.sample(**{"seed": 1, "num_frames": 5, "model": "own", **wrong})
     with pytest.raises(ValueError, match="stylevideogan does not offer extract"):
-        verb_options(system)
+        verb_flags(system, VERBS)
     with pytest.raises(ValueError, match="takes motion of kind"):
         render(system, system.identify(1), Motion(np.zeros((2, 1)), FACE, ("a",), Fraction(25), np.zeros((2, 4))))
 

@@ -149,7 +149,7 @@ def test_the_command_line_offers_what_the_system_offers(
         if isinstance(system, contract):
             assert code == 0 and "--out" in out
         else:
-            assert code == 2 and "does not offer" in err and err.count("\n") == 1
+            assert code == 2 and f"{system.name} does not offer" in err and err.count("\n") == 1
     if isinstance(system, Samples):
         out_file = tmp_path / "noise.mp4"
         assert main(["sample", system.name, "--seed", "1", "--frames", "3", "--out", str(out_file)]) == 0
@@ -166,6 +166,11 @@ def test_a_new_system_needs_one_line(
     assert main(words) == 0
     record = json.loads(out.with_suffix(".json").read_text())
     assert record["frames"]["written"] == 12 and record["rate"] == "30000/1001" and record["sound"]
+    command = ["train", "toy", "--folder", str(tmp_path / "runs"), "--accelerator", "cpu", "--precision", "32"]
+    assert main([*command, "--target", "2"]) == 0
+    assert "toy.safetensors" in capsys.readouterr().out
+    assert main([*command, "--target", "2"]) == 0, "a finished run goes on from its end"
+    assert main(["train", "toy", "--help"]) == 0 and "the constant" in capsys.readouterr().out
     assert main(["reproduce", "toy", "--out", str(tmp_path / "report")]) == 0
     assert "Toy" in (tmp_path / "report" / "report.md").read_text()
     toy = systems.load("toy")

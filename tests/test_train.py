@@ -19,9 +19,9 @@ from stylereel.family.people import grouped_w
 from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config
 from stylereel.generator.base import MappingNetwork
 from stylereel.media.pictures import save_picture
-from stylereel.recipes import encoder, mapping, perception
+from stylereel.recipes import encoder, mapping, perception, run
 from stylereel.recipes import stylegan2 as generator
-from stylereel.systems import stylemask
+from stylereel.systems.stylemask import training as stylemask
 from stylereel.train import adversarial
 from stylereel.train.loop import Trainer
 from stylereel.world.factors import GROUP, LATENT_DIM
@@ -71,11 +71,11 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "BUILTIN", tmp_path / "nothing")
+    monkeypatch.setattr(run, "BUILTIN", tmp_path / "nothing")
     with pytest.raises(ValueError, match="weights face are needed first"):
-        recipes.train("encoder", str(tmp_path), "scratch", 1.0)
+        recipes.train("encoder", folder=str(tmp_path), start="scratch", scale=1.0)
     made = [
-        recipes.train(name, str(tmp_path), "scratch", 1.0)
+        recipes.train(name, folder=str(tmp_path), start="scratch", scale=1.0)
         for name in ("perception", "generator", "encoder", "stylemask")
     ]
     assert [path.name for paths in made for path in paths] == [
@@ -179,22 +179,22 @@ def test_the_shares_of_a_batch_make_up_the_whole() -> None:
 
 def test_scale_and_data_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        recipes.train("generator", str(tmp_path), "scratch", 2.0)
+        recipes.train("generator", folder=str(tmp_path), start="scratch", scale=2.0)
     with pytest.raises(ValueError, match="to start from"):
-        recipes.train("generator", str(tmp_path), start=str(tmp_path / "nowhere.safetensors"))
+        recipes.train("generator", folder=str(tmp_path), start=str(tmp_path / "nowhere.safetensors"))
     with pytest.raises(ValueError, match="give a file of kind 'stylegan2'"):
-        recipes.train("generator", str(tmp_path), start=str(BUILTIN / "face.safetensors"))
+        recipes.train("generator", folder=str(tmp_path), start=str(BUILTIN / "face.safetensors"))
     foreign = StyleGAN2(StyleGAN2Config(16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, mapping_layers=1))
     foreign.save(tmp_path / "foreign.safetensors")
     with pytest.raises(ValueError, match="not one of the built-in family"):
-        recipes.train("generator", str(tmp_path), start=str(tmp_path / "foreign.safetensors"))
+        recipes.train("generator", folder=str(tmp_path), start=str(tmp_path / "foreign.safetensors"))
     StyleGAN3(StyleGAN3Config(32, z_dim=8, w_dim=8, channel_base=256, channel_max=12, num_layers=4)).save(
         tmp_path / "foreign3.safetensors"
     )
     with pytest.raises(ValueError, match="has 8 latent numbers, not 80"):
-        recipes.train("generator3", str(tmp_path), start=str(tmp_path / "foreign3.safetensors"))
+        recipes.train("generator3", folder=str(tmp_path), start=str(tmp_path / "foreign3.safetensors"))
     with pytest.raises(ValueError, match="encoder learns from the world; leave out --data"):
-        recipes.train("encoder", str(tmp_path), data=str(tmp_path))
+        recipes.train("encoder", folder=str(tmp_path), options={"data": str(tmp_path)})
 
 
 def test_a_generator_learns_the_users_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,9 @@ def test_a_generator_learns_the_users_pictures(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(adversarial, "HALF_LIFE", 100)
     for number in range(6):
         save_picture(tmp_path / "pictures" / f"{number}.png", np.full((20, 20, 3), (200, 60, 10 * number), np.uint8))
-    (path,) = recipes.train("generator", str(tmp_path), data=str(tmp_path / "pictures"), precision="32")
+    (path,) = recipes.train(
+        "generator", folder=str(tmp_path), precision="32", options={"data": str(tmp_path / "pictures")}
+    )
     network = StyleGAN2.load(path)
     assert "licence" not in network.card and str(tmp_path / "pictures") in network.card["data"]
 
@@ -224,7 +226,7 @@ def test_a_generator_learns_the_users_pictures(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.usefixtures("tiny")
 def test_training_can_start_from_the_built_in_weights(tmp_path: Path) -> None:
     """Two steps leave the net near the built-in one, whose landmarks a net from scratch has not."""
-    recipes.train("perception", str(tmp_path), "builtin", 0.1)
+    recipes.train("perception", folder=str(tmp_path), start="builtin", scale=0.1)
     batch = data.draw_batch((5,), 16, 128, aligned=False)
     with torch.inference_mode():
         seen = load_face(tmp_path / "face.safetensors").eval()(batch.images)
@@ -258,7 +260,9 @@ def test_an_encoder_of_any_generator_is_trained(tmp_path: Path, monkeypatch: pyt
         save_picture(tmp_path / "pictures" / f"{number}.png", np.full((40, 40, 3), 50 * number, np.uint8))
     monkeypatch.setattr(encoder, "STEPS", 40)
     (path,) = recipes.train(
-        "encoder", str(tmp_path), data=str(tmp_path / "pictures"), generator_file=str(tmp_path / "other.safetensors")
+        "encoder",
+        folder=str(tmp_path),
+        options={"data": str(tmp_path / "pictures"), "generator": str(tmp_path / "other.safetensors")},
     )
     model = load_encoder(path).eval()
     assert model.config == EncoderConfig((0,), foreign.num_ws, 8)
@@ -269,7 +273,7 @@ def test_an_encoder_of_any_generator_is_trained(tmp_path: Path, monkeypatch: pyt
         assert off < 0.9 * (codes - codes.mean(0)).square().mean()
     assert "other" in str(read_card(path))
     with pytest.raises(ValueError, match="has no generator"):
-        recipes.train("generator", str(tmp_path), generator_file="x")
+        recipes.train("generator", folder=str(tmp_path), options={"generator": "x"})
 
 
 def test_every_built_in_file_is_listed_and_has_a_card_that_tells_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,7 +183,7 @@ def test_the_recipe_of_stylegan3_learns_and_carries_weights_from_stage_to_stage(
     monkeypatch.setattr(curve, "EVERY", 15)
     monkeypatch.setattr(curve, "COUNT", 32)
     monkeypatch.setattr(mapping, "STEPS", 200)
-    (path,) = recipes.train("generator3", str(tmp_path), precision="32")
+    (path,) = recipes.train("generator3", folder=str(tmp_path), precision="32")
     made = StyleGAN3.load(path)
     folders = [tmp_path / "generator3" / name for name in ("0-distil-16", "1-distil-32", "2-distil-32")]
     logs = [read_log(folder / "log.jsonl")[-1] for folder in folders]

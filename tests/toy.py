@@ -11,8 +11,8 @@ from torch import nn
 
 from stylereel.core.latents import Identity, Motion, MotionKind
 from stylereel.core.system import Frames, Source, device_of
-from stylereel.core.weights import save_module
 from stylereel.generator import StyleGAN2, StyleGAN2Config
+from stylereel.recipes.run import Run
 
 SIZES = StyleGAN2Config(32, 16, 16, channel_base=256, channel_max=16, mapping_layers=2)
 
@@ -77,17 +77,23 @@ class Toy:
         return Frames(w=identity.w[None].to(device_of(self)))
 
 
-def train(trainer: Any, given: Any) -> list[Path]:
-    """Fit the direction to one that brightens."""
+def train(run: Run, *, target: float = 1.0) -> list[Path]:
+    """Fit the direction to a constant.
+
+    Args:
+        target: the constant.
+    """
     torch.manual_seed(1)
-    net, file = nn.Linear(1, 16, bias=False), trainer.folder / "toy.safetensors"
+    net = nn.Linear(1, 16, bias=False)
+    optimizers = {"net": torch.optim.SGD(net.parameters(), 0.1)}
 
     def step(index: int) -> dict[str, torch.Tensor]:
-        return {"distance": (net.weight - 1).square().mean()}
+        loss = (net.weight - target).square().mean()
+        run.trainer.descend(loss, optimizers.values())
+        return {"distance": loss}
 
-    trainer.fit("toy", {"toy": net}, step, steps=given.steps)
-    save_module(file, "toy", net)
-    return [file]
+    run.trainer.fit("toy", {"net": net}, optimizers, step, run.trainer.steps(20))
+    return run.save({"toy": net})
 
 
 def study(out: Path, *, seed: int = 0) -> list[Path]:

@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 a mistake that one sentence on stderr explains, 130 stoppe
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import os
@@ -12,12 +13,14 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from importlib import import_module
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Optional, Union, get_args, get_origin
 
-from stylereel.commands.weights import weights_convert, weights_get, weights_info, weights_list, weights_verify
-from stylereel.commands.world import world_clip, world_dataset, world_portrait
+from stylereel.commands import COMMANDS
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -27,456 +30,7 @@ if TYPE_CHECKING:
 USAGE = """usage: stylereel [--keep-memory] COMMAND ...  (stylereel COMMAND --help tells more)
 
 --keep-memory makes the C library keep freed memory, which speeds up training and large pictures on Linux."""
-
-
-def drive(arguments: list[str]) -> None:
-    """Move a portrait as the face in a clip moves."""
-    from stylereel.commands.drive import VERBS, drive, verb_options
-
-    record = _with_system("drive", drive, VERBS, verb_options, arguments)
-    if record is None:
-        return
-    if "results" in record:
-        for line in record["results"]:
-            print(f"{line['source']} by {line['driving']}: {line.get('out') or line['error']}")
-        _print_result(record)
-        return
-    frames, (width, height) = record["frames"], record["size"]
-    sound = "with the clip's sound" if record["sound"] else "without sound"
-    print(f"{frames['written']} frames of {width} x {height} at {record['rate']} frames a second, {sound}")
-    if record["colours"] != "BT.709":
-        print(f"the clip's colours: {record['colours']}")
-    if lost := frames["without a face"]:
-        print(f"no face was found in {len(lost)} frames: {', '.join(map(str, lost))}")
-    if doubtful := frames["doubtful"]:
-        print(f"eyes, mouth or head were doubtful, and held, in {len(doubtful)} of {frames['driving']} frames")
-    if turned := record["face turned by degrees"]:
-        print(f"the face is turned by {turned} degrees in the clip; it drives as if it were upright")
-    if (count := record["faces in the clip"]) > 1:
-        print(f"the clip shows up to {count} faces; --face chooses which one drives")
-    for name, unit in {"crop jitter": "of the crop's side", "seam": "levels a pixel"}.items():
-        if record[name] is not None:
-            print(f"{name}: {record[name]:.2g} {unit}")
-    _print_result(record)
-
-
-def sample(arguments: list[str]) -> None:
-    """Make a clip from noise: a motion of any length, shown by one person or by several."""
-    from stylereel.commands.sample import VERBS, sample, sample_options
-
-    record = _with_system("sample", sample, VERBS, sample_options, arguments)
-    if record is None:
-        return
-    width, height = record["size"]
-    print(f"{record['frames']['written']} frames of {width} x {height} at {record['rate']} frames a second")
-    _print_result(record)
-
-
-def _with_system(
-    command: str,
-    function: Callable[..., dict[str, Any]],
-    verbs: Iterable[str],
-    options_of: Callable[[Any], dict[str, inspect.Parameter]],
-    arguments: list[str],
-) -> dict[str, Any] | None:
-    """Run a command whose flags are its function's and its system's own; its record, or None if help was all."""
-    from stylereel import systems
-    from stylereel.core.record import Stages
-    from stylereel.systems import file_options
-
-    text = f"stylereel systems lists the systems; {command} SYSTEM --help also shows a system's own flags."
-    parser = _parser(f"{command} SYSTEM", text)
-    _add_flags(parser, function, skip={"system", "files", "options", "stages"})
-    if arguments and arguments[0] in ("-h", "--help"):
-        parser.print_help()
-        return None
-    if not arguments or arguments[0].startswith("-"):
-        raise ValueError(f"Name the system first: stylereel {command} SYSTEM ...; stylereel systems lists them.")
-    name, *rest = arguments
-    files, rest = _file_flags(parser, name, rest)
-    stages = Stages()
-    with stages("load"):
-        system = systems.load(name, **files)
-    options = options_of(system)
-    parser.prog = f"stylereel {command} {name}"
-    for option, parameter in options.items():
-        texts = (_argument_texts(getattr(system, verb)).get(option, "") for verb in verbs)
-        _add_flag(parser, option, parameter, next(filter(None, texts), ""))
-    given = _parse(parser, rest)
-    own = {option: given.pop(option) for option in options}
-    for option in file_options(name):
-        del given[option]
-    with _progress() as stages.watch:
-        return function(system, **given, files=files, options=own, stages=stages)
-
-
-def _file_flags(parser: ArgumentParser, name: str, arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The values of the flags that name weight files, which have to be known before a system is loaded, and the rest.
-
-    The flags are added to the parser too, for its help.
-    """
-    from argparse import ArgumentParser as PlainParser
-
-    from stylereel.systems import file_options, find
-
-    early = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    options = file_options(name)
-    for option, parameter in options.items():
-        early.add_argument(f"--{option}")
-        text = _argument_texts(find(name).from_files).get(option, "")
-        _add_flag(parser, option, parameter.replace(default=None, annotation=str | None), text)
-    given, rest = early.parse_known_args(arguments)
-    files = {option: value for option, value in vars(given).items() if value is not None}
-    needed = [option for option, parameter in options.items() if parameter.default is parameter.empty]
-    if files and (missing := [f"--{option}" for option in needed if option not in files]):
-        raise ValueError(f"Own weights also need {' and '.join(missing)}; --help tells more.")
-    return files, rest
-
-
-def demo(*, out: str) -> None:
-    """Make the demonstration clips.
-
-    Args:
-        out: folder to put them in; it is made if needed.
-    """
-    from pathlib import Path
-
-    from stylereel.commands.demo import make
-
-    result = make(Path(out))
-    for line in result.get("summary", ()):
-        print(line)
-    _print_result(result)
-
-
-def systems() -> None:
-    """List the systems by name."""
-    from stylereel.systems import list_systems
-
-    for name in list_systems():
-        print(name)
-
-
-def look(*files: str, out: str | None = None, columns: int = 6, rows: int = 4, size: int = 192) -> None:
-    """Make a picture of what is in a file: frames of a clip, curves of a motion; several files go side by side.
-
-    Args:
-        files: clips, folders of pictures, pictures, or one saved motion, identity or file of codes.
-        out: the picture to write (.png, .jpg or .webp); null puts FILE-look.png beside the first file.
-        columns: frames in a row.
-        rows: rows of frames, at most.
-        size: longer side of a frame, in pixels.
-    """
-    from pathlib import Path
-
-    from stylereel.commands.look import look
-    from stylereel.core.files import ensure_writable
-    from stylereel.media.pictures import FORMATS, save_picture
-
-    first = Path(files[0])
-    target = ensure_writable(out or first.with_name(f"{first.stem}-look.png"), *FORMATS)
-    save_picture(target, look(files, columns, rows, size))
-    print(target)
-
-
-def invert(
-    source: str,
-    /,
-    *,
-    out: str,
-    space: Literal["w", "w+", "features"] = "w+",
-    steps: int = 100,
-    pti: bool = False,
-    encoder: str | None = None,
-    generator: str | None = None,
-    face: str = "largest",
-) -> None:
-    """Find the codes of the face in a picture or clip, so that a generator shows it again.
-
-    Args:
-        source: a picture or a clip.
-        out: the file NAME.safetensors, or a folder for it; NAME.png shows target, reconstruction and difference.
-        space: one w, a w for each layer, or a feature map and the layers after it.
-        steps: of the optimisation; 0 leaves what the encoder finds.
-        pti: also tune the generator to the face.
-        encoder: file of a pSp, e4e, ReStyle or HFGI encoder; the built-in one if not given.
-        generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
-        face: which of several: largest, left, a number from the left, or a picture of the person.
-    """
-    from stylereel.commands.invert import invert
-    from stylereel.core.record import Stages
-
-    stages = Stages()
-    with _progress() as stages.watch:
-        record = invert(source, out, space, steps, pti, stages, encoder=encoder, generator=generator, face=face)
-    for step, numbers in record["quality"].items():
-        distance = f"{record['perceptual']} {numbers['perceptual']:.4f}"
-        print(f"{step}: PSNR {numbers['psnr']:.2f} dB, identity {numbers['identity']:.4f}, {distance}")
-    print(f"frames: {record['frames']['inverted']}, without a face: {record['frames']['without a face'] or 'none'}")
-    if jitter := record["jitter"]:
-        print(f"jitter: crop {jitter['crop']:.6f} of its side, landmarks {jitter['landmarks']:.6f}")
-    if record["cached"]:
-        print("kept from an earlier run")
-    for file in record["files"]:
-        print(file)
-
-
-def encode(
-    clip: str,
-    /,
-    *,
-    out: str,
-    source: str | None = None,
-    rate: float = 1.0,
-    sound_rate: float = 8.0,
-    overwrite: bool = False,
-) -> None:
-    """Write the face in a clip as a talk file: motion, person, crops and sound in about a kilobit a second.
-
-    Args:
-        clip: the clip.
-        out: the file to write (.talk).
-        source: who is shown: a seed, or a picture, codes or identity; the clip's own face if not given.
-        rate: kbit/s of motion, index and checks.
-        sound_rate: kbit/s of the sound, 0 leaves it out.
-        overwrite: also replace files that an earlier run did not make.
-    """
-    from stylereel.commands.talk import encode
-    from stylereel.core.record import Stages
-
-    stages = Stages()
-    with _progress() as stages.watch:
-        record = encode(clip, out, source, rate, sound_rate, overwrite=overwrite, stages=stages)
-    print("bytes: " + ", ".join(f"{name} {count}" for name, count in record["bytes"].items() if count))
-    print("kbit/s: " + ", ".join(f"{name} {rate:g}" for name, rate in record["kbit/s"].items()))
-    print("so: " + ", ".join(f"{name} in {count} bytes" for name, count in record["bytes at this rate"].items()))
-    for file in record["files"]:
-        print(file)
-
-
-def decode(file: str, /, *, out: str, source: str | None = None, chunk: int = 8, overwrite: bool = False) -> None:
-    """Show a talk file as a clip, with its sound.
-
-    Args:
-        file: the talk file.
-        out: the clip to write, .mp4, .webm, .mkv (lossless) or .gif.
-        source: who is shown instead: a seed, or a picture, codes or identity.
-        chunk: frames rendered at a time.
-        overwrite: also replace files that an earlier run did not make.
-    """
-    from stylereel.commands.talk import decode
-    from stylereel.core.record import Stages
-
-    stages = Stages()
-    with _progress() as stages.watch:
-        record = decode(file, out, source, chunk, overwrite, stages)
-    frames, (width, height) = record["frames"], record["size"]
-    print(f"{frames['written']} frames of {width} x {height}, {'with' if record['sound'] else 'without'} sound")
-    for first, count in record["lost"]:
-        print(f"frames {first} to {first + count - 1} are damaged; they were filled from their neighbours")
-    for path in record["files"]:
-        print(path)
-
-
-def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, size: int = 192) -> None:
-    """Draw invented people of the procedural world on one picture, each from a seed of its own.
-
-    Args:
-        out: the picture to write (.png, .jpg or .webp).
-        seed: the first person's seed; the others count up from it.
-        columns: portraits in a row.
-        rows: rows of portraits.
-        size: side of a portrait, in pixels.
-    """
-    from stylereel.core.files import ensure_writable
-    from stylereel.media.pictures import check_size, save_picture
-    from stylereel.media.sheet import contact_sheet
-    from stylereel.world.draw import draw
-    from stylereel.world.factors import person
-
-    ensure_writable(out)
-    if min(columns, rows, size) < 1 or seed < 0:
-        raise ValueError("A sheet needs a seed of 0 or more and 1 or more columns, rows and pixels.")
-    check_size(columns * size, rows * size, "The sheet")
-    seeds = range(seed, seed + columns * rows)
-    portraits = [draw(person(each), size).image for each in seeds]
-    save_picture(out, contact_sheet(portraits, columns, [f"seed {each}" for each in seeds]))
-    print(out)
-
-
-def train(
-    network: Literal["perception", "generator", "generator3", "encoder", "stylemask", "stylevideogan", "directions"],
-    /,
-    *,
-    folder: str = "runs",
-    data: str | None = None,
-    start: str = "scratch",
-    scale: float = 1.0,
-    devices: int = 1,
-    nodes: int = 1,
-    precision: Literal["32", "bf16", "16"] = "bf16",
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto",
-    generator: str | None = None,
-    perception: Literal["builtin", "deca"] = "builtin",
-    preset: Literal["quick", "paper", "code"] | None = None,
-    encoder: str | None = None,
-    seed: int = 0,
-) -> None:
-    """Train a network on the procedural world, or a generator on your pictures; an interrupted run goes on.
-
-    Args:
-        network: perception first; generator (StyleGAN2) and generator3 (StyleGAN3-R) need it; encoder, stylemask
-            and directions need generator too.
-        folder: where checkpoints, logs, sample pictures and the finished weight files go.
-        data: your pictures for the generator, which then trains adversarially, or for another generator's encoder;
-            for stylevideogan a clip of one person, or codes that `stylereel invert` wrote; the world if not given.
-        start: scratch for random weights, builtin for the built-in ones, or a weight file or a folder of them.
-        scale: share of the recipe's steps, for a trial run.
-        devices: processes on this machine, each with its own GPU or its share of the cores.
-        nodes: machines; torchrun tells this and devices by itself.
-        precision: of features and convolutions; 16 needs CUDA.
-        accelerator: auto takes CUDA where there is one.
-        generator: weight file of a generator of any known tool, for encoder, stylemask and stylevideogan; without it
-            that of the folder.
-        perception: what stylemask sees faces with: the built-in nets for the built-in family, or the files of DECA,
-            FLAME and ArcFace in the cache folder for real faces.
-        preset: stylemask's settings: the paper's, those of the authors' code, or quick ones for the built-in family;
-            without it quick for builtin and paper for deca.
-        encoder: stylevideogan's weight file of an encoder (pSp, e4e, ReStyle) for the clip; the built-in one if not
-            given.
-        seed: of stylevideogan's training, 0 or more.
-    """
-    from stylereel.commands.train import train
-
-    files = train(
-        network,
-        folder,
-        start,
-        scale,
-        data,
-        devices,
-        nodes,
-        precision,
-        accelerator,
-        generator,
-        perception,
-        preset,
-        encoder,
-        seed,
-    )
-    for path in files:
-        print(path)
-
-
-def evaluate(
-    result: str,
-    /,
-    *,
-    reference: str | None = None,
-    measures: str | None = None,
-    out: str | None = None,
-    processes: int = 1,
-    seed: int = 0,
-    batch: int = 8,
-    video_protocol: str = "windows",
-) -> None:
-    """Measure a clip, a folder of clips or a folder of pictures, and print the numbers as a Markdown table.
-
-    Args:
-        result: what to measure.
-        reference: what to compare with: the original of each clip, or for Frechet distances any set.
-        measures: names with commas between; without it, all that fit what is given.
-        out: folder for results.json, table.md and plot.png.
-        processes: how many share the work.
-        seed: of the 95 % intervals and of random draws.
-        batch: frames that go through a network at a time.
-        video_protocol: which windows a Frechet video distance draws; docs/measures.md lists them.
-    """
-    from stylereel.commands.evaluate import evaluate, table
-
-    names = [name.strip() for name in (measures or "").split(",") if name.strip()]
-    scores, skipped = evaluate(
-        result,
-        reference,
-        names,
-        seed=seed,
-        processes=processes,
-        batch=batch,
-        video_protocol=video_protocol,
-        out=out,
-    )
-    if int(os.environ.get("RANK", 0)):  # in torchrun one process speaks for all
-        return
-    print(table(scores), end="")
-    for name, reason in skipped.items():
-        print(f"not measured: {name}: {reason}")
-    if out is not None:
-        print(f"{out}: results.json, table.md, plot.png")
-
-
-def evaluate_exact(*, system: str = "stylemask", pairs: int = 64, seed: int = 0, out: str | None = None) -> None:
-    """Measure a system against the world's true pictures of one person with another's motion.
-
-    Args:
-        system: which system's built-in weights.
-        pairs: of a source person and a driver.
-        seed: of the people and of the 95 % intervals.
-        out: results.json to write.
-    """
-    from stylereel.commands.evaluate import evaluate_exact, table
-
-    print(table(evaluate_exact(system, pairs, seed, out)), end="")
-
-
-def reproduce(arguments: list[str]) -> None:
-    """Repeat a paper's comparisons on the built-in family and say which of its claims hold."""
-    from stylereel.commands.reproduce import list_studies, study
-
-    parser = _parser("reproduce SYSTEM", f"There are studies of {', '.join(list_studies())}; SYSTEM --help tells more.")
-    if arguments and arguments[0] in ("-h", "--help"):
-        parser.print_help()
-        return
-    if not arguments or arguments[0].startswith("-"):
-        raise ValueError(f"Name the system first: stylereel reproduce {' or '.join(list_studies())}.")
-    name, *rest = arguments
-    function = study(name)
-    parser = _parser(f"reproduce {name}", (function.__doc__ or "").split("Args:")[0].strip())
-    _add_flags(parser, function)
-    for path in function(**_parse(parser, rest)):
-        print(path)
-
-
-def measures() -> None:
-    """List the measures: what each compares, its protocol and its source."""
-    from stylereel.metrics.registry import describe
-
-    print(describe(), end="")
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "drive": drive,  # reads its arguments itself, since the system named first decides which there are
-    "sample": sample,  # as drive
-    "demo": demo,
-    "systems": systems,
-    "look": look,
-    "invert": invert,
-    "encode": encode,
-    "decode": decode,
-    "world sheet": world_sheet,
-    "world portrait": world_portrait,
-    "world clip": world_clip,
-    "world dataset": world_dataset,
-    "train": train,
-    "eval exact": evaluate_exact,
-    "eval": evaluate,
-    "reproduce": reproduce,  # as drive
-    "measures": measures,
-    "weights info": weights_info,
-    "weights convert": weights_convert,
-    "weights list": weights_list,
-    "weights get": weights_get,
-    "weights verify": weights_verify,
-}
+CLOCK, OWN = "stages", ("options", "files")  # arguments that no flag stands for: the clock, the subject's own flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -530,8 +84,8 @@ def _run(arguments: list[str]) -> None:
         arguments = arguments[1:]
     if arguments in ([], ["-h"], ["--help"]):
         print(USAGE + "\n")
-        for name, command in COMMANDS.items():
-            print(f"  {name:<16} {(command.__doc__ or '').splitlines()[0]}")
+        for name in COMMANDS:
+            print(f"  {name:<16} {_summary(name)}")
         return
     if arguments == ["--version"]:
         from stylereel.core.version import __version__
@@ -541,17 +95,68 @@ def _run(arguments: list[str]) -> None:
     name = next((name for name in COMMANDS if arguments[: len(name.split())] == name.split()), None)
     if name is None:
         raise ValueError(f"There is no command {arguments[0]}{_suggestion(arguments[0], list(COMMANDS))}")
-    rest = arguments[len(name.split()) :]
-    if command := {"drive": drive, "sample": sample, "reproduce": reproduce}.get(name):
-        return command(rest)
-    command = COMMANDS[name]
-    parser = _parser(name, (command.__doc__ or "").split("Args:")[0].strip())
-    _add_flags(parser, command)
-    given = _parse(parser, rest)
-    parameters = inspect.signature(command).parameters.values()
-    positional = [given.pop(p.name) for p in parameters if p.kind is p.POSITIONAL_ONLY]
-    positional += [each for p in parameters if p.kind is p.VAR_POSITIONAL for each in given.pop(p.name)]
-    command(*positional, **given)
+    _command(name, arguments[len(name.split()) :])
+
+
+def _summary(name: str) -> str:
+    """The first line of a command's help, read from its file without importing it, which may take seconds."""
+    module, function = COMMANDS[name].split(":")
+    tree = ast.parse((Path(__file__).parent / "commands" / f"{module}.py").read_text(encoding="utf-8"))
+    found = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    return (ast.get_docstring(found) or "").splitlines()[0]
+
+
+def _command(name: str, arguments: list[str]) -> None:
+    """Parse the arguments of a command by its function's signature, run it, and print what it gives."""
+    module, attribute = COMMANDS[name].split(":")
+    home = import_module(f"stylereel.commands.{module}")
+    function: Callable[..., Any] = getattr(home, attribute)
+    own = getattr(home, "flags", None)
+    subject: list[str] = []
+    groups: Mapping[str, Mapping[str, tuple[inspect.Parameter, Callable[..., Any]]]] = {}
+    if own is not None:
+        first = next(iter(inspect.signature(function).parameters))
+        if not arguments or arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
+            raise ValueError(f"Name the {first} first: stylereel {name} {first.upper()} ...; --help lists them.")
+        if arguments[0] in ("-h", "--help"):
+            parser = _parser(f"{name} {first.upper()}", f"{_description(function)} {home.subjects()}")
+            _add_flags(parser, function, skip=(first, CLOCK, *OWN))
+            parser.print_help()
+            return
+        subject, arguments = [arguments[0]], arguments[1:]
+        groups = own(subject[0])
+    parser = _parser(" ".join([name, *subject]), _description(function))
+    _add_flags(parser, function, skip=(*list(inspect.signature(function).parameters)[: len(subject)], CLOCK, *groups))
+    for group in groups.values():
+        for option, (parameter, documented) in group.items():
+            _add_flag(parser, option, parameter, _argument_texts(documented).get(option, ""))
+    given = _parse(parser, arguments)
+    parameters = inspect.signature(function).parameters
+    given = {f"{name}_" if f"{name}_" in parameters else name: value for name, value in given.items()}
+    for keyword, group in groups.items():
+        given[keyword] = {option: value for option in group if (value := given.pop(option)) is not None}
+    positional = [given.pop(p.name) for p in parameters.values() if p.kind is p.POSITIONAL_ONLY and p.name in given]
+    positional += [each for p in parameters.values() if p.kind is p.VAR_POSITIONAL for each in given.pop(p.name)]
+    if CLOCK in parameters:
+        from stylereel.core.record import Stages
+
+        given[CLOCK] = Stages()
+        with _progress() as given[CLOCK].watch:
+            result = function(*subject, *positional, **given)
+    else:
+        result = function(*subject, *positional, **given)
+    for line in getattr(home, "lines", _items)(result):
+        print(line)
+
+
+def _items(result: Any) -> Iterable[Any]:
+    """A line for each item of a list, one for anything else, none for None."""
+    return result if isinstance(result, list | tuple) else [] if result is None else [result]
+
+
+def _description(function: Callable[..., Any]) -> str:
+    """What a docstring says before its sections."""
+    return re.split(r"\n\s*(?:Args|Returns|Raises):", function.__doc__ or "")[0].strip()
 
 
 # --- flags from signatures
@@ -589,17 +194,26 @@ def _add_flag(parser: ArgumentParser, name: str, parameter: inspect.Parameter, t
     from jsonargparse import ActionYesNo
 
     required = parameter.default is parameter.empty
-    flag = "--" + name.replace("_", "-")
+    flag, kind = "--" + name.rstrip("_").replace("_", "-"), _as_text(parameter.annotation)  # for_ is --for
     if parameter.kind is parameter.POSITIONAL_ONLY:
-        parser.add_argument(name, type=parameter.annotation, help=text)
+        parser.add_argument(name, type=kind, help=text)
     elif parameter.kind is parameter.VAR_POSITIONAL:
-        parser.add_argument(name, type=parameter.annotation, nargs="+", help=text)
+        parser.add_argument(name, type=kind, nargs="*", help=text)
     elif parameter.annotation is bool:
         parser.add_argument(flag, action=ActionYesNo(no_prefix="no-"), default=parameter.default, help=text)
     elif required:
-        parser.add_argument(flag, type=parameter.annotation, required=True, help=text)
+        parser.add_argument(flag, type=kind, required=True, help=text)
     else:
-        parser.add_argument(flag, type=parameter.annotation, default=parameter.default, help=text)
+        parser.add_argument(flag, type=kind, default=parameter.default, help=text)
+
+
+def _as_text(kind: Any) -> Any:
+    """What a terminal can give of an annotation: where a path's name will do, it is text (or nothing, where that will
+    do too); anything else stays as it is."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if not any(part in (str, Path) for part in parts):
+        return kind
+    return Optional[str] if NoneType in parts else str  # noqa: UP045 (made at run time)
 
 
 def _parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
@@ -675,13 +289,3 @@ def _progress() -> Iterator[Callable[[Stages], None] | None]:
             bar.update(task, description=name, completed=stages.done, total=stages.total, speed=speed)
 
         yield watch
-
-
-def _print_result(result: dict[str, Any]) -> None:
-    """Seconds a stage, frames per second and files, as `drive` and the demonstration give them."""
-    seconds: dict[str, float] = result["seconds"]
-    print("seconds: " + ", ".join(f"{name} {spent:.1f}" for name, spent in seconds.items()))
-    speeds: dict[str, float] = result["frames_per_second"]
-    print("frames a second: " + ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items()))
-    for file in result["files"]:
-        print(file)

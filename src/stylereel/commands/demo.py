@@ -5,6 +5,7 @@ The driving clip is drawn by the world and then treated like any clip: found by 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
-from stylereel.commands.drive import drive
+from stylereel.commands.drive import drive, result_lines
 from stylereel.core.files import ensure_writable
 from stylereel.core.record import Stages
 from stylereel.media.clip import ffmpeg_name
@@ -68,26 +69,36 @@ def speaker_clip(path: Path, seconds: int = SECONDS) -> None:
         sound.unlink(missing_ok=True)
 
 
-def make(out: Path) -> dict[str, Any]:
-    """Make driving.mp4, drive.mp4 (source, driving and result side by side) and sheet.png in the folder `out`.
+def demo(*, out: str | Path, stages: Stages | None = None) -> dict[str, Any]:
+    """Make the demonstration clips: driving.mp4, drive.mp4 (source, driving and result side by side) and sheet.png.
 
-    Returns the record of the drive, with `summary` (lines to print) and all `files`. Raises MediaError when the folder
-    cannot be written.
+    Args:
+        out: folder to put them in; it is made if needed.
+        stages: clock to use, for watching the progress.
+
+    Returns:
+        The record of the drive, with all `files`.
+
+    Raises:
+        MediaError: the folder cannot be written.
     """
+    out, stages = Path(out), stages or Stages()
     driving, result, sheet = out / "driving.mp4", out / "drive.mp4", out / "sheet.png"
     for path in (driving, result, sheet):
         ensure_writable(path)
-    stages = Stages()
     with stages("world clip"):
         speaker_clip(driving)
-    record = drive("stylemask", str(SOURCE), str(driving), str(result), compare=True, stages=stages)
+    record = drive("stylemask", source=str(SOURCE), driving=str(driving), out=str(result), compare=True, stages=stages)
     with stages("contact sheet"):
         frames = [frame for index, frame in enumerate(VideoReader(result)) if index % 9 == 4]
         save_picture(sheet, contact_sheet(frames[:10], 2))
     record["seconds"] = {name: round(seconds, 3) for name, seconds in stages.seconds.items()}
-    record["summary"] = [
-        f"An invented person (seed {SPEAKER}) speaks for {SECONDS} seconds; person {SOURCE} is moved by that clip.",
-        "In the result: left the source, in the middle the driving clip, right the result.",
-    ]
     record["files"] = [driving, *record["files"], sheet]
     return record
+
+
+def lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """What the terminal shows of a record."""
+    yield f"An invented person (seed {SPEAKER}) speaks for {SECONDS} seconds; person {SOURCE} is moved by that clip."
+    yield "In the result: left the source, in the middle the driving clip, right the result."
+    yield from result_lines(record)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,44 +14,30 @@ import numpy as np
 from PIL import Image
 
 from stylereel import systems
-from stylereel.core.files import ensure_writable, listed
+from stylereel.core.files import ensure_writable, listed, require_file
 from stylereel.core.latents import Codes, Identity, Motion
 from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import Precision, portrait, render
 from stylereel.core.runs import Unfinished, claim
-from stylereel.core.system import Drives, Source, System
+from stylereel.core.system import Device, Drives, Source, System, device_of
 from stylereel.core.weights import own_kind
 from stylereel.faces.backend import is_picture
 from stylereel.faces.paste import paste
 from stylereel.faces.placement import cut
 from stylereel.media.ahead import Ahead
+from stylereel.media.clip import sound_index
 from stylereel.media.pictures import FORMATS, save_picture
 from stylereel.media.sheet import contact_sheet, side_by_side
 from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.media.writer import ENDINGS
 from stylereel.metrics.motion import crop_jitter
+from stylereel.systems import Flags
 from stylereel.systems.sources import SAVED, read_source
 
 Made = TypeVar("Made")
 VERBS = ("identify", "extract", "apply")
 LOOP = ("render", "decode", "paste", "encode")  # the stages that run frame by frame
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
-
-
-def verb_options(system: System) -> dict[str, inspect.Parameter]:
-    """The run-time options of a system: its driving verbs' keyword-only arguments, each name once.
-
-    Raises:
-        ValueError: the system lacks one of the verbs, so no clip can drive it.
-    """
-    options: dict[str, inspect.Parameter] = {}
-    for verb in VERBS:
-        if not callable(getattr(system, verb, None)):
-            raise ValueError(f"{system.name} does not offer {verb}, so no clip can drive it; choose another system.")
-        for name, parameter in systems.options_of(system, verb).items():
-            shared = options.setdefault(name, parameter)
-            assert shared.default == parameter.default, f"{system.name}: two defaults for {name}"
-    return options
 
 
 class _Who(NamedTuple):
@@ -87,7 +72,7 @@ class _Run(NamedTuple):
     def facts(self, **inputs: str) -> dict[str, Any]:
         """What decides the result, with the inputs `source` and `driving`, for `Unfinished` and the record."""
         paths = {name: Path(one) for name, one in inputs.items() if not (name == "source" and one.isdecimal())}
-        paths |= {name: Path(one) for name, one in self.settings.items() if _is_picture_option(name, one)}
+        paths |= {name: Path(one) for name, one in self.settings.items() if _is_file_option(name, one)}
         for path in {*paths.values(), *map(Path, self.system.weight_files)} - self.hashes.keys():
             try:
                 self.hashes[path] = sha256(path)
@@ -102,22 +87,27 @@ class _Run(NamedTuple):
         }
 
 
-def _is_picture_option(name: str, value: Any) -> bool:
-    return name in ("face", "source_face") and is_picture(value)
+def _is_file_option(name: str, value: Any) -> bool:
+    return name == "audio" and value is not None or name in ("face", "source_face") and is_picture(value)
 
 
 def drive(
     system: str | System,
+    /,
+    *,
     source: str,
     driving: str,
     out: str,
+    audio: str | None = None,
     compare: bool = False,
     paste_back: bool = False,
-    chunk: int = 8,
+    family: str = "builtin",
+    device: Device = "auto",
     precision: Precision = "32",
-    files: dict[str, str] | None = None,
-    options: dict[str, Any] | None = None,
+    chunk: int = 8,
     overwrite: bool = False,
+    files: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
     """Move a portrait as the face in a clip moves, with the clip's rate, length and sound.
@@ -133,13 +123,16 @@ def drive(
             is one clip).
         out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written beside it as .json. With a
             folder of sources or clips a folder: a clip for each pair, index.json and grid.png.
+        audio: whose sound the result gets; that of the driving clip if not given.
         compare: show source, driving face and result side by side.
         paste_back: put the result back into the source picture, from which the face was cut.
-        chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
+        family: whose weights: builtin, ffhq, or a TOML file that names them.
+        device: where the networks run; auto takes a GPU if there is one.
         precision: of the generator's features; bf16 is faster on processors that know it.
-        files: weight files that the system is, or was, loaded from, if not the built-in ones; for the record too.
-        options: values for the system's own options (see `verb_options`); the others keep their defaults.
+        chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
         overwrite: also replace files that an earlier run did not make; never the inputs.
+        files: weight files of the system's own file options, which override the family's; for the record too.
+        options: values for the system's own options; the others keep their defaults.
         stages: clock to use, for watching the progress.
 
     Returns:
@@ -161,8 +154,8 @@ def drive(
     else:
         targets, index = [ensure_writable(out, *filter(None, ENDINGS))], []
         _refuse_pasting_without_picture(source, paste_back)
-    inputs = [*(sources or [source]), *(drivers or [driving]), *(files or {}).values()]
-    inputs += [each for name, each in (options or {}).items() if _is_picture_option(name, each)]
+    inputs = [*(sources or [source]), *(drivers or [driving]), *(files or {}).values(), audio]
+    inputs += [each for name, each in (options or {}).items() if _is_file_option(name, each)]
     claim([*index, *targets, *(each.with_suffix(".json") for each in targets)], inputs, overwrite)
     if chunk < 1:
         raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
@@ -172,18 +165,15 @@ def drive(
         _value(seen[0])
     given = read_source(source) if sources is None else None
 
+    if audio is not None:
+        require_sound(audio)
     if isinstance(system, str):
         with stages("load"):
-            system = systems.load(system, **(files or {}))
-    known = verb_options(system)
-    own = dict(options or {})
-    if unknown := sorted(own.keys() - known.keys()):
-        names = ", ".join(sorted(known)) or "none"
-        raise ValueError(f"{system.name} has no option {unknown[0]}; it has {names}.")
-    options = {name: own.get(name, parameter.default) for name, parameter in known.items()}
-    chosen = {verb: {name: options[name] for name in systems.options_of(system, verb)} for verb in VERBS}
-    settings = {"compare": compare, "paste_back": paste_back, "chunk": chunk, "precision": precision, **options}
-    run = _Run(system, files or {}, settings, chosen["apply"], {})
+            system = systems.load(system, family=family, device=device, **(files or {}))
+    own, chosen = systems.choose(system, VERBS, options)
+    settings = {"compare": compare, "paste_back": paste_back, "chunk": chunk, "precision": precision, **own}
+    settings |= {"audio": audio, "family": family, "device": device_of(system).type}
+    run = _Run(system, dict(files or {}), settings, chosen["apply"], {})
 
     def who(name: str, kept: Unfinished, kept_as: str) -> _Who:
         taken = read_source(name) if given is None else given
@@ -196,7 +186,7 @@ def drive(
             if reader is None and own_kind(name) == "motion":
                 return _What(Path(name), None, Motion.load(name))
             taken = Codes.load(name) if reader is None else reader
-            assert isinstance(system, Drives)  # verb_options has seen to it
+            assert isinstance(system, Drives)  # choose has seen to it
             motion = kept.keep(kept_as, Motion, partial(system.extract, taken, **chosen["extract"]))
             return _What(Path(name), reader, motion)
 
@@ -206,6 +196,55 @@ def drive(
     with Unfinished(targets[0], facts) as unfinished:
         person = who(source, unfinished, "identity")
         return _write(run, person, what(driving, _value(seen[0]), unfinished, "motion"), facts, unfinished, stages)
+
+
+def require_sound(path: str) -> None:
+    """Raise ValueError unless a file has sound."""
+    if sound_index(require_file(path)) is None:
+        raise ValueError(f"{path} has no sound; give a file that has, or leave out --audio.")
+
+
+def flags(system: str) -> dict[str, Flags]:
+    """A system's own flags."""
+    return systems.system_flags(system, VERBS)
+
+
+def subjects() -> str:
+    """What the help says of the systems."""
+    return systems.describe(VERBS)
+
+
+def lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """What the terminal shows of a record."""
+    if "results" in record:
+        for line in record["results"]:
+            yield f"{line['source']} by {line['driving']}: {line.get('out') or line['error']}"
+        yield from result_lines(record)
+        return
+    frames, (width, height) = record["frames"], record["size"]
+    sound = "with sound" if record["sound"] else "without sound"
+    yield f"{frames['written']} frames of {width} x {height} at {record['rate']} frames a second, {sound}"
+    if record["colours"] != "BT.709":
+        yield f"the clip's colours: {record['colours']}"
+    if doubtful := frames["doubtful"]:
+        yield f"eyes, mouth or head were doubtful, and held, in {len(doubtful)} of {frames['driving']} frames"
+    if turned := record["face turned by degrees"]:
+        yield f"the face is turned by {turned} degrees in the clip; it drives as if it were upright"
+    if lost := frames["without a face"]:
+        yield f"no face was found in {len(lost)} frames: {', '.join(map(str, lost))}"
+    if (count := record["faces in the clip"]) > 1:
+        yield f"the clip shows up to {count} faces; --face chooses which one drives"
+    for name, unit in {"crop jitter": "of the crop's side", "seam": "levels a pixel"}.items():
+        if record[name] is not None:
+            yield f"{name}: {record[name]:.2g} {unit}"
+    yield from result_lines(record)
+
+
+def result_lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """Seconds a stage, frames a second, and the files of a record."""
+    yield "seconds: " + ", ".join(f"{name} {spent:.1f}" for name, spent in record["seconds"].items())
+    yield "frames a second: " + ", ".join(f"{name} {speed:.1f}" for name, speed in record["frames_per_second"].items())
+    yield from map(str, record["files"])
 
 
 def _target(out: Path, source: str, driver: str) -> Path:
@@ -258,7 +297,8 @@ def _write(
                 frame = still
             yield shown.with_result(frame) if settings["compare"] else frame, seam
 
-    sound = reader.path if reader is not None and reader.has_audio else None
+    own_sound = reader.path if reader is not None and reader.has_audio else None
+    sound = own_sound if settings["audio"] is None else settings["audio"]
     with VideoWriter(target, motion.rate, audio_from=sound, unfinished=unfinished) as writer:
         resumed = writer.num_frames
         for frame, seam in frames(resumed):

@@ -6,42 +6,51 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stylereel.core.files import ensure_writable, replacing
 from stylereel.core.record import ratio, sha256
 from stylereel.core.version import __version__
-from stylereel.metrics.registry import Clip, Measure, Run, Score, Unfit, find, measures, open_clips
+from stylereel.metrics.registry import Clip, Measure, Run, Score, Unfit, find, open_clips
+from stylereel.metrics.registry import measures as all_measures
 
-Outcome = tuple[list[Score], dict[str, str]]  # scores, and why a measure was left out
+Scores = tuple[list[Score], dict[str, str]]  # and why each measure was left out
+
+
+class Outcome(NamedTuple):
+    """The scores, why each measure was left out that does not fit, and the folder that holds the files."""
+
+    scores: list[Score]
+    skipped: dict[str, str]
+    out: Path | None = None
 
 
 def evaluate(
     result: str | Path | Sequence[Clip],
-    reference: str | Path | Sequence[Clip] | None = None,
-    names: Sequence[str] = (),
+    /,
     *,
-    seed: int = 0,
+    reference: str | Path | Sequence[Clip] | None = None,
+    measures: str | Sequence[str] | None = None,
+    out: str | Path | None = None,
     processes: int = 1,
+    seed: int = 0,
     batch: int = 8,
     video_protocol: str = "windows",
-    out: str | Path | None = None,
 ) -> Outcome:
-    """Measure a result, against a reference where a measure needs one.
+    """Measure a clip, a folder of clips or a folder of pictures, and print the numbers as a Markdown table.
 
     Args:
-        result: clips, or a path as `open_clips` takes it.
-        reference: the same.
-        names: measures; none for all that fit what is given.
-        seed: of the intervals and of random draws.
-        processes: how many share the clips (measures of clips) and the frames or windows (of sets). Inside torchrun its
-            processes share the work instead.
-        batch: frames that go through a network at a time; it changes nothing but speed and memory.
-        video_protocol: a key of `sets.VIDEO_PROTOCOLS`.
+        result: what to measure (in Python also clips, as `metrics.registry.open_clips` gives them).
+        reference: what to compare with: the original of each clip, or for Frechet distances any set.
+        measures: names with commas between; without it, all that fit what is given.
         out: folder for results.json, table.md and plot.png.
+        processes: how many share the work; inside torchrun its processes do instead.
+        seed: random seed of the 95 % intervals and of what is left to chance.
+        batch: frames that go through a network at a time; it changes nothing but speed and memory.
+        video_protocol: which windows a Frechet video distance draws; docs/measures.md lists them.
 
     Returns:
         The scores, and for each measure left out the reason. A measure that was asked for by name is never left out.
@@ -56,7 +65,8 @@ def evaluate(
         raise ValueError(f"There is no video protocol {video_protocol!r}; there are {', '.join(VIDEO_PROTOCOLS)}.")
     if min(processes, batch) < 1 or seed < 0:
         raise ValueError("An evaluation needs 1 or more processes, a batch of 1 or more and a seed of 0 or more.")
-    chosen = [find(name) for name in names]
+    names = measures.split(",") if isinstance(measures, str) else measures or ()
+    chosen = [find(name.strip()) for name in names if name.strip()]
     if out is not None:
         _require_matplotlib()
         ensure_writable(Path(out) / "results.json")
@@ -68,16 +78,29 @@ def evaluate(
         raise ValueError(f"No measure fits: {next(iter(skipped.values()))}")
     if out is not None and int(os.environ.get("RANK", 0)) == 0:
         write(Path(out), scores, skipped, ours, theirs, run)
-    return scores, skipped
+    return Outcome(scores, skipped, None if out is None else Path(out))
 
 
-def evaluate_exact(system: str, pairs: int = 64, seed: int = 0, out: str | Path | None = None) -> list[Score]:
-    """The exact error across identities of a system's built-in weights; see `metrics.exact`.
+def lines(outcome: Outcome) -> Iterator[str]:
+    """What the terminal shows; in torchrun one process speaks for all."""
+    if int(os.environ.get("RANK", 0)):
+        return
+    yield table(outcome.scores).rstrip("\n")
+    for name, reason in outcome.skipped.items():
+        yield f"not measured: {name}: {reason}"
+    if outcome.out is not None:
+        yield f"{outcome.out}: results.json, table.md, plot.png"
+
+
+def evaluate_exact(
+    *, system: str = "stylemask", pairs: int = 64, seed: int = 0, out: str | Path | None = None
+) -> Outcome:
+    """Measure a system against the world's true pictures of one person with another's motion.
 
     Args:
-        system: its name.
-        pairs: of a source person and a driver.
-        seed: of the people and the intervals.
+        system: which system's built-in weights.
+        pairs: number of pairs of a source person and a driver.
+        seed: random seed of the people and of the 95 % intervals.
         out: results.json to write.
 
     Raises:
@@ -97,17 +120,17 @@ def evaluate_exact(system: str, pairs: int = 64, seed: int = 0, out: str | Path 
         data = {"stylereel": __version__, "system": system, "seed": seed, "scores": plain, "weights": weights}
         with replacing(out) as partial:
             partial.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    return scores
+    return Outcome(scores, {})
 
 
 def _clips(given: str | Path | Sequence[Clip]) -> list[Clip]:
     return open_clips(given) if isinstance(given, (str, Path)) else list(given)
 
 
-def _measure(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run) -> Outcome:
+def _measure(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run) -> Scores:
     scores: list[Score] = []
     skipped: dict[str, str] = {}
-    for one in chosen or measures().values():
+    for one in chosen or all_measures().values():
         try:
             scores.append(one(ours, theirs, run))
         except Unfit as reason:
@@ -120,7 +143,7 @@ def _measure(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None,
 # --- several processes
 
 
-def _shared(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run, processes: int) -> Outcome:
+def _shared(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run, processes: int) -> Scores:
     """`_measure` in this process, or in several of which this is the first (in torchrun: the one of its rank)."""
     import torch.distributed
     import torch.multiprocessing
@@ -193,7 +216,7 @@ def write(
     """Write results.json, table.md and plot.png into the folder `out`."""
     from stylereel.metrics.sets import VIDEO_PROTOCOLS
 
-    known = measures()
+    known = all_measures()
     weights = {}
     for score in scores:
         if (net := known[score.name.split("[")[0]].net) is not None:

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,31 +67,33 @@ class Quality(NamedTuple):
 
 def invert(
     source: str | Path,
+    /,
+    *,
     out: str | Path,
     space: Space = "w+",
     steps: int = 100,
     pti: bool = False,
-    stages: Stages | None = None,
-    *,
     encoder: str | Path | None = None,
     generator: str | Path | None = None,
     face: str = "largest",
+    stages: Stages | None = None,
 ) -> dict[str, Any]:
-    """Codes of a generator for a picture or clip: a file of `Codes`, a picture, and a record.
+    """Find the codes of the face in a picture or clip, so that a generator shows it again.
 
     The same source with the same settings and weights is only copied from the cache. A clip is gone through in chunks,
     so that only its codes, and feature maps if there are any, grow with its length.
 
     Args:
         source: a picture with a face, or a clip.
-        out: the codes' file NAME.safetensors, or a folder for it; NAME.png and NAME.json lie beside it.
-        space: where to optimise from the encoder's codes on, see `stylereel.invert.optimise`.
-        steps: of the optimisation; 0 leaves the encoder's codes.
-        pti: also tune the generator to the picture, or to up to `TUNED` frames of the clip.
+        out: the file NAME.safetensors, or a folder for it; NAME.png next to it shows target, reconstruction and
+            difference, NAME.json is the record.
+        space: one w, a w for each layer, or a feature map and the layers after it.
+        steps: number of steps of the optimisation; 0 leaves what the encoder finds.
+        pti: also tune the generator to the picture, or to up to 64 frames of the clip.
+        encoder: file of a pSp, e4e, ReStyle or HFGI encoder; the built-in one if not given.
+        generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
+        face: which of several: largest, left, a number from the left, or a picture of the person.
         stages: clock to use, for watching the progress.
-        encoder: file of a pSp, e4e, ReStyle or HFGI encoder, or of one like the built-in one.
-        generator: file of the generator; without it the one that the encoder brings along, or the built-in one.
-        face: which of several faces, see `stylereel.faces.backend.Tracker`.
 
     Returns:
         The record, which also stands in NAME.json, with the files.
@@ -152,6 +154,19 @@ def invert(
     }
     write_record(target, record)
     return record
+
+
+def lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """What the terminal shows of a record."""
+    for step, numbers in record["quality"].items():
+        distance = f"{record['perceptual']} {numbers['perceptual']:.4f}"
+        yield f"{step}: PSNR {numbers['psnr']:.2f} dB, identity {numbers['identity']:.4f}, {distance}"
+    yield f"frames: {record['frames']['inverted']}, without a face: {record['frames']['without a face'] or 'none'}"
+    if jitter := record["jitter"]:
+        yield f"jitter: crop {jitter['crop']:.6f} of its side, landmarks {jitter['landmarks']:.6f}"
+    if record["cached"]:
+        yield "kept from an earlier run"
+    yield from map(str, record["files"])
 
 
 def _contents(source: Path) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stylereel.core.files import require_file
+from stylereel.core.files import ensure_writable, require_file
 from stylereel.core.latents import CODES, Codes, Identity, Motion
 from stylereel.core.weights import own_kind
-from stylereel.media.pictures import FORMATS, check_size, read_picture
+from stylereel.media.pictures import FORMATS, check_size, read_picture, save_picture
 from stylereel.media.sheet import BACKGROUND, contact_sheet, shrink
 from stylereel.media.video import VideoReader
 
@@ -23,7 +23,28 @@ MAIN_TRACKS = 6
 SMOOTH = 3  # curves are drawn so many times larger and shrunk
 
 
-def look(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: int = 192) -> np.ndarray:
+def look(*files: str | Path, out: str | Path | None = None, columns: int = 6, rows: int = 4, size: int = 192) -> Path:
+    """Make a picture of what is in a file: frames of a clip, curves of a motion; several files go side by side.
+
+    Args:
+        files: clips, folders of pictures, pictures, or one saved motion, identity or file of codes.
+        out: the picture to write (.png, .jpg or .webp); null puts FILE-look.png beside the first file.
+        columns: frames in a row.
+        rows: rows of frames, at most.
+        size: longer side of a frame, in pixels.
+
+    Raises:
+        ValueError: as `page_of`, or (MediaError) the picture cannot be written.
+    """
+    if not files:
+        raise ValueError("Looking needs a file; name one or more.")
+    first = Path(files[0])
+    target = ensure_writable(out or first.with_name(f"{first.stem}-look.png"), *FORMATS)
+    save_picture(target, page_of(files, columns, rows, size))
+    return target
+
+
+def page_of(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: int = 192) -> np.ndarray:
     """A picture uint8 [H, W, 3] that shows what is in the files, found from their contents.
 
     One clip or folder of pictures: frames evenly spaced from the first to the last. Several: a row of frames for each,

@@ -6,8 +6,10 @@ docstring the help; it gives the files it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from stylereel.systems import SPECS, hint, resolve
 
@@ -22,3 +24,31 @@ def study(system: str) -> Callable[..., list[Path]]:
     if system not in list_studies():
         raise ValueError(f"No study of {system!r} is known; {hint(system, list_studies())}")
     return resolve(SPECS[system].study)
+
+
+def reproduce(system: str, /, *, options: Mapping[str, Any]) -> list[Path]:
+    """Repeat a paper's comparisons on the built-in family and say which of its claims hold.
+
+    Args:
+        system: whose paper.
+        options: those of its study, by name.
+
+    Returns:
+        The files of the report.
+
+    Raises:
+        ValueError: no such study, or an option it cannot use.
+    """
+    return study(system)(**options)
+
+
+def flags(system: str) -> dict[str, dict[str, tuple[inspect.Parameter, Callable[..., Any]]]]:
+    """The flags of a study: its arguments."""
+    function = study(system)
+    parameters = inspect.signature(function, eval_str=True).parameters
+    return {"options": {name: (parameter, function) for name, parameter in parameters.items()}}
+
+
+def subjects() -> str:
+    """What the help says of the systems."""
+    return f"There are studies of {', '.join(list_studies())}; SYSTEM --help shows their flags."

@@ -2,48 +2,44 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stylereel import systems
+from stylereel.commands.drive import require_sound, result_lines
 from stylereel.core.files import ensure_writable
 from stylereel.core.latents import Identity, Motion
 from stylereel.core.record import Stages, command_line, sha256, write_record
-from stylereel.core.render import render
+from stylereel.core.render import Precision, render
 from stylereel.core.runs import Unfinished, claim
-from stylereel.core.system import Samples, System
+from stylereel.core.system import Device, Samples, System, device_of
 from stylereel.media.sheet import side_by_side
 from stylereel.media.video import VideoWriter
 from stylereel.media.writer import ENDINGS
+from stylereel.systems import Flags
 from stylereel.systems.sources import read_source
 
 VERBS = ("sample", "identify", "apply")
 
 
-def sample_options(system: System) -> dict[str, inspect.Parameter]:
-    """The run-time options of a system that samples: its verbs' keyword-only arguments, each name once.
-
-    Raises:
-        ValueError: the system does not sample.
-    """
-    if not callable(getattr(system, "sample", None)):
-        able = ", ".join(name for name in systems.list_systems() if hasattr(systems.find(name), "sample"))
-        raise ValueError(f"{system.name} does not offer sample; these systems do: {able}.")
-    return {name: parameter for verb in VERBS for name, parameter in systems.options_of(system, verb).items()}
-
-
 def sample(
     system: str | System,
+    /,
+    *,
     seed: int,
     out: str,
     frames: int = 250,
     identity: str | None = None,
+    audio: str | None = None,
+    family: str = "builtin",
+    device: Device = "auto",
+    precision: Precision = "32",
     chunk: int = 8,
-    files: dict[str, str] | None = None,
-    options: dict[str, Any] | None = None,
     overwrite: bool = False,
+    files: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
     """Sample a motion and show it, by people side by side if there are several.
@@ -52,16 +48,20 @@ def sample(
 
     Args:
         system: name of a system, or a loaded one.
-        seed: of the motion.
-        out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written beside it as .json, its
-            motion as .safetensors.
+        seed: random seed of the motion.
+        out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; next to it come its record (.json) and its motion
+            (.safetensors).
         frames: how many; any number, in constant memory.
         identity: who is shown: a seed, a picture, codes or an identity (.safetensors, PTI's tuning included), or
             several of these with commas between; the person of the training clip if not given.
+        audio: whose sound the result gets; none if not given.
+        family: whose weights: builtin, ffhq, or a TOML file that names them.
+        device: where the networks run; auto takes a GPU if there is one.
+        precision: of the generator's features; bf16 is faster on processors that know it.
         chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
-        files: weight files that the system is, or was, loaded from, if not the built-in ones; for the record too.
-        options: values for the system's own options (see `sample_options`); the others keep their defaults.
         overwrite: also replace files that an earlier run did not make; never the inputs.
+        files: weight files of the system's own file options, which override the family's; for the record too.
+        options: values for the system's own options; the others keep their defaults.
         stages: clock to use, for watching the progress.
 
     Returns:
@@ -77,28 +77,28 @@ def sample(
     outputs = [target, target.with_suffix(".json"), motion_file]
     names = [name.strip() for name in (identity or "").split(",") if name.strip()]
     inputs = [name for name in names if not name.isdecimal()]
-    claim(outputs, [*inputs, *(files or {}).values()], overwrite)
+    claim(outputs, [*inputs, *(files or {}).values(), audio], overwrite)
     if chunk < 1:
         raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
+    if audio is not None:
+        require_sound(audio)
     if isinstance(system, str):
         with stages("load"):
-            system = systems.load(system, **(files or {}))
-    known = sample_options(system)
-    if unknown := sorted((options or {}).keys() - known.keys()):
-        raise ValueError(f"{system.name} has no option {unknown[0]}; it has {', '.join(sorted(known)) or 'none'}.")
-    settings = {name: (options or {}).get(name, parameter.default) for name, parameter in known.items()}
-    chosen = {verb: {name: settings[name] for name in systems.options_of(system, verb)} for verb in VERBS}
-    assert isinstance(system, Samples)  # sample_options has seen to it
+            system = systems.load(system, family=family, device=device, **(files or {}))
+    own, chosen = systems.choose(system, VERBS, options)
+    settings = {"chunk": chunk, "precision": precision, **own}
+    settings |= {"audio": audio, "family": family, "device": device_of(system).type}
+    assert isinstance(system, Samples)  # choose has seen to it
     facts = {
         "system": system.name,
-        "settings": {"chunk": chunk, **settings},
+        "settings": settings,
         "seeds": {"motion": seed},
         "people": identity or "the person of the training clip",
-        "inputs": {name: {"file": name, "sha256": sha256(name)} for name in inputs},
+        "inputs": {name: {"file": name, "sha256": sha256(name)} for name in (*inputs, *filter(None, [audio]))},
         "weights": {Path(path).name: sha256(path) for path in system.weight_files},
     }
     with Unfinished(target, {"frames": frames, **facts}) as unfinished:
-        return _sample(system, unfinished, facts, frames, names, chosen, files or {}, stages)
+        return _sample(system, unfinished, facts, frames, names, chosen, dict(files or {}), stages)
 
 
 def _sample(
@@ -127,10 +127,10 @@ def _sample(
         with stages("identify"):
             identify = partial(system.identify, read_source(name), **chosen["identify"])
             people.append(unfinished.keep(f"identity-{index}", Identity, identify))
-    with VideoWriter(target, motion.rate, unfinished=unfinished) as writer:
+    with VideoWriter(target, motion.rate, audio_from=settings["audio"], unfinished=unfinished) as writer:
         resumed = writer.num_frames
         shown = [
-            render(system, each, motion, chunk=settings["chunk"], **chosen["apply"]).start_at(resumed)
+            render(system, each, motion, settings["chunk"], settings["precision"], **chosen["apply"]).start_at(resumed)
             for each in people
         ]
         for pictures in stages.through("render", zip(*shown, strict=True), len(motion) - resumed):
@@ -159,3 +159,20 @@ def _sample(
     }
     write_record(target, record)
     return record
+
+
+def flags(system: str) -> dict[str, Flags]:
+    """A system's own flags."""
+    return systems.system_flags(system, VERBS)
+
+
+def subjects() -> str:
+    """What the help says of the systems."""
+    return systems.describe(VERBS)
+
+
+def lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """What the terminal shows of a record."""
+    width, height = record["size"]
+    yield f"{record['frames']['written']} frames of {width} x {height} at {record['rate']} frames a second"
+    yield from result_lines(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from stylereel.core.latents import Identity
 from stylereel.core.record import Stages, sha256, write_record
 from stylereel.core.render import render
 from stylereel.core.runs import claim
-from stylereel.core.system import Drives, System
+from stylereel.core.system import Device, Drives, System
 from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.media.writer import ENDINGS
 from stylereel.systems.sources import read_source
@@ -24,15 +25,18 @@ SPANS = {"10 s": 10, "10 min": 600}
 
 def encode(
     clip: str | Path,
+    /,
+    *,
     out: str | Path,
     source: str | None = None,
     rate: float = 1.0,
     sound_rate: float = 8.0,
     system: str = "stylemask",
+    device: Device = "auto",
     overwrite: bool = False,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
-    """Write the face in a clip as a talk file: who, what happens, where the crop lay, what is heard.
+    """Write the face in a clip as a talk file: motion, person, crops and sound in about a kilobit a second.
 
     Args:
         clip: the clip.
@@ -42,6 +46,7 @@ def encode(
         rate: kbit/s of motion, index and checks.
         sound_rate: kbit/s of the sound, 0 leaves it out.
         system: whose motion is coded, and what shows it.
+        device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace files that an earlier run did not make; never the inputs.
         stages: clock to use, for watching the progress.
 
@@ -59,7 +64,7 @@ def encode(
         raise ValueError("A rate is above 0 kbit/s, that of the sound 0 or more.")
     reader = VideoReader(clip)
     with stages("load"):
-        loaded = systems.load(system)
+        loaded = systems.load(system, device=device)
     if not isinstance(loaded, Drives):
         raise ValueError(f"{system} does not offer extract, so no clip can be encoded; choose another system.")
     with stages("extract"):
@@ -112,8 +117,11 @@ def _generator(system: System) -> str:
 
 def decode(
     file: str | Path,
+    /,
+    *,
     out: str | Path,
     source: str | None = None,
+    device: Device = "auto",
     chunk: int = 8,
     overwrite: bool = False,
     stages: Stages | None = None,
@@ -124,6 +132,7 @@ def decode(
         file: the talk file.
         out: the clip to write, .mp4, .webm, .mkv or .gif; its record is written beside it as .json.
         source: who is shown instead of the file's own person; as for `encode`.
+        device: where the networks run; auto takes a GPU if there is one.
         chunk: frames rendered at a time.
         overwrite: also replace files that an earlier run did not make; never the inputs.
         stages: clock to use, for watching the progress.
@@ -140,7 +149,7 @@ def decode(
     with stages("read"):
         found = codec.read(require_file(file))
     with stages("load"):
-        loaded = systems.load(found.header.system)
+        loaded = systems.load(found.header.system, device=device)
         own = _generator(loaded)
     if found.header.generator and found.header.generator.hex() != own:
         raise ValueError(
@@ -179,3 +188,17 @@ def decode(
     }
     write_record(target, record)
     return record
+
+
+def lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """What the terminal shows of a record of either command."""
+    if "bytes" in record:
+        yield "bytes: " + ", ".join(f"{name} {count}" for name, count in record["bytes"].items() if count)
+        yield "kbit/s: " + ", ".join(f"{name} {rate:g}" for name, rate in record["kbit/s"].items())
+        yield "so: " + ", ".join(f"{name} in {count} bytes" for name, count in record["bytes at this rate"].items())
+    else:
+        frames, (width, height) = record["frames"], record["size"]
+        yield f"{frames['written']} frames of {width} x {height}, {'with' if record['sound'] else 'without'} sound"
+        for first, count in record["lost"]:
+            yield f"frames {first} to {first + count - 1} are damaged; they were filled from their neighbours"
+    yield from map(str, record["files"])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Literal
+
+from stylereel.zoo.registry import Row, cache_folder
 
 
 def weights_info(file: str, /) -> None:
@@ -69,7 +73,7 @@ def weights_list() -> None:
 
     from stylereel.core.builtin import BUILTIN
     from stylereel.core.weights import read_card, read_header
-    from stylereel.zoo.registry import ROWS, cache_folder
+    from stylereel.zoo.registry import ROWS
 
     files = sorted(BUILTIN.glob("*.safetensors"))
     for path in files:
@@ -88,20 +92,67 @@ def weights_list() -> None:
     print(f"They are kept in {folder}; the variable STYLEREEL_CACHE names another folder.")
 
 
-def weights_get(name: str, /) -> None:
-    """Fetch an official weight file, after showing its licence, and check its hash.
+def weights_get(*names: str, family: str | None = None, for_: str | None = None, yes: bool = False) -> list[Path]:
+    """Fetch official weight files, after showing their licences, and check their hashes; one cut off goes on.
 
     Args:
-        name: the file's name, as weights list shows it.
+        names: files by name, as weights list shows them.
+        family: all files of a family instead: ffhq, or a TOML file.
+        for_: with --family, the system that is to use them; all systems if not given.
+        yes: fetch a family without asking.
     """
     from stylereel.zoo.registry import fetch
 
-    print(fetch(name))
+    if (family is None) == (not names):
+        raise ValueError("Name weight files, or give --family.")
+    if family is None:
+        return [fetch(name) for name in names]
+    rows = _family_rows(family, for_)
+    if todo := [row for row in rows if not (cache_folder() / row.name).exists()]:
+        _ask(todo, yes)
+    made, by_hand = [], []
+    for row in rows:
+        if row.manual and not (cache_folder() / row.name).exists():
+            by_hand.append(f"{row.name} ({row.licence}) at {row.url}")
+        else:
+            made.append(fetch(row.name))
+    if by_hand:
+        raise ValueError(f"No program can fetch {'; '.join(by_hand)}; get it there and put it in {cache_folder()}.")
+    return made
+
+
+def _family_rows(name: str, system: str | None) -> list[Row]:
+    """The registry's rows that a family needs for a system, or for all."""
+    from stylereel.zoo.families import open_family
+
+    family = open_family(name)
+    if system is not None:
+        from stylereel.systems import find
+
+        find(system)
+    paths = family.of(system) if system else {path: path for files in family.files.values() for path in files.values()}
+    return list({row.name: row for path in paths.values() if (row := family.rows.get(path))}.values())
+
+
+def _ask(rows: list[Row], yes: bool) -> None:
+    """Show what is to be fetched, and ask once. Raises ValueError if the answer is no, or nobody is there to answer."""
+    from rich.filesize import decimal
+
+    for row in rows:
+        size = "size unknown" if row.size is None else decimal(row.size)
+        known = f"SHA-256 {row.sha256}" if row.sha256 else "no published hash; the first download's is kept"
+        print(f"{row.name}: {row.about}; {size}; {known}; licence: {row.licence}")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ValueError("Nobody is here to agree to these licences; give --yes if you do.")
+    if input("Fetch these files under these licences? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise ValueError("Nothing was fetched.")
 
 
 def weights_verify() -> None:
     """Read every official weight file that is here and compare its hash."""
-    from stylereel.zoo.registry import cache_folder, verify
+    from stylereel.zoo.registry import verify
 
     if not verify():
         print(f"There is no official weight file in {cache_folder()}.")

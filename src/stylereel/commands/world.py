@@ -1,16 +1,42 @@
 """The commands of the procedural world: one portrait, one clip, a data set.
 
-They stand outside the room `stylereel.world` because importing that room compiles, which listing commands must not.
+What they need is imported when they run: the world's room compiles on import, which help must not wait for.
 """
 
 from __future__ import annotations
 
 import difflib
 from fractions import Fraction
+from pathlib import Path
 from typing import Literal
 
 
-def world_portrait(*, out: str, seed: int = 0, size: int = 256, set: str = "", truth: bool = False) -> None:
+def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, size: int = 192) -> Path:
+    """Draw invented people of the procedural world on one picture, each from a seed of its own.
+
+    Args:
+        out: the picture to write (.png, .jpg or .webp).
+        seed: the first person's seed; the others count up from it.
+        columns: portraits in a row.
+        rows: rows of portraits.
+        size: side of a portrait, in pixels.
+    """
+    from stylereel.core.files import ensure_writable
+    from stylereel.media.pictures import check_size, save_picture
+    from stylereel.media.sheet import contact_sheet
+    from stylereel.world import draw, person
+
+    path = ensure_writable(out)
+    if min(columns, rows, size) < 1 or seed < 0:
+        raise ValueError("A sheet needs a seed of 0 or more and 1 or more columns, rows and pixels.")
+    check_size(columns * size, rows * size, "The sheet")
+    seeds = range(seed, seed + columns * rows)
+    portraits = [draw(person(each), size).image for each in seeds]
+    save_picture(path, contact_sheet(portraits, columns, [f"seed {each}" for each in seeds]))
+    return path
+
+
+def world_portrait(*, out: str, seed: int = 0, size: int = 256, set: str = "", truth: bool = False) -> list[Path]:
     """Draw one invented person.
 
     Args:
@@ -33,7 +59,7 @@ def world_portrait(*, out: str, seed: int = 0, size: int = 256, set: str = "", t
     values = _with(person(seed), set)
     portrait = draw(values, size)
     save_picture(path, portrait.image)
-    print(path)
+    files = [path]
     if truth:
         from stylereel.world.truth import truth as dense
 
@@ -49,8 +75,8 @@ def world_portrait(*, out: str, seed: int = 0, size: int = 256, set: str = "", t
         grey = [np.repeat(shade.astype(np.uint8)[..., None], 3, 2) for shade in shades]
         look = path.with_name(f"{path.stem}-truth{path.suffix}")
         save_picture(look, np.concatenate([grey[0], (127.5 + 127.5 * maps.normals).astype(np.uint8), grey[1]], 1))
-        print(exact)
-        print(look)
+        files += [exact, look]
+    return files
 
 
 def world_clip(
@@ -65,7 +91,7 @@ def world_clip(
     rate: int = 25,
     size: int = 256,
     motion: str | None = None,
-) -> None:
+) -> list[Path]:
     """Draw an invented person who moves, and speaks with an invented voice that fits the mouth to the sample.
 
     Args:
@@ -80,7 +106,6 @@ def world_clip(
         size: side of the picture, in pixels.
         motion: also write the exact motion to this file (.safetensors); stylereel look draws it.
     """
-    from pathlib import Path
     from tempfile import TemporaryDirectory
 
     import numpy as np
@@ -121,13 +146,14 @@ def world_clip(
             for values in clip_values(seed, track):
                 writer.write(draw(values, size).image)
             writer.finish()
-    print(out)
+    files = [Path(out)]
     if motion:
         from stylereel.core.latents import FACE, Motion
 
         placement = np.tile(np.array([size / 2, size / 2, size, 0], np.float32), (frames, 1))
         Motion(track, FACE, MOTION, Fraction(rate), placement).save(motion)
-        print(motion)
+        files.append(Path(motion))
+    return files
 
 
 def world_dataset(
@@ -141,7 +167,7 @@ def world_dataset(
     seconds: float = 2.0,
     rate: int = 25,
     truth: bool = False,
-) -> None:
+) -> list[Path]:
     """Write invented people with exact labels as webdataset shards, the same bytes for the same numbers.
 
     Args:
@@ -160,8 +186,7 @@ def world_dataset(
     _require(size=size, seed=seed, rate=rate)
     if count < 1 or seconds <= 0:
         raise ValueError("A data set needs a count of 1 or more, and clips of more than 0 seconds.")
-    for path in write_dataset(out, count, size, kind, seed, truth, manner, seconds, Fraction(rate)):
-        print(path)
+    return list(write_dataset(out, count, size, kind, seed, truth, manner, seconds, Fraction(rate)))
 
 
 def _require(**numbers: int) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -155,6 +155,19 @@ class Spec(NamedTuple):
     system: str
     train: str = ""
     study: str = ""
+
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def choose_device(name: Device) -> torch.device:
+    """The device of that name; auto takes a GPU if there is one. Raises ValueError if it is not there."""
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device in here if here[device])
+    if not here.get(name, False):
+        raise ValueError(f"PyTorch finds no {name} device here; use --device cpu.")
+    return torch.device(name)
 
 
 def device_of(system: System) -> torch.device:

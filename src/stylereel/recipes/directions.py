@@ -10,6 +10,7 @@ else moves is measured twice: by a linear reading of the factors off w, and by t
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from stylereel.family.nets import SIZE, FaceNet, unit_values
 from stylereel.family.people import GROUPS, group_of_row
 from stylereel.generator import StyleGAN2
 from stylereel.metrics.features import to_unit
+from stylereel.recipes.run import Run
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_normal, normalize
 
 LATENTS, PEOPLE, SEED = 30_000, 24, 61
@@ -156,3 +158,13 @@ class _Scale:
 def _together(factor: str, other: str) -> bool:
     """Whether both are sides of one thing, or follow from alignment."""
     return other in ("shift_x", "shift_y", "scale") or (factor in _BOTH and other == factor.replace("left", "right"))
+
+
+def recipe(run: Run) -> list[Path]:
+    """Find the directions of the generator's W that change one attribute each."""
+    run.only_from_scratch()
+    found = find(run.generator().eval(), run.face_net().eval())
+    found.card.update({"name": "directions", **run.card()})
+    path = run.folder / "directions.safetensors"
+    found.save(path)
+    return [path]

@@ -12,6 +12,7 @@ counts; without pictures all are samples.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,17 +23,19 @@ from torch import Tensor
 from stylereel import world
 from stylereel.core.prefetch import WHOLE, Prefetch, Share
 from stylereel.core.render import pictures
-from stylereel.family.encoder import Encoder, EncoderConfig
+from stylereel.family.encoder import Encoder, EncoderConfig, load_encoder
 from stylereel.family.nets import SIZE, FaceNet, IdentityNet
 from stylereel.family.people import FIRST_ROW, Batch, drawn, grouped_w, latents_of, mixed_latents, mixed_values
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes.perception import disturb
+from stylereel.recipes.run import Run
 from stylereel.recipes.stylegan2 import picture_loss
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
-from stylereel.train.sources import Source
+from stylereel.train.sources import Source, open_source
 from stylereel.world.factors import MOTION
+from stylereel.zoo.formats import load_generator_file
 
 STEPS, COUNT, RENDERED = 2600, 32, 9
 NEUTRAL = 10  # of COUNT: the neutral head with any motion, which is what a real clip's motion is shown on
@@ -216,3 +219,23 @@ def train(
         sample=sample,
     )
     return average
+
+
+def recipe(run: Run, *, data: str | None = None, generator: str | None = None) -> list[Path]:
+    """Train an encoder: of the built-in generator, or by the e4e recipe of any other.
+
+    Args:
+        data: images for another generator's encoder; without them it learns that generator's random people alone.
+        generator: weight file of a generator of any known tool; without it that of the folder.
+    """
+    path = run.first("encoder")
+    first, nets = None if path is None else load_encoder(path), (run.face_net(), run.identity_net())
+    if generator is None:
+        if data is not None:
+            raise ValueError("The built-in generator's encoder learns from the world; leave out --data.")
+        return run.save({"encoder": train(run.trainer, run.generator(), *nets, first)})
+    other = load_generator_file(generator)
+    source = None if data is None else open_source(data, size=other.resolution)
+    made = train(run.trainer, other, *nets, first, family=False, source=source)
+    seen = f"pictures of {data}" if data else f"random people of {generator}; no pictures"
+    return run.save({"encoder": made}, seen, None)

@@ -10,6 +10,7 @@ The mouth is learned afterwards, off close-ups whose lips, teeth and tongues are
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,11 +30,13 @@ from stylereel.family.nets import (
     IdentityNet,
     Lips,
     grown,
+    load_face,
     offsets,
     parsed,
     unit_values,
 )
 from stylereel.family.people import Batch, drawn, mixed_latents, mixed_values
+from stylereel.recipes.run import Run, load_identity
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
 from stylereel.world.draw import EYE_LINE, PIVOT, ZOOM
@@ -446,3 +449,13 @@ def train_identity(trainer: Trainer, trunk: FaceNet, start: IdentityNet | None =
         schedule=lambda index: cosine(index, steps),
     )
     return average
+
+
+def recipe(run: Run) -> list[Path]:
+    """Train the nets that see faces: landmarks, factors and regions, and who it is."""
+    path = run.first("face")
+    face = train_face(run.trainer, None if path is None else load_face(path))
+    face = train_lips(run.trainer, face)
+    path = run.first("identity")
+    identity = train_identity(run.trainer, face, None if path is None else load_identity(path))
+    return run.save({"face": face, "identity": identity})

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -32,9 +33,12 @@ from stylereel.media.sheet import side_by_side
 from stylereel.recipes import curve
 from stylereel.recipes.curve import FrechetCurve
 from stylereel.recipes.mapping import teach
+from stylereel.recipes.run import Run
+from stylereel.train import adversarial
 from stylereel.train.adversarial import Draws, Round, Rules, compete
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import Muon
+from stylereel.train.sources import open_source
 from stylereel.world.factors import LATENT_DIM, MOTION
 from stylereel.world.shading import REGIONS
 
@@ -327,3 +331,18 @@ def samples(generator: StyleGAN2) -> np.ndarray:
     with torch.no_grad():
         images = generator.synthesize(grouped_w(generator, batch.z.to(generator.mean_w.device)), noise="none")
     return np.concatenate([side_by_side(list(pictures(row))) for row in (batch.images, images)])
+
+
+def recipe(run: Run, *, data: str | None = None) -> list[Path]:
+    """Train a StyleGAN2 generator: of the world, or adversarially of your images.
+
+    Args:
+        data: your images, which are learned adversarially; the world if not given.
+    """
+    path = run.first("generator")
+    first = None if path is None else StyleGAN2.load(path)
+    if data is None:
+        return run.save({"generator": train(run.trainer, run.face_net(), first)})
+    source = open_source(data, size=CONFIG.resolution)
+    made = adversarial.train(run.trainer, source, CONFIG, first)
+    return run.save({"generator": made}, f"pictures of {data}", None)

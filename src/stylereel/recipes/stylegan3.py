@@ -14,6 +14,7 @@ Small pictures come first. A larger network begins with the first layers of the 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from stylereel.media.sheet import side_by_side
 from stylereel.recipes import curve
 from stylereel.recipes.curve import FrechetCurve
 from stylereel.recipes.mapping import teach
+from stylereel.recipes.run import Run
 from stylereel.recipes.stylegan2 import (
     RegionHeads,
     difference_loss,
@@ -280,3 +282,10 @@ def samples(generator: StyleGAN3) -> np.ndarray:
     device = generator.mean_w.device
     images = generator.synthesize(generator.map(batch.z[:, 0].to(device)), transform=transform.to(device))
     return np.concatenate([side_by_side(list(pictures(row))) for row in (batch.images, images)])
+
+
+def recipe(run: Run) -> list[Path]:
+    """Train a StyleGAN3-R generator of the world, whose heads shift and roll in the frame."""
+    path = run.first("generator3")
+    first = None if path is None else StyleGAN3.load(path)
+    return run.save({"generator3": train(run.trainer, run.face_net(), first)})

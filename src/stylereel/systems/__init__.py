@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
-from stylereel.core.system import Spec, System
+from stylereel.core.system import Device, Spec, System, choose_device
+from stylereel.zoo.families import BUILTIN, open_family
 
 SPECS = {
     name: Spec(*(f"stylereel.systems.{name}.{part}" for part in parts))
     for name, *parts in [
-        ("stylemask", "system:StyleMask", "training:train", "study:reproduce"),
-        ("stylevideogan", "system:StyleVideoGAN", "making:make", "study:reproduce"),
+        ("stylemask", "system:StyleMask", "training:recipe", "study:reproduce"),
+        ("stylevideogan", "system:StyleVideoGAN", "making:recipe", "study:reproduce"),
     ]
 }
 
@@ -30,13 +31,26 @@ def list_systems() -> list[str]:
     return sorted(SPECS)
 
 
-def load(name: str, **files: str) -> System:
-    """The system `name` with its built-in weights, or with a user's files, as its `from_files` takes them.
+def load(name: str, *, family: str = BUILTIN, device: Device = "auto", **files: str) -> System:
+    """The system `name`, ready for use.
 
-    Raises ValueError for files it cannot use, or if there is no such system, naming the nearest one.
+    Args:
+        name: of the system.
+        family: whose weights: builtin, another known family, or a TOML file (`stylereel.zoo.families`).
+        device: where its networks run; auto takes a GPU if there is one.
+        files: weight files by the names of its `from_files`, which override the family's.
+
+    Raises:
+        ValueError: no such system, family or device, or files it cannot use.
     """
-    system = find(name)
-    return system.from_files(**files) if files else system.builtin()
+    system, place, known = find(name), choose_device(device), file_options(name)
+    taken = open_family(family).options(name, list(known)) | files
+    if not taken:
+        return system.builtin().to(place)
+    needed = [option for option, parameter in known.items() if parameter.default is parameter.empty]
+    if missing := [f"--{option}" for option in needed if option not in taken]:
+        raise ValueError(f"Own weights also need {' and '.join(missing)}; --help tells more.")
+    return system.from_files(**taken).to(place)
 
 
 def hint(name: str, known: Sequence[str]) -> str:
@@ -52,10 +66,65 @@ def find(name: str) -> Any:
     return resolve(SPECS[name].system)
 
 
-def options_of(system: Any, verb: str) -> dict[str, inspect.Parameter]:
-    """The run-time options of one verb of a system: its keyword-only arguments, by name."""
-    parameters = inspect.signature(getattr(system, verb), eval_str=True).parameters
+def options_of(verb: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The run-time options of a system's verb, or of a recipe: its keyword-only arguments, by name."""
+    parameters = inspect.signature(verb, eval_str=True).parameters
     return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+Flags = dict[str, tuple[inspect.Parameter, Callable[..., Any]]]  # each with the function whose docstring explains it
+
+
+def verb_flags(system: Any, verbs: Sequence[str]) -> Flags:
+    """The run-time options of several verbs of a system or its class, each name once.
+
+    Raises ValueError, naming the systems that have it, if the system lacks one of the verbs.
+    """
+    flags: Flags = {}
+    for verb in verbs:
+        function = getattr(system, verb, None)
+        if not callable(function):
+            able = ", ".join(name for name in list_systems() if hasattr(find(name), verb)) or "none"
+            raise ValueError(f"{system.name} does not offer {verb}; these systems do: {able}.")
+        for name, parameter in options_of(function).items():
+            shared = flags.setdefault(name, (parameter, function))
+            assert shared[0].default == parameter.default, f"{system.name}: two defaults for {name}"
+    return flags
+
+
+def system_flags(name: str, verbs: Sequence[str]) -> dict[str, Flags]:
+    """A system's own flags on the command line: the files it is loaded from, and the options of its verbs."""
+    system = find(name)
+    reader = getattr(system, "from_files", None)
+    optional = {option: p.replace(default=None, annotation=str | None) for option, p in file_options(name).items()}
+    return {
+        "files": {option: (parameter, reader) for option, parameter in optional.items() if reader is not None},
+        "options": verb_flags(system, verbs),
+    }
+
+
+def describe(verbs: Sequence[str]) -> str:
+    """A sentence that names the systems with these verbs."""
+    able = [name for name in list_systems() if all(hasattr(find(name), verb) for verb in verbs)]
+    return f"The systems are {', '.join(able)}; SYSTEM --help also shows a system's own flags."
+
+
+class Chosen(NamedTuple):
+    """The options of a run: all by name, and those of each verb."""
+
+    settings: dict[str, Any]
+    verbs: dict[str, dict[str, Any]]
+
+
+def choose(system: System, verbs: Sequence[str], given: Mapping[str, Any] | None) -> Chosen:
+    """The options of several verbs: the given ones, and the defaults of the others. Raises ValueError for others."""
+    known = {name: parameter for name, (parameter, _) in verb_flags(system, verbs).items()}
+    if unknown := sorted((given or {}).keys() - known.keys()):
+        raise ValueError(f"{system.name} has no option {unknown[0]}; it has {', '.join(sorted(known)) or 'none'}.")
+    settings = {name: (given or {}).get(name, parameter.default) for name, parameter in known.items()}
+    return Chosen(
+        settings, {verb: {name: settings[name] for name in options_of(getattr(system, verb))} for verb in verbs}
+    )
 
 
 def file_options(name: str) -> dict[str, inspect.Parameter]:

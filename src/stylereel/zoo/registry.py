@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from stylereel.core.files import MediaError, replacing
+from stylereel.core.files import MediaError, ensure_writable, replacing
 
 CACHE_VARIABLE = "STYLEREEL_CACHE"
 RECORD = "hashes.json"
@@ -422,8 +423,9 @@ def find(name: str) -> Row:
 def fetch(name: str, folder: str | Path | None = None, report: Callable[[str], object] = print) -> Path:
     """The file of that name in the cache folder (or in `folder`), downloaded if it is not there yet.
 
-    A file that a person put there is taken if it is the right one. `report` gets the licence before a download,
-    and the hash of a file whose hash nobody knew: it is written down, and later copies are held against it.
+    A download that was cut off goes on where it ended. A file that a person put there is taken if it is the right one.
+    `report` gets the licence before a download, and the hash of a file whose hash nobody knew: it is written down, and
+    later copies are held against it.
 
     Raises:
         ValueError: there is no such row, a person has to fetch the file, the download failed, or what came is not
@@ -439,9 +441,15 @@ def fetch(name: str, folder: str | Path | None = None, report: Callable[[str], o
         raise ValueError(f"No program can fetch {row.name}; get it at {row.url} ({row.licence}) and put it at {path}.")
     report(f"{row.name}: {row.about}; licence: {row.licence}")
     report(f"from {row.url}")
-    with replacing(path) as partial:
-        _download(row, partial, path)
+    ensure_writable(path)
+    partial = path.with_name(f".{row.name}.download")
+    _download(row, partial, path)
+    try:
         sha256 = _right_hash(row, path, report, partial)
+    except ValueError:
+        partial.unlink()
+        raise
+    os.replace(partial, path)
     _remember(path, sha256)
     return path
 
@@ -555,73 +563,58 @@ def _remember(path: Path, sha256: str) -> None:
 
 
 def _download(row: Row, partial: Path, path: Path) -> None:
-    """Write what the address sends to `partial`. Raises ValueError if it does not send all of a file."""
-    import pooch
+    """Write what the address sends to `partial`, going on with what is there already where the server can.
+
+    Raises ValueError if it does not send all of a file; what came stays, for the next try.
+    """
     import requests
 
     by_hand = f"get it with a browser and put it at {path}"
+    had = partial.stat().st_size if partial.exists() else 0
     # Compressed on its way, a file would have another length than the one announced.
-    headers = {"Accept-Encoding": "identity"}
-    with _ProgressLine(row.name) as line:
-        bar: Any = line  # pooch takes any object with these methods, but its annotation says bool
-        downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, headers=headers)
-        try:
-            downloader(row.url, str(partial), None)
-        except requests.HTTPError as error:
-            # The error's own text ends with the address.
-            raise ValueError(f"{row.url} answered {str(error).split(' for url')[0]}; {by_hand}.") from error
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout) as error:
-            if line.total or (partial.exists() and partial.stat().st_size):
-                raise ValueError(_cut_off(row, line.total, by_hand)) from error
-            raise ValueError(f"{row.url} cannot be reached; try again when online, or {by_hand}.") from error
-        except requests.RequestException as error:
-            raise ValueError(f"{row.url} cannot be downloaded ({type(error).__name__}); {by_hand}.") from error
-        except OSError as error:
-            raise MediaError(f"{path} cannot be written ({error.strerror or error}); choose another folder.") from error
-    if partial.stat().st_size < line.total:  # older versions of urllib3 do not mind
-        raise ValueError(_cut_off(row, line.total, by_hand))
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
+    total = 0
+    try:
+        with requests.get(row.url, headers=headers, stream=True, timeout=60) as answer:
+            if answer.status_code == 416:  # more is here than there
+                partial.unlink()
+                return _download(row, partial, path)
+            answer.raise_for_status()
+            had = had if answer.status_code == 206 else 0
+            length = int(answer.headers.get("Content-Length", 0))
+            total = had + length if length else 0
+            with _progress(row.name, total or None, had) as advance, partial.open("ab" if had else "wb") as file:
+                for chunk in answer.iter_content(1 << 16):
+                    file.write(chunk)
+                    advance(len(chunk))
+    except requests.HTTPError as error:
+        # The error's own text ends with the address.
+        raise ValueError(f"{row.url} answered {str(error).split(' for url')[0]}; {by_hand}.") from error
+    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout) as error:
+        if total or (partial.exists() and partial.stat().st_size):
+            raise ValueError(_cut_off(row, total, by_hand)) from error
+        raise ValueError(f"{row.url} cannot be reached; try again when online, or {by_hand}.") from error
+    except requests.RequestException as error:
+        raise ValueError(f"{row.url} cannot be downloaded ({type(error).__name__}); {by_hand}.") from error
+    except OSError as error:
+        raise MediaError(f"{path} cannot be written ({error.strerror or error}); choose another folder.") from error
+    if partial.stat().st_size < total:  # older versions of urllib3 do not mind
+        raise ValueError(_cut_off(row, total, by_hand))
 
 
 def _cut_off(row: Row, total: int, by_hand: str) -> str:
     wanted = f"all of its {total} bytes" if total else "its end"
-    return f"{row.url} was cut off before {wanted} had come; try again, or {by_hand}."
+    return f"{row.url} was cut off before {wanted} had come; the same command goes on with it, or {by_hand}."
 
 
-class _ProgressLine:
-    """What pooch takes for a progress bar, drawn on stderr if that is a terminal."""
+@contextmanager
+def _progress(name: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr if that is a terminal; gives the function to be told how many bytes came."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __init__(self, name: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task(name, total=None)
-        self._total = 0
-
-    def __enter__(self) -> _ProgressLine:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    @property
-    def total(self) -> int:
-        """Bytes that the server announced; 0 before it did, and if it did not."""
-        return self._total
-
-    @total.setter
-    def total(self, total: int) -> None:
-        self._total = total
-        self._bar.update(self._task, total=total or None)
-
-    def update(self, amount: int) -> None:
-        self._bar.advance(self._task, amount)
-
-    def reset(self) -> None:
-        self._bar.update(self._task, completed=0)
-
-    def close(self) -> None:
-        self._bar.stop()
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=total, completed=done)
+        yield lambda amount: bar.advance(task, amount)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,14 +15,18 @@ from torch import Tensor, nn
 from stylereel import world
 from stylereel.core.render import pictures
 from stylereel.encoders.arcface import ArcFace
-from stylereel.faces.deca import Deca
-from stylereel.faces.flame import EXPRESSION, POSE, SHAPE, Flame
+from stylereel.faces.deca import Deca, load_deca
+from stylereel.faces.flame import EXPRESSION, POSE, SHAPE, Flame, load_flame
 from stylereel.family.nets import SIZE, FaceNet, IdentityNet, unit_values
 from stylereel.generator import StyleGAN2
 from stylereel.media.sheet import side_by_side
-from stylereel.systems.stylemask.networks import MaskConfig, MaskNets
+from stylereel.recipes.run import Run
+from stylereel.systems.stylemask.networks import MaskConfig, MaskNets, load_masks
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import Muon
+from stylereel.zoo.encoders import load_arcface_file
+from stylereel.zoo.formats import load_generator_file
+from stylereel.zoo.registry import cache_folder, find
 
 # The code's pairs of landmarks, whose distances count once more.
 MOUTH_PAIRS = ((48, 54), (49, 59), (50, 58), (51, 57), (52, 56), (53, 55), (60, 64), (61, 67), (62, 66), (63, 65))
@@ -287,3 +292,52 @@ def _optimizers(model: MaskNets, settings: Settings) -> dict[str, torch.optim.Op
 
 def _chunks(part: Tensor | None, count: int) -> list[Tensor | None]:
     return [None] * count if part is None else list(part.chunk(count))
+
+
+def recipe(
+    run: Run,
+    *,
+    generator: str | None = None,
+    perception: Literal["builtin", "deca"] = "builtin",
+    preset: Literal["quick", "paper", "code"] | None = None,
+) -> list[Path]:
+    """Train mask networks of a StyleGAN2 generator.
+
+    Args:
+        generator: weight file of a generator of any known tool; without it that of the folder.
+        perception: what sees faces: the built-in nets for the built-in family, or the files of DECA, FLAME and ArcFace
+            in the cache folder for real faces.
+        preset: the paper's settings, those of the authors' code, or quick ones for the built-in family; without it
+            quick for builtin and paper for deca.
+    """
+    if generator is None:
+        teacher = run.generator()
+    else:
+        if run.start == "builtin":
+            raise ValueError("The built-in masks fit the built-in generator alone; give --start scratch.")
+        other = load_generator_file(generator)
+        if not isinstance(other, StyleGAN2):
+            raise ValueError(f"{generator} is no StyleGAN2 generator, which stylemask needs.")
+        teacher = other
+    presets = {"paper": PAPER, "code": CODE, "quick": QUICK}
+    seen = {} if generator is None else {"data": f"random people of {generator}; no pictures", "licence": None}
+    if perception == "deca":
+        if preset == "quick":
+            raise ValueError("The quick settings are for the built-in nets; give --preset paper or code.")
+        nets = train(run.trainer, teacher, real_faces(), presets[preset or "paper"])
+        return run.save({"stylemask": nets}, **seen)
+    path = run.first("stylemask")
+    first = None if path is None else load_masks(path)
+    faces = WorldFaces(run.face_net(), run.identity_net())
+    return run.save({"stylemask": train(run.trainer, teacher, faces, presets[preset or "quick"], first)}, **seen)
+
+
+def real_faces() -> DecaFaces:
+    """DECA, FLAME and ArcFace from the cache folder. Raises ValueError that says which file is missing."""
+    names = ("deca_model.tar", "generic_model.pkl", "landmark_embedding.npy", "model_ir_se50.pth")
+    paths = [cache_folder() / name for name in names]
+    if missing := [path for path in paths if not path.exists()]:
+        page = find(missing[0].name).url
+        raise ValueError(f"{missing[0].name} is missing in {missing[0].parent}; get it from {page} and put it there.")
+    deca, model, embedding, arcface = paths
+    return DecaFaces(load_deca(deca), load_flame(model, embedding), load_arcface_file(arcface))

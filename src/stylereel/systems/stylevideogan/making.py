@@ -2,77 +2,63 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from stylereel.core.builtin import BUILTIN
 from stylereel.core.files import ensure_writable, require_file
 from stylereel.core.latents import Codes
 from stylereel.core.record import sha256
 from stylereel.core.weights import save_module
 from stylereel.generator import StyleGAN2
+from stylereel.recipes.run import Run, stored
 from stylereel.systems.stylevideogan.codes import CLIPS, clip_codes
 from stylereel.systems.stylevideogan.networks import KIND
 from stylereel.systems.stylevideogan.training import Recipe, train
-from stylereel.train.loop import Trainer
 
 
-def make(
-    trainer: Trainer,
+def recipe(
+    run: Run,
+    *,
     data: str | None = None,
-    encoder: str | None = None,
     generator: str | None = None,
+    encoder: str | None = None,
     seed: int = 0,
 ) -> list[Path]:
-    """Train a model of each clip in `data`, in the trainer's folder; an interrupted run goes on.
+    """Train a model of each clip: stylevideogan-NAME.safetensors.
 
     Args:
-        trainer: of the run.
-        data: names of world clips (talking, listening, expressions) with commas between, all of them if None; or a
-            clip; or a file of codes that `stylereel invert` wrote.
-        encoder, generator: files for the inversion of a clip, see `codes.clip_codes`. For the world's clips the
-            generator is that of the folder, else the built-in one.
-        seed: of each training.
-
-    Returns:
-        A weight file for each clip, stylevideogan-NAME.safetensors.
-
-    Raises:
-        ValueError: a file that cannot be used, or a clip that teaches nothing.
+        data: a clip of one person, or codes that `stylereel invert` wrote, or names of world clips (talking,
+            listening, expressions) with commas between; all of these if not given.
+        generator: weight file of a generator of any known tool for the inversion of a clip; the one in the encoder's
+            file or the built-in one if not given. For the world's clips that of the folder.
+        encoder: weight file of an encoder (pSp, e4e, ReStyle) for the clip; the built-in one if not given.
+        seed: random seed of the training, 0 or more.
     """
-    files: list[Path] = []
+    run.only_from_scratch()
+    trainer, files = run.trainer, list[Path]()
     for name in (data or ",".join(CLIPS)).split(","):
-        name, began = name.strip(), time.time()
-        stem = name if name in CLIPS else Path(name).stem
+        name, of_world = name.strip(), name.strip() in CLIPS
+        stem = name if of_world else Path(name).stem
         target = ensure_writable(trainer.folder / f"{KIND}-{stem}.safetensors")
         codes = codes_of(name, trainer.folder, encoder, generator)
+        one = replace(run, began=time.time())
         model = train(trainer, codes, Recipe(seed=seed), f"{KIND}/{stem}")
         files.append(target)
         if trainer.share[0] == 0:
-            card = {
-                "name": stem,
-                "data": "a clip of stylereel.world with exact codes; no real person" if name in CLIPS else f"{name}",
-                "frames": len(codes),
-                "command": f"stylereel train {KIND} --data {name} --scale {trainer.scale:g} --seed {seed}",
-                "seconds_of_last_run": round(time.time() - began),
-                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-            }
-            save_module(target, KIND, model, card | ({"licence": "Apache-2.0"} if name in CLIPS else {}))
+            seen = "a clip of stylereel.world with exact codes; no real person" if of_world else name
+            card = one.card(seen, "Apache-2.0" if of_world else None)
+            save_module(target, KIND, model, {"name": stem, "frames": len(codes), **card})
     return files
 
 
 def codes_of(data: str, folder: Path, encoder: str | None = None, generator: str | None = None) -> Codes:
     """The codes of one clip: exact ones of the world, those in a file, or those of a clip, which are kept in `folder`.
 
-    Raises ValueError as `make`.
+    Raises ValueError for a file that cannot be used.
     """
     if data in CLIPS:
-        here = folder / "generator.safetensors"
-        file = Path(generator) if generator else here if here.exists() else BUILTIN / here.name
+        file = Path(generator) if generator else stored(folder, "generator")
         return CLIPS[data].codes(StyleGAN2.load(file).eval().requires_grad_(False), file)
     path = require_file(data)
     if path.suffix == ".safetensors":

@@ -1,0 +1,119 @@
+"""What a recipe gets: a trainer, where it starts, the weights that others have made, and how to save its own.
+
+A recipe is a function `recipe(run, *, options) -> [weight files]`; its keyword arguments are the flags of
+`stylereel train NETWORK`, its docstring their help.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stylereel.core.builtin import BUILTIN, builtin
+from stylereel.core.weights import load_module, save_module
+from stylereel.family.nets import FaceNet, IdentityNet, load_face
+from stylereel.generator import StyleGAN2
+from stylereel.generator.base import Generator
+from stylereel.train.loop import Trainer
+
+WORLD = "pictures of stylereel.world, drawn on the fly; no photographs, no real people"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a network.
+
+    Attributes:
+        network: its name on the command line.
+        trainer: the loop, its device and its folder.
+        start: "scratch", "builtin", a weight file or a folder of them.
+        options: those of the recipe that differ from their defaults, by name.
+    """
+
+    network: str
+    trainer: Trainer
+    start: str = "scratch"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    began: float = field(default_factory=time.time)
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints, logs and the finished weight files go."""
+        return self.trainer.folder
+
+    def stored(self, name: str) -> Path:
+        """The file of a network that another recipe makes: from the folder, else the built-in one."""
+        return stored(self.folder, name)
+
+    def first(self, name: str) -> Path | None:
+        """The file that training starts from; None for "scratch". Raises ValueError if it is not there."""
+        if self.start in ("scratch", "builtin"):
+            return None if self.start == "scratch" else builtin(name)
+        path = Path(self.start)
+        path = path / f"{name}.safetensors" if path.is_dir() else path
+        if not path.is_file():
+            raise ValueError(
+                f"There is no {path} to start from; give scratch, builtin, a weight file or a folder of them."
+            )
+        return path
+
+    def only_from_scratch(self) -> None:
+        """Raise ValueError if the run is to start from weights."""
+        if self.start != "scratch":
+            raise ValueError(f"The recipe of {self.network} starts from scratch; leave out --start.")
+
+    def face_net(self) -> FaceNet:
+        """The net that reads faces."""
+        return load_face(self.stored("face"))
+
+    def identity_net(self) -> IdentityNet:
+        """The net that embeds who is seen."""
+        return load_identity(self.stored("identity"))
+
+    def generator(self) -> StyleGAN2:
+        """The generator of the folder, else the built-in one."""
+        return StyleGAN2.load(self.stored("generator"))
+
+    def card(self, data: str = WORLD, licence: str | None = "Apache-2.0") -> dict[str, Any]:
+        """What a weight file says of its making; the licence of weights that learned a user's images is the user's."""
+        command = f"stylereel train {self.network} --folder runs --start {self.start} --scale {self.trainer.scale:g}"
+        flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in self.options.items())
+        card = {
+            "data": data,
+            "command": command + flags,
+            "seconds_of_last_run": round(time.time() - self.began),
+            "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        }
+        return card | ({"licence": licence} if licence else {})
+
+    def save(
+        self, networks: Mapping[str, nn.Module], data: str = WORLD, licence: str | None = "Apache-2.0"
+    ) -> list[Path]:
+        """Write NAME.safetensors for each network, by process 0 alone; the paths."""
+        files = [self.folder / f"{name}.safetensors" for name in networks]
+        if self.trainer.share[0] == 0:
+            for (name, module), path in zip(networks.items(), files):
+                kind = module.kind if isinstance(module, Generator) else name
+                save_module(path, kind, module, {"name": name, **self.card(data, licence)})
+        return files
+
+
+def stored(folder: Path, name: str) -> Path:
+    """The weight file of a network in a folder, else the built-in one. Raises ValueError if there is neither."""
+    here = folder / f"{name}.safetensors"
+    path = here if here.exists() else BUILTIN / here.name
+    if not path.exists():
+        raise ValueError(f"The weights {name} are needed first; train them in the same folder.")
+    return path
+
+
+def load_identity(path: Path) -> IdentityNet:
+    """The built-in kind of identity net in a file."""
+    return load_module(path, "identity", lambda config: IdentityNet())
