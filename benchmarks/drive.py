@@ -32,7 +32,8 @@ import stylereel
 from stylereel import world
 from stylereel.commands.drive import drive
 from stylereel.core.builtin import builtin
-from stylereel.core.render import Precision, pictures, render
+from stylereel.core.precision import Precision
+from stylereel.core.render import pictures, render
 from stylereel.faces import backend, coefficients
 from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.faces.pose import pose_from_landmarks

@@ -105,6 +105,7 @@ def test_render_moves_to_half_precision_and_back(system: System) -> None:
     identity, motion = system.identify(5), some_motion(system, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*no bf16 arithmetic")
         half = np.stack(list(render(system, identity, motion, precision="bf16")))
     assert np.abs(half.astype(float) - np.stack(list(render(system, identity, motion)))).mean() < 6
 

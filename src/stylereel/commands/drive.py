@@ -16,8 +16,9 @@ from PIL import Image
 from stylereel import systems
 from stylereel.core.files import ensure_writable, listed, require_file
 from stylereel.core.latents import Codes, Identity, Motion
+from stylereel.core.precision import Precision, choose_precision
 from stylereel.core.record import Stages, command_line, sha256, write_record
-from stylereel.core.render import Precision, portrait, render
+from stylereel.core.render import portrait, render
 from stylereel.core.runs import Unfinished, claim
 from stylereel.core.system import Device, Drives, Source, System, device_of
 from stylereel.core.weights import own_kind
@@ -103,7 +104,7 @@ def drive(
     paste_back: bool = False,
     family: str = "builtin",
     device: Device = "auto",
-    precision: Precision = "32",
+    precision: Precision = "auto",
     chunk: int = 8,
     overwrite: bool = False,
     files: Mapping[str, str] | None = None,
@@ -128,7 +129,7 @@ def drive(
         paste_back: put the result back into the source picture, from which the face was cut.
         family: whose weights: builtin, ffhq, or a TOML file that names them.
         device: where the networks run; auto takes a GPU if there is one.
-        precision: of the generator's features; bf16 is faster on processors that know it.
+        precision: of the generator's features; auto takes bf16 where the hardware multiplies in it, else 32.
         chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
         overwrite: also replace files that an earlier run did not make; never the inputs.
         files: weight files of the system's own file options, which override the family's; for the record too.
@@ -173,6 +174,7 @@ def drive(
     own, chosen = systems.choose(system, VERBS, options)
     settings = {"compare": compare, "paste_back": paste_back, "chunk": chunk, "precision": precision, **own}
     settings |= {"audio": audio, "family": family, "device": device_of(system).type}
+    settings["precision"] = choose_precision(precision, device_of(system))
     run = _Run(system, dict(files or {}), settings, chosen["apply"], {})
 
     def who(name: str, kept: Unfinished, kept_as: str) -> _Who:

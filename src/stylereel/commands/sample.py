@@ -11,8 +11,9 @@ from stylereel import systems
 from stylereel.commands.drive import require_sound, result_lines
 from stylereel.core.files import ensure_writable
 from stylereel.core.latents import Identity, Motion
+from stylereel.core.precision import Precision, choose_precision
 from stylereel.core.record import Stages, command_line, sha256, write_record
-from stylereel.core.render import Precision, render
+from stylereel.core.render import render
 from stylereel.core.runs import Unfinished, claim
 from stylereel.core.system import Device, Samples, System, device_of
 from stylereel.media.sheet import side_by_side
@@ -35,7 +36,7 @@ def sample(
     audio: str | None = None,
     family: str = "builtin",
     device: Device = "auto",
-    precision: Precision = "32",
+    precision: Precision = "auto",
     chunk: int = 8,
     overwrite: bool = False,
     files: Mapping[str, str] | None = None,
@@ -57,7 +58,7 @@ def sample(
         audio: whose sound the result gets; none if not given.
         family: whose weights: builtin, ffhq, or a TOML file that names them.
         device: where the networks run; auto takes a GPU if there is one.
-        precision: of the generator's features; bf16 is faster on processors that know it.
+        precision: of the generator's features; auto takes bf16 where the hardware multiplies in it, else 32.
         chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
         overwrite: also replace files that an earlier run did not make; never the inputs.
         files: weight files of the system's own file options, which override the family's; for the record too.
@@ -88,6 +89,7 @@ def sample(
     own, chosen = systems.choose(system, VERBS, options)
     settings = {"chunk": chunk, "precision": precision, **own}
     settings |= {"audio": audio, "family": family, "device": device_of(system).type}
+    settings["precision"] = choose_precision(precision, device_of(system))
     assert isinstance(system, Samples)  # choose has seen to it
     facts = {
         "system": system.name,

@@ -43,7 +43,7 @@ def train(
     scale: float = 1.0,
     devices: int = 1,
     nodes: int = 1,
-    precision: Precision = "bf16",
+    precision: Precision = "auto",
     accelerator: Accelerator = "auto",
     options: Mapping[str, Any] | None = None,
 ) -> list[Path]:
@@ -57,7 +57,8 @@ def train(
         scale: share of the recipe's steps, for a trial run.
         devices: processes on this machine, each with its own GPU or its share of the cores.
         nodes: machines; torchrun tells this and devices by itself.
-        precision: of features and convolutions; 16 needs CUDA.
+        precision: of features and convolutions; auto takes bf16 where the hardware multiplies in it, else 32; 16 needs
+            CUDA.
         accelerator: auto takes CUDA where there is one.
         options: the recipe's own, by name; the others keep their defaults.
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stylereel.core.latents import Identity, Motion
-from stylereel.core.system import Frames, System
+from stylereel.core.precision import Precision, choose_precision
+from stylereel.core.system import Frames, System, device_of
 
-Precision = Literal["32", "bf16"]
 Some = TypeVar("Some", bound=System)
 
 
@@ -56,7 +56,7 @@ class Render:
     ) -> None:
         self.system, self.identity, self.motion = tuned(system, identity), identity, motion
         self.chunk, self.options = chunk, options
-        self.dtype = None if precision == "32" else torch.bfloat16
+        self.dtype = None if choose_precision(precision, device_of(system)) == "32" else torch.bfloat16
 
     def __len__(self) -> int:
         return len(self.motion)
@@ -86,7 +86,7 @@ class Render:
 
 
 def render(
-    system: System, identity: Identity, motion: Motion, chunk: int = 8, precision: Precision = "32", **options: Any
+    system: System, identity: Identity, motion: Motion, chunk: int = 8, precision: Precision = "auto", **options: Any
 ) -> Render:
     """Frames of `motion` shown by `identity`, `chunk` at a time.
 

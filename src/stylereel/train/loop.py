@@ -34,13 +34,14 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from stylereel.core.files import replacing
+from stylereel.core.precision import choose_precision
 from stylereel.core.weights import misfits
 from stylereel.train import checkpoints
 from stylereel.train.report import Report
 
 Item = TypeVar("Item")
 Accelerator = Literal["auto", "cpu", "cuda"]
-Precision = Literal["32", "bf16", "16"]
+Precision = Literal["auto", "32", "bf16", "16"]
 _PLUGIN = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 _DTYPE = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 _MUST_AGREE = {"start": None, "scale": None, "seed": 0}  # settings that a resumed run cannot change, and defaults
@@ -89,7 +90,7 @@ class Trainer:
         accelerator: Accelerator = "auto",
         devices: int = 1,
         nodes: int = 1,
-        precision: Precision = "bf16",
+        precision: Precision = "auto",
         checkpoint_seconds: float = 120.0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -101,7 +102,8 @@ class Trainer:
             accelerator: auto takes CUDA where there is one.
             devices: processes a machine, each with its GPU or its share of the cores.
             nodes: machines.
-            precision: of features and convolutions; weights and optimisers stay in float32.
+            precision: of features and convolutions; weights and optimisers stay in float32. auto takes bf16 where the
+                hardware multiplies in it, else 32.
             checkpoint_seconds: time between checkpoints.
             settings: further facts for the checkpoints; plain values.
 
@@ -121,6 +123,7 @@ class Trainer:
             accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         if accelerator == "cuda" and not torch.cuda.is_available():
             raise ValueError("PyTorch finds no CUDA device here; use --accelerator cpu.")
+        precision = choose_precision(precision, accelerator)
         if accelerator == "cpu" and precision == "16":
             raise ValueError("Half precision trains on CUDA only; use --precision bf16 or 32 on a CPU.")
         if "TORCHELASTIC_RUN_ID" in os.environ:
