@@ -32,6 +32,13 @@ from stylereel.faces.paste import paste
 reader, crops = numpy.zeros((2, 64, 64, 3), "u1"), numpy.ones((2, 32, 32, 3), "u1")
 rows = numpy.tile([32.0, 32.0, 40.0, 0.0], (2, 1))
 """,
+    "docs/systems/stylefacev.md": """
+import torch
+from pathlib import Path
+from test_stylefacev import save_archive
+save_archive(Path("weights"), Path("never-run"))
+images, faces, noise = torch.rand(2, 3, 200, 200), torch.rand(1, 3, 256, 256), torch.randn(1, 5, 64)
+""",
 }
 
 

@@ -192,14 +192,12 @@ def same(found: nn.Module, net: nn.Module) -> bool:
     )
 
 
-@pytest.fixture
-def folder(tmp_path: Path, sentinel: Path) -> Path:  # noqa: F811
-    """All files of the archive under their names, as small networks."""
+def save_archive(place: Path, sentinel: Path) -> None:  # noqa: F811
+    """All files of the authors' archive under their names, in a new folder, as small networks."""
     golden = Arrays("sg3r_gen_r32")
     own = ("num_ws", "truncation_psi", "truncation_cutoff", "layers", "notes", "note")
     kwargs = EasyDict({key: value for key, value in golden.config.items() if key not in own})
     attributes = {"": {"_init_kwargs": kwargs}, "mapping.fc0": {"bias_gain": 0.01}}
-    place = tmp_path / "weights"
     place.mkdir()
     nvidia_pickle(place / "network-snapshot-005000.pkl", sentinel, {"G_ema": golden.state()}, attributes)
     torch.save({"state_dict": LandmarkNet(6, 16).state_dict()}, place / "wing.ckpt")
@@ -207,7 +205,12 @@ def folder(tmp_path: Path, sentinel: Path) -> Path:  # noqa: F811
     save(place / "latest_net_FE.pth", small_appearance(16, golden.config["w_dim"]), wrapped=True)
     save(place / "pre_pose_net.pth", PoseEncoder(6, 3))
     save(place / "motion_net.pth", MotionLSTM())
-    return place
+
+
+@pytest.fixture
+def folder(tmp_path: Path, sentinel: Path) -> Path:  # noqa: F811
+    save_archive(tmp_path / "weights", sentinel)
+    return tmp_path / "weights"
 
 
 @torch.no_grad()
