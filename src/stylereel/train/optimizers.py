@@ -12,9 +12,12 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The matrix [M, N] with all its singular values near 1, by Newton-Schulz iteration in bfloat16."""
+    """The matrix [M, N] with all its singular values near 1, by Newton-Schulz iteration.
+
+    In bfloat16 on a GPU; most CPUs only imitate that, which takes 14 times as long as float32.
+    """
     a, b, c = _QUINTIC
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
