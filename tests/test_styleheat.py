@@ -25,6 +25,9 @@ from stylereel.systems.styleheat.networks import (
     WarperConfig,
     lower_half,
 )
+from stylereel.systems.styleheat.state import SO_FAR, draw, look
+from stylereel.systems.styleheat.state import State as Made
+from stylereel.systems.styleheat.system import StyleHEAT
 from stylereel.zoo import names
 
 AUTHORS = WarperConfig(grid="corners")
@@ -111,15 +114,16 @@ def test_the_whole_of_it_equals_golden() -> None:
     correction = hfgi(golden.input("image"), generator.synthesize(codes, noise="none"))
     features = correction.apply(generator.synthesize(codes, noise="none", stop=LAYER))
 
-    def show(x: Tensor) -> Tensor:
-        return generator.synthesize(codes, noise="none", taps={LAYER: lambda _: x})
-
-    inverse = F.interpolate(show(features).clamp(-1, 1), (256, 256), mode="bilinear", align_corners=False)
-    moved = warper(inverse, golden.input("driving_3dmm"))
-    warped = warper.warp(features, moved.flow)
-    golden.check("fx_warp", warped[:, ::16, ::4, ::4])
-    golden.check("video_warp_image", show(warped)[:, :, ::2, ::2])
-    golden.check("fake_image", show(calibration(warped, moved.descriptor).apply(warped))[:, :, ::2, ::2])
+    so_far: list[Tensor] = []
+    generator.synthesize(codes, noise="none", taps={SO_FAR: so_far.append}, stop=LAYER)
+    state = Made(features, so_far[0])
+    inverse = look(generator, state, codes, 256, whole=True, noise="none")
+    warped = StyleHEAT(generator, None, warper, None, builtin_family=False)
+    whole = StyleHEAT(generator, None, warper, calibration, builtin_family=False)
+    found = [system.moved(state, inverse, golden.input("driving_3dmm")) for system in (warped, whole)]
+    golden.check("fx_warp", found[0].features[:, ::16, ::4, ::4])
+    golden.check("video_warp_image", draw(generator, found[0], codes, noise="none")[:, :, ::2, ::2])
+    golden.check("fake_image", draw(generator, found[1], codes, noise="none")[:, :, ::2, ::2])
 
 
 # Published sizes

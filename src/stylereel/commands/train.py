@@ -19,6 +19,7 @@ _RECIPES = {
     "generator3": "stylereel.recipes.stylegan3:recipe",
     "encoder": "stylereel.recipes.encoder:recipe",
     "directions": "stylereel.recipes.directions:recipe",
+    "styleheat": "stylereel.systems.styleheat.training:recipe",  # until its system is registered
 }
 
 

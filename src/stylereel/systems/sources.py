@@ -1,10 +1,15 @@
-"""Who is to be shown: what a name on the command line stands for, and the identity that every system makes of it."""
+"""Who is to be shown and what moves: what systems of the built-in family have in common.
+
+What a name on the command line stands for, the identity that every system makes of it, and the motion factors of faces
+in clips and in the family's own portraits.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,14 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stylereel.core.latents import Codes, Identity
+from stylereel import world
+from stylereel.core.builtin import builtin
+from stylereel.core.latents import Codes, Identity, Motion
+from stylereel.core.render import pictures
 from stylereel.core.system import Source, System
 from stylereel.core.weights import own_kind
-from stylereel.faces import placement
+from stylereel.faces import backend, placement
+from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
+from stylereel.family.nets import load_face
 from stylereel.media.pictures import read_picture
+from stylereel.world.factors import MOTION
 
 SAVED = ".safetensors"  # codes, identities and motions
 CROP = 256  # pixels of what is inverted
+RESTS = 8  # copies of the mean head at rest beside a single driving picture
 
 
 def read_source(name: str) -> Source:
@@ -93,3 +105,31 @@ def check_codes(w: Tensor, generator: Any) -> None:
         raise ValueError(
             f"These codes are {list(w.shape)}, this generator takes {wanted}; codes of another generator do not fit."
         )
+
+
+def face_motion(track: backend.Track) -> Motion:
+    """The motion factors of a tracked face; a single picture, too, has some."""
+    return _of_picture(track) if len(track.found) == 1 else motion_of(track)
+
+
+def _of_picture(track: backend.Track) -> Motion:
+    """The motion of a single picture, whose rest, which a clip tells by itself, is the mean head's."""
+    if track.points is not None:
+        return motion_of(track)
+    rest = np.repeat(mean_head()[None, :, :2], RESTS, axis=0) * np.ptp(track.landmarks[0, :, 0])
+    landmarks = np.concatenate([track.landmarks, rest.astype(np.float32)])
+    found = coefficients(landmarks, np.ones(len(landmarks), bool), Fraction(1))  # a second apart: nothing mixes
+    values = found.values[:1].copy()
+    values[:, [NAMES.index(name) for name in ("shift_x", "shift_y", "scale")]] = 0.0, 0.0, 1.0
+    row = placement.align(track.landmarks[0])[None]
+    return replace(found, values=values, placement=row, rate=track.rate, num_faces=track.num_faces, missing=())
+
+
+def own_motion(system: System, identity: Identity) -> np.ndarray:
+    """The motion factors [16] that an identity's own portrait shows, by the built-in face net."""
+    net = load_face(builtin("face")).eval()  # one image a person: it may stay on the CPU
+    with torch.inference_mode():
+        shown = pictures(system.portrait(identity).synthesize(system.generator))
+        seen = net(torch.from_numpy(shown).permute(0, 3, 1, 2) / 127.5 - 1).motion[0].numpy()
+    low, high = world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)]
+    return ((low + high) / 2 + (high - low) / 2 * seen).clip(low, high)

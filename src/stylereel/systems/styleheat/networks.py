@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.encoders.hfgi import Activation, Correction, EqualConv
-from stylereel.generator.discriminator import DiscriminatorBlock, EqualizedConv
+from stylereel.generator.discriminator import EqualizedConv, ResidualSkip
+from stylereel.generator.ops import BINOMIAL
 from stylereel.systems.styleheat.flow import Grid, warp
 
 SLOPE = 0.1  # of the leaky ReLUs here
@@ -30,7 +31,8 @@ class WarperConfig:
     inputs: numbers a step of the window: 73, or 80 mel bands for sound. descriptor: numbers that the window becomes.
     size: pixels of the image. width, widest: channels of its first map and of the widest. hidden: of the networks that
     turn the descriptor into AdaIN's scales and shifts. grid: how a flow is applied, see `flow.warp`; "corners" is what
-    the published weights have learned.
+    the published weights have learned. places: the image comes with two more channels that say where each pixel is,
+    -1..1 to the right and down; aligned faces turn about one place.
     """
 
     inputs: int = 73
@@ -40,6 +42,7 @@ class WarperConfig:
     widest: int = 256
     hidden: int = 128
     grid: Grid = "centres"
+    places: bool = False
 
     def channels(self, level: int) -> int:
         """Channels of the map of size / 2^level pixels."""
@@ -132,7 +135,8 @@ class Hourglass(nn.Module):
     def __init__(self, config: WarperConfig) -> None:
         super().__init__()
         channels = [config.channels(level) for level in range(config.levels + 1)]
-        self.input_layer = nn.Conv2d(3, channels[0], 7, 1, 3)
+        self.places = config.places
+        self.input_layer = nn.Conv2d(5 if config.places else 3, channels[0], 7, 1, 3)
         self.down = nn.ModuleList(Down(a, b, config) for a, b in zip(channels, channels[1:]))
         self.up = nn.ModuleList()
         inputs = channels[-1]
@@ -142,6 +146,10 @@ class Hourglass(nn.Module):
         self.outputs = inputs
 
     def forward(self, image: Tensor, descriptor: Tensor) -> Tensor:
+        if self.places:
+            place = torch.linspace(-1, 1, image.shape[-1], device=image.device, dtype=image.dtype)
+            x, y = torch.meshgrid(place, place, indexing="xy")
+            image = torch.cat([image, torch.stack([x, y]).expand(len(image), -1, -1, -1)], dim=1)
         maps = [self.input_layer(image)]
         for block in self.down:
             maps.append(block(maps[-1], descriptor))
@@ -219,6 +227,19 @@ class CalibrationConfig:
     heads: int = 4
 
 
+class DownBlock(nn.Module):
+    """Feature map [B, C, H, W] to [B, C, H / 2, W / 2]: StyleGAN2's residual block."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv0 = EqualizedConv(width, width, 3)
+        self.conv1 = EqualizedConv(width, width, 3, down=BINOMIAL)
+        self.skip = ResidualSkip(width, width, BINOMIAL)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv1(self.conv0(x), gain=math.sqrt(0.5)) + self.skip(x)
+
+
 class UpBlock(nn.Module):
     """Feature map [B, C, H, W] to [B, C, 2 H, 2 W], around a shortcut."""
 
@@ -259,7 +280,7 @@ class Calibration(nn.Module):
         self.config = config
         width, levels = config.width, 4
         self.first = EqualizedConv(config.channels, width, 1)
-        self.down = nn.ModuleList(DiscriminatorBlock(width, width, 0, None) for _ in range(levels))
+        self.down = nn.ModuleList(DownBlock(width) for _ in range(levels))
         self.final = EqualizedConv(width, width, 3)
         self.up = nn.ModuleList(UpBlock(width) for _ in range(levels))
         if config.descriptor:

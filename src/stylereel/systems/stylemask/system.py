@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import CODES, FACE, Codes, Identity, Motion
-from stylereel.core.render import pictures
 from stylereel.core.system import Clip, Driver, Frames, Source, device_of
 from stylereel.core.weights import config_of, load_module
 from stylereel.faces import backend, placement
-from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
+from stylereel.faces.coefficients import NAMES
 from stylereel.faces.pose import smooth
 from stylereel.family.encoder import load_encoder
-from stylereel.family.nets import load_face
 from stylereel.generator import StyleGAN2
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources as who
@@ -33,7 +31,6 @@ Parts = Literal["all", "pose", "expression"]
 Reference = Literal["absolute", "relative"]
 CHUNK = 8  # frames inverted together
 STEADY = 0.1  # seconds, of the crops in FFHQ's framing, as in `stylereel invert`
-RESTS = 8  # copies of the mean head at rest beside a single driving picture
 
 
 class StyleMask:
@@ -166,7 +163,7 @@ class StyleMask:
             if not self.builtin_family:
                 found = self._inverted(reader, track)
             else:
-                found = _of_picture(track) if len(track.found) == 1 else motion_of(track)
+                found = who.face_motion(track)
         values = found.values.astype(np.float32)
         if smoothing:
             values = smooth(values, found.rate, smoothing)
@@ -247,13 +244,7 @@ class StyleMask:
     def _own_motion(self, identity: Identity) -> np.ndarray:
         """The motion values [16] that the portrait of an identity shows, by the built-in face net."""
         if self._own is None or self._own[0] is not identity:
-            net = load_face(builtin("face")).eval()  # one picture a person: it may stay on the CPU
-            shown = pictures(self.portrait(identity).synthesize(self.generator))
-            portrait = torch.from_numpy(shown).permute(0, 3, 1, 2) / 127.5 - 1
-            low, high = world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)]
-            with torch.inference_mode():
-                seen = net(portrait).motion[0].numpy()
-            self._own = identity, ((low + high) / 2 + (high - low) / 2 * seen).clip(low, high)
+            self._own = identity, who.own_motion(self, identity)
         return self._own[1]
 
     def _face_backend(self, detector: backend.Detector) -> backend.FaceBackend:
@@ -266,16 +257,3 @@ def _of_codes(w: Tensor, rate: Fraction, rows: np.ndarray) -> Motion:
     """W+ codes [T, L, D] as a motion."""
     names = tuple(f"w{row}.{column}" for row in range(w.shape[1]) for column in range(w.shape[2]))
     return Motion(w.flatten(1).cpu().numpy(), CODES, names, rate, np.asarray(rows, np.float32))
-
-
-def _of_picture(track: backend.Track) -> Motion:
-    """The motion of a single picture, whose rest, which a clip tells by itself, is the mean head's."""
-    if track.points is not None:
-        return motion_of(track)
-    rest = np.repeat(mean_head()[None, :, :2], RESTS, axis=0) * np.ptp(track.landmarks[0, :, 0])
-    landmarks = np.concatenate([track.landmarks, rest.astype(np.float32)])
-    found = coefficients(landmarks, np.ones(len(landmarks), bool), Fraction(1))  # a second apart: nothing mixes
-    values = found.values[:1].copy()
-    values[:, [NAMES.index(name) for name in ("shift_x", "shift_y", "scale")]] = 0.0, 0.0, 1.0
-    row = placement.align(track.landmarks[0])[None]
-    return replace(found, values=values, placement=row, rate=track.rate, num_faces=track.num_faces, missing=())

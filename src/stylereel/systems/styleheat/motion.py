@@ -1,0 +1,44 @@
+"""The motion that drives: factors of the world, or 73 numbers of Deep3D, in windows of 27 frames.
+
+In the built-in family a frame of the window has 32 numbers: the 16 factors of what is to be shown, and those that the
+source shows itself. The authors' window holds the first alone, and the network has to see the others in the image; that
+takes it hundreds of thousands of steps to learn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylereel import world
+from stylereel.systems.styleheat.networks import RADIUS
+from stylereel.world.factors import MOTION
+
+COUNT = len(MOTION)
+INPUTS = 2 * COUNT
+_ALIGNED = [MOTION.index(name) for name in ("shift_x", "shift_y", "scale")]
+_LOW, _HIGH = world.LOW[:COUNT], world.HIGH[:COUNT]
+
+
+def coordinates(motion: np.ndarray) -> np.ndarray:
+    """Motion factors [..., 16] in units of half their range around its middle, -1..1.
+
+    Shift and scale are 0: the built-in generator's faces are aligned, where these follow from the pose.
+    """
+    unit = (np.clip(motion, _LOW, _HIGH) - (_HIGH + _LOW) / 2) / ((_HIGH - _LOW) / 2)
+    unit[..., _ALIGNED] = 0
+    return unit.astype(np.float32)
+
+
+def windows(values: np.ndarray) -> Tensor:
+    """The window [T, K, 27] of each frame of a track [T, K]: 13 frames to either side, the ends repeated."""
+    reach = np.arange(-RADIUS, RADIUS + 1)
+    places = np.clip(np.arange(len(values))[:, None] + reach, 0, len(values) - 1)
+    return torch.from_numpy(np.ascontiguousarray(values[places].transpose(0, 2, 1), np.float32))
+
+
+def beside_own(window: Tensor, own: np.ndarray) -> Tensor:
+    """Windows [B, 32, 27] of windows [B, 16, 27] and of the coordinates [B or 1, 16] that the source shows itself."""
+    still = torch.from_numpy(np.asarray(own, np.float32)).to(window)[:, :, None]
+    return torch.cat([window, still.expand(len(window), -1, window.shape[2])], dim=1)

@@ -1,0 +1,77 @@
+"""What StyleHEAT moves: the generator's state at 64 px, and where the picture goes on from it.
+
+The state of the authors' code is the feature map after `b64.conv0`. StyleGAN2's picture is a sum over resolutions, so
+that what the blocks up to 32 px have added stays where it was when the feature map moves: a ghost of the source. Here
+that image so far is part of the state, as three more channels, each pixel four times, and moves along. Which of the two
+holds is told by the number of channels that the calibration takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylereel.encoders.hfgi import LAYER, Correction
+from stylereel.generator import StyleGAN2
+
+SO_FAR = "b32.torgb"  # the layer whose output is the image so far
+COLOURS = 3
+
+
+class State(NamedTuple):
+    """What the generator has made by 64 px.
+
+    features: [B, C, 64, 64] after `b64.conv0`; so_far: the image so far [B, 3, 32, 32].
+    """
+
+    features: Tensor
+    so_far: Tensor
+
+    def joined(self) -> Tensor:
+        """Both as one map [B, C + 3, 64, 64]."""
+        so_far = F.interpolate(self.so_far, scale_factor=2, mode="nearest")
+        return torch.cat([self.features, so_far.to(self.features.dtype)], dim=1)
+
+    @property
+    def taps(self) -> Mapping[str, Tensor]:
+        """The outputs of layers that this state replaces."""
+        return {LAYER: self.features, SO_FAR: self.so_far}
+
+
+def split(joined: Tensor) -> State:
+    """The state of a joined map [B, C + 3, 64, 64]."""
+    return State(joined[:, :-COLOURS], F.avg_pool2d(joined[:, -COLOURS:], 2))
+
+
+def read_state(generator: StyleGAN2, w: Tensor, correction: Correction | None = None, **options: Any) -> State:
+    """The state that W+ codes w [B, L, D] lead to, corrected by HFGI if there is a correction.
+
+    options: of `synthesize`: noise and dtype.
+    """
+    seen: list[Tensor] = []
+    features = generator.synthesize(w, taps={SO_FAR: seen.append}, stop=LAYER, **options)
+    return State(features if correction is None else correction.apply(features), seen[0])
+
+
+def draw(generator: StyleGAN2, state: State, w: Tensor, **options: Any) -> Tensor:
+    """The pictures [B, 3, H, W] that the rest of the generator makes of a state, with the codes w [B, L, D].
+
+    options: of `synthesize`: stop, resize, noise and dtype.
+    """
+    return generator.synthesize(w, start=(LAYER, state.features, state.so_far), **options)
+
+
+def look(generator: StyleGAN2, state: State, w: Tensor, size: int, whole: bool = False, **options: Any) -> Tensor:
+    """What a warper sees of a state: its pictures [B, 3, size, size] in [-1, 1].
+
+    whole: the generator's full picture, resampled without a filter as the authors' networks saw it; else the image so
+    far at that size, which costs less and which the built-in generator was trained to show.
+    """
+    if whole or size > generator.resolution:
+        images = draw(generator, state, w, **options).clamp(-1, 1)
+        return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+    return draw(generator, state, w, stop=f"b{size}.torgb", **options).clamp(-1, 1)

@@ -1,0 +1,367 @@
+"""How StyleHEAT's networks learn, in the paper's stages: the video warper, then warper and calibration together.
+
+The paper trains on video: the target is another frame of the source's own clip. The built-in family has something
+better. Its codes hold pose and expression in rows of their own, so that the generator itself shows the source with the
+target's motion, and the state that it passes through at 64 px is known; and the world knows the exact flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stylereel.core.prefetch import Prefetch
+from stylereel.core.render import pictures
+from stylereel.family.people import grouped_w
+from stylereel.generator import Discriminator, StyleGAN2
+from stylereel.media.sheet import side_by_side
+from stylereel.recipes.run import Run
+from stylereel.systems.styleheat.files import load_calibration, load_warper
+from stylereel.systems.styleheat.flow import endpoint_error
+from stylereel.systems.styleheat.losses import (
+    Maps,
+    PyramidLoss,
+    adversarial_loss,
+    boxes,
+    domain_loss,
+    local_loss,
+    weighted_l1,
+)
+from stylereel.systems.styleheat.motion import INPUTS
+from stylereel.systems.styleheat.networks import FLOW_SIZE, Calibration, CalibrationConfig, Warper, WarperConfig
+from stylereel.systems.styleheat.pairs import Pairs, draw_pairs
+from stylereel.systems.styleheat.state import COLOURS, State, look, read_state, split
+from stylereel.train.loop import Average, Trainer, cosine
+from stylereel.train.optimizers import muon_and_adam
+
+WARPER = WarperConfig(INPUTS, descriptor=96, size=FLOW_SIZE, width=24, widest=64, hidden=48, places=True)
+CALIBRATION_WIDTH = 24
+SHOWN = 128  # pixels of the samples
+HELD_OUT = 72  # the seed of pairs that no training draws
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One stage's reading; the defaults are the paper's.
+
+    steps, batch, rate: of the optimiser; warper_rate: of the warper, where both learn. Weights: perceptual, of the
+    warped source picture against the target frame; local, domain, adversarial: see `losses`; flow: of the distance to
+    the exact flow; state: of the difference to the target's state, eyes and mouth `detail` times; the last two need the
+    built-in family. muon: orthogonalised momentum and a cosine schedule instead of Adam. inverted: the authors' sign of
+    the adversarial loss.
+    """
+
+    steps: int
+    batch: int
+    rate: float = 1e-4
+    warper_rate: float = 2e-5
+    perceptual: float = 1.0
+    local: float = 0.0
+    domain: float = 0.0
+    adversarial: float = 0.0
+    flow: float = 0.0
+    state: float = 0.0
+    detail: float = 1.0
+    muon: bool = False
+    inverted: bool = False
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Both stages."""
+
+    video: Settings
+    joint: Settings
+
+
+PAPER = Preset(
+    video=Settings(200_000, 20),
+    joint=Settings(20_000, 4, perceptual=0.01, local=1.0, domain=0.01, adversarial=0.1),
+)
+# The authors' first stage cannot run; their second differs in weights and in the sign of the adversarial loss.
+CODE = Preset(
+    video=Settings(200_000, 16),
+    joint=Settings(
+        100_000, 16, warper_rate=0.0, perceptual=0.02, local=2.0, domain=0.01, adversarial=0.1, inverted=True
+    ),
+)
+# For the built-in family on a CPU.
+QUICK = Preset(
+    video=Settings(3000, 8, rate=5e-3, perceptual=0.0, flow=1.0, state=1.0, detail=4.0, muon=True),
+    joint=Settings(3000, 8, rate=5e-3, warper_rate=1e-3, perceptual=0.0, flow=0.2, state=2.0, detail=4.0, muon=True),
+)
+
+
+class Batch(NamedTuple):
+    """Pairs as the generator shows them: w of the sources [B, L, D], the states of both, the warper's images, targets'
+    pictures where a loss looks at them, and the mask of eyes and mouth [B, 1, 64, 64]."""
+
+    w: Tensor
+    source: State
+    target: State
+    images: Tensor
+    pictures: Tensor | None
+    mask: Tensor
+
+
+class Teacher:
+    """Batches of a generator of the built-in family, and what its states mean."""
+
+    def __init__(self, trainer: Trainer, generator: StyleGAN2, size: int, with_pictures: bool) -> None:
+        """size: of the warper's images in pixels; with_pictures: of the targets, too."""
+        self.trainer, self.generator, self.size, self.with_pictures = trainer, generator, size, with_pictures
+        trainer.freeze(generator)
+        with torch.no_grad():
+            z = torch.randn(64, generator.config.z_dim, generator=torch.Generator().manual_seed(0)).to(trainer.device)
+            state = read_state(generator, generator.map(z)).joined()
+            # A difference counts against how much a channel varies.
+            self.deviation = state.std((0, 2, 3), keepdim=True).clamp_min(1e-3)
+
+    def picture(self, state: State, w: Tensor) -> Tensor:
+        """The picture of a state, as large as the warper's images."""
+        return look(self.generator, state, w, self.size, dtype=self.trainer.dtype)
+
+    @torch.no_grad()
+    def __call__(self, pairs: Pairs) -> Batch:
+        w = grouped_w(self.generator, pairs.source)
+        source, target = (read_state(self.generator, codes) for codes in (w, grouped_w(self.generator, pairs.target)))
+        seen = self.picture(target, w) if self.with_pictures else None
+        mask = boxes(pairs.landmarks, FLOW_SIZE)
+        return Batch(w, source, target, self.picture(source, w), seen, mask)
+
+    def difference(self, found: Tensor, target: State, mask: Tensor, detail: float) -> Tensor:
+        """Mean difference of joined states in deviations, eyes and mouth `detail` times."""
+        return weighted_l1(found / self.deviation, target.joined() / self.deviation, 1 + (detail - 1) * mask)
+
+
+def _optimizers(parts: list[tuple[nn.Module, float]], muon: bool) -> dict[str, torch.optim.Optimizer]:
+    if not muon:
+        groups = [{"params": list(module.parameters()), "lr": rate} for module, rate in parts if rate]
+        return {"all": torch.optim.Adam(groups)}
+    found: dict[str, torch.optim.Optimizer] = {}
+    for number, (module, rate) in enumerate(parts):
+        if rate:
+            found |= {f"{name}{number}": optimizer for name, optimizer in muon_and_adam(module, rate).items()}
+    return found
+
+
+def _schedule(settings: Settings, steps: int) -> Callable[[int], float]:
+    return (lambda index: cosine(index, steps)) if settings.muon else (lambda index: 1.0)
+
+
+def end_point_errors(flow: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    """How far a flow is from the exact one, and how far no flow at all would be, in pixels of 64."""
+    still = endpoint_error(torch.zeros_like(flow), pairs.flow, pairs.seen)
+    return {"end_point_error": endpoint_error(flow, pairs.flow, pairs.seen), "without_flow": still}
+
+
+def train_video(
+    trainer: Trainer,
+    generator: StyleGAN2,
+    settings: Settings,
+    maps: Maps | None = None,
+    start: Warper | None = None,
+    config: WarperConfig = WARPER,
+) -> Warper:
+    """The first stage: the video warper alone. maps: what the perceptual loss compares, for a weight over 0.
+
+    Raises ValueError if the settings need maps and there are none.
+    """
+    torch.manual_seed(7)
+    perceptual = _perceptual(settings.perceptual, maps)
+    model, average = start or Warper(config), Warper(start.config if start else config)
+    teacher = Teacher(trainer, generator, model.config.size, perceptual is not None)
+    batches = Prefetch(lambda index: draw_pairs(index, settings.batch, trainer.share), trainer.to_device)
+    steps = trainer.steps(settings.steps)
+    optimizers = _optimizers([(model, settings.rate)], settings.muon)
+    follow = Average(model, average, 0.995)
+
+    def step(index: int) -> dict[str, Tensor]:
+        pairs = batches(index)
+        batch = teacher(pairs)
+        with trainer.autocast():
+            flow = model(batch.images, pairs.window).flow.float()
+        losses = end_point_errors(flow, pairs)
+        loss = settings.flow * losses["end_point_error"]
+        if settings.state:
+            warped = model.warp(batch.source.joined(), flow)
+            losses["state"] = teacher.difference(warped, batch.target, batch.mask, settings.detail)
+            loss = loss + settings.state * losses["state"]
+        if perceptual is not None and batch.pictures is not None:
+            losses["perceptual"] = perceptual(model.warp(batch.images, flow), batch.pictures)
+            loss = loss + settings.perceptual * losses["perceptual"]
+        trainer.descend(loss, optimizers.values(), 5.0, model)
+        follow.update(index)
+        return losses
+
+    trainer.fit(
+        "styleheat-video",
+        {"model": model, "average": average},
+        optimizers,
+        step,
+        steps,
+        batch=settings.batch,
+        schedule=_schedule(settings, steps),
+        every=20,
+        sample=lambda: show(teacher, average, None),
+    )
+    return average
+
+
+class Pair(nn.Module):
+    """Warper and calibration, which learn together."""
+
+    def __init__(self, warper: Warper, calibration: Calibration) -> None:
+        super().__init__()
+        self.warper, self.calibration = warper, calibration
+
+    def forward(self, images: Tensor, window: Tensor, joined: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Flow [B, 2, 64, 64], warped states and calibrated states [B, C + 3, 64, 64]."""
+        moved = self.warper(images, window)
+        warped = self.warper.warp(joined, moved.flow.float())
+        descriptor = moved.descriptor if self.calibration.config.descriptor else None
+        return moved.flow.float(), warped, self.calibration(warped, descriptor).apply(warped)
+
+
+def new_calibration(generator: StyleGAN2, descriptor: int, width: int = CALIBRATION_WIDTH) -> Calibration:
+    """A calibration of states of the generator that changes nothing yet."""
+    channels = generator.config.channels(FLOW_SIZE) + COLOURS
+    network = Calibration(CalibrationConfig(channels, width, descriptor, max(width, 16), heads=1))
+    for heads in (network.scale, network.shift):
+        for parameter in heads[-1][-1].parameters():  # type: ignore[index]
+            nn.init.zeros_(parameter)
+    return network
+
+
+def train_joint(
+    trainer: Trainer,
+    generator: StyleGAN2,
+    warper: Warper,
+    settings: Settings,
+    maps: Maps | None = None,
+    discriminator: Discriminator | None = None,
+    start: Calibration | None = None,
+) -> tuple[Warper, Calibration]:
+    """The second stage: calibration, and the warper at a rate of its own.
+
+    discriminator: frozen, of the generator's pictures; without one the adversarial loss is left out.
+    Raises ValueError if the settings need maps and there are none.
+    """
+    torch.manual_seed(8)
+    features = _perceptual(max(settings.perceptual, settings.local, settings.domain), maps)
+    model = Pair(warper, start or new_calibration(generator, warper.config.descriptor))
+    average = Pair(Warper(warper.config), Calibration(model.calibration.config))
+    looks = features is not None or (settings.adversarial > 0 and discriminator is not None)
+    teacher = Teacher(trainer, generator, warper.config.size, looks)
+    if discriminator is not None:
+        trainer.freeze(discriminator)
+    batches = Prefetch(lambda index: draw_pairs(index, settings.batch, trainer.share, 73), trainer.to_device)
+    steps = trainer.steps(settings.steps)
+    parts: list[tuple[nn.Module, float]] = [
+        (model.calibration, settings.rate), (model.warper, settings.warper_rate)
+    ]  # fmt: skip
+    optimizers = _optimizers(parts, settings.muon)
+    follow = Average(model, average, 0.995)
+
+    def step(index: int) -> dict[str, Tensor]:
+        pairs = batches(index)
+        batch = teacher(pairs)
+        with trainer.autocast():
+            flow, warped, calibrated = model(batch.images, pairs.window, batch.source.joined())
+        losses = end_point_errors(flow, pairs)
+        terms = [settings.flow * losses["end_point_error"]]
+        if settings.state:
+            losses["warped"] = teacher.difference(warped, batch.target, batch.mask, settings.detail)
+            losses["state"] = teacher.difference(calibrated, batch.target, batch.mask, settings.detail)
+            terms.append(settings.state * (losses["state"] + 0.5 * losses["warped"]))
+        if batch.pictures is not None:
+            for name, weight, value in _picture_losses(batch, flow, warped, calibrated):
+                losses[name] = value
+                terms.append(weight * value)
+        trainer.descend(torch.stack(terms).sum(), optimizers.values(), 5.0, model)
+        follow.update(index)
+        return losses
+
+    def _picture_losses(
+        batch: Batch, flow: Tensor, warped: Tensor, calibrated: Tensor
+    ) -> Iterator[tuple[str, float, Tensor]]:
+        assert batch.pictures is not None
+        images = teacher.picture(split(calibrated), batch.w)
+        mask = nn.functional.interpolate(batch.mask, images.shape[-2:], mode="bilinear", align_corners=False)
+        if features is not None:
+            if settings.perceptual:
+                moved = model.warper.warp(batch.images, flow)
+                yield "perceptual", settings.perceptual, features(moved, batch.pictures)
+            if settings.local:
+                yield "local", settings.local, local_loss(features, images, batch.pictures, mask)
+            if settings.domain:
+                with torch.no_grad():
+                    before = teacher.picture(split(warped), batch.w)
+                yield "domain", settings.domain, domain_loss(features, images, before, mask)
+        if settings.adversarial and discriminator is not None:
+            yield "adversarial", settings.adversarial, adversarial_loss(discriminator(images), settings.inverted)
+
+    trainer.fit(
+        "styleheat-joint",
+        {"model": model, "average": average},
+        optimizers,
+        step,
+        steps,
+        batch=settings.batch,
+        schedule=_schedule(settings, steps),
+        every=20,
+        sample=lambda: show(teacher, average.warper, average.calibration),
+    )
+    return average.warper, average.calibration
+
+
+def _perceptual(weight: float, maps: Maps | None) -> PyramidLoss | None:
+    if not weight:
+        return None
+    if maps is None:
+        raise ValueError("These settings have a perceptual loss; give the feature maps that it compares.")
+    return PyramidLoss(maps)
+
+
+@torch.no_grad()
+def show(teacher: Teacher, warper: Warper, calibration: Calibration | None, count: int = 8) -> np.ndarray:
+    """Held-out sources, below them the warped states, the calibrated ones and the targets, as pictures."""
+    pairs = teacher.trainer.to_device(draw_pairs(0, count, seed=HELD_OUT))
+    batch = teacher(pairs)
+    moved = warper(batch.images, pairs.window)
+    warped = warper.warp(batch.source.joined(), moved.flow)
+    states = [batch.source, split(warped)]
+    if calibration is not None:
+        descriptor = moved.descriptor if calibration.config.descriptor else None
+        states.append(split(calibration(warped, descriptor).apply(warped)))
+    size = min(SHOWN, teacher.generator.resolution)
+    rows = [look(teacher.generator, state, batch.w, size) for state in [*states, batch.target]]
+    return np.concatenate([side_by_side(list(pictures(row))) for row in rows])
+
+
+def recipe(run: Run, *, preset: Literal["quick", "paper", "code"] = "quick") -> list[Path]:
+    """Train the video half of StyleHEAT on pairs of the world's people: the video warper, then it and the calibration.
+
+    Args:
+        preset: quick settings for the built-in family, which also learn from the exact flow and the generator's own
+            states; or the paper's losses; or those of the authors' code, with their sign of the adversarial loss.
+    """
+    chosen = {"quick": QUICK, "paper": PAPER, "code": CODE}[preset]
+    maps = None
+    if preset != "quick":
+        face = run.face_net()
+        run.trainer.freeze(face)
+        maps = face.trunk.maps
+    generator, first = run.generator(), run.first("styleheat-video")
+    warper = train_video(run.trainer, generator, chosen.video, maps, None if first is None else load_warper(first))
+    whole = run.start != "scratch" and not Path(run.start).is_file()  # a file holds the warper alone
+    repair = run.first("styleheat-calibration") if whole else None
+    start = None if repair is None else load_calibration(repair)
+    warper, calibration = train_joint(run.trainer, generator, warper, chosen.joint, maps, start=start)
+    return run.save({"styleheat-video": warper, "styleheat-calibration": calibration})

@@ -1,0 +1,291 @@
+"""StyleHEAT's losses, its training pairs against the world's truth, and both stages in small."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylereel import world
+from stylereel.commands.train import train
+from stylereel.core.builtin import builtin
+from stylereel.core.weights import read_card
+from stylereel.family.nets import unit_values
+from stylereel.family.people import mixed_values
+from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN2
+from stylereel.systems.styleheat import training
+from stylereel.systems.styleheat.files import load_calibration, load_warper
+from stylereel.systems.styleheat.flow import endpoint_error, warp
+from stylereel.systems.styleheat.losses import (
+    EYES,
+    MOUTH,
+    PyramidLoss,
+    adversarial_loss,
+    boxes,
+    domain_loss,
+    local_loss,
+    weighted_l1,
+)
+from stylereel.systems.styleheat.motion import COUNT, INPUTS, beside_own, coordinates, windows
+from stylereel.systems.styleheat.networks import Warper, WarperConfig
+from stylereel.systems.styleheat.pairs import draw_pairs, window_around
+from stylereel.systems.styleheat.state import State, draw, look, read_state, split
+from stylereel.train.loop import Trainer
+from stylereel.world.truth import flow as exact_flow
+
+
+def maps(images: Tensor) -> list[Tensor]:
+    """Feature maps that are easy to check: the image and its halved self."""
+    return [images, F.avg_pool2d(images, 2)]
+
+
+def one_face() -> Tensor:
+    """Landmarks [1, 68, 2] in 0..1, all in the chin but eyes and mouth."""
+    points = torch.full((1, 68, 2), 0.9)
+    points[:, EYES] = torch.tensor([[0.3, 0.4], [0.7, 0.4]]).repeat(6, 1)
+    points[:, MOUTH] = torch.tensor([[0.4, 0.7], [0.6, 0.7], [0.5, 0.65], [0.5, 0.75]]).repeat(5, 1)
+    return points
+
+
+# Losses
+
+
+def test_the_adversarial_loss_falls_as_the_discriminator_is_convinced_and_the_authors_rises() -> None:
+    scores = torch.tensor([[-2.0], [0.0], [3.0]])
+    right = [adversarial_loss(score[None]).item() for score in scores]
+    authors = [adversarial_loss(score[None], inverted=True).item() for score in scores]
+    assert right == sorted(right, reverse=True) and authors == sorted(authors)
+    probability = torch.sigmoid(scores)
+    torch.testing.assert_close(adversarial_loss(scores), -probability.log().mean())  # -log D
+    torch.manual_seed(0)
+    critic, image = Discriminator(DiscriminatorConfig(8, channel_base=64, channel_max=8)), torch.randn(4, 3, 8, 8)
+    image.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(adversarial_loss(critic(image)), image)
+    step = 1e-2 * gradient / gradient.abs().max()
+    assert critic(image - step).mean() > critic(image).mean(), "down the loss the picture looks truer"
+
+
+def test_boxes_hold_eyes_and_mouth_with_soft_edges() -> None:
+    mask = boxes(one_face(), 100)[0, 0]
+    assert mask[40, 30] == mask[40, 70] == mask[70, 50] == 1
+    assert mask[10, 50] == mask[97, 97] == 0
+    assert ((mask > 0) & (mask < 1)).any(), "soft edges"
+    hard = boxes(one_face(), 100, soft=1e-6)[0, 0]
+    assert set(hard.unique().tolist()) == {0.0, 1.0} and hard.sum() < (mask > 0).sum()
+    mouth = boxes(one_face(), 100, [MOUTH])[0, 0]
+    assert mouth[40, 30] == 0 and mouth[70, 50] == 1
+
+
+def test_masked_losses_look_where_they_say() -> None:
+    torch.manual_seed(1)
+    image = torch.randn(1, 3, 64, 64)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., :32, :] = 1
+    changed = image.clone()
+    changed[..., 48:, :] += 1  # outside of the mask
+    features = PyramidLoss(maps, scales=2)
+    assert features(image, image).item() == 0
+    assert local_loss(features, changed, image, mask).item() == pytest.approx(0, abs=1e-6)
+    assert domain_loss(features, changed, image, mask).item() == pytest.approx(0.5, rel=1e-3)  # half of the lower half
+    inside = image.clone()
+    inside[..., :16, :] += 1
+    assert domain_loss(features, inside, image, mask).item() == pytest.approx(0, abs=1e-6)
+    # Features and ten times the pixels, each half of the upper half.
+    assert local_loss(features, inside, image, mask).item() == pytest.approx(0.5 * 11, rel=1e-3)
+    assert weighted_l1(changed, image).item() == pytest.approx(0.25, rel=1e-3)
+
+
+def test_the_domain_loss_holds_the_calibrated_picture_and_not_the_warped_one() -> None:
+    calibrated, warped = (torch.randn(1, 3, 16, 16, requires_grad=True) for _ in range(2))
+    loss = domain_loss(PyramidLoss(maps, scales=1), calibrated, warped, torch.zeros(1, 1, 16, 16))
+    loss.backward()
+    assert calibrated.grad is not None and calibrated.grad.abs().sum() > 0 and warped.grad is None
+
+
+# Motion and pairs
+
+
+def test_windows_repeat_the_ends_and_have_each_frame_in_the_middle() -> None:
+    track = np.arange(40, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    found = windows(track)
+    assert found.shape == (40, 3, 27)
+    assert found[:, 0, 13].tolist() == list(range(40))
+    assert found[0, 0].tolist() == [0] * 13 + list(range(14))
+    assert found[39, 0].tolist() == list(range(26, 40)) + [39] * 13
+
+
+def test_coordinates_are_the_face_nets_units_without_what_alignment_takes() -> None:
+    values = world.from_latent(np.random.default_rng(0).standard_normal((4, 80)))
+    found = coordinates(values[:, :COUNT])
+    expected = unit_values(torch.from_numpy(values))[:, :COUNT].numpy()
+    kept = [i for i, name in enumerate(world.MOTION) if name not in ("shift_x", "shift_y", "scale")]
+    np.testing.assert_allclose(found[:, kept], expected[:, kept], atol=1e-5)
+    assert not np.delete(found, kept, axis=1).any()
+    together = beside_own(windows(found), found[:1])
+    assert together.shape == (4, INPUTS, 27)
+    assert torch.equal(together[2, COUNT:, 5], torch.from_numpy(found[0]))
+
+
+def test_a_window_is_natural_and_shows_the_wanted_frame_in_its_middle() -> None:
+    values = world.from_latent(np.random.default_rng(1).standard_normal(80))[:COUNT]
+    random = np.random.default_rng(2)
+    moved = [window_around(values, random) for _ in range(10)]
+    for window in moved:
+        np.testing.assert_allclose(window[13], values, atol=1e-5)
+        assert (window >= world.LOW[:COUNT]).all() and (window <= world.HIGH[:COUNT]).all()
+    assert max(np.abs(np.diff(window, axis=0)).max() for window in moved) > 0.01
+
+
+def test_pairs_are_one_person_twice_and_processes_share_a_step() -> None:
+    pairs = draw_pairs(5, 4)
+    before, after = (world.aligned(mixed_values(z.double().numpy())) for z in (pairs.source, pairs.target))
+    person = slice(COUNT, None)
+    np.testing.assert_array_equal(before[:, person], after[:, person])
+    assert np.abs(before[:, :COUNT] - after[:, :COUNT]).max() > 0.1
+    np.testing.assert_allclose(pairs.window[:, :COUNT, 13], coordinates(after[:, :COUNT]), atol=1e-4)
+    np.testing.assert_allclose(pairs.window[:, COUNT:, 13], coordinates(before[:, :COUNT]), atol=0.25)
+    truth = exact_flow(after[1], before[1], 64)
+    np.testing.assert_allclose(pairs.flow[1].permute(1, 2, 0), truth.flow, atol=1e-2)
+    for rank in (0, 1):
+        for mine, whole in zip(draw_pairs(5, 4, (rank, 2)), pairs, strict=True):
+            assert torch.equal(mine, whole[rank::2])
+
+
+@pytest.fixture(scope="module")
+def generator() -> StyleGAN2:
+    return StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
+
+
+def test_the_exact_flow_moves_the_source_to_the_target(generator: StyleGAN2, tmp_path: Path) -> None:
+    """What ties the world's truth, the direction of the flow and the generator's state together."""
+    pairs = draw_pairs(3, 6)
+    teacher = training.Teacher(Trainer(tmp_path, precision="32"), generator, 64, True)
+    batch = teacher(pairs)
+    count = pairs.seen[:, None].float()
+
+    def off(images: Tensor) -> float:
+        return float(((images - batch.pictures).abs() * count).sum() / (3 * count.sum()))
+
+    unmoved, moved = batch.images, warp(batch.images, pairs.flow)
+    opposite = warp(batch.images, -pairs.flow)
+    assert off(moved) < 0.65 * off(unmoved) < 0.65 * off(opposite)
+    # The same holds for the state, from which the generator goes on.
+    plain, state = (split(m) for m in (batch.source.joined(), warp(batch.source.joined(), pairs.flow)))
+    shown = [off(look(generator, s, batch.w, 64)) for s in (plain, state)]
+    assert shown[1] < 0.65 * shown[0]
+    # The target's state with the source's codes is the target's picture: look is not in the rows below 64 px.
+    torch.testing.assert_close(look(generator, batch.target, batch.w, 64), batch.pictures)
+
+
+def test_a_state_goes_on_to_the_same_picture(generator: StyleGAN2) -> None:
+    w = generator.map(torch.randn(2, generator.config.z_dim, generator=torch.Generator().manual_seed(4)))
+    state = read_state(generator, w)
+    whole = generator.synthesize(w)
+    torch.testing.assert_close(draw(generator, state, w), whole, atol=1e-4, rtol=1e-4)
+    again = split(state.joined())
+    assert torch.equal(again.features, state.features)
+    torch.testing.assert_close(again.so_far, state.so_far)
+    tapped = generator.synthesize(w, taps={layer: (lambda _, x=x: x) for layer, x in State(*again).taps.items()})
+    torch.testing.assert_close(tapped, whole, atol=1e-4, rtol=1e-4)
+    small = look(generator, state, w, 256, whole=True)
+    torch.testing.assert_close(small, whole.clamp(-1, 1), atol=1e-4, rtol=1e-4)
+
+
+# Training
+
+
+SMALL = WarperConfig(INPUTS, descriptor=16, size=64, width=8, widest=16, hidden=8, places=True)
+
+
+def test_one_batch_is_learned_by_heart(generator: StyleGAN2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = draw_pairs(0, 2)
+    monkeypatch.setattr(training, "draw_pairs", lambda *arguments, **others: pairs)
+    settings = replace(training.QUICK.video, steps=60, batch=2, rate=1e-2)
+    trainer = Trainer(tmp_path, precision="32", checkpoint_seconds=1e9)
+    torch.manual_seed(0)
+    training.train_video(trainer, generator, settings, config=SMALL)
+    model = Warper(SMALL)
+    state = torch.load(next((tmp_path / "styleheat-video").glob("checkpoint-*.pt")), weights_only=False)
+    model.load_state_dict(state["modules"]["model"])
+    batch = training.Teacher(trainer, generator, 64, False)(pairs)
+    with torch.no_grad():
+        found = model(batch.images, pairs.window).flow
+    errors = training.end_point_errors(found, pairs)
+    assert errors["end_point_error"] < 0.6 * errors["without_flow"]
+    assert endpoint_error(found, pairs.flow, pairs.seen) == errors["end_point_error"]
+
+
+def run(generator: StyleGAN2, folder: Path, preset: training.Preset, steps: int) -> tuple[Tensor, Tensor]:
+    """A weight of both networks after two steps of the first stage and some of the second."""
+    torch.manual_seed(9)
+    critic = Discriminator(DiscriminatorConfig(64, channel_base=256, channel_max=8))
+    video, joint = (replace(settings, steps=2, batch=2) for settings in (preset.video, preset.joint))
+    trainer = Trainer(folder, precision="32")
+    warper = training.train_video(trainer, generator, video, maps, config=SMALL)
+    pair = training.train_joint(trainer, generator, warper, replace(joint, steps=steps), maps, critic)
+    one, other = (next(iter(network.parameters())).detach().clone() for network in pair)
+    return one, other
+
+
+@pytest.fixture
+def blind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples take longer than a few steps."""
+    monkeypatch.setattr(training, "show", lambda *arguments: np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize("preset", [training.CODE, training.QUICK])
+def test_both_stages_run_with_every_reading(
+    generator: StyleGAN2, tmp_path: Path, preset: training.Preset, blind: None
+) -> None:
+    before = Warper(SMALL)
+    after, _ = run(generator, tmp_path, preset, 2)
+    assert after.isfinite().all() and after.shape == next(iter(before.parameters())).shape
+
+
+def test_a_stopped_run_of_the_papers_stages_goes_on_as_if_it_had_not_been(
+    generator: StyleGAN2, tmp_path: Path, blind: None
+) -> None:
+    once = run(generator, tmp_path / "once", training.PAPER, 3)
+    run(generator, tmp_path / "twice", training.PAPER, 2)
+    for a, b in zip(once, run(generator, tmp_path / "twice", training.PAPER, 3), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_samples_show_sources_moved_repaired_and_targets(generator: StyleGAN2, tmp_path: Path) -> None:
+    teacher = training.Teacher(Trainer(tmp_path, precision="32"), generator, 64, False)
+    sheet = training.show(teacher, Warper(SMALL), training.new_calibration(generator, 16), count=2)
+    height = sheet.shape[0] // 4
+    assert np.array_equal(sheet[height : 2 * height], sheet[2 * height : 3 * height]), "nothing is repaired yet"
+    assert not np.array_equal(sheet[:height], sheet[3 * height :])
+
+
+def test_a_perceptual_loss_needs_its_maps(generator: StyleGAN2, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give the feature maps"):
+        training.train_video(Trainer(tmp_path, precision="32"), generator, training.PAPER.video, config=SMALL)
+
+
+def test_a_new_calibration_changes_nothing(generator: StyleGAN2) -> None:
+    network = training.new_calibration(generator, 8)
+    x = torch.randn(2, 67, 64, 64)
+    torch.testing.assert_close(network(x, torch.randn(2, 8)).apply(x), x)
+
+
+def test_the_recipe_writes_both_networks_and_starts_from_them(
+    tmp_path: Path, blind: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = training.Preset(
+        *(replace(stage, steps=2, batch=2) for stage in (training.QUICK.video, training.QUICK.joint))
+    )
+    monkeypatch.setattr(training, "QUICK", quick)
+    files = train("styleheat", folder=str(tmp_path / "one"), precision="32")
+    assert [file.stem for file in files] == ["styleheat-video", "styleheat-calibration"]
+    assert load_warper(files[0]).config == training.WARPER and load_calibration(files[1]).config.heads == 1
+    assert "--preset" not in read_card(files[0])["command"]
+    again = train("styleheat", folder=str(tmp_path / "two"), start=str(tmp_path / "one"), precision="32")
+    change = load_warper(again[0]).flow.weight - load_warper(files[0]).flow.weight
+    assert 0 < change.abs().max() < 0.1, "it went on from there"
+    with pytest.raises(ValueError, match="no data"):
+        train("styleheat", folder=str(tmp_path / "three"), options={"data": "clip.mp4"})
