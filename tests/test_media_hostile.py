@@ -25,7 +25,7 @@ from stylereel.media.pictures import MOST_PIXELS, read_picture, save_picture
 from stylereel.media.sound import waveform
 from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.metrics.clips import open_clips
-from stylereel.train.shards import MOST_SHARDS, expanded, is_picture
+from stylereel.train.shards import MOST_SHARDS, expand, is_picture
 from stylereel.train.sources import open_source
 from stylereel.world.truth import truth
 
@@ -311,9 +311,9 @@ def test_an_unreadable_member_is_named_and_the_rest_is_made(tmp_path: Path, caps
 def test_a_pattern_of_too_many_shards_is_a_sentence() -> None:
     pytest.importorskip("braceexpand")
     with pytest.raises(ValueError, match=f"more than {MOST_SHARDS} shards"):
-        expanded("a{0..99999999}.tar")
+        expand("a{0..99999999}.tar")
     with pytest.raises(ValueError, match="no file"):
-        expanded("{train-{000..999},val-{0..9..3}}.tar")
+        expand("{train-{000..999},val-{0..9..3}}.tar")
     with pytest.raises(ValueError, match=f"more than {MOST_SHARDS} shards"):
         open_source("a{0..9999}{0..9999}.tar", size=32)
 

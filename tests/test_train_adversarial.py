@@ -31,12 +31,12 @@ def random(seed: int = 0) -> torch.Generator:
 
 
 def smooth(count: int = 4, size: int = 32) -> torch.Tensor:
-    """Pictures [B, 3, H, W] in -1..1 without high frequencies."""
+    """Images [B, 3, H, W] in -1..1 without high frequencies."""
     coarse = torch.rand(count, 3, 6, 6, generator=random()) * 1.6 - 0.8
     return torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)
 
 
-def test_at_zero_probability_the_pictures_are_the_same_bits() -> None:
+def test_at_zero_probability_the_images_are_the_same_bits() -> None:
     network, images = Augment(flip=True, speed=100), torch.randn(4, 3, 16, 16)
     motion, colour = network.draw(4, random())
     assert torch.equal(motion, torch.eye(3).expand(4, 3, 3)) and torch.equal(colour, torch.eye(4).expand(4, 4, 4))
@@ -57,7 +57,7 @@ def test_every_matrix_inverts_and_each_part_comes_with_its_probability() -> None
     assert 0.75 < (some == 0).float().mean() < 0.85
 
 
-def test_the_warp_moves_pictures_and_leaves_them_sharp() -> None:
+def test_the_warp_moves_images_and_leaves_them_sharp() -> None:
     images = smooth()
     still = augment.warp(images, torch.eye(3).expand(4, 3, 3))
     assert (still - images).abs().max() < 0.03
@@ -101,7 +101,7 @@ def test_p_rises_above_the_target_and_falls_below(scores: list[float], moves: in
     assert network.p == (1 if moves > 0 else 0)
 
 
-# The contest
+# Resuming
 
 
 class Pictures:
@@ -112,7 +112,7 @@ class Pictures:
         return {"images": (0.5 * torch.sin(chosen.float()))[:, None, None, None].expand(-1, 3, 16, 16).clone()}
 
 
-def contest(folder: Path, slow: float = 0.0) -> None:
+def train_briefly(folder: Path, slow: float = 0.0) -> None:
     """A run of few steps in which p moves fast; its networks go to weights.pt."""
     config = StyleGAN2Config(16, z_dim=8, w_dim=16, channel_base=128, channel_max=8, mapping_layers=2)
     trainer = Trainer(folder, accelerator="cpu", precision="32", checkpoint_seconds=0.0)
@@ -123,13 +123,13 @@ def contest(folder: Path, slow: float = 0.0) -> None:
         for name, value in (("STEPS", 14), ("BATCH", 8), ("SPEED", 300)):
             patch.setattr(adversarial, name, value)
         patch.setattr(Augment, "TARGET", -0.9)
-        made = adversarial.train(trainer, cast(Any, source), config)
-    torch.save(made.state_dict(), folder / "weights.pt")
+        trained = adversarial.train(trainer, cast(Any, source), config)
+    torch.save(trained.state_dict(), folder / "weights.pt")
 
 
 def test_a_killed_run_goes_on_with_the_same_p_to_the_same_bits(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    contest(whole)
+    train_briefly(whole)
     command = [sys.executable, __file__, str(killed)]
     child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     stage = killed / "generator" / "adversarial"
@@ -141,14 +141,14 @@ def test_a_killed_run_goes_on_with_the_same_p_to_the_same_bits(tmp_path: Path) -
     stopped = checkpoints.read_newest(stage)
     assert stopped is not None and 0 < stopped["step"] < 14
     assert 0 < stopped["modules"]["augment"]["p"] < 1
-    contest(killed)
+    train_briefly(killed)
     states = [checkpoints.read_newest(folder / "generator" / "adversarial") for folder in (whole, killed)]
     assert states[0] is not None and states[1] is not None
     assert torch.equal(*(state["modules"]["augment"]["p"] for state in states if state))
     ours, theirs = (torch.load(folder / "weights.pt", weights_only=True) for folder in (whole, killed))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     log = read_log(stage / "log.jsonl")
-    assert log and all(name in log[-1] for name in ("p", "sign", "critic", "fooled"))
+    assert log and all(name in log[-1] for name in ("p", "sign", "d_loss", "g_loss"))
 
 
 # StyleGAN3-R
@@ -162,8 +162,8 @@ def test_placed_portraits_are_where_their_matrix_says() -> None:
     points = points @ places[:, :2, :2].mT + places[:, None, :2, 2] + 0.5
     torch.testing.assert_close(placed.landmarks, points, atol=1e-5, rtol=0)
     for still, picture, transform in zip(upright.images, placed.images, places, strict=True):
-        wanted, mask = moved(still[None], transform, disk)
-        errors = (picture[None] - wanted)[..., mask].abs()
+        target, mask = moved(still[None], transform, disk)
+        errors = (picture[None] - target)[..., mask].abs()
         assert errors.mean() < 0.03 < (picture - still)[:, mask].abs().mean()
     part = generator3.draw_placed((1,), 2, 64, (1, 2))
     assert torch.equal(part.batch.images, placed.images[[1, 3]])
@@ -211,4 +211,4 @@ def test_the_recipe_of_stylegan3_learns_and_carries_weights_from_stage_to_stage(
 
 
 if __name__ == "__main__":
-    contest(Path(sys.argv[1]), slow=0.05)
+    train_briefly(Path(sys.argv[1]), slow=0.05)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from stylereel.train import checkpoints
 from stylereel.train.loop import Average, Diverged, Trainer
-from stylereel.train.losses import PathLength, critic_loss, fooling_loss, r1_penalty
+from stylereel.train.losses import PathLength, d_loss, g_loss, r1_penalty
 from stylereel.train.report import read_log
 
 RUN = Path(__file__).with_name("training_run.py")
@@ -127,10 +127,10 @@ def test_a_truncated_checkpoint_is_said_and_left_out(tmp_path: Path, capsys: pyt
     fit(tmp_path, 8)
     old, newest = sorted((tmp_path / "sum").glob("checkpoint-*"))
     newest.write_bytes(newest.read_bytes()[:-500])
-    seen: list[int] = []
-    resumed = fit(tmp_path, 10, seen.append)
+    steps: list[int] = []
+    resumed = fit(tmp_path, 10, steps.append)
     assert f"{newest} is broken" in capsys.readouterr().err
-    assert seen == [7, 8, 9]
+    assert steps == [7, 8, 9]
     assert torch.equal(resumed.weight, fit(tmp_path / "other", 10).weight)
     for path in (tmp_path / "sum").glob("checkpoint-*"):
         path.write_bytes(b"")
@@ -220,8 +220,8 @@ def test_log_board_curves_and_samples(tmp_path: Path) -> None:
     folder = tmp_path / "sum"
     log = read_log(folder / "log.jsonl")
     assert [line["step"] for line in log] == [5, 10, 12] and log[-1]["loss"] < log[0]["loss"]
-    told = sum(line["seconds_per_step"] * count for line, count in zip(log, (5, 5, 2)))
-    assert 12 * 0.02 < told < passed
+    logged = sum(line["seconds_per_step"] * count for line, count in zip(log, (5, 5, 2)))
+    assert 12 * 0.02 < logged < passed
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss")] == [5, 10, 12] and board.Images("samples")
     assert (folder / "curves.png").stat().st_size > 1000 and (folder / "samples.png").exists()
@@ -271,12 +271,12 @@ def test_the_average_follows_its_source() -> None:
 
 def test_adversarial_losses_and_penalties_have_their_closed_forms() -> None:
     zero = torch.zeros(4, 1)
-    torch.testing.assert_close(critic_loss(zero, zero), torch.tensor(2 * np.log(2), dtype=torch.float32))
-    torch.testing.assert_close(fooling_loss(zero), torch.tensor(np.log(2), dtype=torch.float32))
-    slope = torch.randn(3 * 16)
-    penalty = r1_penalty(lambda images: (images.flatten(1) * slope).sum(1), torch.randn(5, 3, 4, 4))
-    torch.testing.assert_close(penalty, slope.square().sum())
-    # Pictures that are a multiple of the first row of w: their path length is that of the multiplied noise.
+    torch.testing.assert_close(d_loss(zero, zero), torch.tensor(2 * np.log(2), dtype=torch.float32))
+    torch.testing.assert_close(g_loss(zero), torch.tensor(np.log(2), dtype=torch.float32))
+    gradient = torch.randn(3 * 16)
+    penalty = r1_penalty(lambda images: (images.flatten(1) * gradient).sum(1), torch.randn(5, 3, 4, 4))
+    torch.testing.assert_close(penalty, gradient.square().sum())
+    # Images that are a multiple of the first row of w: their path length is that of the multiplied noise.
     w = torch.randn(2, 2, 48, requires_grad=True)
     noise, lengths = torch.randn(2, 3, 4, 4), PathLength()
     factor = torch.tensor(3.0, requires_grad=True)
@@ -284,8 +284,8 @@ def test_adversarial_losses_and_penalties_have_their_closed_forms() -> None:
     expected = (9 * noise.flatten(1).square().sum(1) / 16 / 2).sqrt()
     torch.testing.assert_close(lengths.mean, expected.mean())  # the first one is the mean
     torch.testing.assert_close(loss, (expected - lengths.mean).square().mean())
-    (gradient,) = torch.autograd.grad(loss, factor)
-    torch.testing.assert_close(gradient, (2 * (expected - lengths.mean) * expected / 3).mean())
+    (actual,) = torch.autograd.grad(loss, factor)
+    torch.testing.assert_close(actual, (2 * (expected - lengths.mean) * expected / 3).mean())
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,14 +111,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.strip("/").split("?")[0]
-        wanted = self.headers.get("Range")
-        self.server.requests.append((name, wanted))
+        span = self.headers.get("Range")
+        self.server.requests.append((name, span))
         path = self.server.folder / name
         if not path.exists():
             self.send_error(404)
             return
-        data = path.read_bytes()[int(wanted[6:-1]) if wanted else 0 :]
-        self.send_response(206 if wanted else 200)
+        data = path.read_bytes()[int(span[6:-1]) if span else 0 :]
+        self.send_response(206 if span else 200)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data[: self.server.cut])
@@ -245,13 +245,13 @@ def test_windows_of_clips_are_frames_in_order_at_every_place(tmp_path: Path) -> 
 def test_windows_of_latents_are_read_from_every_format(tmp_path: Path) -> None:
     folder = latent_folder(tmp_path / "latents")
     source = open_source(folder, frames=4, stride=2)
-    seen = set()
+    found = set()
     for index in range(12):
         latents = source.batch(index, 5)["latents"]
         assert latents.shape == (5, 4, 2, 3) and (latents.diff(dim=1) == 2).all()
-        seen |= {(int(w[0, 0, 0]) // 100, int(w[0, 0, 0]) % 100) for w in latents}
-    assert {sequence for sequence, _ in seen} == set(range(5))
-    assert {start for _, start in seen} == set(range(6))
+        found |= {(int(w[0, 0, 0]) // 100, int(w[0, 0, 0]) % 100) for w in latents}
+    assert {sequence for sequence, _ in found} == set(range(5))
+    assert {start for _, start in found} == set(range(6))
     single = open_source(folder / "a.npy").batch(0, 12)
     assert sorted(single["latents"][:, 1, 2].tolist()) == list(range(12))
     assert isinstance(open_source(folder / "a.npy")._order(0, 0)[1][0].array, np.memmap)
@@ -289,13 +289,13 @@ def broken_folder(folder: Path) -> Path:
 def test_broken_pictures_are_named_once_and_replaced_alike_everywhere(tmp_path: Path) -> None:
     folder = broken_folder(tmp_path / "data")
     report = tmp_path / "problems.jsonl"
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         source = open_source(folder, size=SIZE, seed=3, report=report)
         batches = [source.batch(index, 5) for index in range(12)]
     bad = {"cut.png", "empty.jpg", "small.png"}
     assert {problem.file for problem in source.problems} == bad
-    assert Counter(str(warning.message).split(" usable")[0] for warning in told) == {"Not": 3}
+    assert Counter(str(warning.message).split(" usable")[0] for warning in caught) == {"Not": 3}
     assert {json.loads(line)["file"] for line in report.read_text().splitlines()} == bad
     assert "40 x 15 pixels, too few for 16 x 16" in dict(source.problems)["small.png"]
 
@@ -366,12 +366,12 @@ def test_members_with_hostile_names_are_read_but_never_written(
             shard.addfile(info, io.BytesIO(data))
     monkeypatch.chdir(inside)
     before = {path for path in tmp_path.rglob("*")}
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         source = open_source(serve(inside).url("hostile.tar") if remote else inside, size=SIZE)
         found = {name for index in range(4) for name in source.batch(index, 3)["names"]}
     assert found == {f"hostile.tar/{name}" for name in names[:2]}
-    assert len(told) == 1 and str(told[0].message).isprintable()
+    assert len(caught) == 1 and str(caught[0].message).isprintable()
     assert {path for path in tmp_path.rglob("*")} == before
 
 
@@ -390,10 +390,10 @@ def test_a_damaged_shard_gives_what_is_whole(tmp_path: Path, serve: Callable[[Pa
 def test_a_broken_connection_is_taken_up_where_it_was(tmp_path: Path, serve: Callable[[Path], Server]) -> None:
     server = serve(shard_folder(tmp_path / "data"))
     path = server.url("part-{00..02}.tar?key=secret")
-    wanted = [open_source(path, size=SIZE).batch(index, 5) for index in range(3)]
+    expected = [open_source(path, size=SIZE).batch(index, 5) for index in range(3)]
     server.cut = 3000
     source = open_source(path, size=SIZE)
-    for index, batch in enumerate(wanted):
+    for index, batch in enumerate(expected):
         assert same(source.batch(index, 5), batch)
     assert any(wish == "bytes=3000-" for _, wish in server.requests)
     server.cut = 0
@@ -409,15 +409,15 @@ def test_listed_sizes_spare_the_shards_before(tmp_path: Path, serve: Callable[[P
     server = serve(folder)
     path = server.url("part-{00..02}.tar")
     source = open_source(path, size=SIZE, seed=2)
-    wanted = [source.batch(index, 5) for index in range(10)][6]
+    expected = [source.batch(index, 5) for index in range(10)][6]
     sizes = {f"part-{index:02d}.tar": count for index, count in enumerate((4, 5, 6))}
     (folder / "sizes.json").write_text(json.dumps(sizes))
     server.requests.clear()
     fresh = open_source(path, size=SIZE, seed=2)
-    assert same(fresh._make(6, 5, (0, 1)), wanted)  # this batch alone, without making the next one ahead
+    assert same(fresh._make(6, 5, (0, 1)), expected)  # this batch alone, without making the next one ahead
     assert 1 <= len([name for name, _ in server.requests if name.endswith(".tar")]) <= 2
     (folder / "sizes.json").write_text(json.dumps(dict.fromkeys(sizes, 7)))
-    with pytest.raises(ValueError, match="listed in sizes.json with 7; mend the shard or the list"):
+    with pytest.raises(ValueError, match="listed in sizes.json with 7; fix the shard or the list"):
         open_source(path, size=SIZE, seed=2).batch(0, 15)
     (folder / "sizes.json").write_text("[]x")
     with pytest.raises(ValueError, match="no list of names and numbers"):

@@ -35,7 +35,7 @@ from stylereel.recipes.curve import FrechetCurve
 from stylereel.recipes.mapping import teach
 from stylereel.recipes.run import Run
 from stylereel.train import adversarial
-from stylereel.train.adversarial import Draws, Round, Rules, compete
+from stylereel.train.adversarial import GANBatch, GANConfig, RandomState, train_gan
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import Muon
 from stylereel.train.sources import open_source
@@ -66,7 +66,9 @@ STAGES = (
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
 # Drawn pictures never run out, so the augmentation hardly ever has to act.
-FINISH = Rules(500, 8, 3e-3, 2e-3, r1=1.0, path=0.02, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
+FINISH = GANConfig(
+    500, 8, 3e-3, 2e-3, r1=1.0, path=0.02, gan_weight=0.03, half_life=550, speed=20_000, warmup=30, every=20
+)
 _DETAIL = torch.tensor([10.0 if name in ("brow", "eye", "lips", "mouth", "glasses") else 1.0 for name in REGIONS])
 _DETAIL[REGIONS.index("background")] = _DETAIL[REGIONS.index("clothes")] = 0.5
 
@@ -267,13 +269,13 @@ def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet
         lambda index: draw_batch((13, index), FINISH.batch, CONFIG.resolution, share=share), trainer.to_device
     )
 
-    def play(index: int, _: Draws) -> Round:
+    def make_batch(index: int, _: RandomState) -> GANBatch:
         batch = batches(index)
 
         def also(images: Tensor) -> dict[str, Tensor]:
             return {"picture": picture_loss(images, batch), "seen": perceived_loss(trainer, face, images, batch)}
 
-        return Round(
+        return GANBatch(
             batch.images,
             lambda count: grouped_w(model, batch.z[: count // share[1]]),
             lambda w: model.synthesize(w, noise="none", dtype=trainer.dtype),
@@ -281,8 +283,8 @@ def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet
         )
 
     torch.manual_seed(9)
-    critic = Discriminator(DiscriminatorConfig(CONFIG.resolution, channel_base=2048, channel_max=128))
-    compete(trainer, "generator/finish", model, average, critic, FINISH, play, lambda: samples(average))
+    discriminator = Discriminator(DiscriminatorConfig(CONFIG.resolution, channel_base=2048, channel_max=128))
+    train_gan(trainer, "generator/finish", model, average, discriminator, FINISH, make_batch, lambda: samples(average))
 
 
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:

@@ -42,7 +42,7 @@ from stylereel.recipes.stylegan2 import (
     perceived_loss,
     picture_loss,
 )
-from stylereel.train.adversarial import Draws, Round, Rules, compete
+from stylereel.train.adversarial import GANBatch, GANConfig, RandomState, train_gan
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.world.draw import EYE_LINE
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_latent
@@ -83,7 +83,9 @@ class Stage(NamedTuple):
 
 STAGES = (Stage(32, 4000, 8, 2e-2, 1e-3), Stage(128, 1400, 8, 1e-2, 1e-4))
 # As in the paper, no path length and no style mixing; the pictures are sharp already, so nothing is blurred.
-FINISH = Rules(100, 8, 1e-3, 2e-3, r1=1.0, path=0.0, fooling=0.03, half_life=550, speed=20_000, warm=30, every=20)
+FINISH = GANConfig(
+    100, 8, 1e-3, 2e-3, r1=1.0, path=0.0, gan_weight=0.03, half_life=550, speed=20_000, warmup=30, every=20
+)
 CANVAS = 1.5  # picture widths that are drawn, so that a turned and shifted picture has no empty corner
 ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, picture widths
 
@@ -223,14 +225,14 @@ def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet
             parameter.requires_grad_(True)
     batches = _placed_batches(trainer, 33, FINISH.batch // 2, model.resolution)
 
-    def play(index: int, _: Draws) -> Round:
+    def make_batch(index: int, _: RandomState) -> GANBatch:
         batch, transform = batches(index)
 
         def also(images: Tensor) -> dict[str, Tensor]:
             seen = {"seen": perceived_loss(trainer, face, images, batch)} if model.resolution == SIZE else {}
             return {"picture": picture_loss(images, batch), **seen}
 
-        return Round(
+        return GANBatch(
             batch.images,
             lambda count: model.map(batch.z[: count // trainer.share[1], 0]),
             lambda w: model.synthesize(w, transform=transform, dtype=trainer.dtype),
@@ -238,8 +240,8 @@ def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet
         )
 
     torch.manual_seed(39)
-    critic = Discriminator(DiscriminatorConfig(model.resolution, channel_base=2048, channel_max=128))
-    compete(trainer, "generator3/finish", model, average, critic, FINISH, play, lambda: samples(average))
+    discriminator = Discriminator(DiscriminatorConfig(model.resolution, channel_base=2048, channel_max=128))
+    train_gan(trainer, "generator3/finish", model, average, discriminator, FINISH, make_batch, lambda: samples(average))
 
 
 def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int) -> Prefetch[Placed]:

@@ -1,8 +1,8 @@
-"""Adaptive augmentation of what a critic sees, so that few pictures suffice.
+"""Adaptive augmentation of a discriminator's inputs, so that few images suffice.
 
 Karras et al., "Training Generative Adversarial Networks with Limited Data" (2020): the set "bgc" of appendix B (pixel
 blitting, geometry, colour), each transformation with probability p, all of a sample as one 3x3 and one 4x4 matrix; p
-follows the critic's overfitting r_t = E[sign(D(real))] (section 3.1).
+follows the discriminator's overfitting r_t = E[sign(D(real))] (section 3.1).
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _LUMA = torch.ones(3) / math.sqrt(3)  # the axis of grey
 
 
 def geometry(count: int, p: float, random: torch.Generator, flip: bool = False) -> Tensor:
-    """Motions of pictures [B, 3, 3] float32 on the square -1..1, each part with probability p; identity at p = 0.
+    """Motions of images [B, 3, 3] float32 on the square -1..1, each part with probability p; identity at p = 0.
 
     In order: mirror image (only with `flip`), quarter turns, shift, scale, rotation, stretch, rotation, shift. The
     first shift is not rounded to whole pixels as in the paper, since all of them become one warp anyway.
     """
     draw = _Gates(count, p, random)
     # Two rotations, one on each side of the stretch, are there with probability p together.
-    turn = draw.gate(1 - math.sqrt(1 - min(p, 1.0)))
-    again = draw.gate(1 - math.sqrt(1 - min(p, 1.0)))
-    mirror = 1 - draw.gated(torch.where(draw.uniform(0, 1) < 0.5, 2.0, 0.0))
+    first_turn = draw.gate(1 - math.sqrt(1 - min(p, 1.0)))
+    second_turn = draw.gate(1 - math.sqrt(1 - min(p, 1.0)))
+    mirror = 1 - draw.gate_values(torch.where(draw.uniform(0, 1) < 0.5, 2.0, 0.0))
     matrix = _scale(mirror if flip else torch.ones(count), torch.ones(count))
-    matrix = _rotation(draw.gated(draw.uniform(0, 4).floor() * (math.pi / 2))) @ matrix
+    matrix = _rotation(draw.gate_values(draw.uniform(0, 4).floor() * (math.pi / 2))) @ matrix
     gate = draw.gate()
     matrix = _shift(*(gate * draw.uniform(-0.25, 0.25) for _ in range(2))) @ matrix
-    size = torch.exp2(draw.gated(0.2 * draw.normal()))
+    size = torch.exp2(draw.gate_values(0.2 * draw.normal()))
     matrix = _scale(size, size) @ matrix
-    matrix = _rotation(turn * draw.uniform(-math.pi, math.pi)) @ matrix
-    stretch = torch.exp2(draw.gated(0.2 * draw.normal()))
+    matrix = _rotation(first_turn * draw.uniform(-math.pi, math.pi)) @ matrix
+    stretch = torch.exp2(draw.gate_values(0.2 * draw.normal()))
     matrix = _scale(stretch, 1 / stretch) @ matrix
-    matrix = _rotation(again * draw.uniform(-math.pi, math.pi)) @ matrix
+    matrix = _rotation(second_turn * draw.uniform(-math.pi, math.pi)) @ matrix
     gate = draw.gate()
     return _shift(*(gate * (0.25 * draw.normal()) for _ in range(2))) @ matrix
 
@@ -49,21 +49,21 @@ def colours(count: int, p: float, random: torch.Generator) -> Tensor:
     draw = _Gates(count, p, random)
     grey = torch.outer(_LUMA, _LUMA)
     matrix = torch.eye(4).repeat(count, 1, 1)
-    matrix[:, :3, 3] = draw.gated(0.2 * draw.normal())[:, None]
-    contrast = torch.exp2(draw.gated(0.5 * draw.normal()))[:, None, None]
+    matrix[:, :3, 3] = draw.gate_values(0.2 * draw.normal())[:, None]
+    contrast = torch.exp2(draw.gate_values(0.5 * draw.normal()))[:, None, None]
     matrix = _linear(contrast * torch.eye(3)) @ matrix
-    mirrored = draw.gated(torch.where(draw.uniform(0, 1) < 0.5, 2.0, 0.0))[:, None, None]
+    mirrored = draw.gate_values(torch.where(draw.uniform(0, 1) < 0.5, 2.0, 0.0))[:, None, None]
     matrix = _linear(torch.eye(3) - mirrored * grey) @ matrix  # Householder: the luma changes its sign
-    angle = draw.gated(draw.uniform(-math.pi, math.pi))[:, None, None]
+    angle = draw.gate_values(draw.uniform(-math.pi, math.pi))[:, None, None]
     x, y, z = _LUMA.tolist()
     cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     matrix = _linear(grey + angle.cos() * (torch.eye(3) - grey) + angle.sin() * cross) @ matrix  # Rodrigues
-    saturation = torch.exp2(draw.gated(draw.normal()))[:, None, None]
+    saturation = torch.exp2(draw.gate_values(draw.normal()))[:, None, None]
     return _linear(grey + saturation * (torch.eye(3) - grey)) @ matrix
 
 
 def warp(images: Tensor, motion: Tensor) -> Tensor:
-    """Pictures [B, C, H, W] moved by matrices [B, 3, 3], mirrored beyond their edges, without aliases.
+    """Images [B, C, H, W] moved by matrices [B, 3, 3], mirrored beyond their edges, without aliases.
 
     Sampled bilinearly from twice the resolution to twice the resolution, then filtered down. Once differentiable:
     torch has no second derivative of its grid_sample.
@@ -82,22 +82,22 @@ def warp(images: Tensor, motion: Tensor) -> Tensor:
 
 
 def recolour(images: Tensor, matrix: Tensor) -> Tensor:
-    """Pictures [B, 3, H, W] whose colours went through matrices [B, 4, 4]."""
+    """Images [B, 3, H, W] whose colours went through matrices [B, 4, 4]."""
     matrix = matrix.to(images)
     return torch.einsum("bij,bjhw->bihw", matrix[:, :3, :3], images) + matrix[:, :3, 3, None, None]
 
 
 class Augment(nn.Module):
-    """Disturbs pictures with probability p and moves p until the critic's scores of real ones have the sign `TARGET`.
+    """Augments images with probability p and moves p until the mean sign of the scores of real ones is `TARGET`.
 
-    p and the scores seen since it last moved are buffers, so they are part of a checkpoint. With several processes
+    p and the scores since it last moved are buffers, so they are part of a checkpoint. With several processes
     those of process 0 count, as for all buffers.
     """
 
     TARGET, EVERY = 0.6, 4  # of r_t; steps between two moves of p
 
     def __init__(self, flip: bool, speed: int) -> None:
-        """flip: mirror images are as good as the pictures; speed: real pictures in which p could go from 0 to 1."""
+        """flip: mirror images are as good as the images; speed: real images in which p could go from 0 to 1."""
         super().__init__()
         self.flip, self.speed = flip, speed
         for name in ("p", "signs", "count", "steps"):
@@ -108,12 +108,12 @@ class Augment(nn.Module):
         self.steps: Tensor
 
     def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The matrices [B, 3, 3] and [B, 4, 4] of `count` pictures; `random` is a generator of the CPU."""
+        """The matrices [B, 3, 3] and [B, 4, 4] of `count` images; `random` is a generator of the CPU."""
         p = float(self.p)
         return geometry(count, p, random, self.flip), colours(count, p, random)
 
     def forward(self, images: Tensor, matrices: tuple[Tensor, Tensor]) -> Tensor:
-        """Pictures [B, 3, H, W] changed by `draw`'s matrices; the very same ones at p = 0."""
+        """Images [B, 3, H, W] changed by `draw`'s matrices; the very same ones at p = 0."""
         if float(self.p) == 0:
             return images
         motion, colour = matrices
@@ -121,7 +121,7 @@ class Augment(nn.Module):
 
     @torch.no_grad()
     def adapt(self, real_scores: Tensor) -> None:
-        """Note a step's scores of real pictures [B, 1]; at each `EVERY`-th step move p towards `TARGET`."""
+        """Note a step's scores of real images [B, 1]; at each `EVERY`-th step move p towards `TARGET`."""
         self.signs += real_scores.sign().sum()
         self.count += real_scores.numel()
         self.steps += 1
@@ -147,7 +147,7 @@ class _Gates:
     def gate(self, p: float | None = None) -> Tensor:
         return self.uniform(0, 1) < (self._p if p is None else p)
 
-    def gated(self, values: Tensor) -> Tensor:
+    def gate_values(self, values: Tensor) -> Tensor:
         """The values where a new gate is open, else zeros."""
         return torch.where(self.gate(), values, torch.zeros_like(values))
 

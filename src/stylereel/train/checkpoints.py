@@ -116,7 +116,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the repository that this package lies in and whether it has changes; None outside a repository."""
+    """Commit of the repository that this package is in and whether it has changes; None outside a repository."""
     package = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
@@ -124,7 +124,7 @@ def git_state() -> dict[str, Any] | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # an installed package may lie in somebody else's repository
+        git("ls-files", "--error-unmatch", "__init__.py")  # an installed package may be in somebody else's repository
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,7 +1,7 @@
 """The one training loop, on Lightning Fabric: a CPU, a GPU, several processes or several machines.
 
 A recipe makes modules, optimisers and a `step(index) -> {loss name: scalar}` and calls `Trainer.fit` with them, stage
-after stage. The loop gives learning rates, checkpoints, logs and pictures; it resumes, stops cleanly, and refuses to
+after stage. The loop gives learning rates, checkpoints, logs and samples; it resumes, stops cleanly, and refuses to
 go on from a loss that is not finite.
 
 Several processes hold the same weights. A step's *global* batch follows from its index alone and every process takes
@@ -177,7 +177,7 @@ class Trainer:
         """One step of the optimisers down the sum of the losses, averaged over the processes.
 
         Losses of an iterable are made and differentiated one after the other, so that the graph of a penalty, which
-        is large, does not stand beside that of the loss. The gradient of `model` is clipped to norm `clip`.
+        is large, is not in memory together with that of the loss. The gradient of `model` is clipped to norm `clip`.
         """
         optimizers = list(optimizers)
         for optimizer in optimizers:
@@ -220,7 +220,7 @@ class Trainer:
             steps: number of steps.
             batch: global batch size, which the processes must be able to share; 0 if the recipe shares otherwise.
             every: steps between two lines of the log.
-            sample: draws a picture uint8 [H, W, 3] of what the networks make, for every checkpoint.
+            sample: gives an image uint8 [H, W, 3] of what the networks generate, for every checkpoint.
 
         Raises:
             Diverged: a loss or a weight is not finite; the last checkpoint stays.
@@ -302,7 +302,7 @@ class Trainer:
 
     @contextmanager
     def _alone(self, folder: Path, batch: int) -> Iterator[None]:
-        """Hold a stage's folder, which a second run that lives at the same time may not use."""
+        """Lock a stage's folder, which a second run may not use at the same time."""
         ranks, lock = self.share[1], FileLock(folder / ".lock")
 
         def take() -> None:
@@ -412,7 +412,7 @@ class Trainer:
             tensor.copy_(part.view(tensor.shape))
 
     def _on_first(self, work: Callable[[], Any]) -> Any:
-        """What `work` gives on process 0, on all processes; its ValueError ends all of them."""
+        """The result of `work` on process 0, on all processes; its ValueError ends all of them."""
         rank, ranks = self.share
         if ranks == 1:
             return work()

@@ -15,25 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """What a critic minimises, given its scores [B, 1] of real and of generated pictures."""
+def d_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """The discriminator's loss, given its scores [B, 1] of real and of generated images."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-def fooling_loss(fake: Tensor) -> Tensor:
-    """What a generator minimises, given the critic's scores [B, 1] of its pictures."""
+def g_loss(fake: Tensor) -> Tensor:
+    """The generator's loss, given the discriminator's scores [B, 1] of its images."""
     return F.softplus(-fake).mean()
 
 
-def r1_penalty(critic: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Mean squared norm of the slope of a critic's score at real pictures [B, 3, H, W], differentiable twice."""
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Mean squared norm of the gradient of the score at real images [B, 3, H, W], differentiable twice."""
     images = images.detach().requires_grad_(True)
-    (slope,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
-    return slope.square().sum((1, 2, 3)).mean()
+    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+    return gradient.square().sum((1, 2, 3)).mean()
 
 
 class PathLength(nn.Module):
-    """Keeps steps in W of one length in the picture; `mean`, a running mean of that length, belongs to the state."""
+    """Makes steps in W change images by a constant length; `mean`, a running mean of it, belongs to the state."""
 
     def __init__(self, decay: float = 0.99) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class PathLength(nn.Module):
         self.mean: Tensor
 
     def forward(self, images: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-        """Mean squared distance of the path lengths from their running mean, which is moved.
+        """Mean squared distance of the path lengths from their running mean, which is updated.
 
         Args:
             images: [B, 3, H, W] that depend on w.
@@ -50,9 +50,9 @@ class PathLength(nn.Module):
             noise: normal numbers in the shape of the images.
         """
         direction = noise / math.sqrt(images.shape[2] * images.shape[3])
-        (slope,) = torch.autograd.grad((images * direction).sum(), w, create_graph=True)
-        lengths = slope.square().sum(2).mean(1).sqrt()
+        (gradient,) = torch.autograd.grad((images * direction).sum(), w, create_graph=True)
+        lengths = gradient.square().sum(2).mean(1).sqrt()
         now = lengths.detach().mean()
-        # A mean that rose slowly from zero would first flatten the pictures of a generator that is trained already.
+        # A mean that rose slowly from zero would first flatten the images of a generator that is trained already.
         self.mean.lerp_(now, 1 - self.decay) if self.mean else self.mean.copy_(now)
         return (lengths - self.mean).square().mean()

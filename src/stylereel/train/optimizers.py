@@ -1,4 +1,4 @@
-"""Optimisers of the recipes: Muon for weight matrices beside Adam for the rest, and Adam for adversarial training."""
+"""Optimisers of the recipes: Muon for weight matrices with Adam for the rest, and Adam for adversarial training."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ class Muon(torch.optim.Optimizer):
                 parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * size)
 
 
-def muon_and_adam(model: nn.Module, rate: float) -> dict[str, torch.optim.Optimizer]:
-    """Muon at `rate` for the weights of hidden and output layers, AdamW at `rate` for gains and biases."""
+def muon_and_adam(model: nn.Module, lr: float) -> dict[str, torch.optim.Optimizer]:
+    """Muon for the weights of hidden and output layers, AdamW for gains and biases, both at learning rate `lr`."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     rest = [p for p in model.parameters() if p.ndim < 2]
-    return {"matrices": Muon(matrices, rate), "rest": torch.optim.AdamW(rest, rate, foreach=True)}
+    return {"matrices": Muon(matrices, lr), "rest": torch.optim.AdamW(rest, lr, foreach=True)}
 
 
-def lazy_adam(model: nn.Module, rate: float, every: int) -> torch.optim.Adam:
+def lazy_adam(model: nn.Module, lr: float, every: int) -> torch.optim.Adam:
     """Adam for a network whose regulariser runs at each `every`-th step (Karras et al. 2020, appendix B)."""
     share = every / (every + 1)
-    return torch.optim.Adam(model.parameters(), share * rate, betas=(0.0, 0.99**share), foreach=True)
+    return torch.optim.Adam(model.parameters(), share * lr, betas=(0.0, 0.99**share), foreach=True)

@@ -1,4 +1,4 @@
-"""What a training stage tells about itself: progress bar, log lines, TensorBoard, curves and samples."""
+"""The report of a training stage: progress bar, log lines, TensorBoard, curves and samples."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class Report:
             print(json.dumps(line), flush=True)
         self._began, self._sums, self._count = now, {}, 0
 
-    def show(self, done: int, picture: np.ndarray) -> None:
-        """Keep a picture uint8 [H, W, 3] of what the networks make after `done` steps, as samples.png."""
+    def show(self, done: int, image: np.ndarray) -> None:
+        """Save an image uint8 [H, W, 3] of what the networks generate after `done` steps as samples.png."""
         with _full_disk_in_words(self._folder):
-            save_picture(self._folder / "samples.png", picture)
-            self._board.add_image("samples", picture, done, dataformats="HWC")
+            save_picture(self._folder / "samples.png", image)
+            self._board.add_image("samples", image, done, dataformats="HWC")
 
     def close(self) -> None:
         """Draw the curves and end bar and board; raises nothing, so that what ended the run is what the user reads."""

@@ -1,6 +1,6 @@
 """Shards: pictures in tar files, on this machine or on a server. Members are read in memory, never unpacked.
 
-Every regular member with the ending of a picture is one sample; others, such as labels, are left aside.
+Every regular member with the ending of a picture is one sample; others, such as labels, are ignored.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ RANGE = re.compile(r"\{(-?[0-9]+)\.\.(-?[0-9]+)(?:\.\.-?([1-9][0-9]*))?\}")
 MOST_SHARDS = 200_000  # that a pattern may stand for
 TRIES, WAIT, TIMEOUT = 6, 1.0, 60.0  # of a connection; the wait in seconds doubles after each try
 
-Note = Callable[[str, str], None]  # told the name of an unusable file and the reason
+Note = Callable[[str, str], None]  # takes the name of an unusable file and the reason
 Sample = tuple[str, bytes]
 
 
 class Member(NamedTuple):
-    """Where a sample lies: `size` bytes from `offset` on in the file `path`."""
+    """A sample's place: `size` bytes from `offset` on in the file `path`."""
 
     path: Path
     offset: int
@@ -50,11 +50,11 @@ class Member(NamedTuple):
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file is a picture, by the ending of its name; what is hidden is none."""
+    """Whether a file is a picture, by the ending of its name; hidden files are not."""
     return Path(name).suffix.lower() in PICTURES and not Path(name).name.startswith(".")
 
 
-def expanded(pattern: str) -> list[str]:
+def expand(pattern: str) -> list[str]:
     """The names that a pattern such as `shards-{000000..000099}.tar` stands for.
 
     Raises:
@@ -99,7 +99,7 @@ class RemoteShards:
     batch comes from one shard or two: write shards of pictures that were shuffled before.
 
     Starting in the middle leaves out, unread, the shards before the place whose number of samples is known, from
-    having read them or from `sizes.json` beside the shards ({"name.tar": number}); others are read but not decoded.
+    having read them or from `sizes.json` next to the shards ({"name.tar": number}); others are read but not decoded.
     """
 
     def __init__(self, urls: list[str], seed: int, note: Note) -> None:
@@ -109,7 +109,7 @@ class RemoteShards:
             raise ValueError("Shards on a server need the extra train: pip install 'stylereel[train]'.") from error
         self._members = tar_file_iterator
         self._urls, self._seed, self._note = urls, seed, note
-        self._counts = _listed(urls)
+        self._counts = _read_sizes(urls)
         self._held: deque[Sample] = deque()
         self._first = 0  # the position of the first sample held
         self._stream: Iterator[Sample] | None = None
@@ -145,14 +145,16 @@ class RemoteShards:
                     position -= known
                     empty &= known == 0
                     continue
-                for sample in _mixed(self._read(url), np.random.default_rng((self._seed, 3, epoch, number))):
+                for sample in _shuffle(self._read(url), np.random.default_rng((self._seed, 3, epoch, number))):
                     empty = False
                     if position:
                         position -= 1
                     else:
                         yield sample
             if empty:
-                raise MediaError(f"{_plain(self._urls[0])} holds no pictures; give shards with png, jpg or webp files.")
+                raise MediaError(
+                    f"{_without_query(self._urls[0])} holds no pictures; give shards with png, jpg or webp files."
+                )
             epoch += 1
 
     def _read(self, url: str) -> Iterator[Sample]:
@@ -164,11 +166,11 @@ class RemoteShards:
                     yield f"{shard}/{member['fname']}", member["data"]
             except (tarfile.TarError, OSError, EOFError, ValueError) as error:
                 if download.failure:
-                    raise MediaError(f"{_plain(url)} cannot be read: {download.failure}.") from error
-                self._note(_plain(url), f"{_plain(url)} is no complete tar file.")
+                    raise MediaError(f"{_without_query(url)} cannot be read: {download.failure}.") from error
+                self._note(_without_query(url), f"{_without_query(url)} is no complete tar file.")
         if self._counts.setdefault(url, count) != count:
             listed = f"{count} pictures, but was counted or listed in sizes.json with {self._counts[url]}"
-            raise MediaError(f"{_plain(url)} gave {listed}; mend the shard or the list.")
+            raise MediaError(f"{_without_query(url)} gave {listed}; fix the shard or the list.")
 
 
 class _Download:
@@ -212,7 +214,7 @@ class _Download:
             self._response = None
 
 
-def _mixed(samples: Iterator[Sample], random: np.random.Generator) -> Iterator[Sample]:
+def _shuffle(samples: Iterator[Sample], random: np.random.Generator) -> Iterator[Sample]:
     held: list[Sample] = []
     for sample in samples:
         if len(held) < BUFFER:
@@ -225,8 +227,8 @@ def _mixed(samples: Iterator[Sample], random: np.random.Generator) -> Iterator[S
         yield held[place]
 
 
-def _listed(urls: list[str]) -> dict[str, int]:
-    """The numbers of samples by URL, as far as the `sizes.json` beside the first shard tells."""
+def _read_sizes(urls: list[str]) -> dict[str, int]:
+    """The numbers of samples by URL, as far as the `sizes.json` next to the first shard lists them."""
     address = urls[0].split("?")[0].rsplit("/", 1)[0] + "/sizes.json"
     try:
         with urlopen(address, timeout=TIMEOUT) as response:
@@ -237,9 +239,9 @@ def _listed(urls: list[str]) -> dict[str, int]:
     except OSError as error:
         raise MediaError(f"{address} cannot be asked for ({error}); check the address and the connection.") from error
     except (ValueError, TypeError) as error:
-        raise MediaError(f"{address} is no list of names and numbers; mend or remove it.") from error
+        raise MediaError(f"{address} is no list of names and numbers; fix or remove it.") from error
 
 
-def _plain(url: str) -> str:
+def _without_query(url: str) -> str:
     """A URL without its query, which may hold a key."""
     return url.split("?")[0]

@@ -1,7 +1,8 @@
 """Training data: pictures, clips, latents and shards, behind one call.
 
 A global batch is a function of the seed, its number and its size alone. So the step is the position in the data, a
-resumed run goes on with what it would have seen, and N processes that take their shares see together what one would.
+resumed run goes on with the data that it would have had, and N processes that take their shares get together what one
+would.
 
 Positions count samples without end, and each has an item: files, and samples of shards on this machine, come in a new
 permutation every epoch; shards on a server as `stylereel.train.shards.RemoteShards` says. An item that cannot be used
@@ -32,7 +33,7 @@ from stylereel.core.files import MediaError, ensure_writable
 from stylereel.core.prefetch import WHOLE, Share
 from stylereel.media.pictures import decode_picture, read_picture
 from stylereel.media.video import VideoReader
-from stylereel.train.shards import PICTURES, Member, RemoteShards, expanded, local_members
+from stylereel.train.shards import PICTURES, Member, RemoteShards, expand, local_members
 
 ENDINGS = {
     "pictures": PICTURES,
@@ -79,7 +80,7 @@ class Problems:
     def stop(self, what: str) -> ValueError:
         """The error that ends training, with the first files."""
         first = "; ".join(reason.rstrip(".") for reason in list(self.found.values())[:3])
-        return ValueError(f"{what}; mend or remove them, or raise the limit. The first: {first or 'none'}.")
+        return ValueError(f"{what}; fix or remove them, or raise the limit. The first: {first or 'none'}.")
 
 
 class Source:
@@ -113,9 +114,9 @@ class Source:
         """
         if count % share[1]:
             raise ValueError(f"A batch of {count} does not divide among {share[1]} processes; choose a multiple.")
-        wanted = index, count, share
-        if self._next is None or self._next[0] != wanted:
-            self._next = wanted, self._ahead.submit(self._make, *wanted)
+        key = index, count, share
+        if self._next is None or self._next[0] != key:
+            self._next = key, self._ahead.submit(self._make, *key)
         batch = self._next[1].result()
         after = index + 1, count, share
         self._next = after, self._ahead.submit(self._make, *after)
@@ -169,7 +170,7 @@ def open_source(
         frames: length of the windows of clips or of sequences of latents, each at a random place. With it, the
             pictures of a folder are the frames of one clip, in the order of the numbers in their names.
         stride: a window takes every stride-th frame.
-        seed: of the order and the windows.
+        seed: random seed of the order and the windows.
         limit: files that may be unusable; by default one in a hundred but at least 3, of shards 100 files.
         report: a file to which a JSON line {"file", "reason"} is added for each unusable file.
 
@@ -196,26 +197,26 @@ def open_source(
         return Source(RemoteShards(files, seed, problems.note).item, _shard_loader(side), problems, seed, None)
     root, paths = Path(path), [Path(file) for file in files]
     if kind == "pictures":
-        items, load = _named(paths, root), _picture_loader(side)
+        items, load = _name_items(paths, root), _picture_loader(side)
     elif kind == "shards":
         items, load = local_members(paths, problems.note), _shard_loader(side)
     elif kind == "clips":
         items, load = _clips(paths, root), _clip_loader(side, frames or 1, stride)
     else:
-        items, load = _latents(_named(paths, root), frames, problems), _latent_loader(frames, stride)
+        items, load = _latents(_name_items(paths, root), frames, problems), _latent_loader(frames, stride)
     if not items:
         raise problems.stop(f"{path} holds no {kind} that can be used")
-    return Source(_shuffled(items, seed), load, problems, seed, len(items))
+    return Source(_shuffle(items, seed), load, problems, seed, len(items))
 
 
 def _look(path: str, clips: bool) -> tuple[str, list[str]]:
-    """What kind of data a path gives, and its files in the order of their names; pictures are `clips` if so wanted."""
+    """What kind of data a path gives, and its files in the order of their names; pictures count as clips if `clips`."""
     if "://" in path:
         if not path.startswith(("http://", "https://")):
             raise ValueError(f"{path} cannot be fetched; give an address that begins with http:// or https://.")
-        return "remote shards", expanded(path) if "{" in path else [path]
+        return "remote shards", expand(path) if "{" in path else [path]
     if "{" in path and not os.path.exists(path):
-        return "shards", expanded(path)
+        return "shards", expand(path)
     found: dict[str, list[str]] = {}
     for file in _walk(path):
         for kind, endings in ENDINGS.items():
@@ -241,12 +242,12 @@ def _walk(path: str) -> list[str]:
     return sorted(found)
 
 
-def _named(paths: list[Path], root: Path) -> list[Item]:
+def _name_items(paths: list[Path], root: Path) -> list[Item]:
     """Each path with its name below the root."""
     return [(path.relative_to(root).as_posix() if path != root else path.name, path) for path in paths]
 
 
-def _shuffled(items: Sequence[Item], seed: int) -> Order:
+def _shuffle(items: Sequence[Item], seed: int) -> Order:
     def item(position: int, _: int) -> Item:
         epoch, place = divmod(position, len(items))
         return items[int(_permutation(seed, epoch, len(items))[place])]
@@ -285,7 +286,7 @@ def _clips(paths: list[Path], root: Path) -> list[Item]:
     """Videos, and each folder of pictures without videos, which is one clip."""
     videos = {path for path in paths if path.suffix.lower() in ENDINGS["clips"]}
     folders = {path.parent for path in paths} - {path.parent for path in videos}
-    return _named(sorted(videos | folders), root)
+    return _name_items(sorted(videos | folders), root)
 
 
 def _clip_loader(size: int, frames: int, stride: int) -> Load:
@@ -341,7 +342,7 @@ class _Singles(Sequence[Item]):
 def _latents(files: list[Item], frames: int | None, problems: Problems) -> Sequence[Item]:
     """Sequences of latents, or each latent where no frames are asked for; all [L, D] are as the first."""
     sequences: list[tuple[str, _Sequence]] = []
-    wanted: tuple[int, ...] = ()
+    expected: tuple[int, ...] = ()
     for name, path in files:
         try:
             arrays = _arrays(path)
@@ -355,9 +356,9 @@ def _latents(files: list[Item], frames: int | None, problems: Problems) -> Seque
             if len(shape) not in (3, 4) or 0 in shape or not numeric:
                 problems.note(label, f"{label} is no array of numbers [N, L, D] or [S, T, L, D] but {list(shape)}.")
                 continue
-            wanted = wanted or shape[-2:]
-            if shape[-2:] != wanted:
-                problems.note(label, f"{label} has latents {list(shape[-2:])}, but {list(wanted)} come before.")
+            expected = expected or shape[-2:]
+            if shape[-2:] != expected:
+                problems.note(label, f"{label} has latents {list(shape[-2:])}, but {list(expected)} come before.")
             elif len(shape) == 3:
                 sequences.append((label, _Sequence(array, None, shape[0])))
             else:
