@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pages
@@ -102,6 +103,36 @@ def test_links_lead_to_files(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_programs_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    missing = [name for name in re.findall(r"\b(?:benchmarks|tests)/\w+\.py\b", text) if not (ROOT / name).exists()]
+    assert not missing
+
+
+def command_lines(page: Path) -> list[list[str]]:
+    """The words of every `stylereel ...` or `python3 run.py ...` in the fenced blocks of a page, comments left out."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    text = "".join(block for language, block in blocks if not language)
+    lines = text.replace("\\\n", " ").splitlines()
+    starts = re.compile(r"^(?:.* -m )?(?:stylereel|python3 run\.py) (?:--keep-memory )?(?!test|lint)([a-z].*)")
+    return [shlex.split(found[1], comments=True) for line in lines if (found := starts.match(line.strip()))]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if command_lines(page)], ids=lambda page: page.stem)
+def test_the_commands_of_a_page_and_their_flags_exist(page: Path) -> None:
+    for words in command_lines(page):
+        command = next((name for name in pages.COMMANDS if words[: len(name.split())] == name.split()), None)
+        assert command, f"there is no command {' '.join(words)}"
+        known = pages.shared_flags(command)
+        if pages.takes_subject(command) and words[1] != "SYSTEM":
+            assert words[1] in pages.subjects(command), " ".join(words)
+            known += pages.own_flags(command, words[1])
+        flags = [word.split("=")[0] for word in words if word.startswith("--")]
+        missing = [flag for flag in flags if f"| `{flag}` |" not in known.replace("--no-", "--")]
+        assert not missing, f"{command} has no {missing}"
 
 
 def test_the_readme_names_every_page() -> None:
