@@ -93,7 +93,7 @@ def test_saved_codes_and_motions_drive(place: Path, tmp_path: Path, system: Styl
         drive(system, source="3", driving=str(driving), out=str(tmp_path / "both.mkv"))
         results.append(np.stack(list(VideoReader(tmp_path / "both.mkv"))))
     assert np.array_equal(*results)
-    with pytest.raises(ValueError, match="Codes have no picture to paste"):
+    with pytest.raises(ValueError, match="Codes have no image to paste"):
         drive(
             system,
             source=identity,

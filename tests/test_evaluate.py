@@ -177,7 +177,7 @@ def test_what_cannot_be_told_is_counted_and_left_out() -> None:
     assert score.value == 2 and score.counts == {"clips": 3, "frames": 9, "not told": 3}
     none = Measure("none", "clip", "higher", "", "", "", None, lambda clip: np.nan)
     score = none(clips(0))
-    assert np.isnan(score.value) and score.interval is None and "cannot be told" in table([score])
+    assert np.isnan(score.value) and score.interval is None and "undefined" in table([score])
 
 
 # The registry

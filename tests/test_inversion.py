@@ -219,7 +219,7 @@ def test_the_command_improves_on_the_encoder_and_works_only_once(
     assert named.read_bytes() == first
     again = json.loads(named.with_suffix(".json").read_text())
     assert again["cached"] and again["quality"] == quality
-    assert "kept from an earlier run" in capsys.readouterr().out
+    assert "from the cache" in capsys.readouterr().out
 
 
 def test_another_setting_is_another_result(portrait: Path, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ nets = Networks(generator, lambda x: generator.mean_w.expand(len(x), generator.n
 def made(count):
     rows = np.tile(np.array([32, 32, 64, 0], np.float32), (count, 1))
     found = inversion.Found([np.zeros((64, 64, 3), np.uint8)] * count, rows, Fraction(25), [], {})
-    measured, codes, _ = inversion._made(found, nets, "w+", 0, False, Seen(), "", Stages())
+    measured, codes, _ = inversion._invert(found, nets, "w+", 0, False, Seen(), "", Stages())
     assert len(codes) == measured["frames"]["inverted"] == count
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = made(6)

@@ -302,7 +302,7 @@ def test_commands(rows: dict[str, Row], cache: Path, capsys: pytest.CaptureFixtu
     weights_list()
     lines = capsys.readouterr().out.partition("each beside its card.\n")[2].splitlines()
     assert lines[0] == "right (here, 768.0 kB): a test file; licence: its own licence; for metrics"
-    assert lines[1].startswith("unannounced (not here)") and len(lines) == len(rows) + 1
+    assert lines[1].startswith("unannounced (not downloaded)") and len(lines) == len(rows) + 1
 
 
 def test_cache_folder_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +369,7 @@ def test_a_family_is_fetched_at_once(
     monkeypatch.setattr("builtins.input", lambda text: "n")
     (cache / "right").unlink()
     assert main(["weights", "get", "--family", named, "--for", "stylevideogan"]) == 2
-    assert "Nothing was fetched" in capsys.readouterr().err
+    assert "Nothing was downloaded" in capsys.readouterr().err
 
 
 def test_families_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

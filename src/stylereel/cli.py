@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from stylereel.core.record import Stages
 
-USAGE = """usage: stylereel [--keep-memory] COMMAND ...  (stylereel COMMAND --help tells more)
+USAGE = """usage: stylereel [--keep-memory] COMMAND ...  (stylereel COMMAND --help shows its flags)
 
---keep-memory makes the C library keep freed memory, which speeds up training and large pictures on Linux."""
+--keep-memory makes the C library keep freed memory, which speeds up training and large images on Linux."""
 CLOCK, OWN = "stages", ("options", "files")  # arguments that no flag stands for: the clock, the subject's own flags
 
 
@@ -80,7 +80,7 @@ def _run(arguments: list[str]) -> None:
         from stylereel.generator import keep_memory
 
         if not keep_memory():
-            print("stylereel: this C library cannot be told to keep memory; going on without", file=sys.stderr)
+            print("stylereel: this C library has no setting to keep memory; --keep-memory is ignored", file=sys.stderr)
         arguments = arguments[1:]
     if arguments in ([], ["-h"], ["--help"]):
         print(USAGE + "\n")
@@ -237,7 +237,7 @@ def _sentence(parser: ArgumentParser, message: str) -> str:
         return f"{parser.prog} has no {unknown[1]}{_suggestion(unknown[1], known)}"
     if missing := re.match(r"the following arguments are required: (.+)", message, re.IGNORECASE):
         names = [flags.get(name.strip(), name.strip()) for name in missing[1].split(",")]
-        return f"{parser.prog} needs {', '.join(names)}; --help tells more."
+        return f"{parser.prog} needs {', '.join(names)}; --help shows all flags."
     if wrong := re.match(r'Parser key "(\w+)":.*value: (.*)$', message, re.DOTALL):
         action = next(action for action in parser._actions if action.dest == wrong[1])
         kind = getattr(action, "_typehint", action.type)

@@ -54,7 +54,7 @@ def write_sound(path: Path, samples: np.ndarray) -> None:
 
 
 def speaker_clip(path: Path, seconds: int = SECONDS) -> None:
-    """Draw a person who looks about, blinks and speaks, with sound, as an mp4 file."""
+    """Draw a person who looks around, blinks and speaks, with sound, as an mp4 file."""
     motion = natural_motion(MOVEMENT, int(seconds * RATE), RATE)
     values = np.tile(person(SPEAKER), (len(motion), 1))
     values[:, : len(MOTION)] = motion
@@ -73,7 +73,7 @@ def demo(*, out: str | Path, stages: Stages | None = None) -> dict[str, Any]:
     """Make the demonstration clips: driving.mp4, drive.mp4 (source, driving and result side by side) and sheet.png.
 
     Args:
-        out: folder to put them in; it is made if needed.
+        out: folder for the files; created if needed.
         stages: clock to use, for watching the progress.
 
     Returns:
@@ -99,6 +99,6 @@ def demo(*, out: str | Path, stages: Stages | None = None) -> dict[str, Any]:
 
 def lines(record: Mapping[str, Any]) -> Iterator[str]:
     """What the terminal shows of a record."""
-    yield f"An invented person (seed {SPEAKER}) speaks for {SECONDS} seconds; person {SOURCE} is moved by that clip."
-    yield "In the result: left the source, in the middle the driving clip, right the result."
+    yield f"An invented person (seed {SPEAKER}) speaks for {SECONDS} seconds; that clip drives person {SOURCE}."
+    yield "drive.mp4 shows, from left to right: source, driving clip, result."
     yield from result_lines(record)

@@ -111,39 +111,39 @@ def drive(
     options: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
-    """Move a portrait as the face in a clip moves, with the clip's rate, length and sound.
+    """Animate a portrait with the face in a clip; the result has the clip's frame rate, length and sound.
 
-    A run that was killed or stopped goes on where it was when the same is asked again; at most `writer.SEGMENT` frames
-    are lost, and the file has the same bytes.
+    The same command resumes a run that was stopped or killed; at most `writer.SEGMENT` frames are made twice, and the
+    file has the same bytes.
 
     Args:
         system: name of a system, or a loaded one.
-        source: who; a whole number is the seed of an invented person, else the file of a picture, of codes or of an
-            identity, or a folder of these.
-        driving: the clip, picture, codes or saved motion that moves, or a folder of clips (a folder of pictures alone
-            is one clip).
-        out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written beside it as .json. With a
-            folder of sources or clips a folder: a clip for each pair, index.json and grid.png.
-        audio: whose sound the result gets; that of the driving clip if not given.
+        source: the person to animate: the seed of an invented person (a whole number), a file with an image, codes or
+            an identity, or a folder of these.
+        driving: where the motion comes from: a clip, image, codes or saved motion, or a folder of clips (a folder of
+            images only is one clip).
+        out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written next to it as .json. With a
+            folder of sources or clips, a folder: one clip for each pair, index.json and grid.png.
+        audio: file with the sound for the result; the driving clip if not given.
         compare: show source, driving face and result side by side.
-        paste_back: put the result back into the source picture, from which the face was cut.
-        family: whose weights: builtin, ffhq, or a TOML file that names them.
+        paste_back: paste the result back into the source image, from which the face was cropped.
+        family: which set of weights: builtin, ffhq, or a TOML file that lists them.
         device: where the networks run; auto takes a GPU if there is one.
-        precision: of the generator's features; auto takes bf16 where the hardware multiplies in it, else 32.
-        chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
-        overwrite: also replace files that an earlier run did not make; never the inputs.
+        precision: number format of the generator's features; auto takes bf16 where the hardware supports it, else 32.
+        chunk: frames rendered at a time; more is faster and takes more memory; the result is the same.
+        overwrite: also replace files that stylereel did not write; inputs are never replaced.
         files: weight files of the system's own file options, which override the family's; for the record too.
         options: values for the system's own options; the others keep their defaults.
         stages: clock to use, for watching the progress.
 
     Returns:
-        The record: what was written to the .json file, and the files. With folders: what stands in the index, with
+        The record: what was written to the .json file, and the files. With folders: the content of the index, with
         the records as `results`.
 
     Raises:
         ValueError: an unknown system or option, an unusable value, or a file that cannot be read or written
             (MediaError). Nothing is left under the name `out` then. With folders a pair that fails is listed in the
-            index, and only if all fail that is an error.
+            index, and it is an error only if all fail.
     """
     stages = stages or Stages()
     sources, drivers = _members(source, (*FORMATS, SAVED)), _members(driving, (*CLIPS, SAVED))
@@ -160,10 +160,10 @@ def drive(
     claim([*index, *targets, *(each.with_suffix(".json") for each in targets)], inputs, overwrite)
     if chunk < 1:
         raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
-    # What cannot be opened is told before anything is loaded; of several, the others are made.
-    seen = [_or_error(lambda: _clip(one)) for one in drivers or [driving]]  # noqa: B023 (called at once)
-    if all(isinstance(one, ValueError) for one in seen):
-        _value(seen[0])
+    # A clip that cannot be opened is reported before anything is loaded; of several, the others are made.
+    opened = [_or_error(lambda: _clip(one)) for one in drivers or [driving]]  # noqa: B023 (called at once)
+    if all(isinstance(one, ValueError) for one in opened):
+        _value(opened[0])
     given = read_source(source) if sources is None else None
 
     if audio is not None:
@@ -188,22 +188,24 @@ def drive(
             if reader is None and own_kind(name) == "motion":
                 return _What(Path(name), None, Motion.load(name))
             taken = Codes.load(name) if reader is None else reader
-            assert isinstance(system, Drives)  # choose has seen to it
+            assert isinstance(system, Drives)  # choose has checked it
             motion = kept.keep(kept_as, Motion, partial(system.extract, taken, **chosen["extract"]))
             return _What(Path(name), reader, motion)
 
     if several:
-        return _each_pair(run, sources or [source], list(zip(drivers or [driving], seen)), who, what, Path(out), stages)
+        return _each_pair(
+            run, sources or [source], list(zip(drivers or [driving], opened)), who, what, Path(out), stages
+        )
     facts = run.facts(source=source, driving=driving)
     with Unfinished(targets[0], facts) as unfinished:
         person = who(source, unfinished, "identity")
-        return _write(run, person, what(driving, _value(seen[0]), unfinished, "motion"), facts, unfinished, stages)
+        return _write(run, person, what(driving, _value(opened[0]), unfinished, "motion"), facts, unfinished, stages)
 
 
 def require_sound(path: str) -> None:
     """Raise ValueError unless a file has sound."""
     if sound_index(require_file(path)) is None:
-        raise ValueError(f"{path} has no sound; give a file that has, or leave out --audio.")
+        raise ValueError(f"{path} has no sound; give a file with sound, or leave out --audio.")
 
 
 def flags(system: str) -> dict[str, Flags]:
@@ -212,7 +214,7 @@ def flags(system: str) -> dict[str, Flags]:
 
 
 def subjects() -> str:
-    """What the help says of the systems."""
+    """The systems, for the help."""
     return systems.describe(VERBS)
 
 
@@ -229,7 +231,7 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
     if record["colours"] != "BT.709":
         yield f"the clip's colours: {record['colours']}"
     if doubtful := frames["doubtful"]:
-        yield f"eyes, mouth or head were doubtful, and held, in {len(doubtful)} of {frames['driving']} frames"
+        yield f"eyes, mouth or head were uncertain, and held, in {len(doubtful)} of {frames['driving']} frames"
     if turned := record["face turned by degrees"]:
         yield f"the face is turned by {turned} degrees in the clip; it drives as if it were upright"
     if lost := frames["without a face"]:
@@ -260,14 +262,14 @@ def _members(name: str, endings: Collection[str]) -> list[str] | None:
     found = [file for file in listed(name, endings) if file.is_file()]
     stems = [file.stem for file in found]
     if twice := [stem for stem in stems if stems.count(stem) > 1]:
-        raise ValueError(f"{name} has two files called {twice[0]}, whose results would have one name; rename one.")
+        raise ValueError(f"{name} has two files called {twice[0]}, whose results would have the same name; rename one.")
     return [str(file) for file in found] or None
 
 
 def _refuse_pasting_without_picture(source: str, paste_back: bool) -> None:
     if paste_back and (source.isdecimal() or Path(source).suffix == SAVED):
         what = "A seed has" if source.isdecimal() else "Codes have"
-        raise ValueError(f"{what} no picture to paste the result into; give a picture as the source.")
+        raise ValueError(f"{what} no image to paste the result into; give an image as the source.")
 
 
 def _write(
@@ -279,7 +281,7 @@ def _write(
     target = unfinished.target
     made = render(system, identity, motion, chunk=settings["chunk"], precision=settings["precision"], **options)
     if settings["paste_back"] and (picture is None or "placement" not in identity.tensors):
-        raise ValueError(f"{system.name} does not say where the face was cut out; leave out --paste-back.")
+        raise ValueError(f"{system.name} does not record the face's crop; leave out --paste-back.")
 
     base = picture if settings["paste_back"] else None
 
@@ -354,7 +356,7 @@ def _each_pair(
     out: Path,
     stages: Stages,
 ) -> dict[str, Any]:
-    """A clip for every source and driver, each looked at once; index.json lists them, grid.png shows their middles."""
+    """A clip for every source and driver, each opened once, with index.json and grid.png (their middle frames)."""
     facts = {"pairs": [run.facts(source=source, driving=driver) for driver, _ in drivers for source in sources]}
     with Unfinished(out / "index.json", facts) as unfinished:
         return _each_pair_in(run, sources, drivers, who, what, unfinished, stages)
@@ -459,7 +461,7 @@ def _add_seconds(stages: Stages, more: Stages) -> None:
 
 
 def _cells(run: _Run, who: _Who, what: _What, frame: int, row: int, column: int) -> dict[tuple[int, int], np.ndarray]:
-    """What the grid shows of a pair: the source, the driver's face if it is seen, and one frame of the result."""
+    """What the grid shows of a pair: the source, the driver's face if it has frames, and one frame of the result."""
     shown = next(render(run.system, who.identity, what.motion, chunk=1, **run.options).start_at(frame))
     cells = {(row, 0): portrait(run.system, who.identity), (row, column): shown}
     if what.reader is not None:
@@ -475,7 +477,7 @@ def _square(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 class _Compared:
-    """Puts the source and, where there is one to see, the driving face at the left of each result, of one height."""
+    """Puts the source and, if the driver has frames, the driving face to the left of each result, at one height."""
 
     def __init__(self, source: np.ndarray, what: _What, first: int, stages: Stages) -> None:
         self._source, self._stages = source, stages

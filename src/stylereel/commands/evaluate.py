@@ -17,6 +17,7 @@ from stylereel.core.version import __version__
 from stylereel.metrics.registry import Clip, Measure, Run, Score, Unfit, find, open_clips
 from stylereel.metrics.registry import measures as all_measures
 
+UNDEFINED = "not told"  # the count's key in results.json since version 0.1
 Scores = tuple[list[Score], dict[str, str]]  # and why each measure was left out
 
 
@@ -40,23 +41,23 @@ def evaluate(
     batch: int = 8,
     video_protocol: str = "windows",
 ) -> Outcome:
-    """Measure a clip, a folder of clips or a folder of pictures, and print the numbers as a Markdown table.
+    """Measure a clip, a folder of clips or a folder of images, and print the values as a Markdown table.
 
     Args:
         result: what to measure (in Python also clips, as `metrics.registry.open_clips` gives them).
         reference: what to compare with: the original of each clip, or for Frechet distances any set.
-        measures: names with commas between; without it, all that fit what is given.
+        measures: names separated by commas; all that apply if not given.
         out: folder for results.json, table.md and plot.png.
-        processes: how many share the work; inside torchrun its processes do instead.
-        seed: random seed of the 95 % intervals and of what is left to chance.
-        batch: frames that go through a network at a time; it changes nothing but speed and memory.
-        video_protocol: which windows a Frechet video distance draws; docs/measures.md lists them.
+        processes: number of processes that share the work; torchrun sets this itself.
+        seed: random seed of the 95 % intervals and of all random choices.
+        batch: frames in a batch; changes speed and memory, not the values.
+        video_protocol: how Frechet video distances choose windows of frames; docs/measures.md lists the protocols.
 
     Returns:
         The scores, and for each measure left out the reason. A measure that was asked for by name is never left out.
 
     Raises:
-        ValueError: one sentence: an unknown or unfit measure, nothing to measure.
+        ValueError: one sentence: an unknown measure or one that does not apply, nothing to measure.
         MediaError: a file cannot be read, the folder cannot be written.
     """
     from stylereel.metrics.sets import VIDEO_PROTOCOLS
@@ -73,9 +74,9 @@ def evaluate(
     ours = _clips(result)
     theirs = None if reference is None else _clips(reference)
     run = Run(seed, batch, video_protocol)
-    scores, skipped = _shared(chosen, ours, theirs, run, processes)
+    scores, skipped = _share(chosen, ours, theirs, run, processes)
     if not scores:
-        raise ValueError(f"No measure fits: {next(iter(skipped.values()))}")
+        raise ValueError(f"No measure applies: {next(iter(skipped.values()))}")
     if out is not None and int(os.environ.get("RANK", 0)) == 0:
         write(Path(out), scores, skipped, ours, theirs, run)
     return Outcome(scores, skipped, None if out is None else Path(out))
@@ -95,16 +96,16 @@ def lines(outcome: Outcome) -> Iterator[str]:
 def evaluate_exact(
     *, system: str = "stylemask", pairs: int = 64, seed: int = 0, out: str | Path | None = None
 ) -> Outcome:
-    """Measure a system against the world's true pictures of one person with another's motion.
+    """Measure a system against ground truth: the world's exact images of one person with another's motion.
 
     Args:
-        system: which system's built-in weights.
+        system: the system to measure, with its built-in weights.
         pairs: number of pairs of a source person and a driver.
         seed: random seed of the people and of the 95 % intervals.
         out: results.json to write.
 
     Raises:
-        ValueError: an unknown system, or one that moves no pictured face.
+        ValueError: an unknown system, or one that drives no image of a face.
         MediaError: the file cannot be written.
     """
     from stylereel.metrics.exact import exact
@@ -143,7 +144,7 @@ def _measure(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None,
 # --- several processes
 
 
-def _shared(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run, processes: int) -> Scores:
+def _share(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run, processes: int) -> Scores:
     """`_measure` in this process, or in several of which this is the first (in torchrun: the one of its rank)."""
     import torch.distributed
     import torch.multiprocessing
@@ -186,7 +187,7 @@ def _work(
     except Exception:
         if rank == 0:
             raise
-        return [], {}  # the first process has the same error and tells of it
+        return [], {}  # the first process has the same error and reports it
     finally:
         torch.distributed.destroy_process_group()
         torch.set_num_threads(threads)
@@ -199,7 +200,8 @@ def table(scores: Sequence[Score]) -> str:
     """The scores as a Markdown table."""
     lines = ["| measure | value | 95 % interval | unit | better | counts |", "|---|---|---|---|---|---|"]
     for score in scores:
-        counts = ", ".join(f"{count} {name}" for name, count in score.counts.items() if name != "not told" or count)
+        named = {"undefined" if name == UNDEFINED else name: count for name, count in score.counts.items()}
+        counts = ", ".join(f"{count} {name}" for name, count in named.items() if name != "undefined" or count)
         between = "" if score.interval is None else " to ".join(_text(end) for end in score.interval)
         better = "" if score.better == "neither" else score.better
         lines.append(f"| {score.name} | {_text(score.value)} | {between} | {score.unit} | {better} | {counts} |")
@@ -207,7 +209,7 @@ def table(scores: Sequence[Score]) -> str:
 
 
 def _text(value: float) -> str:
-    return "cannot be told" if math.isnan(value) else f"{value:.4g}"
+    return "undefined" if math.isnan(value) else f"{value:.4g}"
 
 
 def write(

@@ -47,8 +47,8 @@ SMOOTH = 0.1  # seconds, of the crops in FFHQ's framing; the built-in one has it
 
 
 class Quality(NamedTuple):
-    """How near pictures come to their targets, for each: PSNR in dB at 8 bits a channel, the cosine of the identity
-    net's embeddings, and the perceptual distance."""
+    """How close reconstructions are to their targets, for each image: PSNR in dB at 8 bits a channel, the cosine of
+    the identity net's embeddings, and the perceptual distance."""
 
     psnr: list[float]
     identity: list[float]
@@ -56,13 +56,13 @@ class Quality(NamedTuple):
 
     @classmethod
     @torch.no_grad()
-    def of(cls, images: Tensor, again: Tensor, perceptual: Perceptual, embed: Vectors) -> Quality:
+    def of(cls, images: Tensor, reconstruction: Tensor, perceptual: Perceptual, embed: Vectors) -> Quality:
         """Both [B, 3, H, W] in [-1, 1]."""
-        rounded = ((again.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+        rounded = ((reconstruction.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
         error = (rounded - images).square().mean((1, 2, 3)).clamp_min(1e-12)
         same = (embed(rounded) * embed(images)).sum(1)
-        apart = distance(perceptual(rounded), perceptual(images))
-        return cls((10 * torch.log10(4 / error)).tolist(), same.tolist(), apart.tolist())
+        difference = distance(perceptual(rounded), perceptual(images))
+        return cls((10 * torch.log10(4 / error)).tolist(), same.tolist(), difference.tolist())
 
 
 def invert(
@@ -78,32 +78,33 @@ def invert(
     face: str = "largest",
     stages: Stages | None = None,
 ) -> dict[str, Any]:
-    """Find the codes of the face in a picture or clip, so that a generator shows it again.
+    """Find the latent codes with which a generator reproduces the face in an image or clip.
 
-    The same source with the same settings and weights is only copied from the cache. A clip is gone through in chunks,
-    so that only its codes, and feature maps if there are any, grow with its length.
+    Results are cached by source, settings and weights. A clip is processed in chunks, so only its codes, and feature
+    maps if there are any, grow with its length.
 
     Args:
-        source: a picture with a face, or a clip.
+        source: an image with a face, or a clip.
         out: the file NAME.safetensors, or a folder for it; NAME.png next to it shows target, reconstruction and
             difference, NAME.json is the record.
-        space: one w, a w for each layer, or a feature map and the layers after it.
-        steps: number of steps of the optimisation; 0 leaves what the encoder finds.
-        pti: also tune the generator to the picture, or to up to 64 frames of the clip.
+        space: w (one code for all layers), w+ (a code for each layer), or features (a feature map and the codes of
+            the layers after it).
+        steps: optimisation steps; 0 keeps the encoder's codes.
+        pti: also fine-tune the generator to the image, or to up to 64 frames of the clip (pivotal tuning).
         encoder: file of a pSp, e4e, ReStyle or HFGI encoder; the built-in one if not given.
         generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
-        face: which of several: largest, left, a number from the left, or a picture of the person.
+        face: which of several faces: largest, left, a number from the left, or an image of the person.
         stages: clock to use, for watching the progress.
 
     Returns:
-        The record, which also stands in NAME.json, with the files.
+        The record, as in NAME.json, with the files.
 
     Raises:
         ValueError: no face, unusable settings or weights, or a file that cannot be read or written (MediaError).
     """
     stages, source, out = stages or Stages(), Path(source), Path(out)
     if steps < 0:
-        raise ValueError(f"Optimisation takes 0 steps or more, not {steps}.")
+        raise ValueError(f"--steps takes 0 or more, not {steps}.")
     if not os.path.isdir(source):
         require_file(source)
     target = ensure_writable(out if out.suffix == ".safetensors" else out / f"{source.stem}.safetensors")
@@ -113,7 +114,7 @@ def invert(
     with stages("load"):
         chosen = networks.choose(encoder, generator)
         if steps == 0 and "encoder" not in chosen:
-            raise ValueError("Without an encoder all codes begin at the mean; give --encoder, or some hundred --steps.")
+            raise ValueError("Without an encoder all codes start at the mean; give --encoder or 100 or more --steps.")
         settings = {"encoder": encoder, "generator": generator, "space": space, "steps": steps, "pti": pti}
         settings["face"] = face
         inputs = {"source": {"file": source, "sha256": _contents(source)}}
@@ -135,7 +136,7 @@ def invert(
         with stages("find"):
             found = Found.of(source, face, networks.is_canonical(chosen))
         with replacing_folder(kept) as folder:
-            measured, codes, picture = _made(found, nets, space, steps, pti, perceptual, weights["generator"], stages)
+            measured, codes, picture = _invert(found, nets, space, steps, pti, perceptual, weights["generator"], stages)
             codes.save(folder / "codes.safetensors")
             save_picture(folder / "codes.png", picture)
             measured["identity"] = "arcface" if chosen["identity"].name == ARCFACE else "builtin"
@@ -165,7 +166,7 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
     if jitter := record["jitter"]:
         yield f"jitter: crop {jitter['crop']:.6f} of its side, landmarks {jitter['landmarks']:.6f}"
     if record["cached"]:
-        yield "kept from an earlier run"
+        yield "from the cache"
     yield from map(str, record["files"])
 
 
@@ -180,9 +181,9 @@ def _contents(source: Path) -> str:
 class Found(NamedTuple):
     """A face in a picture or clip.
 
-    frames: uint8 [H, W, 3], to be gone through as often as needed; rows: the crop of each [T, 4]; rate: frames a
+    frames: uint8 [H, W, 3], iterable any number of times; rows: the crop of each [T, 4]; rate: frames a
     second, 1 for a picture; missing: frames without the face; jitter: of the crops, and of crops that follow the
-    landmarks of every frame, none for a picture or under 5 frames.
+    landmarks of every frame; empty for an image or under 5 frames.
     """
 
     frames: Iterable[np.ndarray]
@@ -217,7 +218,7 @@ class Found(NamedTuple):
             yield torch.from_numpy(np.stack(part)).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def _made(
+def _invert(
     found: Found,
     nets: Networks,
     space: Space,
@@ -240,8 +241,8 @@ def _made(
         few = max(1, chunk // 4)
         for frames in (slice(i, i + few) for i in range(0, len(targets), few)):
             with stages("measure"), torch.no_grad():
-                again = fit[frames].render(generator)
-                quality.setdefault(step, []).append(Quality.of(targets[frames], again, perceptual, nets.embed))
+                rendered = fit[frames].render(generator)
+                quality.setdefault(step, []).append(Quality.of(targets[frames], rendered, perceptual, nets.embed))
 
     first = 0
     for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk)):
@@ -308,8 +309,8 @@ def _means(parts: list[Quality]) -> dict[str, float]:
 def comparison(generator: StyleGAN2 | StyleGAN3, fit: Fit, images: Tensor) -> np.ndarray:
     """Target, reconstruction and twice their difference on grey, a row for each frame."""
     with torch.no_grad():
-        again = torch.cat([fit[i : i + 1].render(generator) for i in range(len(images))]).clamp(-1, 1)
-    columns = [images, again, 2 * (again - images)]
+        reconstruction = torch.cat([fit[i : i + 1].render(generator) for i in range(len(images))]).clamp(-1, 1)
+    columns = [images, reconstruction, 2 * (reconstruction - images)]
     labels = ["target", "reconstruction", "2 x difference"]
     rows = [side_by_side(list(row), labels) for row in zip(*map(pictures, columns))]
     return contact_sheet(rows, 1)

@@ -24,11 +24,11 @@ SMOOTH = 3  # curves are drawn so many times larger and shrunk
 
 
 def look(*files: str | Path, out: str | Path | None = None, columns: int = 6, rows: int = 4, size: int = 192) -> Path:
-    """Make a picture of what is in a file: frames of a clip, curves of a motion; several files go side by side.
+    """Make an overview image of files: frames of clips, curves of a motion; several files go side by side.
 
     Args:
-        files: clips, folders of pictures, pictures, or one saved motion, identity or file of codes.
-        out: the picture to write (.png, .jpg or .webp); null puts FILE-look.png beside the first file.
+        files: clips, folders of images, images, or one saved motion, identity or file of codes.
+        out: the picture to write (.png, .jpg or .webp); null writes FILE-look.png next to the first file.
         columns: frames in a row.
         rows: rows of frames, at most.
         size: longer side of a frame, in pixels.
@@ -37,7 +37,7 @@ def look(*files: str | Path, out: str | Path | None = None, columns: int = 6, ro
         ValueError: as `page_of`, or (MediaError) the picture cannot be written.
     """
     if not files:
-        raise ValueError("Looking needs a file; name one or more.")
+        raise ValueError("`stylereel look` needs a file; give one or more.")
     first = Path(files[0])
     target = ensure_writable(out or first.with_name(f"{first.stem}-look.png"), *FORMATS)
     save_picture(target, page_of(files, columns, rows, size))
@@ -48,7 +48,7 @@ def page_of(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: 
     """A picture uint8 [H, W, 3] that shows what is in the files, found from their contents.
 
     One clip or folder of pictures: frames evenly spaced from the first to the last. Several: a row of frames for each,
-    at the same shares of their lengths; pictures alone stand in one row. A motion: the curve of each of its tracks, of
+    at the same shares of their lengths; pictures alone are one row. A motion: the curve of each of its tracks, of
     the 48 that vary most if there are more. An identity: its W+ code, a row a layer. Codes: what the built-in generator
     makes of them, if they are its own, over the W+ code of a picture or the main tracks of a clip's.
 
@@ -61,12 +61,12 @@ def page_of(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: 
         ValueError: no file, numbers below 1, a saved file among several, or (MediaError) one that cannot be read.
     """
     if not files or min(columns, rows, size) < 1:
-        raise ValueError("Looking needs a file, and 1 or more columns, rows and pixels; give larger numbers.")
+        raise ValueError("An overview needs a file, and 1 or more columns, rows and pixels; give larger numbers.")
     check_size(columns * size, rows * size, "The sheet")
     kinds = {str(file): _saved_kind(Path(file)) for file in files}
     saved = next((file for file, kind in kinds.items() if kind), None)
     if saved and len(files) > 1:
-        raise ValueError(f"{saved} is a saved {kinds[saved]}; look at it alone.")
+        raise ValueError(f"{saved} is a saved {kinds[saved]}; give it alone.")
     if saved:
         if kinds[saved] == "codes":
             return _codes(Path(saved), columns, rows, size)
@@ -82,7 +82,7 @@ def _saved_kind(path: Path) -> str | None:
         return None
     kind = own_kind(path)
     if kind not in ("motion", "identity", "codes"):
-        raise ValueError(f"{path} holds no motion, identity or codes; weights info tells what is in a weight file.")
+        raise ValueError(f"{path} holds no motion, identity or codes; `stylereel weights info` shows weight files.")
     return kind
 
 
@@ -90,42 +90,42 @@ def _is_still(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in FORMATS and VideoReader(path).num_frames == 1
 
 
-def _spaced(reader: VideoReader, count: int) -> Iterator[tuple[int, np.ndarray]]:
+def _space(reader: VideoReader, count: int) -> Iterator[tuple[int, np.ndarray]]:
     """`count` frames with their indices, evenly spaced from the first to the last; fewer if there are fewer."""
     count = min(count, reader.num_frames)
-    wanted = [round(place * (reader.num_frames - 1) / max(count - 1, 1)) for place in range(count)]
-    return ((index, frame) for index, frame in enumerate(reader) if index in wanted)
+    chosen = [round(place * (reader.num_frames - 1) / max(count - 1, 1)) for place in range(count)]
+    return ((index, frame) for index, frame in enumerate(reader) if index in chosen)
 
 
 def _sheet(path: Path, columns: int, rows: int, size: int) -> np.ndarray:
     if _is_still(path):
         picture = read_picture(path)
         title = f"{path.name}   {picture.shape[1]} x {picture.shape[0]}"
-        return _titled(shrink(picture, size), [title])
+        return _add_title(shrink(picture, size), [title])
     reader = VideoReader(path)
-    shown = [(index, shrink(frame, size)) for index, frame in _spaced(reader, columns * rows)]
+    shown = [(index, shrink(frame, size)) for index, frame in _space(reader, columns * rows)]
     page = contact_sheet([frame for _, frame in shown], columns, [_time(reader, index) for index, _ in shown])
-    return _titled(page, _description(reader))
+    return _add_title(page, _description(reader))
 
 
 def _strip(paths: list[Path], columns: int, size: int) -> np.ndarray:
     """A row of frames for each clip, or one row of all the pictures if there are no clips."""
     if all(_is_still(path) for path in paths):
         pictures = [shrink(read_picture(path), size) for path in paths]
-        return contact_sheet(_padded(pictures), len(pictures), [path.name for path in paths])
+        return contact_sheet(_pad(pictures), len(pictures), [path.name for path in paths])
     pictures, labels = [], []
     for path in paths:
         reader = VideoReader(path)
-        shown = list(_spaced(reader, columns))
+        shown = list(_space(reader, columns))
         pictures += [shrink(frame, size) for _, frame in shown]
         labels += [path.name if not place else _time(reader, index) for place, (index, _) in enumerate(shown)]
         missing = columns - len(shown)  # a short clip leaves places white
         pictures += [np.full((1, 1, 3), BACKGROUND, np.uint8)] * missing
         labels += [""] * missing
-    return contact_sheet(_padded(pictures), columns, labels)
+    return contact_sheet(_pad(pictures), columns, labels)
 
 
-def _padded(pictures: list[np.ndarray]) -> list[np.ndarray]:
+def _pad(pictures: list[np.ndarray]) -> list[np.ndarray]:
     """The pictures in the middle of cells as high as the highest and as wide as the widest."""
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     cells = []
@@ -149,7 +149,7 @@ def _description(reader: VideoReader) -> list[str]:
     return lines if reader.timing == "constant" else [*lines, reader.timing]
 
 
-def _titled(picture: np.ndarray, lines: Sequence[str]) -> np.ndarray:
+def _add_title(picture: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     """The picture under lines of text, made as wide as they need."""
     font = ImageFont.load_default(12)
     width = max(picture.shape[1], *(int(font.getlength(line)) + 12 for line in lines))
@@ -174,7 +174,7 @@ def _motion_curves(path: Path) -> np.ndarray:
         lines.append(f"the {MOST_TRACKS} of {len(names)} tracks that vary most")
         values, names = values[:, chosen], [names[index] for index in chosen]
     panels = [_panel(name, track, motion) for name, track in zip(names, values.T)]
-    return _titled(contact_sheet(panels, 2 if len(panels) > 3 else 1), lines)
+    return _add_title(contact_sheet(panels, 2 if len(panels) > 3 else 1), lines)
 
 
 def _panel(name: str, track: np.ndarray, motion: Motion) -> np.ndarray:
@@ -211,7 +211,7 @@ def _identity(path: Path) -> np.ndarray:
     code = identity.w.float().numpy()
     extra = [f"also holds {', '.join(sorted(identity.tensors))}"] if identity.tensors else []
     picture, facts = _code_map(code)
-    return _titled(picture, [f"{path.name}   {identity.system}   {facts}", *extra])
+    return _add_title(picture, [f"{path.name}   {identity.system}   {facts}", *extra])
 
 
 def _code_map(code: np.ndarray) -> tuple[np.ndarray, str]:
@@ -240,7 +240,7 @@ def _codes(path: Path, columns: int, rows: int, size: int) -> np.ndarray:
     parts.append(picture)
     width = max(part.shape[1] for part in parts)
     wide = [np.pad(part, ((0, 4), (0, width - part.shape[1]), (0, 0)), constant_values=BACKGROUND) for part in parts]
-    return _titled(np.concatenate(wide), lines)
+    return _add_title(np.concatenate(wide), lines)
 
 
 def _reconstructions(codes: Codes, columns: int, rows: int, size: int) -> list[np.ndarray]:

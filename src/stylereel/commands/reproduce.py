@@ -1,4 +1,4 @@
-"""The command `stylereel reproduce SYSTEM`: a paper's comparisons, repeated on the built-in family.
+"""The command `stylereel reproduce SYSTEM`: a paper's experiments, repeated with the built-in weights.
 
 A system's study is one function, which its Spec names. Its keyword arguments are the command's flags and its
 docstring the help; it gives the files it wrote.
@@ -22,16 +22,16 @@ def list_studies() -> list[str]:
 def study(system: str) -> Callable[..., list[Path]]:
     """The study of a system. Raises ValueError, naming the nearest one, if there is none."""
     if system not in list_studies():
-        raise ValueError(f"No study of {system!r} is known; {hint(system, list_studies())}")
+        raise ValueError(f"There is no study of {system!r}; {hint(system, list_studies())}")
     return resolve(SPECS[system].study)
 
 
 def reproduce(system: str, /, *, options: Mapping[str, Any]) -> list[Path]:
-    """Repeat a paper's comparisons on the built-in family and say which of its claims hold.
+    """Repeat a paper's experiments with the built-in weights and report which of its claims hold.
 
     Args:
-        system: whose paper.
-        options: those of its study, by name.
+        system: the system whose paper to reproduce.
+        options: the study's own options, by name.
 
     Returns:
         The files of the report.
@@ -50,5 +50,5 @@ def flags(system: str) -> dict[str, dict[str, tuple[inspect.Parameter, Callable[
 
 
 def subjects() -> str:
-    """What the help says of the systems."""
+    """The systems, for the help."""
     return f"There are studies of {', '.join(list_studies())}; SYSTEM --help shows their flags."

@@ -1,4 +1,4 @@
-"""Sample a clip: one motion from noise, shown by one person or by several side by side, from seeds to file."""
+"""The command `stylereel sample`: one motion from noise, with one person or several side by side."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ def sample(
     options: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
-    """Sample a motion and show it, by people side by side if there are several.
+    """Generate a video of any length from a random seed, with one person or several side by side.
 
-    A run that was killed or stopped goes on where it was when the same is asked again, as with `drive`.
+    The same command resumes a run that was stopped or killed, as with `drive`.
 
     Args:
         system: name of a system, or a loaded one.
         seed: random seed of the motion.
-        out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; next to it come its record (.json) and its motion
-            (.safetensors).
-        frames: how many; any number, in constant memory.
-        identity: who is shown: a seed, a picture, codes or an identity (.safetensors, PTI's tuning included), or
-            several of these with commas between; the person of the training clip if not given.
-        audio: whose sound the result gets; none if not given.
-        family: whose weights: builtin, ffhq, or a TOML file that names them.
+        out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record (.json) and its motion (.safetensors)
+            are written next to it.
+        frames: number of frames; any number, in constant memory.
+        identity: the person shown: a seed, an image, codes or an identity (.safetensors, PTI's tuning included), or
+            several of these separated by commas; the person of the training clip if not given.
+        audio: file with the sound for the result; no sound if not given.
+        family: which set of weights: builtin, ffhq, or a TOML file that lists them.
         device: where the networks run; auto takes a GPU if there is one.
-        precision: of the generator's features; auto takes bf16 where the hardware multiplies in it, else 32.
-        chunk: frames rendered at a time; more is faster and takes more memory, the frames stay the same.
-        overwrite: also replace files that an earlier run did not make; never the inputs.
+        precision: number format of the generator's features; auto takes bf16 where the hardware supports it, else 32.
+        chunk: frames rendered at a time; more is faster and takes more memory; the result is the same.
+        overwrite: also replace files that stylereel did not write; inputs are never replaced.
         files: weight files of the system's own file options, which override the family's; for the record too.
         options: values for the system's own options; the others keep their defaults.
         stages: clock to use, for watching the progress.
@@ -90,7 +90,7 @@ def sample(
     settings = {"chunk": chunk, "precision": precision, **own}
     settings |= {"audio": audio, "family": family, "device": device_of(system).type}
     settings["precision"] = choose_precision(precision, device_of(system))
-    assert isinstance(system, Samples)  # choose has seen to it
+    assert isinstance(system, Samples)  # choose has checked it
     facts = {
         "system": system.name,
         "settings": settings,
@@ -117,14 +117,14 @@ def _sample(
     motion_file = target.with_suffix(".safetensors")
     made: list[tuple[Identity, Motion]] = []
 
-    def sampled(index: int) -> Any:
+    def part(index: int) -> Any:
         if not made:
             made.append(system.sample(seed, frames, **chosen["sample"]))
         return made[0][index]
 
     with stages("sample"):
-        motion = unfinished.keep("motion", Motion, lambda: sampled(1))
-        people = [] if names else [unfinished.keep("identity", Identity, lambda: sampled(0))]
+        motion = unfinished.keep("motion", Motion, lambda: part(1))
+        people = [] if names else [unfinished.keep("identity", Identity, lambda: part(0))]
     for index, name in enumerate(names):
         with stages("identify"):
             identify = partial(system.identify, read_source(name), **chosen["identify"])
@@ -169,7 +169,7 @@ def flags(system: str) -> dict[str, Flags]:
 
 
 def subjects() -> str:
-    """What the help says of the systems."""
+    """The systems, for the help."""
     return systems.describe(VERBS)
 
 

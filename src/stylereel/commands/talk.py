@@ -39,15 +39,15 @@ def encode(
     """Write the face in a clip as a talk file: motion, person, crops and sound in about a kilobit a second.
 
     Args:
-        clip: the clip.
-        out: the file to write (.talk); its record is written beside it as .json.
-        source: who is shown, as for `drive`: a seed, or the file of a picture, of codes or of an identity. The face in
-            the clip's first frame that has one, if not given.
-        rate: kbit/s of motion, index and checks.
-        sound_rate: kbit/s of the sound, 0 leaves it out.
-        system: whose motion is coded, and what shows it.
+        clip: the clip to compress.
+        out: the file to write (.talk); its record is written next to it as .json.
+        source: the person to show, as for `drive`: a seed, or a file with an image, codes or an identity; the face in
+            the first frame with a face if not given.
+        rate: kbit/s of motion, index and checksums.
+        sound_rate: kbit/s of the sound; 0 leaves it out.
+        system: the system that measures the motion and renders it.
         device: where the networks run; auto takes a GPU if there is one.
-        overwrite: also replace files that an earlier run did not make; never the inputs.
+        overwrite: also replace files that stylereel did not write; inputs are never replaced.
         stages: clock to use, for watching the progress.
 
     Returns:
@@ -61,12 +61,12 @@ def encode(
     log = target.with_name(f"{target.name}.json")  # NAME.json is that of a clip NAME.mp4 which is made of it
     claim([target, log], [clip, source], overwrite)
     if not rate > 0 or sound_rate < 0:
-        raise ValueError("A rate is above 0 kbit/s, that of the sound 0 or more.")
+        raise ValueError("--rate takes more than 0 kbit/s, --sound-rate 0 or more.")
     reader = VideoReader(clip)
     with stages("load"):
         loaded = systems.load(system, device=device)
     if not isinstance(loaded, Drives):
-        raise ValueError(f"{system} does not offer extract, so no clip can be encoded; choose another system.")
+        raise ValueError(f"{system} does not measure motion in clips, so it cannot encode; choose another.")
     with stages("extract"):
         motion = loaded.extract(reader)
     with stages("identify"):
@@ -126,19 +126,19 @@ def decode(
     overwrite: bool = False,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
-    """Show a talk file as a clip, with its sound.
+    """Render a talk file to a clip, with its sound.
 
     Args:
         file: the talk file.
-        out: the clip to write, .mp4, .webm, .mkv or .gif; its record is written beside it as .json.
-        source: who is shown instead of the file's own person; as for `encode`.
+        out: the clip to write, .mp4, .webm, .mkv or .gif; its record is written next to it as .json.
+        source: the person to show instead of the file's own; as for `encode`.
         device: where the networks run; auto takes a GPU if there is one.
         chunk: frames rendered at a time.
-        overwrite: also replace files that an earlier run did not make; never the inputs.
+        overwrite: also replace files that stylereel did not write; inputs are never replaced.
         stages: clock to use, for watching the progress.
 
     Returns:
-        The record; `lost` lists first frame and count of what was filled because it is damaged.
+        The record; `lost` lists first frame and count of each damaged part, which was filled in.
 
     Raises:
         ValueError: the file was made with other weights, has no person, or cannot be read or written (MediaError).
@@ -163,7 +163,7 @@ def decode(
             identity = loaded.identify(found.identity)
         else:
             name = f", {found.identity.name} here" if isinstance(found.identity, codec.Reference) else ""
-            raise MediaError(f"{file} does not hold who is shown; give it with --source{name}.")
+            raise MediaError(f"{file} holds no person; give one with --source{name}.")
     frames = render(loaded, identity, found.motion, chunk=chunk)
     with tempfile.TemporaryDirectory() as folder:
         sound = None
@@ -200,5 +200,5 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
         frames, (width, height) = record["frames"], record["size"]
         yield f"{frames['written']} frames of {width} x {height}, {'with' if record['sound'] else 'without'} sound"
         for first, count in record["lost"]:
-            yield f"frames {first} to {first + count - 1} are damaged; they were filled from their neighbours"
+            yield f"frames {first} to {first + count - 1} are damaged and were filled in from their neighbours"
     yield from map(str, record["files"])

@@ -24,7 +24,7 @@ _RECIPES = {
 
 
 def list_networks() -> list[str]:
-    """What can be trained, in the order in which one needs the other."""
+    """What can be trained; each network comes after those that it needs."""
     return [*_RECIPES, *(name for name, spec in SPECS.items() if spec.train)]
 
 
@@ -48,27 +48,27 @@ def train(
     accelerator: Accelerator = "auto",
     options: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Train a network on the procedural world, or on data of your own; an interrupted run goes on.
+    """Train a network on the procedural world or on your own data; the same command resumes an interrupted run.
 
     Args:
-        network: perception first; generator (StyleGAN2) and generator3 (StyleGAN3-R) need it; encoder, directions and
-            the systems need a generator too. What is not in the folder is taken from the built-in weights.
-        folder: where checkpoints, logs, sample images and the finished weight files go.
-        start: scratch for random weights, builtin for the built-in ones, or a weight file or a folder of them.
+        network: perception comes first; generator (StyleGAN2) and generator3 (StyleGAN3-R) need it; encoder,
+            directions and the systems also need a generator. Weights that are not in the folder are the built-in ones.
+        folder: folder for checkpoints, logs, sample images and the finished weight files.
+        start: initial weights: scratch (random), builtin, a weight file or a folder of weight files.
         scale: share of the recipe's steps, for a trial run.
         devices: processes on this machine, each with its own GPU or its share of the cores.
-        nodes: machines; torchrun tells this and devices by itself.
-        precision: of features and convolutions; auto takes bf16 where the hardware multiplies in it, else 32; 16 needs
-            CUDA.
+        nodes: number of machines; torchrun sets this and devices itself.
+        precision: number format of features and convolutions; auto takes bf16 where the hardware supports it, else 32;
+            16 needs CUDA.
         accelerator: auto takes CUDA where there is one.
-        options: the recipe's own, by name; the others keep their defaults.
+        options: values for the recipe's own options; the others keep their defaults.
 
     Returns:
         The weight files.
 
     Raises:
         ValueError: no such network, weights that the recipe needs are missing, the folder cannot be written, or a
-            setting cannot be honoured.
+            setting is not supported.
         KeyboardInterrupt: stopped by a signal, after the state was saved.
     """
     recipe = recipe_of(network)
@@ -99,5 +99,5 @@ def flags(network: str) -> dict[str, dict[str, tuple[inspect.Parameter, Callable
 
 
 def subjects() -> str:
-    """What the help says of the networks."""
+    """The networks, for the help."""
     return f"The networks are {', '.join(list_networks())}; NETWORK --help also shows a network's own flags."

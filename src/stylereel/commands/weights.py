@@ -10,9 +10,9 @@ from stylereel.zoo.registry import Row, cache_folder
 
 
 def weights_info(file: str, /) -> None:
-    """Say what a weight file of any known tool holds, a line for each network; nothing in it is run.
+    """List the networks in a weight file of any known tool; no code in the file is run.
 
-    A network that cannot be used has the reason in its line.
+    For a network that cannot be used, the line says why.
 
     Args:
         file: the weight file.
@@ -27,27 +27,27 @@ def weights_info(file: str, /) -> None:
         read_tensors(file)  # a damaged file is refused
         print(f"network of kind {kind}; stylereel")
         return
-    beside = "" if kind or is_safetensors(require_file(file)) else describe(file)
-    if beside:
-        print(beside)
+    other = "" if kind or is_safetensors(require_file(file)) else describe(file)
+    if other:
+        print(other)
     try:
         for found in inspect_all(file):
             print(found)
     except ValueError:
-        if not beside:
+        if not other:
             raise
 
 
 def weights_convert(
     file: str, /, *, out: str, network: Literal["G_ema", "G", "D", "style_encoder", "hfgi", "arcface"] = "G_ema"
 ) -> None:
-    """Copy a network from a weight file of any known tool into a file of stylereel's own.
+    """Convert a network in a weight file of any known tool to stylereel's own format.
 
     Args:
         file: the weight file.
         out: the file to write (.safetensors), in half precision.
-        network: which of several networks; G_ema makes the best pictures, D is the discriminator; style_encoder
-            (pSp, e4e, ReStyle), hfgi and arcface are those of inversion and identity.
+        network: which network of the file: G_ema (the averaged generator, the best images), G, D (the discriminator),
+            style_encoder (pSp, e4e, ReStyle), hfgi, or arcface (the identity network).
     """
     from stylereel.core.files import ensure_writable
     from stylereel.core.weights import save_module
@@ -68,7 +68,7 @@ def weights_convert(
 
 
 def weights_list() -> None:
-    """List the built-in and the official weight files: whether they are here, size, licence, and what needs them."""
+    """List the built-in and the official weight files: whether each is downloaded, its size, licence and use."""
     from rich.filesize import decimal
 
     from stylereel.core.builtin import BUILTIN
@@ -80,26 +80,26 @@ def weights_list() -> None:
         kind, licence = read_header(path)["kind"], read_card(path).get("licence", "Apache-2.0")
         print(f"{path.name} (built in, {decimal(path.stat().st_size)}): {kind}; licence: {licence}")
     total = decimal(sum(path.stat().st_size for path in files))
-    print(f"The built-in ones ({total} together) are in {BUILTIN}, each beside its card.")
+    print(f"The built-in ones ({total} together) are in {BUILTIN}, each next to its card.")
 
     folder = cache_folder()
     for row in ROWS:
         path = folder / row.name
         size = path.stat().st_size if path.exists() else row.size
-        state = "here" if path.exists() else "by hand" if row.manual else "not here"
+        state = "downloaded" if path.exists() else "download by hand" if row.manual else "not downloaded"
         length = "" if size is None else f", {decimal(size)}"
         print(f"{row.name} ({state}{length}): {row.about}; licence: {row.licence}; for {', '.join(row.needed_by)}")
-    print(f"They are kept in {folder}; the variable STYLEREEL_CACHE names another folder.")
+    print(f"Downloads are in {folder}; the environment variable STYLEREEL_CACHE sets another folder.")
 
 
 def weights_get(*names: str, family: str | None = None, for_: str | None = None, yes: bool = False) -> list[Path]:
-    """Fetch official weight files, after showing their licences, and check their hashes; one cut off goes on.
+    """Download official weight files after showing their licences; interrupted downloads resume, hashes are checked.
 
     Args:
-        names: files by name, as weights list shows them.
-        family: all files of a family instead: ffhq, or a TOML file.
-        for_: with --family, the system that is to use them; all systems if not given.
-        yes: fetch a family without asking.
+        names: names of files, as `weights list` shows them.
+        family: download all files of a family instead: ffhq, or a TOML file.
+        for_: with --family, the system to download for; all systems if not given.
+        yes: agree to the licences of a family's files without being asked.
     """
     from stylereel.zoo.registry import fetch
 
@@ -135,7 +135,7 @@ def _family_rows(name: str, system: str | None) -> list[Row]:
 
 
 def _ask(rows: list[Row], yes: bool) -> None:
-    """Show what is to be fetched, and ask once. Raises ValueError if the answer is no, or nobody is there to answer."""
+    """Show what is to be fetched, and ask once. Raises ValueError if the answer is no, or the input is no terminal."""
     from rich.filesize import decimal
 
     for row in rows:
@@ -145,14 +145,14 @@ def _ask(rows: list[Row], yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ValueError("Nobody is here to agree to these licences; give --yes if you do.")
-    if input("Fetch these files under these licences? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise ValueError("Nothing was fetched.")
+        raise ValueError("These licences need your agreement; give --yes to agree.")
+    if input("Download these files under these licences? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise ValueError("Nothing was downloaded.")
 
 
 def weights_verify() -> None:
-    """Read every official weight file that is here and compare its hash."""
+    """Check the hash of every downloaded weight file."""
     from stylereel.zoo.registry import verify
 
     if not verify():
-        print(f"There is no official weight file in {cache_folder()}.")
+        print(f"There is no downloaded weight file in {cache_folder()}.")

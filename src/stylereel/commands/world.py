@@ -12,11 +12,11 @@ from typing import Literal
 
 
 def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, size: int = 192) -> Path:
-    """Draw invented people of the procedural world on one picture, each from a seed of its own.
+    """Draw a sheet of invented people of the procedural world, each from its own seed.
 
     Args:
         out: the picture to write (.png, .jpg or .webp).
-        seed: the first person's seed; the others count up from it.
+        seed: random seed of the first person; the others count up from it.
         columns: portraits in a row.
         rows: rows of portraits.
         size: side of a portrait, in pixels.
@@ -41,10 +41,10 @@ def world_portrait(*, out: str, seed: int = 0, size: int = 256, set: str = "", t
 
     Args:
         out: the picture to write (.png, .jpg or .webp).
-        seed: of the person.
+        seed: random seed of the person.
         size: side of the portrait, in pixels.
         set: factors to fix, such as yaw=20,smile=1; docs/world.md lists them.
-        truth: also write NAME.npz with landmarks, regions, depth, normals and values, and a look at them.
+        truth: also write NAME.npz with landmarks, regions, depth, normals and factor values, and an image of them.
     """
 
     import numpy as np
@@ -92,19 +92,19 @@ def world_clip(
     size: int = 256,
     motion: str | None = None,
 ) -> list[Path]:
-    """Draw an invented person who moves, and speaks with an invented voice that fits the mouth to the sample.
+    """Draw a clip of an invented person, whose synthetic voice matches the mouth exactly.
 
     Args:
-        out: the clip to write (.mp4, .webm, .mkv, .gif, or no ending for a folder of pictures).
-        seed: of the person and the voice.
-        movement: seed of the movement; null takes the person's.
+        out: the clip to write (.mp4, .webm, .mkv, .gif, or no extension for a folder of images).
+        seed: random seed of the person and the voice.
+        movement: random seed of the movement; null takes that of the person.
         manner: what the person does.
-        text: English words to say; without it a speaker babbles.
-        voice: who says the text: our own synthesiser, or eSpeak NG where it is installed.
+        text: English text to say; without it the person babbles.
+        voice: speech synthesiser: own, or espeak (eSpeak NG, where it is installed).
         seconds: length; null takes 4, or as long as the text takes.
         rate: frames a second.
-        size: side of the picture, in pixels.
-        motion: also write the exact motion to this file (.safetensors); stylereel look draws it.
+        size: side of the frames, in pixels.
+        motion: also write the exact motion to this file (.safetensors); `stylereel look` plots it.
     """
     from tempfile import TemporaryDirectory
 
@@ -168,14 +168,14 @@ def world_dataset(
     rate: int = 25,
     truth: bool = False,
 ) -> list[Path]:
-    """Write invented people with exact labels as webdataset shards, the same bytes for the same numbers.
+    """Write invented people with exact labels as webdataset shards; the same settings give the same bytes.
 
     Args:
         out: a new folder for the shards.
-        count: of portraits or clips.
-        size: side of the pictures, in pixels.
+        count: number of portraits or clips.
+        size: side of the images, in pixels.
         kind: single portraits, or clips with sound.
-        seed: of the first person; the others count up from it.
+        seed: random seed of the first person; the others count up from it.
         manner: what the people of clips do.
         seconds: length of a clip.
         rate: frames a second of a clip.
