@@ -442,6 +442,7 @@ def fetch(name: str, folder: str | Path | None = None, report: Callable[[str], o
     report(f"{row.name}: {row.about}; licence: {row.licence}")
     report(f"from {row.url}")
     ensure_writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{row.name}.download")
     _download(row, partial, path)
     try:
