@@ -113,7 +113,7 @@ def drive(
 ) -> dict[str, Any]:
     """Animate a portrait with the face in a clip; the result has the clip's frame rate, length and sound.
 
-    The same command resumes a run that was stopped or killed; at most `writer.SEGMENT` frames are made twice, and the
+    The same command resumes a run that was stopped or killed; at most 120 frames are rendered again, and the
     file has the same bytes.
 
     Args:
