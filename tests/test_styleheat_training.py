@@ -236,6 +236,28 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "show", lambda *arguments: np.zeros((8, 8, 3), np.uint8))
 
 
+def test_the_calibration_learns_one_batch_by_heart(
+    generator: StyleGAN2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: None
+) -> None:
+    pairs = draw_pairs(0, 2)
+    monkeypatch.setattr(training, "draw_pairs", lambda *arguments, **others: pairs)
+    settings = replace(training.QUICK.joint, steps=30, batch=2)
+    trainer = Trainer(tmp_path, precision="32", checkpoint_seconds=1e9)
+    torch.manual_seed(0)
+    warper = Warper(SMALL)
+    torch.nn.init.zeros_(warper.flow.weight)
+    training.train_joint(trainer, generator, warper, replace(settings, warper_rate=0.0))
+    model = training.Pair(Warper(SMALL), training.new_calibration(generator, SMALL.descriptor))
+    state = torch.load(next((tmp_path / "styleheat-joint").glob("checkpoint-*.pt")), weights_only=False)
+    model.load_state_dict(state["modules"]["model"])
+    teacher = training.Teacher(trainer, generator, 64, False)
+    batch = teacher(pairs)
+    with torch.no_grad():
+        _, warped, repaired = model(batch.images, pairs.window, batch.source.joined())
+    before, after = (teacher.difference(x, batch.target, batch.mask, 4.0) for x in (warped, repaired))
+    assert after < 0.95 * before
+
+
 @pytest.mark.parametrize("preset", [training.CODE, training.QUICK])
 def test_both_stages_run_with_every_reading(
     generator: StyleGAN2, tmp_path: Path, preset: training.Preset, blind: None

@@ -94,7 +94,7 @@ CODE = Preset(
 # For the built-in family on a CPU.
 QUICK = Preset(
     video=Settings(3000, 8, rate=5e-3, perceptual=0.0, flow=1.0, state=1.0, detail=4.0, muon=True),
-    joint=Settings(3000, 8, rate=5e-3, warper_rate=1e-3, perceptual=0.0, flow=0.2, state=2.0, detail=4.0, muon=True),
+    joint=Settings(3000, 8, rate=1e-3, warper_rate=1e-3, perceptual=0.0, flow=0.2, state=2.0, detail=4.0, muon=True),
 )
 
 
