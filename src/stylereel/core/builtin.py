@@ -11,5 +11,5 @@ def builtin(name: str) -> Path:
     """The file of a built-in network. Raises ValueError when the installation lacks it."""
     path = BUILTIN / f"{name}.safetensors"
     if not path.exists():
-        raise ValueError(f"The built-in weights {name} are missing; install stylereel again.")
+        raise ValueError(f"The built-in weights {name} are missing; reinstall stylereel.")
     return path

@@ -74,7 +74,7 @@ def _partial(path: Path) -> Path:
 
 def _remove_stale(folder: Path) -> None:
     """Remove what processes of this machine left in a folder when they were killed."""
-    if os.name != "posix" or folder in _CLEARED:  # elsewhere nothing harmless tells whether a process lives
+    if os.name != "posix" or folder in _CLEARED:  # elsewhere no harmless call says whether a process lives
         return
     _CLEARED.add(folder)
     for left in folder.glob(f".{_HOST}-*.part"):
@@ -97,8 +97,8 @@ def _lives(process: int) -> bool:
 def ensure_writable(path: str | Path, *endings: str) -> Path:
     """`path`, once a file can be created in its folder, or where that folder will be made. Nothing is left there.
 
-    The folder is tried by creating a file in it, because permission bits tell nothing to the root user and
-    nothing on read-only disks. Call it before any long work.
+    The folder is tried by creating a file in it, because permission bits mean nothing to the root user or
+    on read-only disks. Call it before any long work.
 
     Raises:
         MediaError: the name has none of the endings (if some are given), `path` is a folder, or nothing can
@@ -121,7 +121,7 @@ def ensure_writable(path: str | Path, *endings: str) -> Path:
 
 
 def _try(path: Path) -> int:
-    """Create and remove a file beside `path`; the permissions that it had, which are those of the user's umask."""
+    """Create and remove a file next to `path`; the permissions that it had, which are those of the user's umask."""
     trial = _partial(path)
     try:
         trial.open("xb").close()
@@ -161,7 +161,7 @@ def new_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` at the end, remove it after an error.
+    """Give a temporary name next to `path`; rename it to `path` at the end, remove it after an error.
 
     Folders that lack are made. The file gets the permissions of the user's umask, however it was written.
 
@@ -186,10 +186,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`; rename it to `path` at the end, remove it after an error.
+    """Give a temporary folder next to `path`; rename it to `path` at the end, remove it after an error.
 
     Raises:
-        MediaError: `path` is a file or a folder with something in it, or nothing can be written beside it.
+        MediaError: `path` is a file or a folder with something in it, or nothing can be written next to it.
     """
     path = Path(path)
     if path.is_dir():

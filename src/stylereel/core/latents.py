@@ -1,6 +1,6 @@
 """What systems exchange, and the files of it: who (Identity) and what happens (Motion).
 
-`Codes` is what inversion makes of a picture or clip. Identity, Motion and Codes are saved as safetensors with a JSON
+`Codes` is what inversion finds for an image or clip. Identity, Motion and Codes are saved as safetensors with a JSON
 header; reading one never runs anything in it.
 """
 
@@ -58,11 +58,11 @@ class Identity:
 
 @dataclass(frozen=True)
 class Codes:
-    """A picture (one frame) or the frames of a clip, inverted.
+    """The latent codes of an image (one frame) or of the frames of a clip.
 
-    w: W+ codes [T, L, D]; generator: SHA-256 of its weight file; rate: frames a second, 1 for a picture; placement:
+    w: W+ codes [T, L, D]; generator: SHA-256 of its weight file; rate: frames a second, 1 for an image; placement:
     [T, 4], the crop of each frame in the source (see `stylereel.faces.placement`); features: {layer: [T, C, H, W]},
-    maps that stand for what the generator makes of w; delta: how it was tuned to the frames, {parameter: difference}.
+    maps that replace those that the generator computes; delta: its tuning to the frames, {parameter: difference}.
     """
 
     w: Tensor
@@ -125,9 +125,9 @@ class Motion:
 
     values: [T, K] float32 in the coordinates of `kind`, one column for each of `names`; rate: frames a second;
     placement: [T, 4] float32, the crop of each frame in the source clip (centre x, centre y, side, roll; pixels and
-    degrees); missing: frames without a face, whose values were filled in; num_faces: the most faces seen in one frame;
+    degrees); missing: frames without a face, whose values were filled in; num_faces: most faces in one frame;
     doubtful: frames of whose face a part is hidden or unsure, so that it was held; turned: degrees clockwise by which
-    the face is turned in the clip (it lies on its side or upside down), taken out of the values.
+    the face is turned in the clip (on its side or upside down), not part of the values.
     """
 
     values: np.ndarray

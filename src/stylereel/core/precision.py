@@ -24,11 +24,11 @@ def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
     return any(present is True for name, present in known.items() if name.endswith("bf16"))
 
 
-def choose_precision(wanted: str, device: torch.device | str = "cpu") -> str:
-    """`wanted`, or for auto what is faster on the device: bf16 or 32. A slow choice is made with a warning."""
+def choose_precision(requested: str, device: torch.device | str = "cpu") -> str:
+    """`requested`, or for auto what is faster on the device: bf16 or 32. A slow choice is made with a warning."""
     fast = has_fast_bf16(device)
-    if wanted == "auto":
+    if requested == "auto":
         return "bf16" if fast else "32"
-    if wanted == "bf16" and not fast:
+    if requested == "bf16" and not fast:
         warnings.warn(f"This {torch.device(device).type} has no bf16 arithmetic: 32 is faster here.", stacklevel=3)
-    return wanted
+    return requested

@@ -1,4 +1,4 @@
-"""What was run, with what, and how long it took: the JSON file beside every output, and its clock."""
+"""What was run, with what, and how long it took: the JSON file next to every output, and its clock."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def sha256(path: str | Path) -> str:
 
 
 def command_line(command: str, subject: str, flags: dict[str, Any]) -> str:
-    """The command that makes the same thing again; flags by the names of their parameters."""
+    """The command that reproduces an output; flags by the names of their parameters."""
     words = ["stylereel", command, subject]
     for name, value in flags.items():
         flag = name.replace("_", "-")
@@ -55,7 +55,7 @@ def plain(value: Any) -> Any:
 
 
 def write_record(path: str | Path, data: dict[str, Any]) -> Path:
-    """Write `data` and the package's version as JSON beside an output: out.mp4 has its record in out.json.
+    """Write `data` and the package's version as JSON next to an output: out.mp4 has its record in out.json.
 
     Args:
         path: the output that the record is about.

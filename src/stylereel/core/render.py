@@ -65,9 +65,9 @@ class Render:
         return self.start_at(0)
 
     def start_at(self, first: int) -> Iterator[np.ndarray]:
-        """Frames from index `first` on; the same pictures, to the bit, that the whole run gives.
+        """Frames from index `first` on; bit for bit those of the whole run.
 
-        The chunks are those of the whole run, because a picture can depend on its neighbours in a chunk by rounding.
+        The chunks are those of the whole run, because a frame can depend on its neighbours in a chunk by rounding.
         """
         motion = self.motion
         for begin in range(first - first % self.chunk, len(motion), self.chunk):
@@ -79,7 +79,8 @@ class Render:
                 images = frames.synthesize(self.system.generator, self.dtype)
                 if self.dtype is not None and not bool(images.isfinite().all()):
                     warnings.warn(
-                        "Half precision gave pictures that are not finite; they are made again.", stacklevel=2
+                        "Half precision gave frames that are not finite; float32 renders them again.",
+                        stacklevel=2,
                     )
                     images = frames.synthesize(self.system.generator)
             yield from pictures(images)[max(0, first - begin) :]
@@ -90,10 +91,10 @@ def render(
 ) -> Render:
     """Frames of `motion` shown by `identity`, `chunk` at a time.
 
-    The chunk size changes speed and memory, not the pictures. Precision bf16 (features of the generator) is faster on
-    processors that know it and changes pictures by less than the eye sees; where it fails, float32 takes over, with a
-    warning. `options` go to the system's `apply`. Raises ValueError for a chunk below 1 or a motion of a kind that the
-    system does not take.
+    The chunk size changes speed and memory, not the frames. Precision bf16 (features of the generator) is faster on
+    processors that support it and changes frames invisibly; where it fails, float32 takes over, with a warning.
+    `options` go to the system's `apply`. Raises ValueError for a chunk below 1 or a motion of a kind that the system
+    does not take.
     """
     if chunk < 1:
         raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")

@@ -1,4 +1,4 @@
-"""Runs and their files: nothing of the user's is written over, and what a killed run made is found again."""
+"""Runs and their files: no file of the user's is overwritten, and a killed run resumes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _number(path: Path) -> tuple[int, int]:
 
 
 def _file_numbers(path: Path) -> list[tuple[int, int]]:
-    """Device and number of a file, or of the files in a folder; those tell a file whatever it is called."""
+    """Device and number of a file, or of the files in a folder; they identify a file whatever its name."""
     if not path.exists():
         return []
     return [_number(each) for each in (path.iterdir() if path.is_dir() else [path]) if each.exists()]
@@ -100,10 +100,10 @@ def _unfinished(target: Path) -> Path:
 
 
 class Unfinished:
-    """What a run has done so far, in the folder NAME.unfinished beside its output NAME, until the output is whole.
+    """What a run has done so far, in the folder NAME.unfinished next to its output NAME, until the output is whole.
 
     A run that was killed or stopped leaves the folder, and the next run with the same facts goes on with what is in
-    it; a run with other facts begins again. After success or an error the folder is removed.
+    it; a run with other facts starts over. After success or an error the folder is removed.
 
     Args:
         target: the output.

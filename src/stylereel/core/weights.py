@@ -86,8 +86,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, *HOSTILE) as error:
         raise ValueError(f"{path} is a damaged safetensors file, or none; get a complete copy.") from error
-    told = header.pop(CHECKSUM, None)
-    if header.get("format") == "stylereel" and told is not None and told != _checksum(tensors, header):
+    checksum = header.pop(CHECKSUM, None)
+    if header.get("format") == "stylereel" and checksum is not None and checksum != _checksum(tensors, header):
         raise ValueError(f"{path} is damaged: its contents do not fit its checksum; get a complete copy.")
     return tensors, header
 
@@ -213,7 +213,7 @@ def config_of(kind: type[Config], settings: Mapping[str, Any]) -> Config:
 
 
 def _is(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON is of a type; lists stand for tuples, and whole numbers are fractions too."""
+    """Whether a value from JSON is of a type; lists count as tuples, and integers as floats."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_is(value, argument) for argument in arguments)
@@ -246,7 +246,7 @@ def _check_settings(settings: Mapping[str, Any], depth: int = 0) -> None:
 
 
 def check_sharing(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError if so many names stand for the same numbers that a network made of them would be far larger than
+    """Raise ValueError if so many names share the same numbers that a network made of them would be far larger than
     the file, which no network needs."""
     sizes = {id(value): value.numel() * value.element_size() for value in tensors.values()}
     if sum(sizes[id(value)] for value in tensors.values()) > 4 * sum(sizes.values()) + MOST_SHARED:

@@ -1,4 +1,4 @@
-"""Moving pictures that are no video files: animated GIF, PNG and WebP, and folders of numbered pictures."""
+"""Clips that are not video files: animated GIF, PNG and WebP, and folders of numbered images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stylereel.core.files import MediaError, listed
 from stylereel.media.pictures import BROKEN, FORMATS, READ, opened, read_picture, to_rgb
 
 SHORTEST = 11  # milliseconds; browsers show what asks for less for a tenth of a second, and so do we
-MOVING = ("GIF", "PNG", "WEBP")  # what else holds several pictures (MPO, TIFF) holds versions or pages, no frames
+MOVING = ("GIF", "PNG", "WEBP")  # other formats with several images (MPO, TIFF) hold versions or pages, not frames
 MOST_PIXELS = 2**31  # of all frames together; decoding so many takes some ten seconds
 
 
@@ -34,7 +34,7 @@ def open_animation(path: Path) -> Animation | None:
 
 
 class Animation:
-    """An animated GIF, PNG or WebP, or one still picture; each frame complete, transparent parts over white.
+    """An animated GIF, PNG or WebP, or one still image; each frame complete, transparent parts over white.
 
     Attributes and methods are those of `Clip`.
 
@@ -55,7 +55,7 @@ class Animation:
             if last * image.width * image.height > MOST_PIXELS:
                 size = f"{last} frames of {image.width} x {image.height}"
                 raise MediaError(f"{path} has {size} pixels, too many for an animation; give it as a video file.")
-            self._first = int(image.info.get("default_image", False))  # a PNG's stand-in, no frame
+            self._first = int(image.info.get("default_image", False))  # a PNG's fallback image is no frame
             for index in range(self._first, last):
                 image.seek(index)
                 image.load()
@@ -67,7 +67,7 @@ class Animation:
         self.ticks = np.array([0, *accumulate(durations[:-1])], np.int64)
         self.end = int(self.ticks[-1]) + durations[-1]
 
-    def pictures(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+    def frames(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         with opened(self.path, self.path) as image:
             for index in range(first, len(self.ticks)):
                 image.seek(self._first + index)
@@ -75,12 +75,12 @@ class Animation:
 
 
 class Folder:
-    """A folder of pictures of one size as a clip, in natural order: frame2.png comes before frame10.png.
+    """A folder of images of one size as a clip, in natural order: frame2.png comes before frame10.png.
 
     Attributes and methods are those of `Clip`.
 
     Raises:
-        MediaError: no PNG, JPEG or WebP picture in it, or one cannot be read; while iterating: another size.
+        MediaError: no PNG, JPEG or WebP file in it, or one cannot be read; while iterating: another size.
     """
 
     promised = None
@@ -91,16 +91,16 @@ class Folder:
         self.path = path
         self._files = listed(path, FORMATS)
         if not self._files:
-            raise MediaError(f"{path} is a folder without pictures; give one with PNG, JPEG or WebP files.")
+            raise MediaError(f"{path} is a folder without images; give one with PNG, JPEG or WebP files.")
         self.height, self.width = read_picture(self._files[0]).shape[:2]
         self.rates, self.time_base = [rate], 1 / rate
         self.ticks, self.end = np.arange(len(self._files)), len(self._files)
 
-    def pictures(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+    def frames(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         for index in range(first, len(self._files)):
             picture = read_picture(self._files[index])
             height, width = picture.shape[:2]
             if (width, height) != (self.width, self.height):
                 size = f"{width} x {height}, not {self.width} x {self.height}"
-                raise MediaError(f"{self._files[index]} is {size} as the first picture; give pictures of one size.")
+                raise MediaError(f"{self._files[index]} is {size} as the first image; give images of one size.")
             yield index, picture

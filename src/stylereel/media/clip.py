@@ -32,9 +32,9 @@ HDR = {16: "PQ", 18: "HLG"}  # transfer functions of the same tables
 UNSPECIFIED = 2  # the same tables' number for a file that names none
 STREAMS = {"mpegts", "mpeg"}
 TIMELESS = {"avi", "h264", "hevc", "m4v", "mpegvideo"}  # formats that do not say when a frame is shown
-# Formats that lie in other files, addresses or devices, which they or the file's name list.
+# Formats whose content is in other files, addresses or devices, which they or the file's name list.
 ELSEWHERE = {"alias_pix", "concat", "dash", "hds", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp"}
-BACK = Fraction(1, 10)  # seconds by which the clock of a sound goes back at least where it starts again
+BACK = Fraction(1, 10)  # seconds by which the clock of a sound goes back at least where it restarts
 # Without these flags the scaler's short cut between YUV and RGB is wrong by 3 levels in the mean, and dark by 1.
 EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
@@ -62,7 +62,7 @@ def open_container(path: str | Path) -> InputContainer:
 
 
 def picture_stream(container: InputContainer) -> VideoStream | None:
-    """The first stream of moving pictures, with a decoder if there is such a one, or None.
+    """The first video stream, preferably one with a decoder, or None.
 
     A song's cover, which is stored as a video stream too, is none.
     """
@@ -84,12 +84,12 @@ def sound_index(path: str | Path) -> int | None:
         except FFmpegError:
             pass  # what was found before is there
         if len(known) < len(container.streams.audio) and (not found or min(found) > container.streams.audio[0].index):
-            warnings.warn(f"Sound of {path} is of a kind that cannot be decoded and is left out.", stacklevel=2)
+            warnings.warn(f"Sound of {path} has a codec that cannot be decoded and is left out.", stacklevel=2)
         return min(found, default=None)
 
 
 def first_time(path: str | Path) -> Fraction:
-    """When the first picture is shown that can be decoded, in seconds of the file's clock; sound is cut to it.
+    """When the first decodable frame is shown, in seconds of the file's clock; sound is cut to it.
 
     A file of sound alone begins with its sound.
     """
@@ -107,7 +107,7 @@ def first_time(path: str | Path) -> Fraction:
 
 
 def restarts(path: str | Path) -> tuple[Fraction, ...]:
-    """By how many seconds later each run of a file's clock is shown than it says; (0,) where no clock starts again."""
+    """By how many seconds later each run of a file's clock is shown than it says; (0,) where no clock restarts."""
     with open_container(path) as container:
         if picture_stream(container) is None:
             return (Fraction(0),)
@@ -115,7 +115,7 @@ def restarts(path: str | Path) -> tuple[Fraction, ...]:
 
 
 class Clip:
-    """The pictures of one video file. Opening it reads all packets once, without decoding them.
+    """The frames of one video file. Opening it reads all packets once, without decoding them.
 
     Attributes:
         path: the file.
@@ -123,15 +123,15 @@ class Clip:
         end: tick at which the last frame ends.
         rates: the frame rate that the container names, which may be wrong; empty if it names none.
         promised: the number of frames that the file's index lists, or None without one.
-        width, height: pixels of the upright pictures.
+        width, height: pixels of the upright frames.
         has_audio: whether there is sound.
         hdr: "PQ" or "HLG", the curve of high dynamic range that is mapped to BT.709, or None.
         shifts: seconds by which each run of the file's clock is shown later than it says. Where clips were joined byte
-            by byte the clock starts again, and each run follows the one before.
+            by byte the clock restarts, and each run follows the one before.
 
     Raises:
-        MediaError: the file is missing, empty, no video, or without a single frame; its pictures cannot be decoded, or
-            the clock starts again more often in them than in the sound, or less.
+        MediaError: the file is missing, empty, no video, or without a single frame; its frames cannot be decoded, or
+            the clock restarts more often in them than in the sound, or less often.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -139,9 +139,9 @@ class Clip:
         with open_container(path) as container:
             stream = picture_stream(container)
             if stream is None:
-                raise MediaError(f"{path} holds no video; give a clip with pictures.")
+                raise MediaError(f"{path} holds no video; give a video file.")
             if stream.codec_context is None:
-                raise MediaError(f"The pictures of {path} are of a kind that cannot be decoded; give it as H.264.")
+                raise MediaError(f"The video in {path} has a codec that cannot be decoded; convert it to H.264.")
             check_size(stream.width, stream.height, path)
             sound = sound_index(path)
             self.has_audio = sound is not None
@@ -156,7 +156,7 @@ class Clip:
             self._scan(container, stream)
         if len(self.shifts) > 1 and sound is not None and _runs(self.path, sound) != len(self.shifts):
             raise MediaError(
-                f"The clock of {path} starts again {len(self.shifts) - 1} times in the pictures but not so in the "
+                f"The clock of {path} restarts {len(self.shifts) - 1} times in the video but not so in the "
                 "sound; join its parts anew."
             )
         first = next((frame for _, frame in self._decode(0)), None)
@@ -211,7 +211,7 @@ class Clip:
         if self.promised and count >= self.promised:
             self.promised = len(self.ticks)
 
-    def pictures(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+    def frames(self, first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """Frames from index `first` on, as (index, uint8 RGB [H, W, 3]), decoded from the nearest key frame before.
 
         Raises:
@@ -234,7 +234,7 @@ class Clip:
 
     def _decode(self, key: int) -> Iterator[tuple[int, VideoFrame]]:
         """Frames with their indices, from the key frame at tick `key` on; 0 is the file's beginning."""
-        seen = 0
+        decoded = 0
         try:
             with open_container(self.path) as container:
                 stream = picture_stream(container)
@@ -258,21 +258,21 @@ class Clip:
                             if frame.pts < self._starts[run]:
                                 continue  # the remains of what a cut at the beginning took away
                             tick = frame.pts - self._starts[run] + self._bases[run]
-                        index = int(np.searchsorted(self.ticks, tick)) if self._timed else seen
-                        if key and not seen:
-                            seen = index
+                        index = int(np.searchsorted(self.ticks, tick)) if self._timed else decoded
+                        if key and not decoded:
+                            decoded = index
                         yield index, frame
-                        seen += 1
+                        decoded += 1
                 # The last packet was cut short by the file's end; recordings of a stream are cut anywhere.
-                complete = not (corrupt and container.format.name not in STREAMS) and seen >= (self.promised or 0)
+                complete = not (corrupt and container.format.name not in STREAMS) and decoded >= (self.promised or 0)
         except FFmpegError as error:
-            raise self._broken(seen) from error
+            raise self._broken(decoded) from error
         if not complete:
-            raise self._broken(seen)
+            raise self._broken(decoded)
 
     def _broken(self, count: int) -> MediaError:
-        seen = f"{count} of {self.promised}" if self.promised else str(count)
-        return MediaError(f"{self.path} is damaged after {seen} frames; give a complete copy of the clip.")
+        decoded = f"{count} of {self.promised}" if self.promised else str(count)
+        return MediaError(f"{self.path} is damaged after {decoded} frames; give a complete copy of the clip.")
 
     def _convert(self, frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
         # What names no colour standard is taken as players take it: BT.709 above the size of PAL, else BT.601.

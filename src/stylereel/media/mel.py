@@ -37,7 +37,7 @@ def mel_spectrogram(samples: Tensor) -> Tensor:
     """
     if samples.ndim != 1 or len(samples) <= FFT // 2:
         raise ValueError(f"A mel spectrogram takes a vector of more than {FFT // 2} samples, not {[*samples.shape]}.")
-    samples = samples.double()  # quiet bands lie 100 dB below loud ones
+    samples = samples.double()  # quiet bands are 100 dB below loud ones
     emphasised = samples - PRE_EMPHASIS * pad(samples[:-1], (1, 0))
     window = torch.hann_window(FFT, dtype=torch.float64, device=samples.device)
     spectrum = torch.stft(emphasised, FFT, HOP, window=window, center=True, pad_mode="reflect", return_complex=True)

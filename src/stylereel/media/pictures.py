@@ -1,4 +1,4 @@
-"""Still pictures: read and save files."""
+"""Still images: reading and saving files."""
 
 import struct
 import warnings
@@ -16,17 +16,17 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 # Formats that Pillow reads by itself; EPS, for one, it would hand to an outside program.
 READ = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 MOST_PIXELS = 2**26  # 8192 x 8192; with an alpha channel, reading so many takes 700 MB
-# What Pillow was seen to raise for damaged files.
+# What Pillow raises for damaged files.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError, struct.error)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our limit is lower
 
 
 @contextmanager
 def opened(file: Path | BinaryIO, name: str | Path) -> Iterator[Image.Image]:
-    """A picture or animation, opened by Pillow; errors inside the block are about it too.
+    """An image or animation, opened by Pillow; errors inside the block are about it too.
 
     Raises:
-        MediaError: it is no picture, is broken, or has more than MOST_PIXELS.
+        MediaError: it is no image, is broken, or has more than MOST_PIXELS.
     """
     try:
         with Image.open(file, formats=READ) as image:
@@ -37,11 +37,11 @@ def opened(file: Path | BinaryIO, name: str | Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise _too_large(name, "hundreds of millions of") from error
     except BROKEN as error:
-        raise MediaError(f"{name} cannot be read as a picture; give a complete PNG, JPEG or WebP file.") from error
+        raise MediaError(f"{name} cannot be read as an image; give a complete PNG, JPEG or WebP file.") from error
 
 
 def check_size(width: int, height: int, name: str | Path) -> None:
-    """Raise MediaError if a picture of so many pixels would take too much memory."""
+    """Raise MediaError if an image of so many pixels would take too much memory."""
     if width * height > MOST_PIXELS:
         raise _too_large(name, f"{width} x {height}")
 
@@ -51,23 +51,23 @@ def _too_large(name: str | Path, size: str) -> MediaError:
 
 
 def read_picture(path: str | Path) -> np.ndarray:
-    """Read a picture as uint8 RGB [H, W, 3], turned as its EXIF data says, transparent parts over white.
+    """Read an image as uint8 RGB [H, W, 3], turned as its EXIF data says, transparent parts over white.
 
     Raises:
-        MediaError: the file is missing, empty, broken, no picture, or has more than MOST_PIXELS.
+        MediaError: the file is missing, empty, broken, no image, or has more than MOST_PIXELS.
     """
     path = require_file(path)
     return decode_picture(path, path)
 
 
 def decode_picture(file: Path | BinaryIO, name: str | Path) -> np.ndarray:
-    """`read_picture` of an open file too; `name` stands for it in the MediaError."""
+    """`read_picture` of an open file too; `name` names it in the MediaError."""
     with opened(file, name) as image:
         return to_rgb(ImageOps.exif_transpose(image))
 
 
 def to_rgb(picture: Image.Image) -> np.ndarray:
-    """A Pillow picture of any mode as uint8 RGB [H, W, 3], transparent parts over white."""
+    """A Pillow image of any mode as uint8 RGB [H, W, 3], transparent parts over white."""
     if picture.mode.startswith(("I", "F")):  # more than 8 bits a pixel: Pillow would clip at 255, not scale
         return np.repeat(_grey(np.asarray(picture), picture.mode)[..., None], 3, axis=2)
     if picture.has_transparency_data:

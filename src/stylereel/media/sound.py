@@ -1,4 +1,4 @@
-"""Sound in: one channel of float samples at any rate. Sound along: from one file into another, in step."""
+"""Sound as one channel of float samples at any rate; sound copied from one file into another, in sync."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Part = TypeVar("Part", AudioFrame, Packet)
 
 # Sound encoded anew gets the nearest of these rates that loses nothing; FLAC takes any.
 RATES = {"aac": (8000, 16000, 22050, 24000, 32000, 44100, 48000), "libopus": (8000, 12000, 16000, 24000, 48000)}
-LEAD = Fraction(1, 10)  # seconds of copied sound kept before the first picture: decoders need some to begin with
+LEAD = Fraction(1, 10)  # seconds of copied sound kept before the first frame: decoders need some to begin with
 HOLE = 600  # seconds without sound that are filled with silence
 STEADY = {"async": "1", "first_pts": "0"}  # FFmpeg's resampler fills gaps with silence, and what lacks at the start
 
@@ -33,7 +33,7 @@ def read_sound(path: str | Path, rate: int = 16000) -> Iterator[np.ndarray]:
     """The sound of a file as pieces of float32 [N] in [-1, 1], one channel at `rate` samples a second.
 
     Several channels become their mean; FFmpeg's resampler changes the rate. Sample 0 is the moment of the first
-    picture (of a file without pictures, its first sample): what comes before is dropped, a later beginning and gaps
+    frame (of a file without video, its first sample): what comes before is dropped, a later beginning and gaps
     are filled with silence.
 
     Raises:
@@ -63,7 +63,7 @@ def _decoded(container: InputContainer, stream: AudioStream, path: str | Path) -
 
 
 def _on_clock(parts: Iterable[Part], path: Path | str) -> Iterator[Part]:
-    """Frames or packets of sound with times that count from the first picture on and never start again.
+    """Frames or packets of sound with times that count from the first frame on and never restart.
 
     What comes after a hole of more than HOLE is left out with a warning: silence takes memory.
     """
@@ -93,13 +93,13 @@ def _alike(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
     convert, form = None, None
     for frame in frames:
         first = first or frame
-        wanted = first.format.name, first.layout.name, first.sample_rate
+        layout = first.format.name, first.layout.name, first.sample_rate
         now = frame.format.name, frame.layout.name, frame.sample_rate
-        if now == wanted:
+        if now == layout:
             yield frame
             continue
         if convert is None or now != form:
-            convert, form = av.AudioResampler(*wanted), now
+            convert, form = av.AudioResampler(*layout), now
         for part in convert.resample(frame):
             if part.pts is not None and part.time_base and first.time_base:
                 part.pts = round(part.pts * part.time_base / first.time_base)
@@ -126,7 +126,7 @@ def _holds(name: str, stream: AudioStream) -> bool:
 
 
 class Track:
-    """The sound of one file on its way into another, from the moment of its first picture on.
+    """The sound of one file on its way into another, from the time of its first frame on.
 
     Args:
         path: the file with the sound.
@@ -150,8 +150,8 @@ class Track:
         stream = source.streams[index]
         assert isinstance(stream, AudioStream)
         context = stream.codec_context
-        wanted = copied is None or context.codec.canonical_name in copied  # the decoder of mp3 has another name
-        if wanted and _holds(target.format.name, stream):
+        fits = copied is None or context.codec.canonical_name in copied  # the decoder of mp3 has another name
+        if fits and _holds(target.format.name, stream):
             self._output = target.add_stream_from_template(stream)
             packets = self._copy(source, stream)
         else:
@@ -180,7 +180,7 @@ class Track:
 
     def _encode(self, output: AudioStream, frames: Iterable[AudioFrame]) -> Iterator[Packet]:
         context = output.codec_context
-        if not context.is_open:  # where the first picture is muxed at once, all streams are opened
+        if not context.is_open:  # where the first frame is muxed at once, all streams are opened
             context.open()
         resampler = av.AudioResampler(
             context.format, context.layout, context.sample_rate, context.frame_size, options=STEADY

@@ -1,4 +1,4 @@
-"""Clips in, as frames of an exact constant rate; `VideoWriter` puts them out."""
+"""Reading clips as frames of an exact constant rate; `VideoWriter` writes them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from stylereel.media.writer import VideoWriter
 __all__ = ["VideoReader", "VideoWriter"]
 
 NTSC = [Fraction(number, 1001) for number in (24000, 30000, 48000, 60000, 120000)]
-MOST_HELD = 100  # frames that each of an uneven clip may stand for, in the mean
+MOST_HELD = 100  # shown frames for each frame of an uneven clip, at most, in the mean
 STANDARD_RATES = [*map(Fraction, (12, 15, 24, 25, 30, 48, 50, 60, 100, 120)), *NTSC]
 
 
 class VideoReader:
     """A clip as a repeatable stream of frames at a constant rate: each iteration decodes it anew, in constant memory.
 
-    Takes video files, animated GIF, PNG and WebP, and folders of numbered pictures of one size. Gives uint8 RGB
+    Takes video files, animated GIF, PNG and WebP, and folders of numbered images of one size. Gives uint8 RGB
     [H, W, 3], upright as the file's rotation says, with square pixels, transparent parts over white, all of the first
     frame's size; 10 bits are rounded to 8, and HDR (PQ, HLG) is tone mapped to BT.709 by FFmpeg's scaler.
 
@@ -148,9 +148,9 @@ class VideoReader:
         return self.frames(0, self.num_frames)
 
     def frames(self, start: int, count: int) -> Iterator[np.ndarray]:
-        """`count` frames from index `start` on, the same pictures that iterating gives.
+        """`count` frames from index `start` on, the same frames that iterating gives.
 
-        Decoding begins at the nearest key frame before, where the file tells its times (mp4, mov, mkv, webm, ts).
+        Decoding begins at the nearest key frame before, where the file stores its times (mp4, mov, mkv, webm, ts).
 
         Raises:
             ValueError: there are no such frames.
@@ -162,10 +162,10 @@ class VideoReader:
     def _between(self, start: int, count: int) -> Iterator[np.ndarray]:
         if not count:
             return
-        wanted = np.arange(start, start + count) if self._shown is None else self._shown[start : start + count]
-        pictures = self._clip.pictures(int(wanted[0]))
-        have, picture = next(pictures)
-        for index in wanted:
+        indices = np.arange(start, start + count) if self._shown is None else self._shown[start : start + count]
+        frames = self._clip.frames(int(indices[0]))
+        have, frame = next(frames)
+        for index in indices:
             while have < index:
-                have, picture = next(pictures, (len(self._clip.ticks), picture))
-            yield picture
+                have, frame = next(frames, (len(self._clip.ticks), frame))
+            yield frame

@@ -1,4 +1,4 @@
-"""Frames into a file whose ending says how: H.264, AV1, lossless FFV1, GIF, or a folder of pictures."""
+"""Frames into a file, by its extension: H.264, AV1, lossless FFV1, GIF, or a folder of images."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LIMITED = 1  # H.273's number for levels 16 to 235
 TO_YUV = (
     "flags=bicubic+accurate_rnd+full_chroma_int+full_chroma_inp:out_color_matrix=bt709:out_range=tv:out_chroma_loc=left"
 )
-# Pixels a side. With its macroblock tree x264 was seen to give other bytes about once in a thousand files at several
+# Pixels a side. With its macroblock tree x264 gives other bytes about once in a thousand files at several
 # sizes up to 144, never at 256; without it files are a tenth to a third larger.
 TREE = 256
 # Frames of a segment, which is encoded for itself: those of an interrupted run can be kept and joined without a trace.
@@ -81,7 +81,7 @@ class VideoWriter:
     - `.webm`: AV1 (yuv420p, BT.709); Opus and Vorbis sound is copied, other encoded as Opus.
     - `.mkv`: FFV1, lossless RGB; sound is copied.
     - `.gif`: a palette of 256 colours a frame, no sound; frames begin at the nearest hundredth of a second.
-    - no ending: a new folder of PNG pictures 000000.png, 000001.png ...; no sound, and the rate is not kept.
+    - no ending: a new folder of PNG images 000000.png, 000001.png ...; no sound, and the rate is not kept.
 
     Every `SEGMENT` frames a new encoder begins with a key frame. With `unfinished` whole segments are kept there, and
     `num_frames` of the opened writer says with which frame to go on; the file has the same bytes.
@@ -98,7 +98,7 @@ class VideoWriter:
     Args:
         path: where to write.
         rate: frames per second, kept as this exact fraction.
-        audio_from: a file whose sound, if it has any, is put under the frames and ends with them; its first picture
+        audio_from: a file whose sound, if it has any, is put under the frames and ends with them; its first frame
             and the first frame coincide.
         crf: constant rate factor of H.264 (0 to 51, 16 if None) or AV1 (0 to 63, 24 if None); lower is better.
         unfinished: of the run, whose facts include all that decides the frames, the rate, the sound and the crf.
