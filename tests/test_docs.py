@@ -1,5 +1,6 @@
 """The pages: their Python and the notebooks run as they stand, their tables are current, their links lead somewhere."""
 
+import inspect
 import json
 import re
 import shlex
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pages
 import pytest
+import toy
 from pages import ROOT
 from test_house import ROOMS
 
@@ -146,6 +148,16 @@ def test_the_page_on_architecture_names_the_rooms_in_their_order() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rooms = re.findall(r"^\| `(\w+)(?:\.py)?` \|", text.partition("## The contracts")[0], re.MULTILINE)
     assert rooms == [room for room in ROOMS if (BUILTIN.parent / room).exists() or room == "cli"] + ["builtin"]
+
+
+def test_the_page_on_architecture_explains_every_function_of_the_toy() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## Add a system")[2]
+    functions = [toy.Toy.__dict__[name] for name in vars(toy.Toy) if not name.startswith("_")] + [toy.train, toy.study]
+    for function in filter(inspect.isfunction, functions):
+        words = [name for name in inspect.signature(function).parameters if name != "self"]
+        keywords = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+        said = ", ".join(("*, " if keywords and word == keywords[0] else "") + word for word in words)
+        assert f"| `{function.__name__}({said})` |" in text, f"{function.__name__}({said})"
 
 
 def test_the_citation_is_of_this_version() -> None:
