@@ -244,6 +244,10 @@ def with_attention(path: str, python: str) -> np.ndarray:
     points[:, :468], points[:, 610:] = found[:, :468], found[:, 468:]
     for contour, lids in zip(mesh.CONTOUR, LIDS):
         points[:, contour.start : contour.start + 16] = found[:, list(lids)]
+    for row in points:
+        for side, corners in enumerate(mesh.CORNERS):
+            for part in (mesh.CONTOUR[side], mesh.IRIS[side]):
+                mesh.put_on_ball(row[part], row[corners])
     return points
 
 

@@ -92,6 +92,20 @@ def test_after_a_loss_the_same_person_is_found_again_among_several() -> None:
     assert tracked.landmarks[3, 27, 0] == pytest.approx(200, abs=1)  # neither the larger nor the left one
 
 
+def test_a_face_that_takes_anothers_place_is_found_out_within_a_second() -> None:
+    behind = [[(0, 160, 30), (1, 60, 30)]] * 30  # Ben has stepped where Anna was, she is elsewhere
+    tracked = followed([[(0, 60, 30), (1, 160, 30)]] * 10 + behind, "left")
+    np.testing.assert_allclose(tracked.landmarks[[0, 9], 27, 0], 60, atol=1)
+    np.testing.assert_allclose(tracked.landmarks[25:, 27, 0], 160, atol=1)
+
+
+def test_a_face_is_accepted_only_where_its_landmarks_are() -> None:
+    # The only face left is beyond where the followed one can have gone in a frame: it is searched, not followed.
+    actors = Actors([[ANNA]] * 3 + [[(0, 78, 30)]] + [[(0, 78, 62)]] * 3)
+    tracked = backend.track(frames(7), RATE, backend=actors)
+    assert tracked.missing == [] and actors.searches == 2  # the second where it has doubled its size at once
+
+
 def test_whole_frames_are_searched_only_at_the_start_after_a_loss_and_once_a_second() -> None:
     actors = Actors([[ANNA]] * 40 + [[]] + [[ANNA]] * 9)
     assert backend.track(frames(50), RATE, backend=actors).missing == [40]

@@ -206,3 +206,13 @@ def test_real_faces(faces: mesh.MeshBackend) -> None:
     hidden[y - 45 : y + 45, x - 70 : x + 70] = hidden[y - 90, x - 70]
     covered = faces.look(hidden, face.box)
     assert covered is not None and covered.sure[1] < 0.6 < covered.sure[2:].min()
+
+
+@needs_mesh
+def test_a_still_face_stands_still(faces: mesh.MeshBackend, portrait: world.Portrait) -> None:
+    rng = np.random.default_rng(0)
+    frames = [
+        np.clip(portrait.image + rng.normal(0, 3, portrait.image.shape), 0, 255).astype(np.uint8) for _ in range(12)
+    ]
+    points = backend.track(frames, Fraction(25), backend=faces).landmarks
+    assert points.std(0).mean() < 0.003 * np.linalg.norm(points[0, 45] - points[0, 36])

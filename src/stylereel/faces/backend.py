@@ -235,6 +235,7 @@ class Tracker:
     """
 
     JUMP, GROW = 0.6, 1.5  # what moves or grows more from a frame to the next is another face: box sides, ratio
+    LOOKS = 5  # at most, until a face that was detected is in the middle of its box
     TURNS = 8  # of the searches for a lost face, every which looks for faces on their side or upside down, too
 
     def __init__(self, backend: FaceBackend | None = None, face: str = "largest") -> None:
@@ -311,10 +312,16 @@ class Tracker:
         return self._look(frame, boxes[number])
 
     def _look(self, frame: np.ndarray, rough: Box) -> Face | None:
-        """The face in a box of the detector, whose grid is coarse: it is centred on the face first."""
+        """The face in a box of the detector, whose grid is coarse: it is looked at until it is in the middle."""
         try:
             face = self.backend.look(frame, rough)
-            return face and self.backend.look(frame, face.box)
+            for _ in range(self.LOOKS):
+                if face is None:
+                    return None
+                before, face = face.box, self.backend.look(frame, face.box)
+                if face and _moved(face.box, before) < 0.01 and abs(face.box.side / before.side - 1) < 0.01:
+                    break
+            return face
         except ValueError:
             return None
 

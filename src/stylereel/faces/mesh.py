@@ -66,6 +66,8 @@ _BULGE = 0.2  # how far an eye stands out between its corners, in distances betw
 # something hides them. Measured on the real clips, as they are and with patches over mouth or eyes: the median is .021
 # at the mouth and .056 at a covered one, .007 at the lids and .032 at covered ones; the median score is 26 and 12.
 _HIDDEN = np.array([0.046, 0.020, 0.020])
+# How much of a change the crop takes over from frame to frame, and by how many sides it moves where it takes all.
+_STILL, _MOVING = 0.0, 0.12
 _WATCH = 24.0  # score under which every frame is looked at again
 _SURE = 6.0  # score from which the pose is quite sure
 _WIDTHS = 0.10, 0.18  # between the corners of an eye, in eye distances: turned away, and quite in view
@@ -215,7 +217,8 @@ class MeshBackend:
         seen = np.clip((np.array(widths) - _WIDTHS[0]) / (_WIDTHS[1] - _WIDTHS[0]), 0, 1)
         sure = np.array([score / _SURE, *(1.5 - hidden)], np.float32).clip(0, 1)
         sure[2:] *= seen
-        box = _around(points[:468, :2], score)
+        around = _around(points[:468, :2], score)
+        box = around if last is None else _followed(last.box, around)
         points = points.astype(np.float32)
         return Face(points[IBUG, :2], box, points, sure, differ)
 
@@ -228,7 +231,7 @@ class MeshBackend:
         self, frame: np.ndarray, corners: np.ndarray, left: bool, size: float = 1.0
     ) -> tuple[np.ndarray, np.ndarray]:
         """Contour [71, 3] and iris [5, 3] of one eye from its corners [2, 3], outer and inner. The network knows right
-        eyes; left ones are mirrored. Its depth has another scale: the points are put on a ball between the corners."""
+        eyes; left ones are mirrored. Its depth has another scale and is not used."""
         middle = corners.mean(0)
         inward = corners[1] - corners[0]
         right = (-inward if left else inward)[:2] @ (1, 1j)
@@ -237,15 +240,31 @@ class MeshBackend:
         contour, iris = (
             _placed(values, _EYE_CROP, square, mirrored=left) for values in self._eye(view[:, ::-1] if left else view)
         )
-        for points in (contour, iris):
-            part = (points[:, :2] - corners[0, :2]) @ inward[:2] / (inward[:2] @ inward[:2])  # 0 outer, 1 inner corner
-            ball = _BULGE * np.linalg.norm(inward) * np.clip(4 * part * (1 - part), 0, 1)
-            points[:, 2] = corners[0, 2] + inward[2] * part - ball
+        put_on_ball(contour, corners)
+        put_on_ball(iris, corners)
         return contour, iris
 
     def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """See `FaceBackend`; dlib's."""
         return self._dlib.embedding(frame, landmarks)
+
+
+def _followed(last: Box, now: Box) -> Box:
+    """The box for the next frame: near the last one if the face keeps still, so that a crop that trembles does not make
+    the points tremble, which would move the crop."""
+    roll = (now.roll - last.roll + 180) % 360 - 180
+    away = max(np.hypot(now.x - last.x, now.y - last.y) / last.side, abs(now.side / last.side - 1), abs(roll) / 60)
+    part = min(1.0, _STILL + away / _MOVING)
+    x, y, side = (old + part * (new - old) for old, new in zip(last[:3], now[:3]))
+    return Box(float(x), float(y), float(side), last.roll + part * roll, now.score)
+
+
+def put_on_ball(points: np.ndarray, corners: np.ndarray) -> None:
+    """Give points [N, 3] of an eye, in place, the depth of a ball between its corners [2, 3], outer and inner."""
+    inward = corners[1] - corners[0]
+    part = (points[:, :2] - corners[0, :2]) @ inward[:2] / (inward[:2] @ inward[:2])  # 0 outer, 1 inner corner
+    ball = _BULGE * np.linalg.norm(inward) * np.clip(4 * part * (1 - part), 0, 1)
+    points[:, 2] = corners[0, 2] + inward[2] * part - ball
 
 
 def _placed(values: np.ndarray, size: int, square: np.ndarray, mirrored: bool = False) -> np.ndarray:
