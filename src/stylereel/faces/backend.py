@@ -444,8 +444,14 @@ def track(
     dense = more.shape[1] > 2
     return Track(
         landmarks, None if dense else more, found, Fraction(rate), size, missing == "interpolate", tracker.num_faces,
-        more if dense else None, sure * found[:, None] if dense else None,
+        more if dense else None, against_usual(sure, sure[found]) * found[:, None] if dense else None,
     )  # fmt: skip
+
+
+def against_usual(sure: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """How sure parts [..., 4] are next to what is usual for this face and clip [T, 4]: what is as sure as the better
+    quarter is quite sure. Drawn faces, blurred or small ones are never as sure as sharp photographs."""
+    return np.clip(sure + 1 - np.percentile(seen, 75, axis=0), 0, 1).astype(np.float32)
 
 
 def _hold(values: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stylereel.faces.backend import DOUBT, Face, Tracker
+from stylereel.faces.backend import DOUBT, Face, Tracker, against_usual
 from stylereel.faces.coefficients import HIGH, LOW, NAMES, trusts
 from stylereel.faces.expression import factors, head_pose, measures, rest_of
 from stylereel.faces.mesh import MeshBackend
@@ -64,6 +64,7 @@ class Live:
     def __init__(self, rate: Fraction = Fraction(25), face: str = "largest") -> None:
         self._tracker, self._rate, self._count = Tracker(MeshBackend(), face), rate, 0
         self._past: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=round(_SECONDS * rate))
+        self._sures: deque[np.ndarray] = deque(maxlen=self._past.maxlen)
         self._rest: np.ndarray | None = None
         kinds = [_DEGREES if name in NAMES[:3] else _LIDS if "blink" in name else _EXPRESSION for name in NAMES]
         self._smooth = OneEuro(rate, *np.array(kinds).T)
@@ -86,7 +87,9 @@ class Live:
     def _read(self, face: Face) -> Seen:
         assert face.points is not None
         head = head_pose(face.points[None])
-        shown, trust = measures(head.frontal), trusts(face.sure[None])
+        self._sures.append(face.sure)
+        sure = against_usual(face.sure, np.stack(self._sures))
+        shown, trust = measures(head.frontal), trusts(sure[None])
         self._past.append((shown[0], trust.measures[0]))
         # A rest changes slowly: look at the past often at first, then about once a second.
         if self._rest is None or self._count % max(1, min(round(self._rate), len(self._past) // 4)) == 0:
@@ -97,4 +100,4 @@ class Live:
         known = np.array([trust.factors[name][0] >= DOUBT for name in NAMES])
         self._held = np.where(known, read, self._held)
         row = self._place(align(face.landmarks))
-        return Seen(self._smooth(self._held).astype(np.float32), row.astype(np.float32), face.sure >= DOUBT)
+        return Seen(self._smooth(self._held).astype(np.float32), row.astype(np.float32), sure >= DOUBT)
