@@ -14,7 +14,7 @@ import torch
 from scipy.sparse import csc_matrix
 
 from stylereel.commands import train as recipes
-from stylereel.faces.deca import INPUT, PARTS, Deca, face_crop, load_deca
+from stylereel.faces.deca import INPUT, PARTS, Deca, face_crop, in_portrait, load_deca
 from stylereel.faces.flame import EXPRESSION, FIRST_EXPRESSION, POSE, SHAPE, Flame, load_flame, rotations
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.systems.stylemask import PAPER, DecaFaces, train
@@ -159,3 +159,18 @@ def test_missing_or_wrong_files_are_named(
         load_flame(files["generic_model.pkl"], tmp_path / "other.npy")
     with pytest.raises(ValueError, match="holds no DECA encoder"):
         load_deca(tmp_path / "g.pt")
+
+
+def test_where_the_head_is_in_a_portrait(files: dict[str, Path], flame: Flame) -> None:
+    """FLAME's vertices by DECA's camera, in the same place that the crop shows; hair's gap is neither."""
+    low_high = torch.tensor([[[-1.0, 1.0, 0.0], [1.0, -1.0, 0.0]]])  # corners of the crop, y upwards
+    left_top, right_bottom = in_portrait(low_high, torch.tensor([[1.0, 0.0, 0.0]]))[0]
+    rows = torch.linspace(-1, 1, 256)[:, None].expand(256, 256)
+    crop = face_crop(torch.stack([rows.T, rows, rows])[None])[0] * 2 - 1
+    inside = crop[0, 112, 2:-2]  # what the crop shows from left to right, in the portrait's own coordinates
+    assert abs(inside[0] - left_top[0]) < 0.03 and abs(inside[-1] - right_bottom[0]) < 0.03
+    assert abs(crop[1, 2, 112] - left_top[1]) < 0.03
+    faces = DecaFaces(load_deca(files["deca_model.tar"]), flame, Who())  # type: ignore[arg-type]
+    with torch.no_grad():
+        outside, head = faces.areas(torch.rand(2, 3, 64, 64))
+    assert outside.shape == head.shape == (2, 1, 64, 64) and head.any() and not (outside * head).any()

@@ -17,7 +17,7 @@ from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.render import portrait, render, tuned
-from stylereel.core.weights import load_module
+from stylereel.core.weights import load_module, read_header, save_module
 from stylereel.faces.coefficients import NAMES
 from stylereel.family.nets import FaceNet, IdentityNet
 from stylereel.generator import StyleGAN2, StyleGAN2Config
@@ -31,7 +31,9 @@ from stylereel.systems.stylemask import (
     MaskNets,
     Settings,
     StyleMask,
+    effects,
     load_masks,
+    networks,
     train,
     training,
 )
@@ -204,7 +206,82 @@ def test_mask_of_zero_gives_the_source_and_of_one_the_target_bit_for_bit(files: 
             assert torch.equal(style, given[wanted if layer.kind == "conv" else 0][layer.index])
 
 
+def test_look_stays_the_sources_and_files_of_both_kinds_are_read(files: dict[str, Path], tmp_path: Path) -> None:
+    """Channels that change the picture and move nothing are kept; published files and our older ones mix all."""
+    plain = load_masks(files["mask_net_000007.pt"])
+    table = torch.ones(4, sum(plain.config.channels))
+    table[0, ::3] = 10.0  # a third changes much outside the head
+    table[2:, 1::3] = 10.0  # a third moves the head
+    table[2:, 2::3] = 5.0
+    save_module(tmp_path / "measured.safetensors", "stylemask", plain.with_effects(table))
+    save_module(tmp_path / "older.safetensors", "stylemask", plain)
+    header = json.loads(read_header(tmp_path / "older.safetensors")["config"])
+    assert not plain.config.measured and not header.pop("measured")
+    nets, older = (load_masks(tmp_path / f"{name}.safetensors") for name in ("measured", "older"))
+    assert load_module(tmp_path / "older.safetensors", "stylemask", lambda _: MaskNets(MaskConfig(**header)))
+    torch.testing.assert_close(nets.get_buffer("effects"), table)
+    source, target = ([torch.randn(2, n) for n in plain.config.channels] for _ in range(2))
+    with torch.no_grad():
+        mixed, everything = (torch.cat(net(source, target), 1) for net in (nets, older))
+    kept = torch.zeros(table.shape[1], dtype=torch.bool)
+    kept[::3] = True
+    assert torch.equal(nets.moving(), ~kept) and older.moving().all()
+    assert torch.equal(mixed[:, kept], torch.cat(source, 1)[:, kept])
+    assert torch.equal(mixed[:, ~kept], everything[:, ~kept])
+    assert not nets.with_effects(None).config.measured
+    assert torch.equal(torch.cat(nets.with_effects(None)(source, target), 1), everything)
+
+
+def test_the_source_keeps_its_window() -> None:
+    """Person 29's window, which the driver's plain backdrop darkened by tens of levels."""
+    system = stylereel.load("stylemask")
+    plain = StyleMask(system.generator, system.encode, system.mask_nets.with_effects(None))
+    identity = system.identify(29)
+    own = portrait(system, identity).astype(float)[:60, 226:]
+    motion = face_motion(yaw=np.array([-20.0, 0.0, 20.0]), jaw=np.array([0.0, 0.8, 0.3]))
+    kept, driven = (
+        np.stack(list(render(each, identity, motion))).astype(float)[:, :60, 226:] for each in (system, plain)
+    )
+    assert kept.std(0).mean() < 1.5 and np.abs(kept - own).mean() < 4
+    assert np.abs(driven - own).mean() > 3 * np.abs(kept - own).mean()
+
+
 # Training
+
+
+def test_effects_are_root_mean_squares_of_what_a_channel_changes() -> None:
+    """Each number depends on one channel, so that signs cancel nothing and the estimate is exact."""
+    leaves = [torch.ones(2, 3, requires_grad=True), torch.ones(2, 1, requires_grad=True)]
+    ways = [torch.tensor([[1.0, 2.0, 0.5], [3.0, 0.0, 1.0]]), torch.tensor([[4.0], [1.0]])]
+    factors = torch.arange(1.0, 5.0).repeat(2, 1)
+    weight = torch.tensor([[1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    found = effects._mean_square(factors * torch.cat(leaves, 1), weight, leaves, ways, torch.Generator().manual_seed(0))
+    squares = weight * (factors * torch.cat(ways, 1)).square() / weight.sum(1, keepdim=True)
+    torch.testing.assert_close(found, squares.sum(0))
+
+
+def test_what_carries_the_background_is_found(small: StyleGAN2) -> None:
+    """Channels that only the lower half shows are the source's, where the lower half is outside and moves nothing."""
+
+    class Halves(Colours):
+        def areas(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            outside = torch.zeros(len(images), 1, 64, 64)
+            outside[:, :, 32:] = 1.0
+            return outside, 1 - outside
+
+        def see(self, images: torch.Tensor) -> Face:
+            return Face(images[:, :, :8].flatten(1)[:, :136].view(-1, 68, 2))
+
+    torch.manual_seed(0)
+    nets = effects.measured(MaskNets(MaskConfig.of(small)), small, Halves(), pairs=8)
+    outside, head, landmarks, values = nets.get_buffer("effects")
+    assert (outside > 0).any() and (head > 0).any() and (landmarks > 0).any() and not values.any()
+    moving = nets.moving()
+    change = torch.hypot(outside, head)
+    share = change / change.norm() / (landmarks / landmarks.norm())
+    assert share[moving].max() <= networks.LOOK and 0 < moving.sum()
+    again = effects.measured(nets, small, Halves(), pairs=8)
+    torch.testing.assert_close(again.get_buffer("effects"), nets.get_buffer("effects"))
 
 
 class Colours(torch.nn.Module):

@@ -104,6 +104,16 @@ def face_crop(portraits: Tensor) -> Tensor:
     return F.grid_sample((shrunk + 1) / 2, grid, align_corners=False)
 
 
+def in_portrait(vertices: Tensor, camera: Tensor) -> Tensor:
+    """FLAME's vertices [B, V, 3] by DECA's cameras [B, 3] (scale, shift) in the portrait: [B, V, 2] in -1..1.
+
+    The projection is orthographic, into the crop of `face_crop`, y upwards.
+    """
+    x, y, side = _BOX
+    crop = camera[:, None, :1] * (vertices[..., :2] + camera[:, None, 1:])
+    return side * crop * vertices.new_tensor([1.0, -1.0]) + vertices.new_tensor([2 * x - 1, 2 * y - 1])
+
+
 def _mean_box() -> tuple[float, float, float]:
     """Centre and side, in picture sides, of the crop around the mean head's landmarks in FFHQ framing."""
     points = mean_head()[:, :2]

@@ -22,9 +22,12 @@ Different from the paper, and why:
 - A real clip drives the built-in family through its motion coefficients: the world shows them on a neutral head and
   that picture is inverted to the target codes, because the built-in encoder knows the world's faces and not yet real
   ones. Generators of real faces take the inverted frames themselves, as in the paper.
+- Channels that carry backdrop, clothes or light rather than movement stay the source's, whatever their masks say
+  (`effects`, measured behind training). The authors' files know nothing of this and mix as published.
 - Codes of an inverted picture are not truncated again (the authors' code does, which pulls them to the mean face).
 """
 
+from stylereel.systems.stylemask.effects import measured
 from stylereel.systems.stylemask.networks import MaskConfig, MaskNet, MaskNets, load_masks
 from stylereel.systems.stylemask.system import StyleMask
 from stylereel.systems.stylemask.training import CODE, PAPER, QUICK, DecaFaces, Perception, Settings, WorldFaces, train
@@ -42,5 +45,6 @@ __all__ = [
     "StyleMask",
     "WorldFaces",
     "load_masks",
+    "measured",
     "train",
 ]

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from stylereel import world
 from stylereel.core.render import pictures
 from stylereel.encoders.arcface import ArcFace
-from stylereel.faces.deca import Deca, load_deca
+from stylereel.faces.deca import Deca, in_portrait, load_deca
 from stylereel.faces.flame import EXPRESSION, POSE, SHAPE, Flame, load_flame
-from stylereel.family.nets import SIZE, FaceNet, IdentityNet, unit_values
+from stylereel.family.nets import PARSED_SIZE, SIZE, FaceNet, IdentityNet, unit_values
 from stylereel.generator import StyleGAN2
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes.run import Run
@@ -33,6 +33,7 @@ MOUTH_PAIRS = ((48, 54), (49, 59), (50, 58), (51, 57), (52, 56), (53, 55), (60, 
 EYE_PAIRS = ((36, 39), (37, 41), (38, 40), (42, 45), (43, 47), (44, 46))
 CAMERA = 8.0  # FLAME's metres to pictures in -1..1, the fixed camera of the authors' code
 MEAN_SAMPLES = 4096
+HAIR = 0.4  # how far beyond FLAME's bare head hair may reach, in halves of the picture's side
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,10 @@ class Perception(Protocol):
         """Who is in pictures: [B, D] of length 1."""
         ...
 
+    def areas(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Where pictures show no head, and where a head: two maps [B, 1, 64, 64] of 0 and 1, with a gap between."""
+        ...
+
 
 class WorldFaces(nn.Module):
     """The perception of the built-in family: built-in nets, and the world's exact ideal."""
@@ -135,6 +140,16 @@ class WorldFaces(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         return self.identity(images)
 
+    def areas(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """By the face net's parser; backdrop and clothes are outside."""
+        regions = self.face(images, parse=True, close=False).regions
+        if regions is None:
+            raise ValueError("This face net has no parser; train perception anew, or give the built-in one.")
+        names = self.face.config.regions.split()
+        beyond = torch.tensor([names.index(name) for name in ("background", "clothes")], device=regions.device)
+        head = 1 - torch.isin(regions.argmax(1), beyond).float()[:, None]
+        return 1 - F.max_pool2d(head, 3, 1, 1), head
+
 
 class DecaFaces(nn.Module):
     """The paper's perception for generators of real faces: DECA and FLAME for shape, ArcFace for identity."""
@@ -158,6 +173,17 @@ class DecaFaces(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         return self.arcface.embed(images)
+
+    def areas(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """By the distance from FLAME's vertices; hair, which it lacks, lies in the gap."""
+        told = self.deca.read(images)
+        vertices = self.flame(told["shape"], told["expression"], told["pose"])
+        place = (torch.arange(PARSED_SIZE, device=images.device) + 0.5) / PARSED_SIZE * 2 - 1
+        grid = torch.stack(torch.meshgrid(place, place, indexing="xy"), 2).view(1, -1, 2)
+        points = in_portrait(vertices, told["camera"])
+        nearest = torch.cdist(grid.expand(len(points), -1, -1), points).amin(2)
+        nearest = nearest.view(-1, 1, PARSED_SIZE, PARSED_SIZE)
+        return (nearest > HAIR).float(), (nearest < 2 / PARSED_SIZE).float()
 
     def _face(self, told: Tensor) -> Face:
         vertices = self.flame(*told.split([SHAPE, EXPRESSION, POSE], dim=1))
@@ -212,6 +238,7 @@ def train(
         with torch.no_grad():
             z = torch.randn(MEAN_SAMPLES, generator.config.z_dim, generator=torch.Generator().manual_seed(0))
             generator.mean_w.copy_(generator.map(z.to(trainer.device))[:, 0].mean(0))
+    start = start and start.with_effects(None)  # what stays the source's is measured anew, behind training
     config = start.config if start else config or MaskConfig.of(generator)
     model, average = start or MaskNets(config), MaskNets(config)
     optimizers = _optimizers(model, settings)
@@ -310,6 +337,8 @@ def recipe(
         preset: the paper's settings, those of the authors' code, or quick ones for the built-in family; without it
             quick for builtin and paper for deca.
     """
+    from stylereel.systems.stylemask.effects import measured  # which knows this module
+
     if generator is None:
         teacher = run.generator()
     else:
@@ -324,12 +353,13 @@ def recipe(
     if perception == "deca":
         if preset == "quick":
             raise ValueError("The quick settings are for the built-in nets; give --preset paper or code.")
-        nets = train(run.trainer, teacher, real_faces(), presets[preset or "paper"])
-        return run.save({"stylemask": nets}, **seen)
-    path = run.first("stylemask")
-    first = None if path is None else load_masks(path)
-    faces = WorldFaces(run.face_net(), run.identity_net())
-    return run.save({"stylemask": train(run.trainer, teacher, faces, presets[preset or "quick"], first)}, **seen)
+        faces, first, settings = real_faces(), None, presets[preset or "paper"]
+    else:
+        path = run.first("stylemask")
+        first = None if path is None else load_masks(path)
+        faces, settings = WorldFaces(run.face_net(), run.identity_net()), presets[preset or "quick"]
+    nets = train(run.trainer, teacher, faces, settings, first)
+    return run.save({"stylemask": measured(nets, teacher, faces, settings.psi)}, **seen)
 
 
 def real_faces() -> DecaFaces:
