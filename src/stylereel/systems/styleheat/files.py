@@ -17,7 +17,7 @@ from typing import Literal
 from torch import Tensor
 
 from stylereel.core.weights import config_of, load_module, own_kind
-from stylereel.systems.styleheat.expert import Expert
+from stylereel.systems.styleheat.expert import Expert, ExpertConfig
 from stylereel.systems.styleheat.networks import BOTTOM, Calibration, CalibrationConfig, Warper, WarperConfig
 from stylereel.zoo.encoders import load_part
 
@@ -129,6 +129,6 @@ def load_calibration(path: str | Path) -> Calibration:
 def load_expert(path: str | Path) -> Expert:
     """The SyncNet of lip-sync training in one of our files or in lipsync_expert.pth. Raises as `load_warper`."""
     if own_kind(path) is not None:
-        return load_module(path, EXPERT, lambda config: Expert(**config))
+        return load_module(path, EXPERT, lambda config: Expert(config_of(ExpertConfig, config).width))
     mark = "face_encoder.0.conv_block.0.weight"
     return load_part(path, mark, "SyncNet of Wav2Lip", lambda state: Expert(len(state[mark])))
