@@ -112,7 +112,7 @@ def test_a_generator_alone_begins_at_its_mean(
     assert quality["optimised"]["psnr"] > quality["encoder"]["psnr"]
     assert "encoder" not in json.loads(out.with_suffix(".json").read_text())["weights"]
     assert main(["invert", str(portrait), *flags, "--steps", "0", "--out", str(out)]) == 2
-    assert "begin at the mean" in capsys.readouterr().err
+    assert "start at the mean" in capsys.readouterr().err
 
 
 def test_stylegan3_is_inverted_too_and_restyle_takes_three_steps(portrait: Path, tmp_path: Path) -> None:

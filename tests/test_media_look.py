@@ -115,7 +115,7 @@ def test_codes_of_another_generator_are_a_map_and_say_so(tmp_path: Path) -> None
 
 def test_what_cannot_be_looked_at_says_so(tmp_path: Path) -> None:
     saved = motion(tmp_path / "a.safetensors", np.zeros((3, 1)))
-    with pytest.raises(ValueError, match="saved motion; look at it alone"):
+    with pytest.raises(ValueError, match="saved motion; give it alone"):
         page_of([saved, saved])
     (tmp_path / "b.safetensors").write_text("not one")
     with pytest.raises(ValueError, match="no motion, identity or codes"):

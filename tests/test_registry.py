@@ -294,7 +294,7 @@ def test_mistakes_are_explained(rows: dict[str, Row], cache: Path, tmp_path: Pat
 
 def test_commands(rows: dict[str, Row], cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights_verify()
-    assert "no official weight file" in capsys.readouterr().out
+    assert "no downloaded weight file" in capsys.readouterr().out
     assert weights_get("right") == [cache / "right"]
     capsys.readouterr()
     weights_verify()
