@@ -27,8 +27,8 @@ from stylereel.faces.backend import DlibBackend, track
 from stylereel.faces.placement import cut, place
 from stylereel.faces.pose import pose_from_landmarks
 from stylereel.family.encoder import Encoder, load_encoder
-from stylereel.family.nets import FaceNet, IdentityNet, load_face, parsed, unit_values
-from stylereel.family.people import draw_batch, drawn, grouped_w, mixed_values
+from stylereel.family.nets import FaceNet, IdentityNet, load_face, region_classes, unit_values
+from stylereel.family.people import draw_batch, draw_portraits, grouped_w, mixed_values
 from stylereel.generator import StyleGAN2
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
@@ -103,7 +103,7 @@ def of_perception(face: FaceNet, identity: IdentityNet) -> dict[str, Any]:
         changed = mixed_values(np.repeat(random.standard_normal((200, 1, LATENT_DIM)), 4, axis=1))
         second[:, CHANGING] = changed[:, CHANGING]
         zeros = np.zeros((200, 4, LATENT_DIM))
-        one, two = (identity(drawn(zeros, v, 128).images) for v in (first, second))
+        one, two = (identity(draw_portraits(zeros, v, 128).images) for v in (first, second))
         likeness = one @ two.T
     half_ranges = (world.HIGH - world.LOW)[known] / 2
     errors = (truth - guess).abs().mean(0).numpy() * half_ranges
@@ -121,7 +121,7 @@ def of_perception(face: FaceNet, identity: IdentityNet) -> dict[str, Any]:
     }
     if face.parser:
         told = torch.cat([s.regions.argmax(1) for s in seen if s.regions is not None])
-        wanted = torch.cat([parsed(b.regions) for b in batches])
+        wanted = torch.cat([region_classes(b.regions) for b in batches])
         out["region intersection over union"] = {
             name: round(float(((told == i) & (wanted == i)).sum() / ((told == i) | (wanted == i)).sum()), 3)
             for i, name in enumerate(face.config.regions.split())

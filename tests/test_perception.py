@@ -1,4 +1,4 @@
-"""The face net: what its names say, how it grows, its closer look at mouths, and pictures spoiled with true labels."""
+"""The face net: names, extension, the mouth network, and augmentations that keep the labels true."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ from stylereel.family.nets import (
     FaceNet,
     Lips,
     around_mouth,
-    grown,
+    extend,
     load_face,
     offsets,
-    parsed,
+    region_classes,
 )
 from stylereel.recipes import perception
 from stylereel.train.loop import Trainer
@@ -44,11 +44,11 @@ def batch() -> data.Batch:
     return data.draw_batch((6,), 6, 128, aligned=False)
 
 
-def test_a_grown_net_reads_what_the_old_one_read(tmp_path: Path) -> None:
+def test_an_extended_net_keeps_the_outputs_of_the_old_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     kept = [name for name in NAMES if name not in ("beard", "light_side")]
     old = FaceNet(FaceConfig(" ".join(kept), "", lips=False)).eval()
-    net, new = grown(old)
+    net, new = extend(old)
     assert new == ["beard", "light_side", *PARSED, "lips"]
     images = torch.rand(2, 3, 128, 128)
     with torch.inference_mode():
@@ -57,9 +57,9 @@ def test_a_grown_net_reads_what_the_old_one_read(tmp_path: Path) -> None:
     torch.testing.assert_close(after.landmarks, before.landmarks)
     torch.testing.assert_close(after.values[:, [NAMES.index(name) for name in kept]], before.values)
     save_module(tmp_path / "face.safetensors", "face", net)
-    again = load_face(tmp_path / "face.safetensors")
-    assert again.config == net.config and grown(again)[1] == []
-    # A file from before the closer look at the mouth does not speak of it.
+    loaded = load_face(tmp_path / "face.safetensors")
+    assert loaded.config == net.config and extend(loaded)[1] == []
+    # A file from before the mouth network has no entry for it.
     old.config = FileConfig(old.config.values, old.config.regions)  # type: ignore[assignment]
     save_module(tmp_path / "old.safetensors", "face", old)
     with torch.inference_mode():
@@ -68,15 +68,15 @@ def test_a_grown_net_reads_what_the_old_one_read(tmp_path: Path) -> None:
         )
 
 
-def test_the_closer_look_moves_the_mouth_alone_and_has_gradients() -> None:
+def test_the_mouth_network_moves_the_mouth_alone_and_has_gradients() -> None:
     torch.manual_seed(0)
     net = FaceNet().eval()
     images = torch.rand(2, 3, 200, 200, requires_grad=True)
     near, far = net(images).landmarks, net(images, close=False).landmarks
     assert torch.equal(near[:, : MOUTH.start], far[:, : MOUTH.start])
     assert (near[:, MOUTH] - far[:, MOUTH].mean(1, keepdim=True)).abs().max() < LIPS_PART / 2
-    (slope,) = torch.autograd.grad(near[:, MOUTH].square().sum(), images)
-    assert slope.abs().sum() > 0
+    (gradient,) = torch.autograd.grad(near[:, MOUTH].square().sum(), images)
+    assert gradient.abs().sum() > 0
 
 
 @pytest.mark.parametrize("size", [100, 256, 700])
@@ -84,9 +84,9 @@ def test_the_crop_of_a_mouth_shows_what_is_there(size: int) -> None:
     place = offsets(size, torch.device("cpu")) + 0.5
     images = torch.stack([*torch.meshgrid(place, place, indexing="xy"), torch.zeros(size, size)])[None]
     crop = around_mouth(images, torch.tensor([[0.5, 0.6]]))[0]
-    wanted = LIPS_PART * offsets(LIPS_SIZE, torch.device("cpu"))
-    torch.testing.assert_close(crop[0], 0.5 + wanted.expand(LIPS_SIZE, -1), atol=1e-3, rtol=0)
-    torch.testing.assert_close(crop[1], 0.6 + wanted[:, None].expand(-1, LIPS_SIZE), atol=1e-3, rtol=0)
+    expected = LIPS_PART * offsets(LIPS_SIZE, torch.device("cpu"))
+    torch.testing.assert_close(crop[0], 0.5 + expected.expand(LIPS_SIZE, -1), atol=1e-3, rtol=0)
+    torch.testing.assert_close(crop[1], 0.6 + expected[:, None].expand(-1, LIPS_SIZE), atol=1e-3, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_close_ups_have_the_mouth_in_the_middle_and_keep_their_labels(mouths: da
     torch.testing.assert_close(middle, torch.full_like(middle, 0.5))
     first, second = mouths.images.chunk(2)
     assert torch.equal(first, second)
-    # In pictures of the place, each point of a crop shows the place that the point has in the close-up.
+    # In images of coordinates, each point of a crop shows the place that the point has in the close-up.
     place = offsets(128, middle.device) + 0.5
     where = torch.stack([*torch.meshgrid(place, place, indexing="xy"), torch.zeros(128, 128)]).expand(16, -1, -1, -1)
     crops, regions, points = perception.close_in(mouths._replace(images=where), (1,))
@@ -127,7 +127,7 @@ def test_mouths_are_painted_anew_and_the_rest_keeps_its_place(mouths: data.Batch
     assert (painted - images)[lips].abs().mean() > 0.05
 
 
-def test_training_the_closer_look_leaves_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_the_mouth_network_leaves_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(perception, "LIPS_BATCH", 4)
     monkeypatch.setattr(perception, "LIPS_STEPS", 2)
     net = FaceNet()
@@ -153,26 +153,26 @@ def test_the_points_of_a_mouth_can_be_learned(mouths: data.Batch) -> None:
 
 
 def test_the_built_in_net_reads_mouths_closely(batch: data.Batch) -> None:
-    """Of people whom it did not learn from, painted as photographs are: how far their lips are apart."""
+    """Of augmented held-out people: the distance between their lips."""
     net = load_face(builtin("face")).eval()
     random = data.draw_batch((606,), 32, 256, aligned=False)
-    spoiled = perception.disturb(random.images, (6,), most=0.5)
+    augmented = perception.disturb(random.images, (6,), most=0.5)
     with torch.inference_mode():
-        near, far = (net(spoiled, close=close).landmarks for close in (True, False))
+        near, far = (net(augmented, close=close).landmarks for close in (True, False))
 
     def gaps(points: torch.Tensor) -> torch.Tensor:
         return (points[:, [61, 62, 63]] - points[:, [67, 66, 65]]).norm(dim=2).mean(1)
 
     truth = random.landmarks
-    told = [float(np.corrcoef(gaps(points), gaps(truth))[0, 1]) for points in (near, far)]
-    assert told[0] > 0.95 and told[0] > told[1]
+    correlations = [float(np.corrcoef(gaps(points), gaps(truth))[0, 1]) for points in (near, far)]
+    assert correlations[0] > 0.95 and correlations[0] > correlations[1]
     assert (near - truth)[:, MOUTH].abs().mean() < (far - truth)[:, MOUTH].abs().mean()
 
 
 def test_labels_move_with_the_picture(batch: data.Batch) -> None:
     moved = perception.move(batch, (3,))
     assert (moved.landmarks - batch.landmarks).abs().mean() > 0.01
-    # The pose that the moved picture is said to have is the one with which the world puts the landmarks there, but for
+    # The moved image's pose label is the one with which the world puts the landmarks there, but for
     # the stretch of a few percent.
     drawn = torch.from_numpy(np.stack([world.project_landmarks(v)[0] for v in moved.values.numpy()]))
     scale = moved.values[:, INDEX["scale"], None, None]
@@ -187,24 +187,26 @@ def test_labels_move_with_the_picture(batch: data.Batch) -> None:
             assert around & {"eye", "glasses"} or values[INDEX[lid]] > 0.5 or abs(values[INDEX["yaw"]]) > 20
 
 
-def test_spoiled_pictures_stay_pictures_and_differ(batch: data.Batch) -> None:
+def test_augmented_images_stay_in_range_and_differ(batch: data.Batch) -> None:
     repainted = perception.repaint(batch.images, batch.regions, (1,))
     hidden, patch = perception.hide(batch.images, batch.regions, (1,))
-    spoiled = perception.disturb(batch.images, (1,), most=1.0)
-    for images in (repainted, hidden, spoiled):
+    augmented = perception.disturb(batch.images, (1,), most=1.0)
+    for images in (repainted, hidden, augmented):
         assert images.shape == batch.images.shape and images.abs().max() <= 1
         assert (images - batch.images).abs().mean() > 0.02
     face = ~torch.isin(batch.regions, torch.tensor([REGIONS.index("background")], dtype=torch.uint8))[:, None] & ~patch
     assert torch.equal(hidden[face.expand_as(hidden)], batch.images[face.expand_as(hidden)])
-    assert torch.equal(perception.disturb(batch.images, (1,), most=1.0), spoiled)
-    assert (perception.disturb(batch.images, (1,)) - batch.images).abs().mean() < (spoiled - batch.images).abs().mean()
+    assert torch.equal(perception.disturb(batch.images, (1,), most=1.0), augmented)
+    assert (perception.disturb(batch.images, (1,)) - batch.images).abs().mean() < (
+        augmented - batch.images
+    ).abs().mean()
 
 
-def test_every_region_is_parsed_as_itself_or_as_its_neighbour(batch: data.Batch) -> None:
-    assert parsed(batch.regions).shape == (6, 64, 64)
+def test_every_region_is_labelled_as_itself_or_as_its_neighbour(batch: data.Batch) -> None:
+    assert region_classes(batch.regions).shape == (6, 64, 64)
     for index, name in enumerate(REGIONS):
-        (told,) = parsed(torch.full((1, 64, 64), index, dtype=torch.uint8)).unique().tolist()
-        assert PARSED[told] == (name if name in PARSED else "ear")
+        (label,) = region_classes(torch.full((1, 64, 64), index, dtype=torch.uint8)).unique().tolist()
+        assert PARSED[label] == (name if name in PARSED else "ear")
 
 
 def test_regions_can_be_read_off_the_trunk(batch: data.Batch) -> None:
@@ -217,7 +219,7 @@ def test_regions_can_be_read_off_the_trunk(batch: data.Batch) -> None:
         maps = net.trunk.maps(batch.images)
     losses = []
     for _ in range(40):
-        loss = torch.nn.functional.cross_entropy(net.parser(maps), parsed(batch.regions))
+        loss = torch.nn.functional.cross_entropy(net.parser(maps), region_classes(batch.regions))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

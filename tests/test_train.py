@@ -28,8 +28,8 @@ from stylereel.world.factors import GROUP, LATENT_DIM
 
 
 def test_batches_are_reproducible_and_mixed_with_truth() -> None:
-    first, again = data.draw_batch((1, 2), 6, 64), data.draw_batch((1, 2), 6, 64)
-    assert torch.equal(first.images, again.images) and torch.equal(first.z, again.z)
+    first, second = data.draw_batch((1, 2), 6, 64), data.draw_batch((1, 2), 6, 64)
+    assert torch.equal(first.images, second.images) and torch.equal(first.z, second.z)
     mixed = data.draw_batch((3,), 12, 64, mix=1.0)
     assert (mixed.z[:, 0] != mixed.z[:, 1]).any(dim=1).float().mean() > 0.2
     # A factor is read from the latent of its own group alone.
@@ -46,8 +46,8 @@ def test_latents_of_given_values() -> None:
     values = np.concatenate(
         [world.neutral()[None], world.from_latent(np.random.default_rng(1).standard_normal((9, LATENT_DIM)))]
     )
-    again = data.mixed_values(data.latents_of(values, np.random.default_rng(0)))
-    assert (np.abs(again - values) / (world.HIGH - world.LOW)).max() < 0.03
+    reconstruction = data.mixed_values(data.latents_of(values, np.random.default_rng(0)))
+    assert (np.abs(reconstruction - values) / (world.HIGH - world.LOW)).max() < 0.03
 
 
 @pytest.fixture
@@ -94,40 +94,40 @@ def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (now - batch.images).abs().mean() < 0.6 * (start - batch.images).abs().mean()
 
 
-def test_what_a_mapping_is_to_tell() -> None:
+def test_targets_of_the_mapping() -> None:
     """Factors in 0..1; of each choice shares that add up to 1; colours."""
     values = world.from_latent(np.random.default_rng(0).standard_normal((500, LATENT_DIM)))
-    told = mapping.told(values)
+    targets = mapping.targets(values)
     at = len(world.NAMES)
-    assert told[:, :at].min() >= 0 and told[:, :at].max() <= 1
+    assert targets[:, :at].min() >= 0 and targets[:, :at].max() <= 1
     for count in mapping.KINDS.values():
-        kinds, at = told[:, at : at + count], at + count
+        kinds, at = targets[:, at : at + count], at + count
         assert (kinds.max(0) == 1).all() and (kinds.min(0) == 0).all()
         assert ((kinds > 0).sum(1) <= 2).all() and (abs(kinds.sum(1) - 1) < 1e-4).all()
     # Skin grows darker with its tone.
-    assert np.corrcoef(told[:, at], values[:, world.NAMES.index("skin_tone")])[0, 1] < -0.9
+    assert np.corrcoef(targets[:, at], values[:, world.NAMES.index("skin_tone")])[0, 1] < -0.9
 
 
 def test_a_mapping_network_learns_the_factors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapping, "STEPS", 300)
     network = MappingNetwork(LATENT_DIM, 0, 128, 2, 0.01)
     z = torch.randn(2000, LATENT_DIM, generator=torch.Generator().manual_seed(0))
-    wanted = torch.from_numpy(mapping.told(world.from_latent(z.numpy())))
-    wanted = wanted[:, wanted.std(0) > 1e-3]
+    target = torch.from_numpy(mapping.targets(world.from_latent(z.numpy())))
+    target = target[:, target.std(0) > 1e-3]
 
-    def untold() -> float:
-        """The share of the variance that the best matrix does not read off the codes of other latents."""
+    def unexplained() -> float:
+        """The share of the variance that the best matrix does not predict from the codes of other latents."""
         with torch.no_grad():
             w = torch.nn.functional.pad(network(z), (0, 1), value=1.0)
-        wrong = wanted[1000:] - w[1000:] @ torch.linalg.lstsq(w[:1000], wanted[:1000]).solution
-        return float((wrong.square().mean(0) / wanted.var(0)).mean())
+        wrong = target[1000:] - w[1000:] @ torch.linalg.lstsq(w[:1000], target[:1000]).solution
+        return float((wrong.square().mean(0) / target.var(0)).mean())
 
-    before = untold()
-    mapping.teach(Trainer(tmp_path), "mapping", network)
-    assert untold() < 0.6 * before
+    before = unexplained()
+    mapping.pretrain(Trainer(tmp_path), "mapping", network)
+    assert unexplained() < 0.6 * before
 
 
-def test_an_adopted_generator_makes_the_same_pictures_from_another_w() -> None:
+def test_an_adopted_generator_gives_the_same_images_from_another_w() -> None:
     """The old generator knows the first six numbers of z, and its w is a matrix times the new one's."""
     torch.manual_seed(2)
     old = StyleGAN2(StyleGAN2Config(16, z_dim=6, w_dim=16, channel_base=128, channel_max=8, mapping_layers=1))
@@ -229,8 +229,8 @@ def test_training_can_start_from_the_built_in_weights(tmp_path: Path) -> None:
     recipes.train("perception", folder=str(tmp_path), start="builtin", scale=0.1)
     batch = data.draw_batch((5,), 16, 128, aligned=False)
     with torch.inference_mode():
-        seen = load_face(tmp_path / "face.safetensors").eval()(batch.images)
-    assert (seen.landmarks - batch.landmarks).abs().mean() < 0.02
+        predicted = load_face(tmp_path / "face.safetensors").eval()(batch.images)
+    assert (predicted.landmarks - batch.landmarks).abs().mean() < 0.02
 
 
 def test_rows_of_an_encoder_become_free_one_after_the_other() -> None:
@@ -252,7 +252,7 @@ def test_rows_of_an_encoder_become_free_one_after_the_other() -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_an_encoder_of_any_generator_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A StyleGAN3 that never saw the world, with pictures of the user's: the codes of its own samples come nearer."""
+    """A StyleGAN3 that never saw the world, with a user's pictures: the errors of its own samples' codes fall."""
     torch.manual_seed(0)
     foreign = StyleGAN3(StyleGAN3Config(32, z_dim=8, w_dim=8, channel_base=256, channel_max=12, num_layers=4))
     foreign.save(tmp_path / "other.safetensors")
@@ -269,8 +269,8 @@ def test_an_encoder_of_any_generator_is_trained(tmp_path: Path, monkeypatch: pyt
     z = torch.randn(16, 8)
     with torch.inference_mode():
         codes = foreign.map(z)
-        off = (model(foreign.synthesize(codes)) - codes).square().mean()
-        assert off < 0.9 * (codes - codes.mean(0)).square().mean()
+        error = (model(foreign.synthesize(codes)) - codes).square().mean()
+        assert error < 0.9 * (codes - codes.mean(0)).square().mean()
     assert "other" in str(read_card(path))
     with pytest.raises(ValueError, match="has no generator"):
         recipes.train("generator", folder=str(tmp_path), options={"generator": "x"})

@@ -19,7 +19,7 @@ from stylereel.generator import StyleGAN2Config, StyleGAN3
 from stylereel.metrics.equivariance import disk, moved
 from stylereel.recipes import curve, mapping
 from stylereel.recipes import stylegan3 as generator3
-from stylereel.recipes.stylegan2 import picture_loss
+from stylereel.recipes.stylegan2 import image_loss
 from stylereel.train import adversarial, augment, checkpoints
 from stylereel.train.augment import Augment
 from stylereel.train.loop import Trainer
@@ -193,21 +193,21 @@ def test_the_recipe_of_stylegan3_learns_and_carries_weights_from_stage_to_stage(
     def loss(generator: StyleGAN3) -> float:
         with torch.no_grad():
             images = generator.synthesize(generator.map(held_out.z[:, 0]), transform=places)
-            return float(picture_loss(images, held_out))
+            return float(image_loss(images, held_out))
 
     assert loss(made) < 0.9 * loss(StyleGAN3(config))
     assert not made.synthesis.get_submodule("input.affine").get_parameter("weight").any()
-    other = generator3.carried(made, replace(config, margin_size=3))
+    other = generator3.transfer(made, replace(config, margin_size=3))
     ours, theirs = made.state_dict(), other.state_dict()  # layers are named after their sizes, margin included
     assert list(ours) != list(theirs)
     assert all(torch.equal(a, b) for a, b in zip(ours.values(), theirs.values(), strict=True))
-    # A grown network begins as the smaller one with other last layers.
+    # A larger network begins as the smaller one with other last layers.
     small = StyleGAN3(stages[0].config)
     shared = [(a.name, b.name) for a, b in zip(small.style_layers[:4], made.style_layers)]
-    grown = generator3.carried(small, config).synthesis
+    larger = generator3.transfer(small, config).synthesis
     for before, after in shared[1:]:
         kept = small.synthesis.get_submodule(before).get_parameter("weight")
-        assert torch.equal(grown.get_submodule(after).get_parameter("weight"), kept)
+        assert torch.equal(larger.get_submodule(after).get_parameter("weight"), kept)
 
 
 if __name__ == "__main__":

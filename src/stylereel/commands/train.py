@@ -9,7 +9,7 @@ from typing import Any
 
 from stylereel.core.files import ensure_writable
 from stylereel.core.record import sha256
-from stylereel.recipes.run import Run, stored
+from stylereel.recipes.run import Run, weight_file
 from stylereel.systems import SPECS, hint, options_of, resolve
 from stylereel.train.loop import Accelerator, Precision, Trainer
 
@@ -79,7 +79,7 @@ def train(
     chosen = {name: value for name, value in given.items() if value != known[name]}
     place = Path(folder)
     ensure_writable(place / "try")
-    reader = {} if network == "perception" else {"face": f"stylereel-face-{sha256(stored(place, 'face'))[:8]}"}
+    reader = {} if network == "perception" else {"face": f"stylereel-face-{sha256(weight_file(place, 'face'))[:8]}"}
     trainer = Trainer(
         place,
         scale=scale,

@@ -1,1 +1,1 @@
-"""What is true of the built-in people only: their latents, their encoder and the nets that see them."""
+"""What is true of the built-in people only: their latents, their encoder and the nets that read their portraits."""

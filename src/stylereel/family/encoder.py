@@ -3,7 +3,7 @@
 Tov et al., "Designing an Encoder for StyleGAN Image Manipulation" (2021): a w for all rows and an offset for each row
 after the first, which training frees one after the other. The rows of the built-in generator fall into groups (pose,
 shape, expression, look: see `stylereel.family.people`), each with a w of its own; any other has one group. Its trunk is
-that of the face net; `pyramid`'s backbone costs 31 times as much a training picture even at a quarter of its width.
+that of the face net; `pyramid`'s backbone costs 31 times as much a training image even at a quarter of its width.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The built-in perception nets: landmarks, factors, regions and identity of a portrait, small and differentiable.
 
 They are trained on the world's exact labels and serve as losses and as the trunk of the built-in encoder. Input is a
-portrait in canonical framing; any size is resampled to 128 px, and the mouth is cut out closer. The pixel measures of
+portrait in canonical framing; any size is resampled to 128 px, and the mouth is cropped closer. The pixel measures of
 real faces are in `backend`.
 """
 
@@ -24,9 +24,9 @@ SIZE = 128
 EMBEDDING = 128
 PARSED_SIZE = 64  # side of the region map, pixels
 LIPS_SIZE = 64  # side of the crop around the mouth, pixels
-LIPS_PART = 0.36  # and as a part of the picture's side
+LIPS_PART = 0.36  # and as a part of the image's side
 MOUTH = slice(48, 68)  # the points of the mouth
-_MERGED = {"earring": "ear"}  # a few pixels in the region map: told as the region beside them
+_MERGED = {"earring": "ear"}  # a few pixels in the region map: labelled as the region next to them
 PARSED = tuple(name for name in REGIONS if name not in _MERGED)
 
 
@@ -50,7 +50,7 @@ class Residual(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Picture [B, 3, H, W] in [-1, 1] to features [B, 512]; the last map is not pooled, so position survives."""
+    """Image [B, 3, H, W] in [-1, 1] to features [B, 512]; the last map is not pooled, so position survives."""
 
     features = 512
 
@@ -100,18 +100,18 @@ class Parser(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         x = torch.zeros([], device=maps[0].device)
         for (level, _), side, mix in zip(self.LEVELS, self.sides, self.mixes, strict=True):
-            beside = side(maps[level])
+            lateral = side(maps[level])
             if x.ndim:
-                x = F.interpolate(x, beside.shape[-2:], mode="bilinear", align_corners=False)
-            x = F.silu(mix(F.silu(x + beside)))
+                x = F.interpolate(x, lateral.shape[-2:], mode="bilinear", align_corners=False)
+            x = F.silu(mix(F.silu(x + lateral)))
         return self.scores(x)
 
 
 class Lips(nn.Module):
-    """Where the 20 points of the mouth are in a crop [B, 3, 64, 64] around it: [B, 20, 2], -0.5..0.5 of the crop.
+    """The 20 points of the mouth in a crop [B, 3, 64, 64] around it: [B, 20, 2], -0.5..0.5 of the crop.
 
-    Each point is the mean place of a map of its own (integral regression, Sun et al. 2018), so that it is told by what
-    is seen around it and not by the shapes that mouths have in the world.
+    Each point is the mean place of a map of its own (integral regression, Sun et al. 2018), so that it
+    follows from the pixels around it and not from the shapes that mouths have in the world.
     """
 
     def __init__(self) -> None:
@@ -139,7 +139,7 @@ def offsets(size: int, device: torch.device) -> Tensor:
 
 
 def around_mouth(images: Tensor, middle: Tensor) -> Tensor:
-    """The crops [B, 3, 64, 64] of pictures [B, 3, H, W] around places [B, 2] in 0..1; edges are repeated beyond."""
+    """The crops [B, 3, 64, 64] of images [B, 3, H, W] around places [B, 2] in 0..1; edges are repeated beyond."""
     if images.shape[-1] > 2 * SIZE:  # what a crop has less of is averaged
         images = F.interpolate(images, (2 * SIZE, 2 * SIZE), mode="bilinear", antialias=True, align_corners=False)
     place = LIPS_PART * offsets(LIPS_SIZE, images.device)
@@ -147,10 +147,10 @@ def around_mouth(images: Tensor, middle: Tensor) -> Tensor:
     return F.grid_sample(images, 2 * grid.to(images.dtype) - 1, padding_mode="border", align_corners=False)
 
 
-class Seen(NamedTuple):
-    """What the face net sees in portraits.
+class FaceOutput(NamedTuple):
+    """Outputs of the face net.
 
-    landmarks: [B, 68, 2] in 0..1 of the picture, iBUG order, those of the mouth off a closer crop; values: [B, K] world
+    landmarks: [B, 68, 2] in 0..1 of the image, iBUG order, those of the mouth from a closer crop; values: [B, K] world
     factors in units of half their range around its middle (so -1..1); features: [B, 512]; maps: those of the trunk;
     regions: scores [B, R, 64, 64] of the regions `PARSED`, where they were asked for.
     """
@@ -173,7 +173,7 @@ def unit_values(values: Tensor) -> Tensor:
     return (values - (high + low) / 2) / ((high - low) / 2)
 
 
-def parsed(regions: Tensor) -> Tensor:
+def region_classes(regions: Tensor) -> Tensor:
     """The world's region maps [B, H, W], H a multiple of 64, as classes int64 [B, 64, 64] of `PARSED`."""
     step = regions.shape[-1] // PARSED_SIZE
     classes = torch.tensor([PARSED.index(_MERGED.get(name, name)) for name in REGIONS], device=regions.device)
@@ -182,7 +182,7 @@ def parsed(regions: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class FaceConfig:
-    """What a face net reads: names of world factors and of regions, with spaces between; lips: the mouth closely."""
+    """A face net's outputs: names of world factors and of regions, separated by spaces; lips: the mouth network."""
 
     values: str = " ".join(NAMES)
     regions: str = " ".join(PARSED)
@@ -201,8 +201,8 @@ class FaceNet(nn.Module):
         self.parser = Parser(len(self.config.regions.split())) if self.config.regions else None
         self.lips = Lips() if self.config.lips else None
 
-    def forward(self, images: Tensor, parse: bool = False, close: bool = True) -> Seen:
-        """What is in pictures [B, 3, H, W] in [-1, 1]; with `close`, the mouth is read off a closer crop."""
+    def forward(self, images: Tensor, parse: bool = False, close: bool = True) -> FaceOutput:
+        """Outputs for images [B, 3, H, W] in [-1, 1]; with `close`, the mouth is read from a closer crop."""
         maps = self.trunk.maps(images)
         features = self.trunk.top(maps[-1])
         regions = self.parser(maps) if parse and self.parser else None
@@ -211,7 +211,7 @@ class FaceNet(nn.Module):
             middle = points[:, MOUTH].detach().float().mean(1)
             mouth = middle[:, None] + LIPS_PART * self.lips(around_mouth(images, middle))
             points = torch.cat([points[:, : MOUTH.start], mouth], dim=1)
-        return Seen(points, self.values(features), features, maps, regions)
+        return FaceOutput(points, self.values(features), features, maps, regions)
 
 
 def load_face(path: str | Path) -> FaceNet:
@@ -220,8 +220,8 @@ def load_face(path: str | Path) -> FaceNet:
 
 
 @torch.no_grad()
-def grown(old: FaceNet) -> tuple[FaceNet, list[str]]:
-    """A face net of today's world that reads what `old` read as `old` did, and the names of what is new in it."""
+def extend(old: FaceNet) -> tuple[FaceNet, list[str]]:
+    """A face net of today's world with the outputs of `old` unchanged, and the names of its new outputs."""
     net, before = FaceNet(), dict(old.named_parameters()) | dict(old.named_buffers())
     rows = {"values": "values", "parser.scores": "regions"}  # layers whose rows are named in the config
     for key, tensor in net.state_dict().items():
@@ -239,7 +239,7 @@ def grown(old: FaceNet) -> tuple[FaceNet, list[str]]:
 
 
 class IdentityNet(nn.Module):
-    """Who a portrait shows: an embedding [B, 128] of length 1; the cosine of two compares two people."""
+    """The identity of a portrait: an embedding [B, 128] of length 1; the cosine of two compares two people."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ _GROUP_OF_FACTOR = np.array([GROUPS.index(GROUP[name]) for name in NAMES])
 
 
 class Batch(NamedTuple):
-    """Portraits with their truth.
+    """Portraits with their labels.
 
     z: latents [B, 4, 80], one for each of GROUPS (they differ where styles are mixed); values: factors [B, K];
     images: [B, 3, H, W] in [-1, 1]; landmarks: [B, 68, 2] in 0..1; regions: [B, H, W] uint8.
@@ -54,17 +54,17 @@ def mixed_values(z: np.ndarray) -> np.ndarray:
 def latents_of(values: np.ndarray, random: np.random.Generator, steady: bool = False) -> np.ndarray:
     """Latents z [B, 4, 80] whose `mixed_values` are `values` [B, K]: the inverse, up to clipping at the limits.
 
-    The numbers that a group's latent does not use are random; they bring it to the length that normalising expects.
+    The numbers that a group's latent does not use are random; they give it the length that normalising expects.
     steady: they have one direction in all latents, as the frames of a clip need it.
     """
-    wanted = to_normal(values)
+    normal = to_normal(values)
     z = random.standard_normal((1 if steady else len(values), len(GROUPS), LATENT_DIM))
     z = np.repeat(z, len(values) // len(z), axis=0)
     for group in range(len(GROUPS)):
         own = np.flatnonzero(_GROUP_OF_FACTOR == group)
         rest = np.setdiff1d(np.arange(LATENT_DIM), own)
-        z[:, group, own] = wanted[:, own]
-        left = LATENT_DIM - (wanted[:, own] ** 2).sum(1, keepdims=True)
+        z[:, group, own] = normal[:, own]
+        left = LATENT_DIM - (normal[:, own] ** 2).sum(1, keepdims=True)
         assert (left > 0).all()
         others = z[:, group, rest]
         z[:, group, rest] = others * np.sqrt(left / (others**2).sum(1, keepdims=True))
@@ -77,7 +77,7 @@ def draw_batch(
     """`count` random portraits of `size` pixels; a part `mix` of them takes each group from one of two latents."""
     z = mixed_latents(seed, count, mix)
     values = mixed_values(z)
-    return drawn(z, world.aligned(values) if aligned else values, size, share)
+    return draw_portraits(z, world.aligned(values) if aligned else values, size, share)
 
 
 def mixed_latents(seed: tuple[int, ...], count: int, mix: float) -> np.ndarray:
@@ -96,11 +96,11 @@ def draw_pairs(seed: tuple[int, ...], count: int, size: int, share: Share = WHOL
     z = mixed_latents(seed, count, 0.5).astype(np.float32).astype(np.float64)
     group = np.where(random.random(count) < 2 / 3, GROUPS.index("expression"), GROUPS.index("shape"))
     z[np.arange(count), group] = random.standard_normal((count, LATENT_DIM))
-    second = drawn(z, world.aligned(mixed_values(z)), size, share)
+    second = draw_portraits(z, world.aligned(mixed_values(z)), size, share)
     return Batch(*(torch.cat(parts) for parts in zip(first, second, strict=True)))
 
 
-def drawn(z: np.ndarray, values: np.ndarray, size: int, share: Share = WHOLE) -> Batch:
+def draw_portraits(z: np.ndarray, values: np.ndarray, size: int, share: Share = WHOLE) -> Batch:
     """The batch of given latents [B, 4, 80] and factor values [B, K]."""
     rank, ranks = share
     z, values = z[rank::ranks], values[rank::ranks]

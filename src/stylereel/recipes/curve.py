@@ -1,4 +1,4 @@
-"""The Frechet distance of samples to world pictures while a generator learns: one more curve in the training report."""
+"""The Frechet distance of samples to world images while a generator learns: one more curve in the training report."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ COUNT, EVERY, BATCH = 1024, 1000, 16
 
 
 class FrechetCurve:
-    """At each `EVERY`-th step, how far `COUNT` samples are from as many pictures, by the features of a face net.
+    """At each `EVERY`-th step, the distance of `COUNT` samples from as many images, by the features of a face net.
 
     The measure "frechet" of `stylereel evaluate`, through the face net that the run learns with. Held-out random
     numbers, the same each time. With few samples the distance is too large, by an amount that hardly changes.
     """
 
     def __init__(self, trainer: Trainer, face: FaceNet, real: Callable[[int], Tensor]) -> None:
-        """real(number): pictures [BATCH, 3, H, W] in -1..1 of a batch, drawn when first needed."""
+        """real(number): images [BATCH, 3, H, W] in -1..1 of a batch, drawn when first needed."""
         self._trainer, self._face, self._real = trainer, face, real
         self._moments: Moments | None = None
 
-    def __call__(self, index: int, made: Callable[[int], Tensor]) -> dict[str, float]:
-        """{"frechet": distance} where step `index` is one to measure at, else nothing; made(number) as `real`."""
+    def __call__(self, index: int, generated: Callable[[int], Tensor]) -> dict[str, float]:
+        """{"frechet": distance} where step `index` is one to measure at, else nothing; generated(number) as `real`."""
         if (index + 1) % EVERY:
             return {}
         if self._moments is None:
             self._moments = self._of(self._real)
-        now = self._of(made)
+        now = self._of(generated)
         means = now.mean, now.covariance(), self._moments.mean, self._moments.covariance()
         return {"frechet": frechet_distance(*means)}
 

@@ -1,10 +1,10 @@
-"""Recipe of the built-in directions: linear in the codes, read off the labels that the world gives every latent.
+"""Recipe of the built-in directions: linear in the codes, fitted to the labels that the world gives every latent.
 
 The mapping network of the built-in generator turns normal numbers, each of which means one factor, into w. The least
 squares fit of w to all these numbers at once says how w changes with one of them while the others stay: that is the
-direction, and its strength 1 is one standard normal number. It holds in the rows of W+ that carry the factor's group.
+direction, and its strength 1 is one standard normal number. It applies to the rows of W+ that carry the factor's group.
 In S it is kept to the channels that it moves most, against how much they vary among people (Wu et al. 2021). What
-else moves is measured twice: by a linear reading of the factors off w, and by the face net on pictures.
+else moves is measured twice: by a linear prediction of the factors from w, and by the face net on images.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_normal
 
 LATENTS, PEOPLE, SEED = 30_000, 24, 61
 MOST_SCALE = 2.5  # a direction that does less than its factor's exact change is made longer, up to this
-LEGIBLE = 0.1  # deviations that the face net must read of a factor's exact change, else it judges nothing
+LEGIBLE = 0.1  # deviations that the face net must predict for a factor's exact change, else nothing is measured
 KEPT = 0.9  # of a direction's squared effect, which its channels in S keep
 # The latent holds mean and difference of both sides in place of left and right.
 _BOTH = {"brow_left": "brows", "blink_left": "blink"}
@@ -63,8 +63,8 @@ def find(generator: StyleGAN2, face: FaceNet, people: int = PEOPLE) -> Direction
     z = torch.from_numpy(np.random.default_rng(SEED).standard_normal((LATENTS, LATENT_DIM)))
     normal = torch.from_numpy(normalize(z.numpy()))[:, : len(NAMES)].float()
     w = generator.mapping(z.float())
-    slopes, readers = _fit(normal, w), _fit(w, normal)  # [K, D], [D, K]
-    told = slopes @ readers  # [K, K]: what the reading off w says that a slope moves
+    slopes, predictors = _fit(normal, w), _fit(w, normal)  # [K, D], [D, K]
+    predicted = slopes @ predictors  # [K, K]: the change of all factors along a slope, predicted from w
     styles = generator.styles(w[:2000, None].expand(-1, generator.num_ws, -1))
     deviation = generator.style_space.flatten(styles).std(0).clamp_min(1e-6)
     origin = generator.style_space.flatten(generator.styles(torch.zeros(1, generator.num_ws, w.shape[1])))[0]
@@ -79,10 +79,10 @@ def find(generator: StyleGAN2, face: FaceNet, people: int = PEOPLE) -> Direction
         moved[:, rows] = direction.change
         change = generator.style_space.flatten(generator.styles(moved))[0] - origin
         # Only factors of the same group can be moved by these rows.
-        codes = {other: float(told[index, INDEX[other]]) for other in NAMES if GROUP[other] == GROUP[factor]}
+        codes = {other: float(predicted[index, INDEX[other]]) for other in NAMES if GROUP[other] == GROUP[factor]}
         exact = scale.exact(factor)
         found += [
-            scale.judged(factor, each, codes, exact) for each in (direction, _sparse(direction, change, deviation))
+            scale.calibrate(factor, each, codes, exact) for each in (direction, _sparse(direction, change, deviation))
         ]
     return Directions(found, {"people": people})
 
@@ -97,9 +97,9 @@ def _sparse(direction: Direction, change: Tensor, deviation: Tensor) -> Directio
 
 
 class _Scale:
-    """The face net's readings on people whom no training has drawn, and what it reads off the world's own edits.
+    """The face net's predictions for held-out people, and for the world's exact edits of them.
 
-    What it sees change there beside the factor is its own confusion, and is taken off what it sees elsewhere.
+    What else it sees change in exact edits is its own confusion, and is subtracted from its other predictions.
     """
 
     def __init__(self, generator: StyleGAN2, face: FaceNet, people: int) -> None:
@@ -110,37 +110,38 @@ class _Scale:
         self.w = generator.map(torch.from_numpy(z).float())
         self.styles = generator.styles(self.w)
         self._small = f"b{SIZE}.torgb" if generator.resolution > SIZE else None
-        self._plain, self._drawn = self._seen(self.w), self._read(self._normal)
+        self._plain, self._unedited = self._predict(self.w), self._predict_drawn(self._normal)
         population = from_normal(np.random.default_rng((SEED, 2)).standard_normal((20_000, len(NAMES))))
         self._deviation = unit_values(torch.from_numpy(population)).std(0)[[INDEX[name] for name in self.names]]
 
-    def _seen(self, codes: Tensor | list[Tensor]) -> Tensor:
-        given: dict[str, Any] = {"w": codes} if isinstance(codes, Tensor) else {"s": codes}
-        return self.face(self.generator.synthesize(**given, noise="none", stop=self._small)).values
+    def _predict(self, codes: Tensor | list[Tensor]) -> Tensor:
+        inputs: dict[str, Any] = {"w": codes} if isinstance(codes, Tensor) else {"s": codes}
+        return self.face(self.generator.synthesize(**inputs, noise="none", stop=self._small)).values
 
-    def _read(self, normal: np.ndarray) -> Tensor:
-        pictures = [world.draw(values, SIZE).image for values in world.aligned(from_normal(normal))]
-        return self.face(to_unit(np.stack(pictures))).values
+    def _predict_drawn(self, normal: np.ndarray) -> Tensor:
+        images = [world.draw(values, SIZE).image for values in world.aligned(from_normal(normal))]
+        return self.face(to_unit(np.stack(images))).values
 
     def exact(self, factor: str) -> Tensor:
-        """Mean change [K] of the readings when the world draws the people with one more of the factor's numbers."""
+        """Mean change [K] of the predictions when the world draws the people with the factor's number plus 1."""
         normal = self._normal.copy()
         normal[:, INDEX[factor]] += 1
-        return (self._read(normal) - self._drawn).mean(0)
+        return (self._predict_drawn(normal) - self._unedited).mean(0)
 
-    def moved(self, direction: Direction) -> Tensor:
-        """Mean change [K] of the readings by a direction at strength 1."""
-        return (self._seen(direction.apply(self.w if direction.space == "w+" else self.styles)) - self._plain).mean(0)
+    def measure(self, direction: Direction) -> Tensor:
+        """Mean change [K] of the predictions by a direction at strength 1."""
+        codes = direction.apply(self.w if direction.space == "w+" else self.styles)
+        return (self._predict(codes) - self._plain).mean(0)
 
-    def judged(self, factor: str, direction: Direction, told: dict[str, float], exact: Tensor) -> Direction:
-        """The direction, rescaled so that strength 1 does what it says on average, with effect and leak.
+    def calibrate(self, factor: str, direction: Direction, codes: dict[str, float], exact: Tensor) -> Direction:
+        """The direction, rescaled so that strength 1 has its stated effect on average, with effect and leak.
 
         Where the face net does not see even the exact change, the scale stays and the effect is not a number.
 
-        told: leak at its first scale by the codes.
+        codes: leak at its first scale, predicted from w.
         """
         own, scale = self.names.index(factor), 1.0
-        moved = self.moved(direction)
+        moved = self.measure(direction)
         legible = bool(exact[own] > LEGIBLE * self._deviation[own])
         for _ in range(3 if legible else 0):  # what is rare in the world comes in by a threshold: it takes short steps
             effect = max(float(moved[own] / exact[own]), 0.1)
@@ -148,10 +149,10 @@ class _Scale:
                 break
             step = float(np.clip(effect**-0.7, 1 / (MOST_SCALE * scale), MOST_SCALE / scale))
             scale, direction = scale * step, replace(direction, change=step * direction.change)
-            moved = self.moved(direction)
+            moved = self.measure(direction)
         leak = (moved - exact) / self._deviation
         others = [name for name in self.names if name != factor and not _together(factor, name)]
-        leaks = {name: (scale * told.get(name, 0.0), float(leak[self.names.index(name)])) for name in others}
+        leaks = {name: (scale * codes.get(name, 0.0), float(leak[self.names.index(name)])) for name in others}
         return replace(direction, effect=float(moved[own] / exact[own]) if legible else float("nan"), leak=leaks)
 
 

@@ -1,6 +1,6 @@
-"""First stage of the generators' recipes: the mapping network is taught to tell what the world draws.
+"""First stage of the generators' recipes: the mapping network is pretrained to encode the world's factors.
 
-Before a picture is drawn, the mapping network learns to turn z into a w from which one matrix reads the factors, the
+Before any image, the mapping network learns to turn z into a w from which one matrix predicts the factors, the
 kinds of hair, hat, collar and backdrop, and the colours of the palette. This takes under a minute, and the synthesis
 network then never has to guess through the mapping which of eighty numbers makes the hair gray.
 """
@@ -22,13 +22,13 @@ from stylereel.world.hair import STYLE_EDGES
 from stylereel.world.materials import HALF, KEY, palette
 
 STEPS, BATCH = 3000, 512
-RATE = 1e-2
+LR = 1e-2
 # Factors that choose among kinds, and how many there are.
 KINDS = {"backdrop_kind": 5, "hat_style": 3, "neckline": 4, "clothes_pattern": 4, "glasses_shape": 3, "hair_style": 10}
 
 
-def told(values: np.ndarray) -> np.ndarray:
-    """What a code is to tell of factor values [B, K]: float32 [B, F], the factors first, in 0..1.
+def targets(values: np.ndarray) -> np.ndarray:
+    """Regression targets of factor values [B, K]: float32 [B, F], the factors first, in 0..1.
 
     After the factors come the shares of each kind of `KINDS` and the palette's colours (as sRGB) and lights.
     """
@@ -46,12 +46,12 @@ def told(values: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, 1, dtype=np.float32)
 
 
-def teach(trainer: Trainer, name: str, mapping: MappingNetwork) -> None:
-    """Train the mapping network, and a matrix that is thrown away, to tell `told` of what a latent draws."""
+def pretrain(trainer: Trainer, name: str, mapping: MappingNetwork) -> None:
+    """Train the mapping network, and a matrix that is thrown away, to predict the `targets` of a latent."""
 
     def draw(seed: tuple[int, ...], count: int, share: Share = WHOLE) -> tuple[Tensor, Tensor]:
         z = np.random.default_rng(seed).standard_normal((count, LATENT_DIM))[share[0] :: share[1]].astype(np.float32)
-        return torch.from_numpy(z), torch.from_numpy(told(from_latent(z)))
+        return torch.from_numpy(z), torch.from_numpy(targets(from_latent(z)))
 
     known = draw((14, 0), 8192)[1]
     varies = known.std(0) > 1e-3
@@ -60,10 +60,10 @@ def teach(trainer: Trainer, name: str, mapping: MappingNetwork) -> None:
     # The multiplier of the mapping network's learning rate is meant for adversarial training.
     layer = mapping.get_submodule("fc0")
     assert isinstance(layer, FullyConnected)
-    rate = RATE / layer.multiplier
+    lr = LR / layer.multiplier
     optimizers: dict[str, torch.optim.Optimizer] = {
-        "matrices": Muon([p for p in mapping.parameters() if p.ndim > 1], rate),
-        "biases": torch.optim.Adam([p for p in mapping.parameters() if p.ndim == 1], rate),
+        "matrices": Muon([p for p in mapping.parameters() if p.ndim > 1], lr),
+        "biases": torch.optim.Adam([p for p in mapping.parameters() if p.ndim == 1], lr),
         "reader": torch.optim.Adam(reader.parameters(), 2e-3),
     }
     steps = trainer.steps(STEPS)
@@ -73,10 +73,10 @@ def teach(trainer: Trainer, name: str, mapping: MappingNetwork) -> None:
     )
 
     def step(index: int) -> dict[str, Tensor | float]:
-        z, wanted = batches(index)
-        loss = (reader(mapping(z)) - (wanted[:, varies] - mean) / spread).square().mean()
+        z, target = batches(index)
+        loss = (reader(mapping(z)) - (target[:, varies] - mean) / spread).square().mean()
         trainer.descend(loss, optimizers.values(), 1.0, mapping)
-        return {"untold": loss.detach()}  # the share of the variance that the code does not tell
+        return {"unexplained": loss.detach()}  # share of the variance that the code does not explain
 
     trainer.fit(
         name,

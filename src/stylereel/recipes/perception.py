@@ -1,10 +1,10 @@
 """Recipe of the built-in perception nets: landmarks, factors and regions by regression, identity by contrast.
 
 The world's portraits at 128 px are all that they learn from, and photographs are what they must read. So half of the
-pictures are spoiled as cameras, lamps, rooms and files spoil them, and moved with their labels. They are not mirrored:
-the world draws both sides equally often.
+images are augmented with the effects of cameras, lamps, rooms and files, and moved with their labels. They are not
+mirrored: the world draws both sides equally often.
 
-The mouth is learned afterwards, off close-ups whose lips, teeth and tongues are painted anew: the world has one kind.
+The mouth is learned afterwards, from close-ups whose lips, teeth and tongues are repainted: the world has one kind.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from stylereel.family.nets import (
     FaceNet,
     IdentityNet,
     Lips,
-    grown,
+    extend,
     load_face,
     offsets,
-    parsed,
+    region_classes,
     unit_values,
 )
-from stylereel.family.people import Batch, drawn, mixed_latents, mixed_values
+from stylereel.family.people import Batch, draw_portraits, mixed_latents, mixed_values
 from stylereel.recipes.run import Run, load_identity
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
@@ -58,23 +58,23 @@ _LIDS_AND_LIPS = torch.tensor([[61, 67], [62, 66], [63, 65], [37, 41], [38, 40],
 
 
 class Chance:
-    """Random numbers for each picture of a batch of `count`, of which this process has a share."""
+    """Random numbers for each image of a batch of `count`, of which this process has a share."""
 
     def __init__(self, seed: tuple[int, ...], images: Tensor, share: Share = WHOLE) -> None:
         self._random, self._share, self._device = np.random.default_rng(seed), share, images.device
         self._count = len(images) * share[1]
 
-    def _mine(self, numbers: np.ndarray) -> Tensor:
+    def _share_of(self, numbers: np.ndarray) -> Tensor:
         rank, ranks = self._share
         return torch.from_numpy(numbers[rank::ranks]).float().to(self._device)
 
     def uniform(self, low: float, high: float, channels: int = 1) -> Tensor:
         """[B, C, 1, 1] evenly between low and high."""
-        return self._mine(self._random.uniform(low, high, (self._count, channels, 1, 1)))
+        return self._share_of(self._random.uniform(low, high, (self._count, channels, 1, 1)))
 
     def field(self, channels: int, cells: int, size: int) -> Tensor:
-        """[B, C, size, size] normal numbers on a grid of cells, with smooth passages between them."""
-        grid = self._mine(self._random.standard_normal((self._count, channels, cells, cells), np.float32))
+        """[B, C, size, size] normal numbers on a grid of cells, interpolated smoothly."""
+        grid = self._share_of(self._random.standard_normal((self._count, channels, cells, cells), np.float32))
         return grid if cells == size else F.interpolate(grid, (size, size), mode="bicubic", align_corners=False)
 
 
@@ -86,8 +86,8 @@ def _cosines() -> Tensor:
     return rows
 
 
-def _coarsely_stored(images: Tensor, step: Tensor) -> Tensor:
-    """Pictures [B, C, H, W] rounded in JPEG's blocks of 8 px to multiples of step [B, 1, 1, 1], coarser where fine."""
+def _compress(images: Tensor, step: Tensor) -> Tensor:
+    """Images [B, C, H, W] rounded in JPEG's blocks of 8 px to multiples of step [B, 1, 1, 1], coarser where fine."""
     batch, channels, height, width = images.shape
     transform = _cosines().to(images.device)
     blocks = images.reshape(batch, channels, height // 8, 8, width // 8, 8).transpose(3, 4)
@@ -97,9 +97,9 @@ def _coarsely_stored(images: Tensor, step: Tensor) -> Tensor:
 
 
 def disturb(images: Tensor, seed: tuple[int, ...], share: Share = WHOLE, most: float = 0.4) -> Tensor:
-    """Light, colours, blur, noise and coarse storage, drawn for each picture of [B, 3, H, W], a share of a batch.
+    """Random light, colours, blur, noise and compression for each image of [B, 3, H, W], a share of a batch.
 
-    Every picture gets a random part of `most`, 0 to 1.
+    Every image gets a random part of `most`, 0 to 1.
     """
     chance, size = Chance(seed, images, share), images.shape[-1]
     amount = most * chance.uniform(0, 1)
@@ -115,8 +115,8 @@ def disturb(images: Tensor, seed: tuple[int, ...], share: Share = WHOLE, most: f
         soft = F.interpolate(F.avg_pool2d(out, factor), scale_factor=float(factor), mode="bilinear")
         out = torch.lerp(out, soft, (2 * amount * chance.uniform(often - 1, often + 1)).clamp(0, 1))
     out = out + 0.08 * amount * chance.uniform(0, 1) * chance.field(3, size, size)
-    stored = _coarsely_stored(out, 1e-3 + 0.05 * amount * chance.uniform(0, 1))
-    return torch.where(chance.uniform(-1, 1) < 0, stored, out).clamp(0, 1) * 2 - 1
+    compressed = _compress(out, 1e-3 + 0.05 * amount * chance.uniform(0, 1))
+    return torch.where(chance.uniform(-1, 1) < 0, compressed, out).clamp(0, 1) * 2 - 1
 
 
 def _expressive(seed: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,11 +133,11 @@ def _expressive(seed: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarr
 
 def portraits(index: int, share: Share = WHOLE) -> Batch:
     """Random portraits, not aligned."""
-    return drawn(*_expressive((21, index), FACE_BATCH), SIZE, share)
+    return draw_portraits(*_expressive((21, index), FACE_BATCH), SIZE, share)
 
 
 def repaint(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: Share = WHOLE) -> Tensor:
-    """Another brightness and tint for each region of two thirds of the pictures, so that shape tells, not colour.
+    """Another brightness and tint for each region of two thirds of the images, so that shape counts, not colour.
 
     The inside of a mouth is mostly dark in photographs, and white with teeth in the world: it varies most.
     """
@@ -152,7 +152,7 @@ def repaint(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: Share
 
 
 def hide(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: Share = WHOLE) -> tuple[Tensor, Tensor]:
-    """Other backdrops for half of the pictures [B, 3, H, W], and patches before a third of them.
+    """Other backdrops for half of the images [B, 3, H, W], and patches in front of a third of them.
 
     Also gives where the patches are, [B, 1, H, W] bool.
     """
@@ -169,7 +169,7 @@ def hide(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: Share = 
     return torch.where(patch, paint.clamp(-1, 1), out), patch
 
 
-def _forth(turn: Tensor, scale: Tensor, stretch: Tensor) -> Tensor:
+def _matrices(turn: Tensor, scale: Tensor, stretch: Tensor) -> Tensor:
     """Matrices [B, 2, 2] that turn (radians), scale and stretch places about the middle; all [B]."""
     cos, sin = scale * torch.cos(turn), scale * torch.sin(turn)
     rows = torch.stack([cos * stretch, -sin / stretch], 1), torch.stack([sin * stretch, cos / stretch], 1)
@@ -177,7 +177,7 @@ def _forth(turn: Tensor, scale: Tensor, stretch: Tensor) -> Tensor:
 
 
 def move(batch: Batch, seed: tuple[int, ...], share: Share = WHOLE) -> Batch:
-    """Turn, scale and shift pictures, regions, landmarks and pose together; heads are also stretched a little.
+    """Turn, scale and shift images, regions, landmarks and pose together; heads are also stretched a little.
 
     Beyond the edge the outermost pixels are repeated, as in a crop of a photograph.
     """
@@ -185,54 +185,54 @@ def move(batch: Batch, seed: tuple[int, ...], share: Share = WHOLE) -> Batch:
     turn, scale = chance.uniform(-0.15, 0.15).flatten(), torch.exp(chance.uniform(-0.12, 0.12)).flatten()
     stretch = torch.exp(chance.uniform(-0.06, 0.06)).flatten()
     shift = chance.uniform(-0.05, 0.05, 2).flatten(1)
-    # Pictures to moved pictures; the sampling grid needs the way back.
-    forth = _forth(turn, scale, stretch)
-    back = torch.linalg.inv(forth)
-    affine = torch.cat([back, -2 * back @ shift[..., None]], dim=2)
+    # From images to moved images; the sampling grid needs the inverse.
+    matrix = _matrices(turn, scale, stretch)
+    inverse = torch.linalg.inv(matrix)
+    affine = torch.cat([inverse, -2 * inverse @ shift[..., None]], dim=2)
     grid = F.affine_grid(affine, list(batch.images.shape), align_corners=False)
     images = F.grid_sample(batch.images, grid, padding_mode="border", align_corners=False)
     regions = F.grid_sample(batch.regions[:, None].float(), grid, "nearest", "border", align_corners=False)[:, 0]
 
-    def moved(points: Tensor) -> Tensor:
-        return (points - 0.5) @ forth.mT + 0.5 + shift[:, None]
+    def move_points(points: Tensor) -> Tensor:
+        return (points - 0.5) @ matrix.mT + 0.5 + shift[:, None]
 
-    # The head turns about its pivot, which the picture shows below the place that the factors speak of.
+    # The head turns about its pivot, which is below the place that the factors give.
     values = batch.values.clone()
     shifts = [INDEX["shift_x"], INDEX["shift_y"]]
     place = values[:, shifts] + torch.tensor([0.5, EYE_LINE]).to(values)
     down = torch.tensor([0.0, ZOOM * PIVOT[1]]).to(values)
     size = values[:, [INDEX["scale"]]]
-    pivot = moved((place + size * down)[:, None])[:, 0]
+    pivot = move_points((place + size * down)[:, None])[:, 0]
     values[:, INDEX["scale"]] *= scale
     values[:, INDEX["roll"]] += torch.rad2deg(turn)
     values[:, shifts] = pivot - size * scale[:, None] * down - torch.tensor([0.5, EYE_LINE]).to(values)
     return batch._replace(
-        images=images, values=values, landmarks=moved(batch.landmarks), regions=regions.to(torch.uint8)
+        images=images, values=values, landmarks=move_points(batch.landmarks), regions=regions.to(torch.uint8)
     )
 
 
 def train_face(trainer: Trainer, start: FaceNet | None = None) -> FaceNet:
-    """Train landmarks, factors and regions, from scratch or from a trained net, also one that reads less.
+    """Train landmarks, factors and regions, from scratch or from a trained net, also one with fewer outputs.
 
-    The closer look at the mouth stays as it is; `train_lips` comes after.
+    The mouth network stays as it is; `train_lips` comes after.
     """
     torch.manual_seed(0)
     model, average = FaceNet(), FaceNet()
     if start is not None:
-        model, new = grown(start)
+        model, new = extend(start)
         if new and trainer.share[0] == 0:
             print(f"new in the face net: {', '.join(new)}")
     optimizers = muon_and_adam(model, 1e-3)
     steps, share = trainer.steps(FACE_STEPS), trainer.share
     weight, class_weight = _WEIGHT.to(trainer.device), _CLASS_WEIGHT.to(trainer.device)
     batches = Prefetch(lambda index: portraits(index, share), trainer.to_device)
-    follow = Average(model, average, 0.995)
+    ema = Average(model, average, 0.995)
 
-    # Half of a batch stays as it was drawn: the other recipes show this net the world and generated pictures of it.
-    as_drawn = (torch.arange(FACE_BATCH)[share[0] :: share[1]] < FACE_BATCH // 2).to(trainer.device)
+    # Half of a batch is not augmented: the other recipes give this net images of the world and generated ones of it.
+    unchanged = (torch.arange(FACE_BATCH)[share[0] :: share[1]] < FACE_BATCH // 2).to(trainer.device)
 
-    def choose(drawn: Tensor, spoiled: Tensor) -> Tensor:
-        return torch.where(as_drawn.view(-1, *[1] * (drawn.ndim - 1)), drawn, spoiled)
+    def choose(original: Tensor, augmented: Tensor) -> Tensor:
+        return torch.where(unchanged.view(-1, *[1] * (original.ndim - 1)), original, augmented)
 
     def step(index: int) -> dict[str, Tensor]:
         whole = batches(index)
@@ -243,18 +243,18 @@ def train_face(trainer: Trainer, start: FaceNet | None = None) -> FaceNet:
         hidden = choose(torch.zeros_like(hidden), hidden)
         batch = Batch(*(choose(*parts) for parts in zip(whole, moved, strict=True)))
         with trainer.autocast():
-            seen = model(images, parse=True, close=False)
-        off = seen.landmarks.float() - batch.landmarks
-        gaps = off[:, _LIDS_AND_LIPS[:, 0]] - off[:, _LIDS_AND_LIPS[:, 1]]
-        points = off.abs().mean()
-        values = ((seen.values.float() - unit_values(batch.values)).square() * weight).mean()
-        classes = parsed(batch.regions)
+            predicted = model(images, parse=True, close=False)
+        errors = predicted.landmarks.float() - batch.landmarks
+        gaps = errors[:, _LIDS_AND_LIPS[:, 0]] - errors[:, _LIDS_AND_LIPS[:, 1]]
+        points = errors.abs().mean()
+        values = ((predicted.values.float() - unit_values(batch.values)).square() * weight).mean()
+        classes = region_classes(batch.regions)
         classes[F.max_pool2d(hidden.float(), SIZE // PARSED_SIZE)[:, 0] > 0] = -100  # none
-        assert seen.regions is not None
-        regions = F.cross_entropy(seen.regions.float(), classes, class_weight)
+        assert predicted.regions is not None
+        regions = F.cross_entropy(predicted.regions.float(), classes, class_weight)
         trainer.descend(30 * points + 15 * gaps.abs().mean() + values + regions, optimizers.values(), 5.0, model)
-        follow.update(index)
-        motion = (seen.motion.float() - unit_values(batch.values)[:, : len(MOTION)]).abs().mean()
+        ema.update(index)
+        motion = (predicted.motion.float() - unit_values(batch.values)[:, : len(MOTION)]).abs().mean()
         return {"landmarks": points, "values": values, "motion": motion, "regions": regions}
 
     trainer.fit(
@@ -270,36 +270,36 @@ def train_face(trainer: Trainer, start: FaceNet | None = None) -> FaceNet:
 
 
 def close_ups(index: int, share: Share = WHOLE) -> Batch:
-    """Random portraits with the mouth in the middle, larger than in others; each twice, since drawing takes longest."""
+    """Random portraits with the mouth in the middle, larger than in others; each twice, since drawing is slowest."""
     z, values = _expressive((26, index), LIPS_BATCH // 2)
     values[:, INDEX["scale"]] *= _CLOSER
     for each in values:
         each[[INDEX["shift_x"], INDEX["shift_y"]]] += 0.5 - world.project_landmarks(each)[0][MOUTH].mean(0)
-    return Batch(*(torch.cat([part, part]) for part in drawn(z, values, SIZE, share)))
+    return Batch(*(torch.cat([part, part]) for part in draw_portraits(z, values, SIZE, share)))
 
 
 def close_in(batch: Batch, seed: tuple[int, ...], share: Share = WHOLE) -> tuple[Tensor, Tensor, Tensor]:
     """Crops of close-ups, as `around_mouth` cuts them, but turned, scaled, shifted and bent, so that lips differ more.
 
-    Gives pictures [B, 3, 64, 64], their regions [B, 64, 64] and the mouth's points [B, 20, 2] in -0.5..0.5.
+    Gives images [B, 3, 64, 64], their regions [B, 64, 64] and the mouth's points [B, 20, 2] in -0.5..0.5.
     """
     chance, size = Chance(seed, batch.images, share), LIPS_SIZE
     turn, scale = chance.uniform(-0.2, 0.2).flatten(), torch.exp(chance.uniform(-0.2, 0.2)).flatten()
-    forth = _forth(turn, scale / (_CLOSER * LIPS_PART), torch.exp(chance.uniform(-0.15, 0.15)).flatten())
+    matrix = _matrices(turn, scale / (_CLOSER * LIPS_PART), torch.exp(chance.uniform(-0.15, 0.15)).flatten())
     shift = (chance.uniform(-1, 1, 2) * chance.uniform(0, 0.16)).flatten(1)
-    # A place of the crop shows what was at that place plus its bend.
+    # A place of the crop samples the place plus its bend.
     bend = 0.035 * chance.uniform(0, 1) * chance.field(2, 4, size)
     bend = bend + 0.012 * chance.uniform(0, 1) * chance.field(2, 9, size)
     place = torch.stack(torch.meshgrid(*[offsets(size, bend.device)] * 2, indexing="xy"))
     unbent = (place + bend).flatten(2).mT - shift[:, None]
-    grid = 2 * (unbent @ torch.linalg.inv(forth).mT).unflatten(1, (size, size))
+    grid = 2 * (unbent @ torch.linalg.inv(matrix).mT).unflatten(1, (size, size))
     images = F.grid_sample(batch.images, grid, padding_mode="border", align_corners=False)
     regions = F.grid_sample(batch.regions[:, None].float(), grid, "nearest", "border", align_corners=False)[:, 0]
-    wanted = (batch.landmarks[:, MOUTH] - 0.5) @ forth.mT + shift[:, None]
-    points = wanted
-    for _ in range(4):  # where what is wanted is shown: a fixed point, as bends are small and smooth
+    target = (batch.landmarks[:, MOUTH] - 0.5) @ matrix.mT + shift[:, None]
+    points = target
+    for _ in range(4):  # the place that samples the target: a fixed point, as bends are small and smooth
         here = F.grid_sample(bend, 2 * points[:, None], padding_mode="border", align_corners=False)
-        points = wanted - here[:, :, 0].mT
+        points = target - here[:, :, 0].mT
     return images, regions.to(torch.uint8), points
 
 
@@ -312,7 +312,7 @@ def _colour(images: Tensor, regions: Tensor, name: str) -> Tensor:
 def paint_lips(images: Tensor, regions: Tensor, points: Tensor, seed: tuple[int, ...], share: Share = WHOLE) -> Tensor:
     """Other colours for the regions of four fifths of the crops [B, 3, 64, 64], above all for the lips.
 
-    Their colour comes near that of the skin, the upper one lies in shadow, and both shine in bands.
+    Their colour comes near that of the skin, the upper one is in shadow, and both shine in bands.
     """
     chance, size, lips = Chance(seed, images, share), images.shape[-1], REGIONS.index("lips")
     tint = chance.uniform(-0.4, 0.4, len(REGIONS)).flatten(1)[..., None]
@@ -368,7 +368,7 @@ def fill_mouths(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: S
 
 
 def train_lips(trainer: Trainer, face: FaceNet) -> FaceNet:
-    """Train the closer look at the mouth of a face net of which all else stays."""
+    """Train the mouth network of a face net of which all else is frozen."""
     torch.manual_seed(2)
     assert face.lips
     model, average = Lips(), face.lips
@@ -376,7 +376,7 @@ def train_lips(trainer: Trainer, face: FaceNet) -> FaceNet:
     optimizers = muon_and_adam(model, 1e-3)
     steps, share = trainer.steps(LIPS_STEPS), trainer.share
     batches = Prefetch(lambda index: close_ups(index, share), trainer.to_device)
-    follow = Average(model, average, 0.995)
+    ema = Average(model, average, 0.995)
     gap = (_LIDS_AND_LIPS[:3] - MOUTH.start).T
 
     def step(index: int) -> dict[str, Tensor]:
@@ -384,12 +384,12 @@ def train_lips(trainer: Trainer, face: FaceNet) -> FaceNet:
         images = paint_lips(images, regions, points, (28, index), share)
         images = fill_mouths(images, regions, (29, index), share)
         with trainer.autocast():
-            seen = model(disturb(images, (30, index), share, most=0.7))
-        off = seen.float() - points
-        apart, gaps = off.abs().mean(), (off[:, gap[0]] - off[:, gap[1]]).abs().mean()
-        trainer.descend(30 * apart + 15 * gaps, optimizers.values(), 5.0, model)
-        follow.update(index)
-        return {"points": apart, "gaps": gaps}
+            predicted = model(disturb(images, (30, index), share, most=0.7))
+        errors = predicted.float() - points
+        distance, gaps = errors.abs().mean(), (errors[:, gap[0]] - errors[:, gap[1]]).abs().mean()
+        trainer.descend(30 * distance + 15 * gaps, optimizers.values(), 5.0, model)
+        ema.update(index)
+        return {"points": distance, "gaps": gaps}
 
     trainer.fit(
         "lips",
@@ -404,14 +404,14 @@ def train_lips(trainer: Trainer, face: FaceNet) -> FaceNet:
 
 
 def pairs(index: int, share: Share = WHOLE) -> Batch:
-    """Two portraits each of several people: [2 N, ...], the second half shows the people of the first half again."""
+    """Two portraits each of several people: [2 N, ...], the second half has the people of the first half."""
     random = np.random.default_rng((31, index))
     z = np.repeat(random.standard_normal((IDENTITY_BATCH, 1, LATENT_DIM)), 4, axis=1)
     first = mixed_values(z)
     second = first.copy()
     changed = mixed_values(np.repeat(random.standard_normal((IDENTITY_BATCH, 1, LATENT_DIM)), 4, axis=1))
     second[:, CHANGING] = changed[:, CHANGING]
-    return drawn(np.concatenate([z, z]), np.concatenate([first, second]), SIZE, share)
+    return draw_portraits(np.concatenate([z, z]), np.concatenate([first, second]), SIZE, share)
 
 
 def train_identity(trainer: Trainer, trunk: FaceNet, start: IdentityNet | None = None) -> IdentityNet:
@@ -423,7 +423,7 @@ def train_identity(trainer: Trainer, trunk: FaceNet, start: IdentityNet | None =
     optimizers = muon_and_adam(model, 5e-4)
     steps, share = trainer.steps(IDENTITY_STEPS), trainer.share
     batches = Prefetch(lambda index: pairs(index, share), trainer.to_device)
-    follow = Average(model, average, 0.99)
+    ema = Average(model, average, 0.99)
 
     def step(index: int) -> dict[str, Tensor]:
         batch = batches(index)
@@ -434,7 +434,7 @@ def train_identity(trainer: Trainer, trunk: FaceNet, start: IdentityNet | None =
         target = torch.arange(len(first), device=first.device)
         loss = 0.5 * (F.cross_entropy(12 * likeness, target) + F.cross_entropy(12 * likeness.T, target))
         trainer.descend(loss, optimizers.values(), 5.0, model)
-        follow.update(index)
+        ema.update(index)
         hit = (likeness.argmax(1) == target).float().mean()
         same, other = likeness.diagonal().mean(), likeness.mean()
         return {"contrast": loss, "top1": hit, "same": same, "all": other}
@@ -452,7 +452,7 @@ def train_identity(trainer: Trainer, trunk: FaceNet, start: IdentityNet | None =
 
 
 def recipe(run: Run) -> list[Path]:
-    """Train the nets that see faces: landmarks, factors and regions, and who it is."""
+    """Train the nets that read faces: landmarks, factors and regions, and identity."""
     path = run.first("face")
     face = train_face(run.trainer, None if path is None else load_face(path))
     face = train_lips(run.trainer, face)

@@ -1,4 +1,4 @@
-"""What a recipe gets: a trainer, where it starts, the weights that others have made, and how to save its own.
+"""A recipe's inputs: the trainer, its start, other recipes' weights, and how to save its own.
 
 A recipe is a function `recipe(run, *, options) -> [weight files]`; its keyword arguments are the flags of
 `stylereel train NETWORK`, its docstring their help.
@@ -48,9 +48,9 @@ class Run:
         """Where checkpoints, logs and the finished weight files go."""
         return self.trainer.folder
 
-    def stored(self, name: str) -> Path:
-        """The file of a network that another recipe makes: from the folder, else the built-in one."""
-        return stored(self.folder, name)
+    def weight_file(self, name: str) -> Path:
+        """The file of a network that another recipe trains: from the folder, else the built-in one."""
+        return weight_file(self.folder, name)
 
     def first(self, name: str) -> Path | None:
         """The file that training starts from; None for "scratch". Raises ValueError if it is not there."""
@@ -71,18 +71,18 @@ class Run:
 
     def face_net(self) -> FaceNet:
         """The net that reads faces."""
-        return load_face(self.stored("face"))
+        return load_face(self.weight_file("face"))
 
     def identity_net(self) -> IdentityNet:
-        """The net that embeds who is seen."""
-        return load_identity(self.stored("identity"))
+        """The net that embeds a portrait's identity."""
+        return load_identity(self.weight_file("identity"))
 
     def generator(self) -> StyleGAN2:
         """The generator of the folder, else the built-in one."""
-        return StyleGAN2.load(self.stored("generator"))
+        return StyleGAN2.load(self.weight_file("generator"))
 
     def card(self, data: str = WORLD, licence: str | None = "Apache-2.0") -> dict[str, Any]:
-        """What a weight file says of its making; the licence of weights that learned a user's images is the user's."""
+        """How the weights were trained; the licence of weights that learned a user's images is the user's."""
         command = f"stylereel train {self.network} --folder runs --start {self.start} --scale {self.trainer.scale:g}"
         flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in self.options.items())
         card = {
@@ -105,7 +105,7 @@ class Run:
         return files
 
 
-def stored(folder: Path, name: str) -> Path:
+def weight_file(folder: Path, name: str) -> Path:
     """The weight file of a network in a folder, else the built-in one. Raises ValueError if there is neither."""
     here = folder / f"{name}.safetensors"
     path = here if here.exists() else BUILTIN / here.name

@@ -1,13 +1,13 @@
-"""Recipe of the built-in generator: StyleGAN2 taught to draw the world, then finished adversarially.
+"""Recipe of the built-in generator: StyleGAN2 distilled from the world, then finished adversarially.
 
-First the mapping network alone learns the factors (`mapping.teach`); from then on it stays.
+First the mapping network alone learns the factors (`mapping.pretrain`); from then on it is frozen.
 
-Distillation. G(z) is regressed onto the world's picture of the factors of z. Half of the batch mixes styles *with
+Distillation. G(z) is regressed onto the world's image of the factors of z. Half of the batch mixes styles *with
 truth*: pose, shape, expression and look are each taken from one of two latents, the rows of W+ that carry a group get
-the w of its latent, and the target is the world's picture of the mixed factors. So the rows of W+, and the S of their
+the w of its latent, and the target is the world's image of the mixed factors. So the rows of W+, and the S of their
 layers, come to mean what coarse, middle and fine rows mean in a StyleGAN. Half of a batch are partners that differ in
-expression or shape alone; a loss on the differences gives small movements a clear gradient. The picture grows: 32, 64,
-128, then 256 px.
+expression or shape alone; a loss on the differences gives small movements a clear gradient. The resolution
+grows: 32, 64, 128, then 256 px.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stylereel.generator.ops import FullyConnected
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes import curve
 from stylereel.recipes.curve import FrechetCurve
-from stylereel.recipes.mapping import teach
+from stylereel.recipes.mapping import pretrain
 from stylereel.recipes.run import Run
 from stylereel.train import adversarial
 from stylereel.train.adversarial import GANBatch, GANConfig, RandomState, train_gan
@@ -58,14 +58,14 @@ class Stage(NamedTuple):
     top: bool = False
 
 
-# The last stage leaves all but the new block as it is, so that encoders and masks may be trained beside it.
+# The last stage leaves all but the new block as it is, so that encoders and masks may be trained at the same time.
 STAGES = (
     Stage(32, 4000, 32, 1.5e-2, 5e-5),
     Stage(64, 1600, 16, 1e-2, 5e-5),
     Stage(128, 3600, 16, 6e-3, 5e-5),
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
-# Drawn pictures never run out, so the augmentation hardly ever has to act.
+# Rendered images never run out, so the augmentation hardly ever has to act.
 FINISH = GANConfig(
     500, 8, 3e-3, 2e-3, r1=1.0, path=0.02, gan_weight=0.03, half_life=550, speed=20_000, warmup=30, every=20
 )
@@ -73,7 +73,7 @@ _DETAIL = torch.tensor([10.0 if name in ("brow", "eye", "lips", "mouth", "glasse
 _DETAIL[REGIONS.index("background")] = _DETAIL[REGIONS.index("clothes")] = 0.5
 
 
-def picture_loss(images: Tensor, batch: Batch) -> Tensor:
+def image_loss(images: Tensor, batch: Batch) -> Tensor:
     """L1 of pixels, of their 4x4 means and of differences between neighbours, and squares of 2x2 means.
 
     Eyes, brows, lips, mouth and glasses count ten times.
@@ -89,34 +89,34 @@ def picture_loss(images: Tensor, batch: Batch) -> Tensor:
     return loss + 0.5 * (across.mean() + down.mean()) + 4 * F.avg_pool2d(difference, 2).square().mean()
 
 
-def perceived_loss(trainer: Trainer, face: FaceNet, images: Tensor, batch: Batch) -> Tensor:
-    """What the face net sees in the pictures against what it sees in the world's: landmarks, factors, features."""
+def perceptual_loss(trainer: Trainer, face: FaceNet, images: Tensor, batch: Batch) -> Tensor:
+    """Difference of the face net's outputs for the images and for the world's: landmarks, factors, features."""
     with trainer.autocast():
-        seen = face(images)
+        predicted = face(images)
         with torch.no_grad():
-            wanted = face(batch.images)
-    off = (seen.landmarks.float() - wanted.landmarks.float()).abs()
-    values = (seen.values.float() - wanted.values.float()).abs()
-    features = (seen.features - wanted.features).float().square().mean() / wanted.features.float().square().mean()
+            target = face(batch.images)
+    points = (predicted.landmarks.float() - target.landmarks.float()).abs()
+    values = (predicted.values.float() - target.values.float()).abs()
+    features = (predicted.features - target.features).float().square().mean() / target.features.float().square().mean()
     motion = values[:, : len(MOTION)].mean()
-    return 15 * (off.mean() + off[:, 36:].mean()) + 0.6 * motion + 0.6 * values.mean() + 0.3 * features
+    return 15 * (points.mean() + points[:, 36:].mean()) + 0.6 * motion + 0.6 * values.mean() + 0.3 * features
 
 
 def difference_loss(images: Tensor, batch: Batch) -> Tensor:
-    """The share of the difference within pairs that the pictures do not show: 0 is perfect, 1 is no response at all.
+    """The share of the difference within pairs that the images miss: 0 is perfect, 1 is no response at all.
 
-    The second half of the batch are the partners of the first (see `draw_pairs`). What both pictures of a pair get
+    The second half of the batch are the partners of the first (see `draw_pairs`). What both images of a pair get
     wrong cancels, so even a lid or a mouth corner has a clear gradient while the rest is still rough.
     """
-    wanted = torch.sub(*batch.images.chunk(2))
-    missing = torch.sub(*images.chunk(2)) - wanted
-    return missing.square().sum() / wanted.square().sum()
+    target = torch.sub(*batch.images.chunk(2))
+    missing = torch.sub(*images.chunk(2)) - target
+    return missing.square().sum() / target.square().sum()
 
 
 class RegionHeads(nn.Module):
     """Read the world's regions off features: in training only, so that geometry is learned early.
 
-    channels: of the features that come. margin: pixels of theirs beyond each edge of the picture.
+    channels: of the input features. margin: their pixels beyond each edge of the image.
     """
 
     def __init__(self, channels: Iterable[int], margin: int = 0) -> None:
@@ -137,7 +137,7 @@ class RegionHeads(nn.Module):
 
 
 def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
-    """A generator of another size that holds the blocks both have; rgb layers that are new start at zero."""
+    """A generator of another size with the blocks that both have; rgb layers that are new start at zero."""
     large = StyleGAN2(config)
     state = large.state_dict()
     state.update(small.state_dict())
@@ -152,8 +152,8 @@ def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
 def adopt(model: StyleGAN2, old: StyleGAN2, resolutions: Iterable[int]) -> None:
     """Give `model` the blocks of a trained generator that has other latents or another W.
 
-    The affine layers first bring the model's w to the old one's, by the matrix that fits best on 20,000 latents of
-    which the old generator knows the first numbers.
+    Its affine layers are multiplied by the matrix that best maps the model's w to the old one's, fitted on 20,000
+    latents, of which the old generator takes the first numbers.
     """
     z = torch.randn(20_000, model.config.z_dim, generator=torch.Generator().manual_seed(3))
     mine, theirs = model.mapping(z), old.mapping(z[:, : old.config.z_dim])
@@ -182,15 +182,15 @@ def normalize_weights(model: Generator) -> None:
             parameter /= parameter.square().mean().sqrt()
 
 
-def optimizers_of(model: Generator, rate: float) -> dict[str, torch.optim.Optimizer]:
-    """Muon for the weights of affines and convolutions, Adam for the rest; only what wants a gradient."""
+def optimizers_of(model: Generator, lr: float) -> dict[str, torch.optim.Optimizer]:
+    """Muon for the weights of affines and convolutions, Adam for the rest; only what requires a gradient."""
     split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             split[name.endswith("weight") and len(parameter) != model.config.img_channels].append(parameter)
     return {
-        "matrices": Muon(split[True], rate),
-        "rest": torch.optim.Adam(split[False], rate, betas=(0.9, 0.99), foreach=True),
+        "matrices": Muon(split[True], lr),
+        "rest": torch.optim.Adam(split[False], lr, betas=(0.9, 0.99), foreach=True),
     }
 
 
@@ -211,7 +211,7 @@ def distil(
     batches = Prefetch(
         lambda index: draw_pairs((11, seed, index), half, stage.resolution, share=share), trainer.to_device
     )
-    follow = Average(model, average, 0.998)
+    ema = Average(model, average, 0.998)
     frechet = FrechetCurve(
         trainer, face, lambda number: draw_batch((12, 1, number), curve.BATCH, stage.resolution, mix=0.0).images
     )
@@ -227,17 +227,17 @@ def distil(
         w = grouped_w(model, batch.z)
         images = model.synthesize(w, noise="none", taps=taps, dtype=trainer.dtype)
         losses: dict[str, Tensor | float] = {}
-        losses["loss"] = total = picture_loss(images, batch)
+        losses["loss"] = total = image_loss(images, batch)
         if not stage.top:
             losses["regions"] = heads(features, batch.regions)
             total = total + 0.4 * losses["regions"]
         if stage.resolution == SIZE:
-            losses["seen"] = perceived_loss(trainer, face, images, batch)
-            total = total + losses["seen"]
+            losses["perceptual"] = perceptual_loss(trainer, face, images, batch)
+            total = total + losses["perceptual"]
         losses["pairs"] = difference_loss(images, batch)
         trainer.descend(total + 0.4 * losses["pairs"], optimizers.values(), 1.0, model)
         normalize_weights(model)
-        follow.update(index)
+        ema.update(index)
         losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
         return losses | frechet(index, held_out)
 
@@ -256,8 +256,8 @@ def distil(
 def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet) -> None:
     """Adversarial finishing of the last two blocks, with style mixing; `average` follows the model.
 
-    The losses of the distillation stay beside the adversarial one and keep what the picture shows. Mapping, affines
-    and the blocks below stay, so codes and style vectors keep their meaning.
+    The losses of the distillation are added to the adversarial one and keep the content of the image. Mapping, affines
+    and the blocks below are frozen, so codes and style vectors keep their meaning.
     """
     model.requires_grad_(False)
     for resolution in (CONFIG.resolution // 2, CONFIG.resolution):
@@ -272,14 +272,14 @@ def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet
     def make_batch(index: int, _: RandomState) -> GANBatch:
         batch = batches(index)
 
-        def also(images: Tensor) -> dict[str, Tensor]:
-            return {"picture": picture_loss(images, batch), "seen": perceived_loss(trainer, face, images, batch)}
+        def extra_losses(images: Tensor) -> dict[str, Tensor]:
+            return {"image": image_loss(images, batch), "perceptual": perceptual_loss(trainer, face, images, batch)}
 
         return GANBatch(
             batch.images,
             lambda count: grouped_w(model, batch.z[: count // share[1]]),
             lambda w: model.synthesize(w, noise="none", dtype=trainer.dtype),
-            also,
+            extra_losses,
         )
 
     torch.manual_seed(9)
@@ -300,15 +300,15 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
     if start is not None and start.config.z_dim == CONFIG.z_dim:
         average.mapping.load_state_dict(start.mapping.state_dict())
     else:
-        teach(trainer, "generator/0-mapping", average.mapping)
-    held: tuple[int, ...] = ()
+        pretrain(trainer, "generator/0-mapping", average.mapping)
+    trained: tuple[int, ...] = ()
     for number, stage in enumerate(STAGES, 1):
         config = replace(CONFIG, resolution=stage.resolution)
         torch.manual_seed(number)
         model = grow(average, config)
         if start is not None:
-            adopt(model, start, [size for size in config.resolutions if size not in held])
-        held = config.resolutions
+            adopt(model, start, [size for size in config.resolutions if size not in trained])
+        trained = config.resolutions
         average = StyleGAN2(config)
         distil(trainer, f"generator/{number}-distil-{stage.resolution}", model, average, face, number, stage)
     assert average is not None
@@ -328,7 +328,7 @@ def measure_mean_w(generator: Generator) -> None:
 
 
 def samples(generator: StyleGAN2) -> np.ndarray:
-    """Eight held-out portraits of the world above what the generator makes of their latents: uint8 [H, W, 3]."""
+    """Eight held-out portraits of the world above the generator's images of their latents: uint8 [H, W, 3]."""
     batch = draw_batch((12, 0), 8, generator.resolution)
     with torch.no_grad():
         images = generator.synthesize(grouped_w(generator, batch.z.to(generator.mean_w.device)), noise="none")
@@ -336,7 +336,7 @@ def samples(generator: StyleGAN2) -> np.ndarray:
 
 
 def recipe(run: Run, *, data: str | None = None) -> list[Path]:
-    """Train a StyleGAN2 generator: of the world, or adversarially of your images.
+    """Train a StyleGAN2 generator: on the world, or adversarially on your images.
 
     Args:
         data: your images, which are learned adversarially; the world if not given.
@@ -346,5 +346,5 @@ def recipe(run: Run, *, data: str | None = None) -> list[Path]:
     if data is None:
         return run.save({"generator": train(run.trainer, run.face_net(), first)})
     source = open_source(data, size=CONFIG.resolution)
-    made = adversarial.train(run.trainer, source, CONFIG, first)
-    return run.save({"generator": made}, f"pictures of {data}", None)
+    model = adversarial.train(run.trainer, source, CONFIG, first)
+    return run.save({"generator": model}, f"pictures of {data}", None)

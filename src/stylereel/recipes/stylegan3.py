@@ -1,14 +1,14 @@
-"""Recipe of the built-in alias-free generator: StyleGAN3-R taught to draw the world wherever its input places it.
+"""Recipe of the built-in alias-free generator: StyleGAN3-R distilled from the world, at any placement of its input.
 
 z means the same people as for the StyleGAN2 of `recipes.stylegan2`, but roll, shift and scale are not z's: the aligned
-head is drawn upright on a wider canvas, and one matrix both warps that picture into the target and goes to the
-network's input (Karras et al., "Alias-Free Generative Adversarial Networks", 2021, section 3.2). All layers see one w.
+head is drawn upright on a wider canvas, and one matrix both warps that image into the target and is the network's
+input transform (Karras et al., "Alias-Free Generative Adversarial Networks", 2021, section 3.2). All layers see one w.
 
-Configuration R sees one pixel at a time: what a pixel shows follows from its place alone, as the input's waves tell it,
-through layers that only filter. From waves of up to 2 periods a picture, as in the paper, detail must come out of
+Configuration R sees one pixel at a time: a pixel's value follows from its place alone, which the input's waves encode,
+through layers that only filter. From waves of up to 2 periods an image, as in the paper, detail must come out of
 nonlinearity after nonlinearity, which is slow to learn. Here the waves go up to 8 periods.
 
-Small pictures come first. A larger network begins with the first layers of the smaller one.
+Small images come first. A larger network begins with the first layers of the smaller one.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from stylereel import world
 from stylereel.core.prefetch import WHOLE, Prefetch, Share
 from stylereel.core.render import pictures
 from stylereel.family.nets import SIZE, FaceNet
-from stylereel.family.people import Batch, drawn
+from stylereel.family.people import Batch, draw_portraits
 from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN3, StyleGAN3Config, image_transform
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes import curve
 from stylereel.recipes.curve import FrechetCurve
-from stylereel.recipes.mapping import teach
+from stylereel.recipes.mapping import pretrain
 from stylereel.recipes.run import Run
 from stylereel.recipes.stylegan2 import (
     RegionHeads,
     difference_loss,
+    image_loss,
     measure_mean_w,
     normalize_weights,
     optimizers_of,
-    perceived_loss,
-    picture_loss,
+    perceptual_loss,
 )
 from stylereel.train.adversarial import GANBatch, GANConfig, RandomState, train_gan
 from stylereel.train.loop import Average, Trainer, cosine
@@ -72,7 +72,7 @@ class Stage(NamedTuple):
     batch: int
     first: float
     last: float
-    margin: int = 2  # narrower than `CONFIG`'s, which would make a small picture a third dearer
+    margin: int = 2  # narrower than `CONFIG`'s, which would make a small image a third more expensive
 
     @property
     def config(self) -> StyleGAN3Config:
@@ -82,12 +82,12 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(32, 4000, 8, 2e-2, 1e-3), Stage(128, 1400, 8, 1e-2, 1e-4))
-# As in the paper, no path length and no style mixing; the pictures are sharp already, so nothing is blurred.
+# As in the paper, no path length and no style mixing; the images are sharp already, so nothing is blurred.
 FINISH = GANConfig(
     100, 8, 1e-3, 2e-3, r1=1.0, path=0.0, gan_weight=0.03, half_life=550, speed=20_000, warmup=30, every=20
 )
-CANVAS = 1.5  # picture widths that are drawn, so that a turned and shifted picture has no empty corner
-ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, picture widths
+CANVAS = 1.5  # image widths that are drawn, so that a turned and shifted image has no empty corner
+ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, image widths
 
 
 class Placed(NamedTuple):
@@ -105,14 +105,14 @@ def upright(values: np.ndarray) -> np.ndarray:
 
 
 def draw_at(z: np.ndarray, transform: Tensor, size: int) -> Batch:
-    """Upright portraits of latents z [B, Z], each moved by its matrix [B, 3, 3]: the picture as a whole, truth too."""
+    """Upright portraits of latents z [B, Z], each moved by its matrix [B, 3, 3] as a whole, labels too."""
     values = upright(from_latent(z))
     wide = values.copy()
     wide[:, INDEX["scale"]] /= CANVAS
     wide[:, INDEX["shift_x"]] /= CANVAS
     wide[:, INDEX["shift_y"]] = (EYE_LINE + (CANVAS - 1) / 2 + values[:, INDEX["shift_y"]]) / CANVAS - EYE_LINE
-    canvas = drawn(z[:, None], wide, round(CANVAS * size))
-    # grid_sample wants the place on the canvas of each pixel of the picture, in half canvas widths.
+    canvas = draw_portraits(z[:, None], wide, round(CANVAS * size))
+    # grid_sample takes the place on the canvas of each pixel of the image, in half canvas widths.
     to_canvas = torch.linalg.inv(transform)[:, :2] * torch.tensor([1 / CANVAS, 1 / CANVAS, 2 / CANVAS])
     grid = F.affine_grid(to_canvas, [len(z), 3, size, size], align_corners=False)
     images = F.grid_sample(canvas.images, grid, "bicubic", "border", align_corners=False).clamp(-1, 1)
@@ -146,7 +146,7 @@ def draw_placed(seed: tuple[int, ...], count: int, size: int, share: Share = WHO
     return Placed(draw_at(z[mine], transform[mine], size), transform[mine])
 
 
-def carried(old: StyleGAN3, config: StyleGAN3Config) -> StyleGAN3:
+def transfer(old: StyleGAN3, config: StyleGAN3Config) -> StyleGAN3:
     """A generator of another config with the weights, layer by layer, that fit both."""
     new = StyleGAN3(config)
     state, layers = new.state_dict(), {b.name: a.name for a, b in zip(old.style_layers, new.style_layers)}
@@ -163,19 +163,19 @@ def carried(old: StyleGAN3, config: StyleGAN3Config) -> StyleGAN3:
 def distil(
     trainer: Trainer, name: str, model: StyleGAN3, average: StyleGAN3, face: FaceNet, seed: int, stage: Stage
 ) -> None:
-    """One stage of regression onto the world's placed pictures; `average` follows the model."""
+    """One stage of regression onto the world's placed images; `average` follows the model."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # The input's own turn and shift stay none, so that the transform alone places the face.
+    # The input's learned rotation and shift stay zero, so that the transform alone places the face.
     model.synthesis.get_submodule("input.affine").requires_grad_(False)
     model.mapping.requires_grad_(False)
     optimizers = optimizers_of(model, stage.first)
-    # The last two layers before the critical ones tell regions.
-    told = [layer for layer in model.config.layers() if not layer.critical][-2:]
-    heads = RegionHeads([layer.out_channels for layer in told], stage.margin)
+    # The region heads read the last two layers before the critical ones.
+    tapped = [layer for layer in model.config.layers() if not layer.critical][-2:]
+    heads = RegionHeads([layer.out_channels for layer in tapped], stage.margin)
     optimizers["heads"] = torch.optim.Adam(heads.parameters(), lr=3e-3)
     steps, half, size = trainer.steps(stage.steps), stage.batch // 2, model.resolution
     batches = _placed_batches(trainer, 40 + seed, half, size)
-    follow = Average(model, average, 0.99)
+    ema = Average(model, average, 0.99)
     frechet = FrechetCurve(
         trainer, face, lambda number: draw_placed((32, 1, number), curve.BATCH // 2, size).batch.images
     )
@@ -189,18 +189,18 @@ def distil(
         batch, transform = batches(index)
         w = model.map(batch.z[:, 0])
         features: list[Tensor] = []
-        taps = {layer.name: features.append for layer in told}
+        taps = {layer.name: features.append for layer in tapped}
         images = model.synthesize(w, transform=transform, dtype=trainer.dtype, magnitude_decay=0.99, taps=taps)
-        losses: dict[str, Tensor | float] = {"loss": picture_loss(images, batch)}
+        losses: dict[str, Tensor | float] = {"loss": image_loss(images, batch)}
         losses["regions"] = heads(features, batch.regions)
         losses["pairs"] = difference_loss(images, batch)
         total = losses["loss"] + 0.4 * losses["pairs"] + 0.4 * losses["regions"]
         if size == SIZE:
-            losses["seen"] = perceived_loss(trainer, face, images, batch)
-            total = total + losses["seen"]
+            losses["perceptual"] = perceptual_loss(trainer, face, images, batch)
+            total = total + losses["perceptual"]
         trainer.descend(total, optimizers.values(), 1.0, model)
         normalize_weights(model)
-        follow.update(index)
+        ema.update(index)
         losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
         return losses | frechet(index, held_out)
 
@@ -217,7 +217,7 @@ def distil(
 
 
 def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet) -> None:
-    """Adversarial finishing of the synthesis layers, beside the losses that keep what the picture shows."""
+    """Adversarial finishing of the synthesis layers, with the losses that keep the content of the image."""
     model.requires_grad_(False)
     for layer in model.style_layers[1:]:
         module = model.synthesis.get_submodule(layer.name)
@@ -228,15 +228,17 @@ def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet
     def make_batch(index: int, _: RandomState) -> GANBatch:
         batch, transform = batches(index)
 
-        def also(images: Tensor) -> dict[str, Tensor]:
-            seen = {"seen": perceived_loss(trainer, face, images, batch)} if model.resolution == SIZE else {}
-            return {"picture": picture_loss(images, batch), **seen}
+        def extra_losses(images: Tensor) -> dict[str, Tensor]:
+            losses = {"image": image_loss(images, batch)}
+            if model.resolution == SIZE:
+                losses["perceptual"] = perceptual_loss(trainer, face, images, batch)
+            return losses
 
         return GANBatch(
             batch.images,
             lambda count: model.map(batch.z[: count // trainer.share[1], 0]),
             lambda w: model.synthesize(w, transform=transform, dtype=trainer.dtype),
-            also,
+            extra_losses,
         )
 
     torch.manual_seed(39)
@@ -265,13 +267,13 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> St
     if average is None:
         torch.manual_seed(29)
         average = StyleGAN3(STAGES[0].config)
-        teach(trainer, "generator3/mapping", average.mapping)
+        pretrain(trainer, "generator3/mapping", average.mapping)
     for number, stage in enumerate(STAGES if start is None else STAGES[-1:], 0 if start is None else len(STAGES)):
         torch.manual_seed(30 + number)
-        model = carried(average, stage.config)
+        model = transfer(average, stage.config)
         average = StyleGAN3(stage.config)
         distil(trainer, f"generator3/{number}-distil-{stage.resolution}", model, average, face, number, stage)
-    model, finished = carried(average, CONFIG), StyleGAN3(CONFIG)
+    model, finished = transfer(average, CONFIG), StyleGAN3(CONFIG)
     finish(trainer, model, finished, face)
     measure_mean_w(finished)
     return finished
@@ -279,7 +281,7 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> St
 
 @torch.no_grad()
 def samples(generator: StyleGAN3) -> np.ndarray:
-    """Eight held-out placed portraits of the world above what the generator makes of them: uint8 [H, W, 3]."""
+    """Eight held-out placed portraits of the world above the generator's images of them: uint8 [H, W, 3]."""
     batch, transform = draw_placed((32, 0), 4, generator.resolution)
     device = generator.mean_w.device
     images = generator.synthesize(generator.map(batch.z[:, 0].to(device)), transform=transform.to(device))

@@ -11,7 +11,7 @@ from stylereel.core.latents import Codes
 from stylereel.core.record import sha256
 from stylereel.core.weights import save_module
 from stylereel.generator import StyleGAN2
-from stylereel.recipes.run import Run, stored
+from stylereel.recipes.run import Run, weight_file
 from stylereel.systems.stylevideogan.codes import CLIPS, clip_codes
 from stylereel.systems.stylevideogan.networks import KIND
 from stylereel.systems.stylevideogan.training import Recipe, train
@@ -58,7 +58,7 @@ def codes_of(data: str, folder: Path, encoder: str | None = None, generator: str
     Raises ValueError for a file that cannot be used.
     """
     if data in CLIPS:
-        file = Path(generator) if generator else stored(folder, "generator")
+        file = Path(generator) if generator else weight_file(folder, "generator")
         return CLIPS[data].codes(StyleGAN2.load(file).eval().requires_grad_(False), file)
     path = require_file(data)
     if path.suffix == ".safetensors":
