@@ -204,7 +204,7 @@ def of_stylemask(system: StyleMask, sheets: Path | None) -> dict[str, Any]:
         moved = np.concatenate(parts)
         if sheets:
             rows = [pictures(system.generator.synthesize(w=w[:6])) for w in (first, second)]
-            grid = [*rows[0], *rows[1], *moved[:6], *exact.drawn(exact.crossed(source, driver)[:6], 256)]
+            grid = [*rows[0], *rows[1], *moved[:6], *exact.draw_all(exact.cross(source, driver)[:6], 256)]
             labels = [name for name in ("source", "target", "result", "exact") for _ in range(6)]
             save_picture(sheets / "stylemask.png", contact_sheet(grid, 6, labels))
     measured = exact.errors(moved, source, driver)

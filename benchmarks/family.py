@@ -30,7 +30,7 @@ from stylereel.generator.base import Generator
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.metrics.equivariance import equivariance
-from stylereel.metrics.exact import HELD_OUT, drawn
+from stylereel.metrics.exact import HELD_OUT, draw_all
 from stylereel.metrics.features import face_features, shrink_for_face
 from stylereel.metrics.registry import Clip, Score, find
 from stylereel.metrics.smoothness import path_length
@@ -57,7 +57,7 @@ def made(generator: Generator, z: np.ndarray, **options: Any) -> np.ndarray:
 def truth(generator: Generator, z: np.ndarray) -> np.ndarray:
     """The world's pictures of the latents as this generator should make them."""
     if not isinstance(generator, StyleGAN3):
-        return drawn(world.aligned(world.from_latent(z)), generator.resolution)
+        return draw_all(world.aligned(world.from_latent(z)), generator.resolution)
     parts = [z[i : i + 50] for i in range(0, len(z), 50)]  # cut out of a wider canvas, whose backdrop is another
     return np.concatenate(
         [pictures(draw_at(p, torch.eye(3).repeat(len(p), 1, 1), generator.resolution).images) for p in parts]

@@ -190,7 +190,7 @@ class Oracle:
     weight_files = ()
 
     def __init__(self, sources: np.ndarray, choose: str) -> None:
-        self.pictures, self.sources, self.choose = exact.drawn(sources, 256), sources, choose
+        self.pictures, self.sources, self.choose = exact.draw_all(sources, 256), sources, choose
         self.generator = SimpleNamespace(synthesize=lambda s, w, dtype: s[0])
 
     def identify(self, picture: np.ndarray) -> Identity:
@@ -201,7 +201,7 @@ class Oracle:
         values = identity.w.numpy().copy()
         if self.choose == "truth":
             values[:, :MOTION] = motion.values
-        return Frames(s=[torch.from_numpy(exact.drawn(values, 256)).permute(0, 3, 1, 2) / 127.5 - 1])
+        return Frames(s=[torch.from_numpy(exact.draw_all(values, 256)).permute(0, 3, 1, 2) / 127.5 - 1])
 
 
 def test_the_exact_error_is_nothing_for_the_truth_and_the_difference_for_a_copy_of_the_source() -> None:
@@ -229,5 +229,5 @@ def test_people_of_the_exact_error_come_back_by_their_seed() -> None:
 
 
 def test_a_system_that_moves_no_face_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not move a pictured face"):
+    with pytest.raises(ValueError, match="does not drive an image of a face"):
         exact.exact(SimpleNamespace(name="sampler", motion_kinds=(CODES,)))

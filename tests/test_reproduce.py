@@ -29,7 +29,7 @@ def test_a_claim_is_decided_by_the_interval_of_the_difference() -> None:
 
 def test_a_number_leaves_out_what_cannot_be_told() -> None:
     assert Number.mean(np.array([1.0, np.nan, 3.0])).value == 2.0
-    assert str(Number.mean(np.full(3, np.nan))) == "cannot be told"
+    assert str(Number.mean(np.full(3, np.nan))) == "undefined"
 
 
 def test_a_report_holds_table_claims_and_facts(tmp_path: Path) -> None:

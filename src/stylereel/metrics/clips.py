@@ -23,7 +23,7 @@ Value = TypeVar("Value")
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 VIDEOS = {".mp4", ".mov", ".webm", ".mkv", ".avi", ".m4v"}
-PICTURE_RATE = Fraction(25)  # frames a second of a folder of pictures, which says nothing about it
+PICTURE_RATE = Fraction(25)  # frames a second of a folder of images, which does not name one
 
 
 class Clip:
@@ -111,10 +111,10 @@ class _PictureFiles:
 
 
 def open_clips(path: str | Path) -> list[Clip]:
-    """The clips at a path: a video, a folder of videos, a folder of pictures, or a folder of folders of pictures.
+    """The clips at a path: a video, a folder of videos, a folder of images, or a folder of folders of images.
 
     Pictures of one folder are the frames of one clip. Names are sorted with their numbers as numbers: frame9 before
-    frame10. Exact arrays come from NAME.npz beside the clip, if it is there. Raises MediaError when nothing is found.
+    frame10. Exact arrays come from NAME.npz next to the clip, if there is one. Raises MediaError when nothing is found.
     """
     path = Path(path)
     if not os.path.isdir(path):
@@ -123,21 +123,21 @@ def open_clips(path: str | Path) -> list[Clip]:
     videos = [part for part in inside if part.suffix.lower() in VIDEOS]
     folders = [part for part in inside if part.is_dir() and _pictures(part)]
     if sum(map(bool, (videos, folders, _pictures(path)))) > 1:
-        raise MediaError(f"{path} mixes clips and pictures; put them into folders of their own.")
+        raise MediaError(f"{path} mixes clips and images; put them into separate folders.")
     found = videos or folders or ([path] if _pictures(path) else [])
     if not found:
-        raise MediaError(f"{path} holds neither clips nor pictures; give a folder of mp4 or png files.")
+        raise MediaError(f"{path} holds neither clips nor images; give a folder of mp4 or png files.")
     return [_open(part) for part in found]
 
 
 def _open(path: Path) -> Clip:
-    beside = path.with_name((path.name if path.is_dir() else path.stem) + ".npz")
+    truth_file = path.with_name((path.name if path.is_dir() else path.stem) + ".npz")
     truth: dict[str, np.ndarray] = {}
-    if beside.exists():
+    if truth_file.exists():
         try:
-            truth = read_arrays(beside)
+            truth = read_arrays(truth_file)
         except ValueError as error:
-            raise MediaError(f"{beside} cannot be read; give arrays saved with numpy.savez.") from error
+            raise MediaError(f"{truth_file} cannot be read; give arrays saved with numpy.savez.") from error
     if path.is_dir():
         return Clip(_PictureFiles(_pictures(path)), path.name, truth=truth, path=path)
     if path.suffix.lower() in PICTURES:

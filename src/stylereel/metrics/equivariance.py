@@ -1,7 +1,7 @@
-"""Equivariance of a generator: does its picture move as a whole when its input is moved?
+"""Equivariance of a generator: does its image move as a whole when its input is moved?
 
 Karras et al., "Alias-Free Generative Adversarial Networks" (2021), section 2.2 and appendix E: the peak signal-to-noise
-ratio, in dB over the range of 2, between the picture of a moved input and the moved picture, over the pixels both know.
+ratio, in dB over the range of 2, between the image of a moved input and the moved image, over the pixels both know.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from stylereel.metrics.intervals import bootstrap
 from stylereel.metrics.registry import Score
 
 REACH = 4  # pixels that a resampling kernel sees on each side
-LARGEST_SHIFT = 0.125  # picture widths, as in the paper
+LARGEST_SHIFT = 0.125  # image widths, as in the paper
 
 Kernel = Callable[[Tensor, Tensor], Tensor]  # distances in pixels along x and y to weights
 
 
 def lanczos(x: Tensor, y: Tensor) -> Tensor:
-    """The separable windowed sinc: keeps the whole spectrum of a shifted picture."""
+    """The separable windowed sinc: keeps the whole spectrum of a shifted image."""
 
     def one(d: Tensor) -> Tensor:
         return torch.where(d.abs() < REACH, torch.sinc(d) * torch.sinc(d / REACH), 0.0)
@@ -34,7 +34,7 @@ def lanczos(x: Tensor, y: Tensor) -> Tensor:
 
 
 def disk(x: Tensor, y: Tensor) -> Tensor:
-    """The windowed jinc: keeps the frequencies below Nyquist's in all directions, which a turned picture still has."""
+    """The windowed jinc: keeps the frequencies below Nyquist's in all directions, which a rotated image still has."""
     radius = np.hypot(x.numpy(), y.numpy())
     safe = np.maximum(radius, 1e-9)
     window = np.where(radius < REACH, np.sinc(radius / REACH), 0.0)
@@ -44,7 +44,7 @@ def disk(x: Tensor, y: Tensor) -> Tensor:
 def moved(images: Tensor, transform: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
     """Pictures [B, C, H, W] moved by one `image_transform` [3, 3], and the mask [H, W] of pixels that saw no edge.
 
-    Each pixel is the kernel's mean, in float64, of those around its place in the picture.
+    Each pixel is the kernel's mean, in float64, of those around its place in the image.
     """
     height, width = images.shape[2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -78,11 +78,11 @@ _KINDS = {
     "eq-t-int": ("whole pixels", "Shifts of up to an eighth of the width, rounded to whole pixels."),
     "eq-t-frac": (
         "fractions",
-        "Shifts of up to an eighth of the width; the picture is shifted by Lanczos' kernel of 8.",
+        "Shifts of up to an eighth of the width; the image is shifted by Lanczos' kernel of 8.",
     ),
     "eq-r": (
         "rotation",
-        "Any angle; the picture is turned by a windowed jinc of 8 pixels, and the other one goes through the same "
+        "Any angle; the image is rotated by a windowed jinc of 8 pixels, and the other one goes through the same "
         "filter, where the paper filters both to the part of the spectrum that the two squares share.",
     ),
 }
@@ -106,14 +106,14 @@ def equivariance(generator: StyleGAN3, count: int = 64, seed: int = 0) -> list[S
             w = generator.map(one)
             made = generator.synthesize(w, transform=transform).double()
             kernel = disk if kind == "rotation" else lanczos
-            wanted, mask = moved(generator.synthesize(w, transform=torch.eye(3)), transform, kernel)
+            target, mask = moved(generator.synthesize(w, transform=torch.eye(3)), transform, kernel)
             if kind == "rotation":
                 made, also = moved(made, torch.eye(3), kernel)
                 mask = mask & also
-            errors.append(np.atleast_1d((made - wanted).square()[..., mask].mean().numpy()))
+            errors.append(np.atleast_1d((made - target).square()[..., mask].mean().numpy()))
         interval, how = bootstrap(errors, seed)
         value, *ends = (10 * math.log10(4 / error) for error in (float(np.mean(errors)), *(interval or ())[::-1]))
-        protocol = f"{protocol} 10 log10(4 / mean squared difference) over pixels both know; pictures weigh the same."
+        protocol = f"{protocol} 10 log10(4 / mean squared difference) over pixels in both; images weigh the same."
         how = how.replace("clips", "pictures")
         bounds = (ends[0], ends[1]) if ends else None
         scores.append(

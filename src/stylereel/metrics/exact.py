@@ -1,9 +1,9 @@
-"""The exact error across identities: a result against the true picture of one person with the motion of another.
+"""The exact error across identities: a result against the true image of one person with the motion of another.
 
-No camera can take that picture; the world draws it. So what other evaluations guess at, by similarity to the source on
+No camera can take that image; the world draws it. So what other evaluations estimate, by similarity to the source on
 one side and distance to the driver on the other, is measured here pixel by pixel, with exact landmarks and poses. What
-only an instrument can read off a picture (landmarks, pose, identity) is read off the true picture too: that floor is
-the instrument's own error, and no result can be told to be better.
+only a network can read off an image (landmarks, pose, identity) is read off the true image too: that floor is
+the instrument's own error, and no result can be measured to be better.
 """
 
 from __future__ import annotations
@@ -36,35 +36,35 @@ MOTION = len(world.MOTION)
 
 # Name: unit, which way is better, what is computed. "By the face net" and "by dlib" name the instrument.
 _NUMBERS: dict[str, tuple[str, Better, str]] = {
-    "psnr": ("dB", "higher", "Peak signal-to-noise ratio to the true picture, peak 255."),
-    "l1": ("levels of 8 bits", "lower", "Mean absolute difference from the true picture."),
+    "psnr": ("dB", "higher", "Peak signal-to-noise ratio to the true image, peak 255."),
+    "l1": ("levels of 8 bits", "lower", "Mean absolute difference from the true image."),
     "nme-eyes-face-net": ("eye distances", "lower", "Landmarks by the face net against exact ones."),
     "nme-eyes-dlib": ("eye distances", "lower", "Dlib's landmarks against exact ones."),
     "yaw-error-face-net": ("degrees", "lower", "Yaw by the face net against the exact one."),
     "pose-error-face-net": ("degrees", "lower", "Mean of yaw, pitch and roll by the face net against exact ones."),
-    "pose-error-dlib": ("degrees", "lower", "The same by dlib's landmarks, against the true picture's by them."),
+    "pose-error-dlib": ("degrees", "lower", "The same by dlib's landmarks, against the true image's by them."),
     "aed-face-net": ("", "lower", "Mean of ten expression factors by the face net against exact ones."),
-    "identity-source": ("", "higher", "Built-in identity net: cosine with the true picture."),
-    "identity-driver": ("", "lower", "Built-in identity net: cosine with the driver's picture."),
+    "identity-source": ("", "higher", "Built-in identity net: cosine with the true image."),
+    "identity-driver": ("", "lower", "Built-in identity net: cosine with the driver's image."),
 }
 
 
 def pairs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Factor values [count, K] of sources and of drivers, aligned people whom no training has drawn."""
+    """Factor values [count, K] of sources and of drivers, aligned held-out identities."""
     z = np.random.default_rng((HELD_OUT, seed)).standard_normal((2, count, LATENT_DIM))
     source, driver = world.aligned(world.from_latent(z))
     return source, driver
 
 
-def crossed(source: np.ndarray, driver: np.ndarray) -> np.ndarray:
+def cross(source: np.ndarray, driver: np.ndarray) -> np.ndarray:
     """Factor values [N, K] of the sources with the drivers' motion."""
     values = source.copy()
     values[:, :MOTION] = driver[:, :MOTION]
     return values
 
 
-def drawn(values: np.ndarray, size: int) -> np.ndarray:
-    """The true pictures uint8 [N, size, size, 3] of factor values [N, K]."""
+def draw_all(values: np.ndarray, size: int) -> np.ndarray:
+    """The true images uint8 [N, size, size, 3] of factor values [N, K]."""
     return np.stack([world.draw(v, size).image for v in values])
 
 
@@ -79,9 +79,9 @@ def by_face_net(portraits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     landmarks, motion = [], []
     for picture in portraits:  # one by one: large ones need memory
         with torch.inference_mode():
-            seen = _face_net()(to_unit(picture[None]))
-        landmarks.append(seen.landmarks[0].numpy())
-        motion.append((low + high) / 2 + (high - low) / 2 * seen.motion[0].numpy())
+            predicted = _face_net()(to_unit(picture[None]))
+        landmarks.append(predicted.landmarks[0].numpy())
+        motion.append((low + high) / 2 + (high - low) / 2 * predicted.motion[0].numpy())
     return np.stack(landmarks), np.stack(motion)
 
 
@@ -99,27 +99,27 @@ def _by_dlib(portraits: np.ndarray, backend: DlibBackend) -> tuple[np.ndarray, n
 
 
 def errors(results: np.ndarray, source: np.ndarray, driver: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """For each number of this file, its value [N] on the results and, as a floor, on the true pictures themselves.
+    """For each number of this file, its value [N] on the results and, as a floor, on the true images themselves.
 
     results: uint8 [N, H, H, 3], canonically framed; source, driver: factor values [N, K].
     """
-    values = crossed(source, driver)
-    truth = drawn(values, results.shape[1])
+    values = cross(source, driver)
+    truth = draw_all(values, results.shape[1])
     points = np.stack([world.project_landmarks(v)[0] for v in values])
-    people = builtin_embeddings(truth), builtin_embeddings(drawn(driver, results.shape[1]))
+    people = builtin_embeddings(truth), builtin_embeddings(draw_all(driver, results.shape[1]))
     backend = DlibBackend()
     true_angles = _by_dlib(truth, backend)[1]
 
     def read(pictures: np.ndarray) -> dict[str, np.ndarray]:
-        shown, wanted = Clip(pictures), Clip(truth)
-        seen, motion = by_face_net(pictures)
+        shown, target = Clip(pictures), Clip(truth)
+        predicted, motion = by_face_net(pictures)
         moved = motion_errors(motion, values[:, :MOTION])
         found, angles = _by_dlib(pictures, backend)
         embeddings = builtin_embeddings(pictures)
         return {
-            "psnr": psnr(shown, wanted),
-            "l1": l1(shown, wanted),
-            "nme-eyes-face-net": landmark_error(seen, points),
+            "psnr": psnr(shown, target),
+            "l1": l1(shown, target),
+            "nme-eyes-face-net": landmark_error(predicted, points),
             "nme-eyes-dlib": landmark_error(found, points),
             "yaw-error-face-net": moved["yaw"],
             "pose-error-face-net": moved["pose"],
@@ -139,20 +139,20 @@ def motion_of_person(values: np.ndarray) -> Motion:
 
 
 def exact(system: System, count: int = 64, seed: int = 0) -> list[Score]:
-    """The exact error of a system on `count` pairs of people whom no training has drawn, with 95 % intervals.
+    """The exact error of a system on `count` pairs of held-out identities, with 95 % intervals.
 
-    system: takes a source picture by `identify(picture)` and motion in the coordinates FACE by `apply`, as the built-in
-    StyleMask does, and shows aligned portraits in canonical framing. Each pair is one picture of the source, one frame
+    system: takes a source image by `identify(image)` and motion in the coordinates FACE by `apply`, as the built-in
+    StyleMask does, and shows aligned portraits in canonical framing. Each pair is one image of the source, one frame
     of the driver's motion and one result. Each score's parts hold the floor and the sources in which the system found
     no face; those pairs are left out. Raises ValueError when the system takes no face motion or finds no face at all.
     """
     if FACE not in system.motion_kinds:
-        raise ValueError(f"{system.name} does not move a pictured face; give a system that does, such as stylemask.")
+        raise ValueError(f"{system.name} does not drive an image of a face; choose one that does, such as stylemask.")
     if count < 2:
         raise ValueError(f"An interval needs 2 pairs or more, not {count}.")
     source, driver = pairs(count, seed)
     results: dict[int, np.ndarray] = {}
-    for index, picture in enumerate(drawn(source, 256)):
+    for index, picture in enumerate(draw_all(source, 256)):
         try:
             identity = system.identify(picture)
         except ValueError as error:
@@ -161,19 +161,19 @@ def exact(system: System, count: int = 64, seed: int = 0) -> list[Score]:
             continue
         results[index] = next(iter(render(system, identity, motion_of_person(driver[index]))))
     if not results:
-        raise ValueError(f"{system.name} found no face in {count} pictures of the world; its weights do not fit it.")
+        raise ValueError(f"{system.name} found no face in {count} images of the world; its weights do not fit it.")
     kept = list(results)
     measured = errors(np.stack(list(results.values())), source[kept], driver[kept])
     scores = []
     for name, (ours, floor) in measured.items():
         unit, better, protocol = _NUMBERS[name]
         interval, how = bootstrap([ours[i : i + 1] for i in range(len(ours))], seed)
-        told = ~np.isnan(ours)
-        counts = {"pairs": len(ours), "not told": int((~told).sum())}
+        defined = ~np.isnan(ours)
+        counts = {"pairs": len(ours), "not told": int((~defined).sum())}
         parts = {"sources without a face": float(count - len(kept))}
-        if np.isfinite(floor).any():  # the decibels of equal pictures are not
+        if np.isfinite(floor).any():  # the decibels of equal images are not
             parts["floor"] = float(np.nanmean(floor))
-        value = float(ours[told].mean()) if told.any() else float("nan")
+        value = float(ours[defined].mean()) if defined.any() else float("nan")
         how = how.replace("clips", "pairs")
         scores.append(
             Score(f"exact-{name}", value, interval, how, unit, better, "frame pairs", counts, protocol, seed, parts)

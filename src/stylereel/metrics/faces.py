@@ -19,7 +19,7 @@ from stylereel.metrics.registry import Unfit, measure
 POSE = ("yaw", "pitch", "roll")
 GAZE = ("gaze_x", "gaze_y")
 ACTIONS = ("jaw", "smile", "pucker", "press", "brow_left", "brow_right", "blink_left", "blink_right")
-STILL = 0.04  # dlib's tracks of one frame shown again and again deviate by 0.08 degrees
+STILL = 0.04  # dlib's tracks of one repeated frame deviate by 0.08 degrees
 _GROUPS = {"pose": POSE, "actions": ACTIONS, "gaze": GAZE}
 
 
@@ -105,7 +105,7 @@ def group_correlations(tracks: dict[str, Followed]) -> dict[str, float]:
 # --- The measures
 
 
-def seen(clip: Clip) -> Track:
+def track_of(clip: Clip) -> Track:
     """The face followed through a clip. Raises Unfit when no frame shows one."""
     track = clip.track
     if track is None:
@@ -115,12 +115,12 @@ def seen(clip: Clip) -> Track:
 
 def landmarks_of(clip: Clip) -> np.ndarray:
     """Landmarks [T, 68, 2] in pixels: the exact ones if the clip brings them, else dlib's."""
-    return clip.truth["landmarks"] if "landmarks" in clip.truth else seen(clip).landmarks
+    return clip.truth["landmarks"] if "landmarks" in clip.truth else track_of(clip).landmarks
 
 
 def motion_of(clip: Clip) -> np.ndarray:
     """Motion values [T, 16] of a clip by dlib's landmarks and the readings around the eyes."""
-    track = seen(clip)
+    track = track_of(clip)
     return clip.keep(
         "motion", lambda: coefficients(track.landmarks, track.found, track.rate, readings=track.readings).values
     )
@@ -128,7 +128,7 @@ def motion_of(clip: Clip) -> np.ndarray:
 
 def where_seen(values: np.ndarray, *clips: Clip) -> np.ndarray:
     """Values [T] with NaN in the frames in which one of the clips shows no face."""
-    return np.where(np.all([seen(clip).found for clip in clips], axis=0), values, np.nan)
+    return np.where(np.all([track_of(clip).found for clip in clips], axis=0), values, np.nan)
 
 
 _BY_DLIB = "dlib's landmarks"
@@ -138,7 +138,7 @@ _TRACKS = "by faces.coefficients from dlib's landmarks"
 
 def _nme(result: Clip, reference: Clip, unit: Literal["eyes", "box"]) -> np.ndarray:
     clips = (result,) if "landmarks" in reference.truth else (result, reference)
-    return where_seen(landmark_error(seen(result).landmarks, landmarks_of(reference), unit), *clips)
+    return where_seen(landmark_error(track_of(result).landmarks, landmarks_of(reference), unit), *clips)
 
 
 @measure(
@@ -179,7 +179,7 @@ _register_motion_error(
 
 
 def _track_of(clip: Clip, name: str) -> np.ndarray:
-    return mouth_opening(seen(clip).landmarks) if name == "mouth" else columns(motion_of(clip), (name,))[:, 0]
+    return mouth_opening(track_of(clip).landmarks) if name == "mouth" else columns(motion_of(clip), (name,))[:, 0]
 
 
 def _register_track(name: str) -> None:
@@ -187,7 +187,7 @@ def _register_track(name: str) -> None:
 
     @measure(
         f"correlation-{name}", compares="frame pairs", better="higher", unit="", source="Expressive",
-        protocol=f"Pearson correlation of both tracks of {how}; 0 if the result keeps still; see deviation-{name}.",
+        protocol=f"Pearson correlation of both tracks of {how}; 0 if the result does not move; see deviation-{name}.",
     )  # fmt: skip
     def correlation(result: Clip, reference: Clip) -> float:
         return followed(_track_of(result, name), _track_of(reference, name)).correlation
@@ -195,7 +195,7 @@ def _register_track(name: str) -> None:
     @measure(
         f"deviation-{name}", compares="clip", better="neither", source="defined here",
         unit="degrees" if name in POSE else "eye distances" if name == "mouth" else "",
-        protocol=f"Standard deviation over the clip of {how}; near 0 if it keeps still.",
+        protocol=f"Standard deviation over the clip of {how}; near 0 if it does not move.",
     )  # fmt: skip
     def deviation(result: Clip) -> float:
         return float(_track_of(result, name).std())

@@ -1,4 +1,4 @@
-"""Networks that turn pictures and windows of video into features, each under a name of its own.
+"""Networks that turn images and windows of video into features, each with its own name.
 
 Official files are only looked for, never downloaded here. Their hash must be the registry's; TorchScript is a program
 (of tensor operations), so such a file is hashed anew each time before it is loaded.
@@ -64,7 +64,7 @@ def to_unit(frames: np.ndarray) -> Tensor:
 
 
 def face_net() -> Net:
-    """The built-in face net: 512 pooled features of the whole picture, seen at 128 px."""
+    """The built-in face net: 512 pooled features of the whole image, at 128 px."""
     file = builtin("face")
     return Net(f"stylereel-face-{_hash(file)[:8]}", file)
 
@@ -105,7 +105,7 @@ def face_features(frames: np.ndarray) -> np.ndarray:
 
 def face_motion_features(windows: np.ndarray) -> np.ndarray:
     """Features [N, 1024] of windows [N, T, 128, 128, 3]: the mean of the frames' features, and the root mean square
-    of their differences from frame to frame. The first half tells what is shown, the second how it moves."""
+    of their differences from frame to frame. The first half describes the content, the second its motion."""
     batch, length = windows.shape[:2]
     features = np.float64(face_features(windows.reshape(-1, *windows.shape[2:]))).reshape(batch, length, -1)
     moves = np.sqrt(np.square(np.diff(features, axis=1)).mean(1))

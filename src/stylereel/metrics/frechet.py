@@ -35,9 +35,9 @@ class Moments:
         count = self.count + other.count
         if not self.count or not other.count:
             return self if self.count else other
-        apart = other.mean - self.mean
-        mean = self.mean + apart * (other.count / count)
-        outer = self.outer + other.outer + np.outer(apart, apart) * (self.count * other.count / count)
+        difference = other.mean - self.mean
+        mean = self.mean + difference * (other.count / count)
+        outer = self.outer + other.outer + np.outer(difference, difference) * (self.count * other.count / count)
         return Moments(count, mean, outer)
 
     def covariance(self, ddof: int = 1) -> np.ndarray:
@@ -65,8 +65,8 @@ def root(covariance: np.ndarray) -> np.ndarray:
 def frechet_of_roots(mean1: np.ndarray, root1: np.ndarray, mean2: np.ndarray, root2: np.ndarray) -> float:
     """`frechet_distance` of covariances given by their roots [D, r]."""
     shared = float(np.linalg.svd(root1.T @ root2, compute_uv=False).sum()) if root1.size and root2.size else 0.0
-    apart = float(np.square(np.subtract(mean1, mean2)).sum())
-    return max(0.0, apart + float(np.square(root1).sum() + np.square(root2).sum()) - 2 * shared)
+    difference = float(np.square(np.subtract(mean1, mean2)).sum())
+    return max(0.0, difference + float(np.square(root1).sum() + np.square(root2).sum()) - 2 * shared)
 
 
 def cubic_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -188,8 +188,8 @@ def _frechet_to(moments: Moments, mean: np.ndarray, other_root: np.ndarray) -> f
     covariance = moments.covariance()
     squares = np.linalg.eigvalsh(other_root.T @ covariance @ other_root)
     shared = np.sqrt(squares.clip(min=0)).sum()
-    apart = np.square(moments.mean - mean).sum()
-    return float(apart + np.trace(covariance) + np.square(other_root).sum() - 2 * shared)
+    difference = np.square(moments.mean - mean).sum()
+    return float(difference + np.trace(covariance) + np.square(other_root).sum() - 2 * shared)
 
 
 def kernel_between(x: Pool, y: Pool) -> tuple[float, list[list[float]]]:

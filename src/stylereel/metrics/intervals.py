@@ -15,7 +15,7 @@ Interval = tuple[float, float]
 def bootstrap(values: Sequence[np.ndarray], seed: int, resamples: int = RESAMPLES) -> tuple[Interval | None, str]:
     """95 % percentile interval of the mean over all numbers of all clips, and how it was found.
 
-    values: for each clip its numbers [T], NaN where nothing could be told. Several clips are resampled whole, because
+    values: the numbers [T] of each clip, NaN where undefined. Several clips are resampled whole, because
     frames of one clip are alike. Of a single clip moving blocks of frames are (Kuensch 1989), of T^(1/3) frames times
     two or more, so that neighbours stay together. None when a single number is all there is.
     """
@@ -30,17 +30,17 @@ def bootstrap(values: Sequence[np.ndarray], seed: int, resamples: int = RESAMPLE
         if np.count_nonzero(~np.isnan(series)) < 2:
             return None, "none: one number only"
         length = min(len(series), max(2, round(2 * len(series) ** (1 / 3))))
-        told = ~np.isnan(series)
+        defined = ~np.isnan(series)
         window = np.ones(length)
-        sums = np.convolve(np.where(told, series, 0.0), window, "valid")
-        counts = np.convolve(told, window, "valid")
+        sums = np.convolve(np.where(defined, series, 0.0), window, "valid")
+        counts = np.convolve(defined, window, "valid")
         picks = random.integers(len(sums), size=(resamples, -(-len(series) // length)))
         how = f"bootstrap of moving blocks of {length} frames"
     with np.errstate(invalid="ignore", divide="ignore"):
         means = sums[picks].sum(1) / counts[picks].sum(1)
     means = means[~np.isnan(means)]
     if not means.size:
-        return None, "none: nothing could be told"
+        return None, "none: all values are undefined"
     low, high = np.quantile(means, (0.025, 0.975), method="nearest")
     return (float(low), float(high)), how
 
@@ -49,7 +49,7 @@ def jackknife(value: float, without: Sequence[Sequence[float]]) -> tuple[Interva
     """95 % interval of a measure of sets from its values without each group, and how it was found.
 
     without: for each independently drawn set, the value without each of its groups. Resampling with replacement would
-    repeat pictures, which makes every set look less varied and biases Frechet distances upwards; leaving groups out
+    repeat images, which makes every set look less varied and biases Frechet distances upwards; leaving groups out
     does not. Variances of the sets add up (Efron and Stein 1981); Student's t has one degree of freedom fewer than the
     smallest number of groups.
     """

@@ -1,6 +1,6 @@
 """Whose face it is, and whether it is one: measures of identity on embeddings of frames.
 
-Three embeddings, never mixed: dlib's of real faces [128] (two pictures of one person are usually closer than 0.6),
+Three embeddings, never mixed: dlib's of real faces [128] (two images of one person are usually closer than 0.6),
 ArcFace's [512] of unit length from its official file, and the built-in identity net's [128] of unit length, which knows
 the world's people.
 """
@@ -22,7 +22,7 @@ from stylereel.faces.backend import START_SCORE, DlibBackend, FaceBackend, embed
 from stylereel.faces.placement import cut, place, place_ffhq
 from stylereel.family.nets import IdentityNet
 from stylereel.metrics.clips import Clip
-from stylereel.metrics.faces import seen
+from stylereel.metrics.faces import track_of
 from stylereel.metrics.features import official, to_unit
 from stylereel.metrics.registry import Net, Unfit, measure
 from stylereel.zoo.encoders import load_arcface_file
@@ -32,7 +32,7 @@ ARCFACE = "model_ir_se50.pth"
 
 
 def shows_one_face(picture: np.ndarray, backend: FaceBackend) -> bool:
-    """Whether the detector, at its usual threshold, finds exactly one face in a picture uint8 [H, W, 3]."""
+    """Whether the detector, at its usual threshold, finds exactly one face in an image uint8 [H, W, 3]."""
     return sum(box.score > START_SCORE for box in backend.detect(picture)) == 1
 
 
@@ -68,7 +68,7 @@ def content_distance(embeddings: np.ndarray, form: Literal["pairs", "consecutive
 
     `pairs` is the mean Euclidean distance of all pairs of frames (Tulyakov et al. 2018; StyleVideoGAN, on the
     embeddings of face_recognition, which are dlib's). `consecutive` takes each frame with the next alone and so
-    misses slow drift. A clip that barely moves has a low one too: read it beside a measure of motion.
+    misses slow drift. A clip that barely moves has a low one too: read it next to a measure of motion.
     """
     _at_least(embeddings, 2)
     if form == "consecutive":
@@ -112,8 +112,8 @@ def same_person_closer(embeddings: Sequence[np.ndarray]) -> float:
 
 
 def dlib_embeddings(clip: Clip) -> np.ndarray:
-    """dlib's embeddings [T, 128] of a clip's frames, NaN where no face is seen."""
-    track = seen(clip)
+    """dlib's embeddings [T, 128] of a clip's frames, NaN where no face is found."""
+    track = track_of(clip)
 
     def embed() -> np.ndarray:
         backend, rows = DlibBackend(), np.full((len(track.found), 128), np.nan)
@@ -126,8 +126,8 @@ def dlib_embeddings(clip: Clip) -> np.ndarray:
 
 
 def _builtin_embeddings(clip: Clip) -> np.ndarray:
-    """The built-in net's embeddings [T, 128] of the steady crop of each frame, NaN where no face is seen."""
-    track = seen(clip)
+    """The built-in net's embeddings [T, 128] of the steady crop of each frame, NaN where no face is found."""
+    track = track_of(clip)
 
     def embed() -> np.ndarray:
         squares = place(track.landmarks, track.rate, track.found)
@@ -146,11 +146,11 @@ def _arcface(file: Path) -> ArcFace:
 
 
 def arcface_embeddings(clip: Clip) -> np.ndarray:
-    """ArcFace's embeddings [T, 512] of the FFHQ crop of each frame, NaN where no face is seen.
+    """ArcFace's embeddings [T, 512] of the FFHQ crop of each frame, NaN where no face is found.
 
     Raises Unfit when the official file is not there.
     """
-    net, track = _arcface(official(ARCFACE)), seen(clip)
+    net, track = _arcface(official(ARCFACE)), track_of(clip)
 
     def embed() -> np.ndarray:
         squares, rows = place_ffhq(track.landmarks), np.full((len(track.found), 512), np.nan)
@@ -182,7 +182,7 @@ def _portrait(embeddings: np.ndarray) -> np.ndarray:
     return embeddings[np.flatnonzero(~np.isnan(embeddings[:, 0]))[0]]
 
 
-def _told(embeddings: np.ndarray) -> np.ndarray:
+def _with_a_face(embeddings: np.ndarray) -> np.ndarray:
     kept = embeddings[~np.isnan(embeddings[:, 0])]
     if len(kept) < 2:
         raise Unfit("This measure needs a face in two frames or more; give a longer clip.")
@@ -192,7 +192,7 @@ def _told(embeddings: np.ndarray) -> np.ndarray:
 @measure(
     "csim", compares="clip pairs", better="higher", unit="", net=_csim_net,
     protocol="Cosine of the embeddings of each frame and of the first face of the reference: ArcFace's of FFHQ crops "
-             "(IR-SE50) if model_ir_se50.pth is here, else dlib's; the name says which.",
+             "(IR-SE50) if model_ir_se50.pth is downloaded, else dlib's; the name says which.",
     source="StyleHEAT and StyleMask, whose numbers are those of ArcFace",
 )  # fmt: skip
 def csim(result: Clip, reference: Clip) -> np.ndarray:
@@ -224,7 +224,7 @@ def identity_distance(result: Clip, reference: Clip) -> np.ndarray:
     source="Tulyakov et al. 2018; StyleVideoGAN",
 )  # fmt: skip
 def acd(result: Clip) -> float:
-    return content_distance(_told(dlib_embeddings(result)))
+    return content_distance(_with_a_face(dlib_embeddings(result)))
 
 
 @measure(
@@ -232,7 +232,7 @@ def acd(result: Clip) -> float:
     protocol="Mean Euclidean distance of dlib's embeddings of neighbouring frames.", source="defined here",
 )  # fmt: skip
 def acd_consecutive(result: Clip) -> float:
-    return content_distance(_told(dlib_embeddings(result)), "consecutive")
+    return content_distance(_with_a_face(dlib_embeddings(result)), "consecutive")
 
 
 @measure(
@@ -240,4 +240,4 @@ def acd_consecutive(result: Clip) -> float:
     protocol="Mean squared distance of dlib's embeddings from their mean.", source="defined here",
 )  # fmt: skip
 def identity_variance_dlib(result: Clip) -> float:
-    return identity_variance(_told(dlib_embeddings(result)))
+    return identity_variance(_with_a_face(dlib_embeddings(result)))

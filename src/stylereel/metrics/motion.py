@@ -14,7 +14,7 @@ import numpy as np
 
 from stylereel.faces.placement import place, to_picture
 from stylereel.metrics.clips import Clip
-from stylereel.metrics.faces import eye_distance, motion_of, seen
+from stylereel.metrics.faces import eye_distance, motion_of, track_of
 from stylereel.metrics.registry import Unfit, measure
 
 _FOURTH = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / np.sqrt(70.0)
@@ -38,7 +38,7 @@ def _size(values: np.ndarray) -> float:
 
 
 def aligned(landmarks: np.ndarray) -> np.ndarray:
-    """Landmarks [T, 68, 2] laid onto their mean by the similarity with the least squared error, in eye distances.
+    """Landmarks [T, 68, 2] aligned to their mean by the similarity with the least squared error, in eye distances.
 
     What remains is how the face's parts move among themselves, not how the head does.
     """
@@ -57,7 +57,7 @@ def landmark_jitter(landmarks: np.ndarray) -> float:
 
 
 def head_jitter(landmarks: np.ndarray) -> float:
-    """How much the face as a whole trembles in the picture: the centre of landmarks [T, 68, 2], in eye distances."""
+    """How much the face as a whole trembles in the image: the centre of landmarks [T, 68, 2], in eye distances."""
     return _size(unsteadiness(landmarks.mean(1)) / eye_distance(landmarks).mean())
 
 
@@ -72,7 +72,7 @@ def flicker(frames: Iterable[np.ndarray]) -> float:
 
     The root mean square `unsteadiness` of brightness over the half of the pixels whose mean over ten frames changes
     least. VBench's temporal flickering (Huang et al. 2024) takes the mean absolute difference of neighbouring frames
-    and so needs a scene that stands still. Raises ValueError for fewer than 20 frames.
+    and so needs a static scene. Raises ValueError for fewer than 20 frames.
     """
     last: list[np.ndarray] = []  # ten frames
     noise, total, squares = (np.zeros(1) for _ in range(3))
@@ -109,7 +109,7 @@ def loop(track: np.ndarray, start: int = 0) -> Loop:
     frames that are left out, because a sampler may need some to fall into its loop. For every lag up to half the
     track, repetition = 1 - |x(t + lag) - x(t)|^2 / (|x(t)|^2 + |x(t + lag)|^2), each a sum over all t and columns
     around the mean: 1 where the track repeats exactly, about 0 for unrelated motion, under 0 for opposite. Small lags,
-    until the track has left itself (under a half, and rising again), tell only that it is smooth and are passed over.
+    until the track has left itself (under a half, and rising again), only show that it is smooth and are skipped.
     Raises ValueError when nothing moves or there are fewer than 10 frames.
     """
     track = np.asarray(track, np.float64)[start:]
@@ -118,7 +118,7 @@ def loop(track: np.ndarray, start: int = 0) -> Loop:
     spread = track.std(0)
     moving = spread > 1e-9 * (1 + np.abs(track).max(0))
     if not moving.any():
-        raise ValueError("The motion keeps still, so that nothing can repeat; give one that moves.")
+        raise ValueError("The motion is constant, so nothing can repeat; give one that moves.")
     track = (track - track.mean(0))[:, moving] / spread[moving]
     energy = (track**2).sum(1)
     lags = range(1, len(track) // 2 + 1)
@@ -135,11 +135,11 @@ def loop(track: np.ndarray, start: int = 0) -> Loop:
 
 # --- The measures
 
-_RESIDUE = "Root mean square, in the size of independent noise, of what a cubic through five frames leaves of"
+_RESIDUE = "Root mean square, scaled to that of independent noise, of the residual of a cubic fit to five frames, of"
 
 
 def _steadiness(clip: Clip) -> np.ndarray:
-    landmarks = seen(clip).landmarks
+    landmarks = track_of(clip).landmarks
     if len(landmarks) < 5:
         raise Unfit(f"{clip.name} is too short; steadiness shows over 5 frames or more.")
     return landmarks
@@ -147,7 +147,7 @@ def _steadiness(clip: Clip) -> np.ndarray:
 
 @measure(
     "landmark-jitter", compares="clip", better="lower", unit="eye distances", source="defined here",
-    protocol=f"{_RESIDUE} dlib's landmarks, laid onto their mean by a similarity in every frame.",
+    protocol=f"{_RESIDUE} dlib's landmarks, aligned to their mean by a similarity in every frame.",
 )  # fmt: skip
 def landmark_jitter_of(result: Clip) -> float:
     return landmark_jitter(_steadiness(result))
@@ -166,7 +166,7 @@ def head_jitter_of(result: Clip) -> float:
     protocol=f"{_RESIDUE} the corners of the steady crop by dlib's landmarks.",
 )  # fmt: skip
 def crop_jitter_of(result: Clip) -> float:
-    return crop_jitter(place(_steadiness(result), seen(result).rate, seen(result).found))
+    return crop_jitter(place(_steadiness(result), track_of(result).rate, track_of(result).found))
 
 
 @measure(
@@ -181,7 +181,7 @@ def flicker_of(result: Clip) -> float:
 
 @measure(
     "repetition", compares="clip", better="lower", unit="", source="after StyleVideoGAN's looping test",
-    protocol="The largest share of the motion, by faces.coefficients from dlib's landmarks, that one lag explains; "
+    protocol="The largest share of the motion, by faces.coefficients from dlib's landmarks, explained by one lag; "
     f"a loop from {LOOP}.",
 )  # fmt: skip
 def repetition(result: Clip) -> float:

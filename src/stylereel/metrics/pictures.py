@@ -73,7 +73,7 @@ def psnr(result: Clip, reference: Clip) -> np.ndarray:
     better="higher",
     unit="",
     protocol="Gaussian window of 11 pixels, sigma 1.5, K1 0.01, K2 0.03, mean over the three channels of RGB; by "
-    "torchmetrics in float32, which may be off by 0.0002 where pictures are flat and bright.",
+    "torchmetrics in float32, which may be off by 0.0002 where images are flat and bright.",
     source="Wang et al. 2004",
 )
 def ssim(result: Clip, reference: Clip) -> np.ndarray:
@@ -87,7 +87,7 @@ def ssim(result: Clip, reference: Clip) -> np.ndarray:
         ours, theirs = (torch.from_numpy(side).permute(0, 3, 1, 2).float() for side in (a, b))
         values = structural_similarity_index_measure(ours, theirs, data_range=255.0, reduction="none")
         assert isinstance(values, Tensor)
-        return values.reshape(len(a)).double().numpy()  # torchmetrics gives a bare number for one picture
+        return values.reshape(len(a)).double().numpy()  # torchmetrics gives a bare number for one image
 
     return _each(result, reference, compare)
 
@@ -96,7 +96,7 @@ def ssim(result: Clip, reference: Clip) -> np.ndarray:
 
 
 class LPIPS(nn.Module):
-    """LPIPS v0.1 over AlexNet or VGG16; pictures [B, 3, H, W] in [-1, 1] to distances [B].
+    """LPIPS v0.1 over AlexNet or VGG16; images [B, 3, H, W] in [-1, 1] to distances [B].
 
     Maps are taken after the last rectifier before each pool (of AlexNet also after the two in the middle), scaled to
     length 1 at every pixel; squared differences, weighted by channel, are averaged over pixels and added up.
@@ -135,7 +135,7 @@ class LPIPS(nn.Module):
                 width = int(outputs)
         self.features = nn.Sequential(*layers)
         self.weights = nn.ParameterList([torch.ones(1, count, 1, 1) for count in channels])
-        # Means and deviations of ImageNet, for pictures in [-1, 1].
+        # Means and deviations of ImageNet, for images in [-1, 1].
         self.register_buffer("mean", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
 
@@ -162,7 +162,7 @@ def lpips_heads(kind: str) -> Path:
     row = find_row(f"lpips_{kind}.pth")
     if (cache_folder() / row.name).exists():
         return official(row.name)
-    # Found without importing: only the file is wanted.
+    # Found without importing: only the file is needed.
     spec = importlib.util.find_spec("torchmetrics")
     for place in (spec.submodule_search_locations or ()) if spec else ():
         path = Path(place) / "functional" / "image" / "lpips_models" / f"{kind}.pth"
@@ -220,7 +220,7 @@ def _maps(images: Tensor) -> Iterator[Tensor]:
 
 
 def face_map_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Distances [B] of pictures [B, 3, 128, 128] in [-1, 1], as `face_feature_distance` has them."""
+    """Distances [B] of images [B, 3, 128, 128] in [-1, 1], as `face_feature_distance` has them."""
     return torch.stack([_apart(maps, 1.0) for maps in _maps(torch.cat([a, b]))]).sum(0)
 
 

@@ -12,9 +12,9 @@ What a measure's function takes and returns:
 | clip pairs | a result Clip and a reference Clip, of any lengths | one number, or one a frame, float [T] |
 | sets | all result Clips, all reference Clips, and the Run | a SetValue |
 
-NaN stands for "cannot be told here" (a frame without a face, say); it is counted, reported and left out. A function
-raises `Unfit` with one sentence when the whole measure does not fit what it got. All modules of this room are imported
-when the registry is first asked, so a measure needs nothing but its decorator.
+NaN means undefined (a frame without a face, say); it is counted, reported and left out. A function raises `Unfit` with
+one sentence when the whole measure does not apply to its inputs. All modules of this room are imported when the
+registry is first used, so a measure needs only its decorator.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Value = TypeVar("Value")
 
 
 class Unfit(ValueError):
-    """A measure does not fit what it got (a file of weights or a sound is missing): one sentence with the way out."""
+    """A measure does not apply to its inputs (weights or sound are missing, say): one sentence that says what to do."""
 
 
 class Net(NamedTuple):
@@ -53,7 +53,7 @@ class Net(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation: what measures of sets need beside the clips. Of `world` processes this is number `rank`."""
+    """One evaluation: what measures of sets need besides the clips. Of `world` processes this is number `rank`."""
 
     seed: int = 0
     batch: int = 8
@@ -95,8 +95,8 @@ class Run:
 class SetValue:
     """What a measure of sets returns.
 
-    value; parts: numbers worth reporting beside it; label: what else belongs into the name, such as a preset;
-    without: the value once more without each group of clips or frames, for the interval; counts: items seen.
+    value; parts: further numbers to report; label: what else is part of the name, such as a preset;
+    without: the value once more without each group of clips or frames, for the interval; counts: numbers of items.
     """
 
     value: float
@@ -168,13 +168,13 @@ class Measure:
         found = {index: value for part in run.share(mine) for index, value in part.items()}
         values = [found[index] for index in range(len(result))]
         interval, how = bootstrap(values, run.seed)
-        told = np.concatenate(values)
-        told = told[~np.isnan(told)]
+        defined = np.concatenate(values)
+        defined = defined[~np.isnan(defined)]
         a_frame = any(value.size > 1 for value in values)
         counts = {"clips": len(values), ("frames" if a_frame else "values"): sum(v.size for v in values)}
-        counts["not told"] = counts["frames" if a_frame else "values"] - told.size
+        counts["not told"] = counts["frames" if a_frame else "values"] - defined.size
         parts = {clip.name: _mean(value) for clip, value in zip(result, values)} if len(values) > 1 else {}
-        return self._score(net, _mean(told), interval, how, counts, run, parts)
+        return self._score(net, _mean(defined), interval, how, counts, run, parts)
 
     def _of_one(self, clip: Clip, other: Clip | None) -> np.ndarray:
         value = self.function(clip) if other is None else self.function(clip, other)
@@ -188,8 +188,8 @@ class Measure:
 
 
 def _mean(values: np.ndarray) -> float:
-    told = values[~np.isnan(values)]
-    return float(told.mean()) if told.size else float("nan")
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
 
 
 def check_pairs(result: Sequence[Clip], reference: Sequence[Clip], compares: Compares) -> list[Clip]:
@@ -237,7 +237,7 @@ def measure(
         unit: such as "dB", "degrees", "" for a plain number.
         protocol: one sentence: what exactly is computed, with which settings.
         source: the paper or definition.
-        net: gives the network that it looks through; raises Unfit when its file is not there.
+        net: gives the network that it uses; raises Unfit when its file is missing.
     """
 
     def register(function: Function) -> Function:

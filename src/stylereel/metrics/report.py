@@ -19,22 +19,22 @@ from stylereel.metrics.intervals import Interval, bootstrap
 
 
 class Number(NamedTuple):
-    """A measured number and its 95 % interval, None where none can be told."""
+    """A measured number and its 95 % interval, None where undefined."""
 
     value: float
     interval: Interval | None = None
 
     @classmethod
     def mean(cls, values: np.ndarray, seed: int = 0) -> Number:
-        """The mean of independent values [N], NaN where nothing could be told, with a bootstrap interval."""
-        told = values[~np.isnan(values)]
-        if not len(told):
+        """The mean of independent values [N], NaN where undefined, with a bootstrap interval."""
+        defined = values[~np.isnan(values)]
+        if not len(defined):
             return cls(math.nan)
-        return cls(float(told.mean()), bootstrap([told[i : i + 1] for i in range(len(told))], seed)[0])
+        return cls(float(defined.mean()), bootstrap([defined[i : i + 1] for i in range(len(defined))], seed)[0])
 
     def __str__(self) -> str:
         if math.isnan(self.value):
-            return "cannot be told"
+            return "undefined"
         if self.interval is None:
             return f"{self.value:.3g}"
         return f"{self.value:.3g} ({self.interval[0]:.3g} to {self.interval[1]:.3g})"

@@ -22,7 +22,7 @@ Item = tuple[int, int, np.ndarray]  # clip, first frame, pixels
 class VideoProtocol(NamedTuple):
     """Which windows a Frechet video distance looks at, and how frames get the network's size.
 
-    windows: how many, drawn at random without repeating one, in turn from all clips; 0 takes every window, one after
+    windows: how many, sampled at random without repetition, in turn from all clips; 0 takes every window, one after
     the other. frames: of one window. stride: every which frame of the clip. resize: "antialias" (bilinear, 224 px) or
     "network" (left to I3D itself: bilinear without antialiasing). rounded: to whole levels after resizing. runs: draws
     whose distances are averaged.
@@ -95,15 +95,15 @@ def windows_of(
     """The windows that begin at `starts`; no more frames than one window spans are in memory."""
     span = (protocol.frames - 1) * protocol.stride + 1
     for index, clip in enumerate(clips):
-        wanted = set(starts[index])
+        chosen_starts = set(starts[index])
         recent: deque[np.ndarray] = deque(maxlen=span)
         for number, frame in enumerate(clip):
-            if not wanted:
+            if not chosen_starts:
                 break
             recent.append(shrink(frame))
             start = number - span + 1
-            if start in wanted:
-                wanted.remove(start)
+            if start in chosen_starts:
+                chosen_starts.remove(start)
                 window = list(recent)[:: protocol.stride]
                 yield lambda i=index, s=start, w=window: (i, s, np.stack(w))
 
@@ -169,8 +169,8 @@ def _frechet(pools: tuple[Pool, Pool], label: str = "", what: str = "frames") ->
     if min(pool.count for pool in pools) < 2:
         raise Unfit(f"A Frechet distance needs two {what} or more on both sides; give more.")
     value, without = frechet_between(*pools)
-    apart = float(np.square(pools[0].total().mean - pools[1].total().mean).sum())
-    parts = {"of the means": apart, "of the covariances": value - apart}
+    difference = float(np.square(pools[0].total().mean - pools[1].total().mean).sum())
+    parts = {"of the means": difference, "of the covariances": value - difference}
     return SetValue(value, parts, label, without, _counts(pools, what))
 
 

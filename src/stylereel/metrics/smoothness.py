@@ -1,4 +1,4 @@
-"""Smoothness of a generator: how far its picture goes when its code takes a small step.
+"""Smoothness of a generator: how far its image changes when its code takes a small step.
 
 Perceptual path length of Karras et al., "A Style-Based Generator Architecture" (2019), in the form of "Analyzing and
 Improving the Image Quality of StyleGAN" (2020): in W, at the ends of the paths, without cropping.
@@ -34,7 +34,7 @@ def _face_distances(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def path_length(generator: Generator, count: int = 256, seed: int = 0) -> Score:
-    """Mean distance of pictures whose codes are `STEP` apart, over its square, with the 95 % interval.
+    """Mean distance of images whose codes differ by `STEP`, over its square, with the 95 % interval.
 
     By LPIPS over VGG16 where its files are here, as published; else by the maps of the built-in face net, under that
     name and not comparable.

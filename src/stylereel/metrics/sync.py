@@ -1,7 +1,7 @@
 """Do lips and sound go together? The offset of two tracks of the mouth, and SyncNet's distance and confidence.
 
 A clip whose true mouth is known, as every result of the world's family has it, can be compared with that exactly;
-`syncnet` judges any clip with sound, once the user has its weights.
+`syncnet` measures any clip with sound, given its weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from stylereel.media.sound import waveform
 from stylereel.metrics.clips import Clip
-from stylereel.metrics.faces import landmarks_of, mouth_opening, seen
+from stylereel.metrics.faces import landmarks_of, mouth_opening, track_of
 from stylereel.metrics.features import official
 from stylereel.metrics.registry import Net, Unfit, measure
 from stylereel.metrics.syncnet import REACH, SOUND_RATE, Sync, SyncNet, face_crops, lip_sync
@@ -28,13 +28,13 @@ class Offset(NamedTuple):
 def best_offset(result: np.ndarray, truth: np.ndarray, reach: int = REACH) -> Offset:
     """The whole number of frames, up to `reach`, at which two tracks [T] correlate best; of equals the smallest.
 
-    Raises ValueError when the tracks differ in length, are too short, or one of them keeps still.
+    Raises ValueError when the tracks differ in length, are too short, or one of them is constant.
     """
     frames = len(truth)
     if len(result) != frames or frames < 2 * reach:  # half of them overlap at every offset
         raise ValueError(f"An offset needs two tracks of one length, {2 * reach} frames or more.")
     if min(np.ptp(result), np.ptp(truth)) < 1e-9:
-        raise ValueError("A track that keeps still has no offset; give clips in which the mouth moves.")
+        raise ValueError("A constant track has no offset; give clips in which the mouth moves.")
     found = []
     for late in sorted(range(-reach, reach + 1), key=abs):
         a, b = result[max(late, 0) : frames + min(late, 0)], truth[max(-late, 0) : frames - max(late, 0)]
@@ -44,7 +44,7 @@ def best_offset(result: np.ndarray, truth: np.ndarray, reach: int = REACH) -> Of
 
 
 def _mouths(result: Clip, reference: Clip) -> Offset:
-    ours, theirs = mouth_opening(seen(result).landmarks), mouth_opening(landmarks_of(reference))
+    ours, theirs = mouth_opening(track_of(result).landmarks), mouth_opening(landmarks_of(reference))
     try:
         return best_offset(ours, theirs)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""SyncNet: how far apart lips and sound are, by its own rules, on the weights that the user brings.
+"""SyncNet: the distance between lips and sound by its own protocol, on weights that the user downloads.
 
 Chung and Zisserman, "Out of time: automated lip sync in the wild" (2016): one tower looks at five frames of a face, the
 other hears 0.2 s of sound; both give 1024 numbers, close where the two belong together. Prajwal et al. (Wav2Lip, 2020)
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from stylereel.faces.backend import box_around
 from stylereel.faces.placement import cut
 from stylereel.metrics.clips import Clip
-from stylereel.metrics.faces import seen
+from stylereel.metrics.faces import track_of
 from stylereel.metrics.features import load_state
 from stylereel.zoo.configs import mapping
 from stylereel.zoo.unpickle import unpickle
@@ -36,12 +36,12 @@ SIZE = 224
 # --- What it sees and hears
 
 
-def at_rate(num_frames: int, rate: Fraction, wanted: Fraction = RATE) -> np.ndarray:
+def at_rate(num_frames: int, rate: Fraction, target: Fraction = RATE) -> np.ndarray:
     """Which frames a clip shows at another rate: the nearest in time, later of two; nothing is blended.
 
-    Returns indices [T'], for T' = num_frames * wanted / rate rounded.
+    Returns indices [T'], for T' = num_frames * target / rate rounded.
     """
-    step = Fraction(rate) / wanted
+    step = Fraction(rate) / target
     count = max(1, int(num_frames / step + Fraction(1, 2)))
     return np.array([min(num_frames - 1, int(k * step + Fraction(1, 2))) for k in range(count)])
 
@@ -88,7 +88,7 @@ def face_crops(clip: Clip) -> np.ndarray:
     the left and right; boxes are smoothed by a median over 13 frames. The box, S3FD's there, is here that of dlib's
     landmarks, grown to reach from the forehead to the chin as S3FD's do.
     """
-    track = seen(clip)
+    track = track_of(clip)
     kept = at_rate(len(track.landmarks), track.rate)
     boxes = np.array([box_around(points).placement for points in track.landmarks[kept]])
     boxes = median_filter(boxes, size=(13, 1), mode="nearest")
@@ -166,7 +166,7 @@ class SyncNet(nn.Module):
 
 
 class Sync(NamedTuple):
-    """distance: LSE-D, lower is better; confidence: LSE-C, higher is better; offset: frames the picture is late."""
+    """distance: LSE-D, lower is better; confidence: LSE-C, higher is better; offset: frames the video is late."""
 
     distance: float
     confidence: float
@@ -174,7 +174,7 @@ class Sync(NamedTuple):
 
 
 def sync(pictures: Tensor, sounds: Tensor) -> Sync:
-    """Distance and confidence of embeddings [N, 1024] of what is seen and heard at each frame.
+    """Distance and confidence of embeddings [N, 1024] of the video and the sound at each frame.
 
     For every offset up to 15 frames the mean distance over all frames, with zeros beyond the sound's ends as in the
     authors' tool; distance is the least of these, confidence their median minus the least.

@@ -29,7 +29,7 @@ from stylereel.family.people import latents_of
 from stylereel.generator import StyleGAN2
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
-from stylereel.metrics.exact import HELD_OUT, crossed, drawn
+from stylereel.metrics.exact import HELD_OUT, cross, draw_all
 from stylereel.metrics.faces import POSE, landmark_error
 from stylereel.metrics.frechet import Pool, frechet_between
 from stylereel.metrics.intervals import GROUPS, jackknife
@@ -117,16 +117,16 @@ def reproduce(
     source, target = (world.aligned(world.from_latent(part)) for part in z)
     with torch.inference_mode():
         codes = [generator.map(torch.from_numpy(part).float()) for part in z]
-        told = latents_of(crossed(source, target), np.random.default_rng((HELD_OUT, 4, seed)))
-        best = _grouped(generator, told)
+        labels = latents_of(cross(source, target), np.random.default_rng((HELD_OUT, 4, seed)))
+        best = _grouped(generator, labels)
     shown = {"source": _shown(generator, codes[0]), "target": _shown(generator, codes[1])}
     for name, variant in VARIANTS.items():
         shown[variant.title] = _mixed(generator, nets[name], *codes)
     made = {"the generator, told the factors": _shown(generator, best), "the source, unmoved": shown["source"]}
     made = {variant.title: shown[variant.title] for variant in VARIANTS.values()} | made
     size = generator.resolution
-    truth = drawn(crossed(source, target), size)
-    scene = Scene(source, target, truth, drawn(source, size))
+    truth = draw_all(cross(source, target), size)
+    scene = Scene(source, target, truth, draw_all(source, size))
     made["the true picture"] = truth
 
     readings = {title: scene.errors(images) for title, images in made.items()}
@@ -193,7 +193,7 @@ class Scene:
     """
 
     def __init__(self, source: np.ndarray, target: np.ndarray, truth: np.ndarray, people: np.ndarray) -> None:
-        self.points = np.stack([world.project_landmarks(v)[0] for v in crossed(source, target)])
+        self.points = np.stack([world.project_landmarks(v)[0] for v in cross(source, target)])
         self.truth, self.people = truth, builtin_embeddings(people)
         self.backend = DlibBackend()
         self.angles, self.lengths, self.landmarks, self.embeddings = self.read(truth)
