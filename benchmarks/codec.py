@@ -152,7 +152,7 @@ def loss_rows(people: int, folder: Path) -> list[dict[str, object]]:
 def held_out(seed: int) -> Motion:
     """Two minutes of a person of the world whom the format's tables have not seen."""
     values = world.natural_motion(seed, 3000, Fraction(25), MANNERS[seed % 3])  # type: ignore[arg-type]
-    return Motion(values, FACE, MOTION, Fraction(25), np.tile(np.float32([128, 128, 200, 0]), (3000, 1)))
+    return Motion(values, FACE, MOTION, Fraction(25), np.tile(np.array([128, 128, 200, 0], np.float32), (3000, 1)))
 
 
 def print_steps() -> None:

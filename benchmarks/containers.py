@@ -21,6 +21,7 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -156,7 +157,7 @@ def main() -> None:
             path = Path(folder) / f"clip.{form.ending}"
             try:
                 write(path, form)
-            except (av.FFmpegError, ValueError) as error:
+            except (FFmpegError, ValueError) as error:
                 rows.append((form.ending, f"{form.video} {form.audio}", f"cannot be written here ({error})"))
                 continue
             rows.append((form.ending, f"{form.video} {form.audio}".strip(), *probed(path), *read(path)))

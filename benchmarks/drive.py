@@ -28,12 +28,12 @@ import av
 import numpy as np
 import torch
 
-import stylereel
 from stylereel import world
 from stylereel.commands.drive import drive
 from stylereel.core.builtin import builtin
 from stylereel.core.precision import Precision
 from stylereel.core.render import pictures, render
+from stylereel.core.system import System
 from stylereel.faces import backend, coefficients
 from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.faces.pose import pose_from_landmarks
@@ -42,6 +42,7 @@ from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.metrics.faces import columns, followed, motion_of
 from stylereel.metrics.likeness import same_person_closer
 from stylereel.metrics.registry import Clip, find, open_clips
+from stylereel.systems.stylemask import StyleMask
 from stylereel.world.factors import LATENT_DIM
 
 Made = TypeVar("Made")
@@ -59,7 +60,7 @@ def blink(clip: Clip) -> np.ndarray:
     return columns(motion_of(clip), ("blink_left", "blink_right")).mean(1)
 
 
-def clip_row(system: object, clip: Path, source: int, folder: Path, precision: Precision) -> dict[str, object]:
+def clip_row(system: System, clip: Path, source: int, folder: Path, precision: Precision) -> dict[str, object]:
     out = folder / f"{clip.stem}--{source}.mp4"
     record = drive(system, source=str(source), driving=str(clip), out=str(out), precision=precision)
     given, made = VideoReader(clip), VideoReader(out)
@@ -86,7 +87,7 @@ def clip_row(system: object, clip: Path, source: int, folder: Path, precision: P
 def stages(clip: Path, frames: int, precision: Precision) -> dict[str, float]:
     """Milliseconds of processor time a frame, stage by stage, on one thread; the first pass warms up."""
     torch.set_num_threads(1)
-    system = stylereel.load("stylemask")
+    system = StyleMask.builtin()
     reader, size = VideoReader(clip), 8
     spent: dict[str, float] = {}
 
@@ -107,9 +108,11 @@ def stages(clip: Path, frames: int, precision: Precision) -> dict[str, float]:
     heads = world.aligned(heads)
     drawn = lap("draw the neutral head", size, lambda: np.stack([world.draw(v, 128).image for v in heads]))
     dtype = torch.bfloat16 if precision == "bf16" else None
+    encode = system.encode
+    assert encode is not None
     with torch.inference_mode():
         source = system.identify(1).w[None]
-        target = lap("invert it", size, lambda: system.encode(torch.from_numpy(drawn).permute(0, 3, 1, 2) / 127.5 - 1))
+        target = lap("invert it", size, lambda: encode(torch.from_numpy(drawn).permute(0, 3, 1, 2) / 127.5 - 1))
         styles = lap("styles and masks", size, lambda: system.mix(source, target))
         images = lap("synthesize", size, lambda: system.generator.synthesize(s=styles, dtype=dtype))
         shown = lap("to uint8", size, lambda: pictures(images))
@@ -127,7 +130,7 @@ def stages(clip: Path, frames: int, precision: Precision) -> dict[str, float]:
 
 def response(source: int = 1, frames: int = 96) -> dict[str, dict[str, float]]:
     """Slopes of read over asked movement, by the built-in face net (yaw by dlib too), after each part of the line."""
-    system, face = stylereel.load("stylemask"), load_face(builtin("face"))
+    system, face = StyleMask.builtin(), load_face(builtin("face"))
     count = len(world.MOTION)
     # Poses and expressions of random people, whose factors do not depend on each other.
     random = np.random.default_rng(83)
@@ -216,7 +219,7 @@ def main() -> None:
             arguments.out.write_text(json.dumps({"precision": arguments.precision, **spent}, indent=2) + "\n")
         return
     sources = [int(word) for word in arguments.sources.split(",")]
-    system = stylereel.load("stylemask")
+    system = StyleMask.builtin()
     with tempfile.TemporaryDirectory() as folder:
         rows = [
             clip_row(system, clip, sources[i % len(sources)], Path(folder), arguments.precision)

@@ -153,7 +153,8 @@ def compared(read: np.ndarray, true: np.ndarray) -> str:
 
 
 def readers() -> dict[str, FaceBackend]:
-    return {"dlib": DlibBackend()} | ({"mesh": mesh.MeshBackend()} if mesh.available() else {})
+    found: dict[str, FaceBackend] = {"dlib": DlibBackend()}
+    return found | ({"mesh": mesh.MeshBackend()} if mesh.available() else {})
 
 
 def read_picture(image: np.ndarray, backend: FaceBackend) -> np.ndarray:
@@ -210,7 +211,7 @@ def table(title: str, true: np.ndarray, read: dict[str, np.ndarray]) -> None:
 def shown(points: np.ndarray) -> dict[str, np.ndarray]:
     """What a mesh [T, 620, 3] shows, of what is compared on real clips."""
     head = expression.head_pose(points)
-    seen = dict(zip(expression.MEASURES, expression.measures(head.frontal).T))
+    seen: dict[str, np.ndarray] = dict(zip(expression.MEASURES, expression.measures(head.frontal).T))
     lids = {
         f"lid {side}": 1 - seen[f"lids_{side}"] / np.percentile(seen[f"lids_{side}"], 90) for side in ("right", "left")
     }
@@ -225,7 +226,7 @@ def shown(points: np.ndarray) -> dict[str, np.ndarray]:
 
 def drawn(values: np.ndarray) -> dict[str, np.ndarray]:
     """The same of motion values [T, 16], as the world draws it."""
-    value = dict(zip(coefficients.NAMES, values.T))
+    value: dict[str, np.ndarray] = dict(zip(coefficients.NAMES, values.T))
     pose = {name: value[name] for name in ("yaw", "pitch", "roll")}
     lids = {f"lid {side}": value[f"blink_{side}"] for side in ("right", "left")}
     brows = {f"brow {side}": value[f"brow_{side}"] for side in ("right", "left")}
@@ -284,9 +285,9 @@ def by_readers(path: str, python: str | None) -> None:
         opened = other["opening"] > 0.07
         for name, each in read.items():
             still = (each["opening"][opened] < 0.02).mean()
-            closed = sum((each[side] > 0.7) & (other[side] < 0.35) for side in ("lid right", "lid left"))
+            closed = np.stack([(each[side] > 0.7) & (other[side] < 0.35) for side in ("lid right", "lid left")])
             shut = f"{still:.1%} of {opened.sum()} open mouths read as shut"
-            print(f"{name}: {shut}; {(closed > 0).sum()} frames with a shut lid over an open eye")
+            print(f"{name}: {shut}; {closed.any(0).sum()} frames with a shut lid over an open eye")
     print(f"\n| error, r, slope against {named} | moves by | {' | '.join(read)} |\n|{'---|' * (2 + len(read))}")
     for name, track_of in other.items():
         cells = [compared(each[name] - np.median(each[name]), track_of - np.median(track_of)) for each in read.values()]
@@ -306,10 +307,10 @@ def by_result(path: str, result: str, python: str | None) -> None:
     rows = min(len(clip["yaw"]), len(made["yaw"]))
     clip, made = ({name: each[:rows] for name, each in of.items()} for of in (clip, made))
     opened = clip["opening"] > 0.07
-    closed = sum((made[side] > 0.7) & (clip[side] < 0.35) for side in ("lid right", "lid left"))
+    closed = np.stack([(made[side] > 0.7) & (clip[side] < 0.35) for side in ("lid right", "lid left")])
     shut = (made["opening"][opened] < 0.02).mean()
     print(f"\n{Path(result).name}: {shut:.1%} of {opened.sum()} open mouths are shut; a shut lid for an open one in "
-          f"{(closed > 0).sum()} of {rows} frames")  # fmt: skip
+          f"{closed.any(0).sum()} of {rows} frames")  # fmt: skip
     print("\n| | moves by | error, r, slope |\n|---|---|---|")
     for name, values in clip.items():
         cell = compared(made[name] - np.median(made[name]), values - np.median(values))

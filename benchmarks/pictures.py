@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-import stylereel
 from stylereel.core.render import render
 from stylereel.faces.backend import track
 from stylereel.faces.placement import to_crop
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.media.video import VideoReader
+from stylereel.systems.stylemask import StyleMask
 
 # Runs of iBUG points that are joined by lines; closed where the first comes again.
 LINES = (
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--columns", type=int, default=8)
     parser.add_argument("--size", type=int, default=192)
     arguments = parser.parse_args()
-    system = stylereel.load("stylemask")
+    system = StyleMask.builtin()
     motion = system.extract(arguments.clip)
     reader = VideoReader(arguments.clip)
     points = track(reader, reader.rate).landmarks

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from scipy.ndimage import binary_dilation
 
-import stylereel
 from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.render import pictures, portrait
@@ -29,6 +28,7 @@ from stylereel.generator import StyleGAN2
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.systems import stylemask
+from stylereel.systems.stylemask import StyleMask
 from stylereel.systems.stylemask.networks import KIND
 from stylereel.world.shading import REGIONS
 
@@ -56,12 +56,12 @@ def still(values: np.ndarray, motion: np.ndarray, region: str) -> np.ndarray:
     frames = np.tile(values, (1 + len(motion), 1))
     frames[1:, :MOTION] = np.clip(motion, world.LOW[:MOTION], world.HIGH[:MOTION])
     shown = np.stack([world.draw(v, HALF).regions for v in world.aligned(frames)]) == REGIONS.index(region)
-    inside = ~binary_dilation(~shown.all(0), iterations=MARGIN)
+    inside = np.logical_not(binary_dilation(~shown.all(0), iterations=MARGIN))
     return inside.repeat(2, 0).repeat(2, 1)
 
 
 @torch.inference_mode()
-def made(system: stylemask.StyleMask, source: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
+def made(system: StyleMask, source: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
     """Frames float [T, 256, 256, 3] of a source [L, D] as targets [T, L, D] move it."""
     parts = [pictures(system.generator.synthesize(s=system.mix(source[None], part))) for part in targets.split(8)]
     return np.concatenate(parts).astype(np.float32)
@@ -78,7 +78,7 @@ def main() -> None:
     if arguments.measure:
         measure(arguments.measure)
         return
-    systems = {name: stylereel.load("stylemask") for name in ("every channel mixed", "look the source's")}
+    systems = {name: StyleMask.builtin() for name in ("every channel mixed", "look the source's")}
     plain, kept = systems.values()
     plain.mask_nets = plain.mask_nets.with_effects(None)
     motions = [kept.extract(clip).values for clip in arguments.clips]

@@ -62,7 +62,7 @@ def test_tracks_come_back(size: int) -> None:
         values = random_tracks(source, size)
         flags = source.random(len(values)) < 0.2
         data = entropy.encode_tracks(values, flags)
-        found, missing = entropy.decode_tracks(data, *values.shape, len(flags))
+        found, missing = entropy.decode_tracks(data, values.shape[0], values.shape[1], len(flags))
         assert np.array_equal(found, values) and np.array_equal(missing, flags)
 
 

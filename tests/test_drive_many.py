@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-import stylereel
 from stylereel import world
 from stylereel.cli import main
 from stylereel.commands.drive import drive
@@ -24,7 +23,7 @@ from stylereel.world.factors import LATENT_DIM
 
 @pytest.fixture(scope="module")
 def system() -> StyleMask:
-    return stylereel.load("stylemask")
+    return StyleMask.builtin()
 
 
 @pytest.fixture(scope="module")

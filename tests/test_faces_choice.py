@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -253,7 +254,7 @@ def test_a_driven_face_goes_back_into_its_picture_and_frames_without_a_face_stay
     options = {"missing": "skip-edit", "source_face": str(tmp_path / "same.png")}
     out = tmp_path / "out.mkv"
     system = stylereel.load("stylemask")
-    files = {"source": str(tmp_path / "who.png"), "driving": str(tmp_path / "clip.mp4"), "out": str(out)}
+    files: Any = {"source": str(tmp_path / "who.png"), "driving": str(tmp_path / "clip.mp4"), "out": str(out)}
     record = drive(system, **files, paste_back=True, options=options)
     assert record["inputs"]["source_face"]["sha256"] == sha256(tmp_path / "same.png") and "face" not in record["inputs"]
     assert record["frames"]["without a face"] == (3, 4) and record["faces in the clip"] == 1

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import stylereel
 from stylereel import world
 from stylereel.cli import main
 from stylereel.commands import demo
@@ -18,6 +17,7 @@ from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.metrics.likeness import same_person_closer
 from stylereel.metrics.registry import find, open_clips
+from stylereel.systems.stylemask import StyleMask
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 
@@ -54,7 +54,7 @@ def test_the_result_moves_as_the_driving_clip(made: Path, tmp_path: Path) -> Non
 
 def test_sources_stay_themselves(made: Path) -> None:
     """Frames of one source are closer in dlib's embedding than frames of others (benchmarks/drive.py: at length)."""
-    system = stylereel.load("stylemask")
+    system = StyleMask.builtin()
     motion = system.extract(made / "driving.mp4")
     backend = DlibBackend()
     people = []

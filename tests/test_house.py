@@ -8,10 +8,12 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src"
 # From the door down; docs/architecture.md says what each is for.
-ROOMS: list[str] = (
-    "cli web commands systems recipes invert metrics train faces edit family zoo encoders world generator "
-    "codec media core"
-).split()
+ROOMS = list[str](
+    (
+        "cli web commands systems recipes invert metrics train faces edit family zoo encoders world generator "
+        "codec media core"
+    ).split()
+)
 
 
 def modules() -> dict[str, Path]:

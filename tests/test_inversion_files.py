@@ -86,7 +86,7 @@ def test_hfgi_in_a_file_corrects_the_picture_after_the_optimisation(portrait: Pa
     generator.save(tmp_path / "generator.safetensors")
     out = tmp_path / "codes.safetensors"
     files: Any = {"encoder": file, "generator": tmp_path / "generator.safetensors"}
-    record = inversion.invert(portrait, out, steps=2, **files)
+    record = inversion.invert(portrait, out=out, steps=2, **files)
     assert list(record["quality"]) == ["encoder", "optimised", "corrected"]
     codes, generator = Codes.load(out), load_generator_file(files["generator"])
     with torch.no_grad():
@@ -97,7 +97,7 @@ def test_hfgi_in_a_file_corrects_the_picture_after_the_optimisation(portrait: Pa
     drawn, again = shown(out, generator)
     assert np.array_equal(drawn, again)
     with pytest.raises(ValueError, match="choose the space w or w"):
-        inversion.invert(portrait, out, space="features", **files)
+        inversion.invert(portrait, out=out, space="features", **files)
 
 
 def test_a_generator_alone_begins_at_its_mean(
@@ -123,7 +123,7 @@ def test_stylegan3_is_inverted_too_and_restyle_takes_three_steps(portrait: Path,
     encoder = small_encoder(rows=generator.num_ws, heads="last", channels=6)
     file = save_checkpoint(tmp_path / "restyle.pt", encoder, {"encoder_type": "BackboneEncoder"})
     out = tmp_path / "codes.safetensors"
-    inversion.invert(portrait, out, steps=0, encoder=file, generator=tmp_path / "generator.safetensors")
+    inversion.invert(portrait, out=out, steps=0, encoder=file, generator=tmp_path / "generator.safetensors")
     generator = load_generator_file(tmp_path / "generator.safetensors")
     expected = pyramid.invert(encoder, crop_of(portrait), generator, steps=3).codes
     torch.testing.assert_close(Codes.load(out).w, expected.clone(), atol=1e-4, rtol=1e-4)
@@ -139,7 +139,7 @@ def test_a_tuned_generator_from_the_file_draws_the_picture_in_the_record(
     small_generator(32).save(tmp_path / "generator.safetensors")
     given: Any = {"encoder": file} if framing == "encoder" else {"generator": tmp_path / "generator.safetensors"}
     out = tmp_path / "codes.safetensors"
-    record = inversion.invert(portrait, out, steps=1, pti=True, **given)
+    record = inversion.invert(portrait, out=out, steps=1, pti=True, **given)
     assert list(record["quality"]) == ["encoder", "optimised", "tuned"]
     generator, codes = load_generator_file(next(iter(given.values()))), Codes.load(out)
     drawn, again = shown(out, generator)
@@ -156,12 +156,12 @@ networks_tune = inversion.tune
 def test_codes_and_generators_that_do_not_belong_together_are_named(portrait: Path, tmp_path: Path) -> None:
     file = save_checkpoint(tmp_path / "e4e.pt", small_encoder(rows=18), {"encoder_type": "Encoder4Editing"})
     with pytest.raises(ValueError, match="18 rows of 32, but the generator takes 8 of 32"):
-        inversion.invert(portrait, tmp_path / "a.safetensors", encoder=file)
+        inversion.invert(portrait, out=tmp_path / "a.safetensors", encoder=file)
     save_module(tmp_path / "own.safetensors", "style_encoder", small_encoder())
     with pytest.raises(ValueError, match="brings no generator along"):
-        inversion.invert(portrait, tmp_path / "a.safetensors", encoder=tmp_path / "own.safetensors")
+        inversion.invert(portrait, out=tmp_path / "a.safetensors", encoder=tmp_path / "own.safetensors")
     with pytest.raises(ValueError, match="no file"):
-        inversion.invert(portrait, tmp_path / "a.safetensors", encoder=tmp_path / "none.pt")
+        inversion.invert(portrait, out=tmp_path / "a.safetensors", encoder=tmp_path / "none.pt")
     assert not list((tmp_path / "cache").rglob("record.json"))
 
 
@@ -188,7 +188,7 @@ def test_an_encoder_without_an_average_adds_to_the_generators_mean(tmp_path: Pat
 
 
 def test_too_many_feature_maps_are_refused_before_the_work() -> None:
-    nets = networks.Networks(small_generator(64), torch.zeros_like, torch.zeros_like)
+    nets = networks.Networks(small_generator(64), torch.nn.Identity(), torch.zeros_like)
     inversion._refuse_too_many_maps(100, nets, "features")
     inversion._refuse_too_many_maps(10**6, nets, "w+")
     with pytest.raises(ValueError, match=r"cut the clip to \d+ frames or choose w\+"):

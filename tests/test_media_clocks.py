@@ -3,6 +3,7 @@
 import warnings
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -243,7 +244,8 @@ def test_high_dynamic_range_is_mapped(tmp_path: Path, transfer: int, curve: obje
     ]
     picture = np.array(colours, np.uint8)
     to_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
-    red, green, blue = curve(203 * (picture / 255.0) ** 2.4 @ to_2020.T).T
+    light: Any = curve(203 * (picture / 255.0) ** 2.4 @ to_2020.T)
+    red, green, blue = light.T
     luma = 0.2627 * red + 0.6780 * green + 0.0593 * blue
     planes = 64 + 876 * luma, 512 + 896 * (blue - luma) / 1.8814, 512 + 896 * (red - luma) / 1.4746
     frame = VideoFrame(16 * len(picture), 16, "yuv444p10le")

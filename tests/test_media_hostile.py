@@ -19,7 +19,7 @@ from test_media import copy, make_clip, square
 
 from stylereel import world
 from stylereel.cli import main
-from stylereel.commands.look import look
+from stylereel.commands.look import page_of
 from stylereel.core.files import MediaError, listed
 from stylereel.media.pictures import MOST_PIXELS, read_picture, save_picture
 from stylereel.media.sound import waveform
@@ -83,7 +83,7 @@ def test_a_file_that_lists_others_opens_none_of_them(tmp_path: Path, text: str, 
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
-@pytest.mark.parametrize("read", [VideoReader, read_picture, waveform, lambda path: look([path]), open_clips])
+@pytest.mark.parametrize("read", [VideoReader, read_picture, waveform, lambda path: page_of([path]), open_clips])
 def test_a_pipe_is_refused_at_once(tmp_path: Path, read: Any) -> None:
     os.mkfifo(tmp_path / "a.mp4")
     errors: list[Exception] = []
@@ -144,7 +144,7 @@ def test_bombs_end_in_a_sentence_and_little_memory(tmp_path: Path, name: str, da
     path.write_bytes(data)
     tracemalloc.start()
     try:
-        for read in (VideoReader, lambda file: look([file])):
+        for read in (VideoReader, lambda file: page_of([file])):
             with pytest.raises(MediaError, match="pixels") as error:
                 read(path)
             assert str(path) in str(error.value) and "\n" not in str(error.value)
@@ -221,7 +221,7 @@ def test_other_pages_and_versions_are_no_frames(tmp_path: Path) -> None:
     for name in ("a.tif", "a.jpg"):
         assert VideoReader(tmp_path / name).num_frames == 1
         assert np.abs(next(iter(VideoReader(tmp_path / name))).astype(int) - read_picture(tmp_path / name)).max() == 0
-    assert look([tmp_path / "a.jpg"], size=64).shape[0] < 80
+    assert page_of([tmp_path / "a.jpg"], size=64).shape[0] < 80
 
 
 def test_a_phone_s_picture_with_a_second_one_inside_is_one(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_phone_s_picture_with_a_second_one_inside_is_one(tmp_path: Path) -> No
 def test_a_picture_with_side_data_of_a_new_kind_is_a_picture() -> None:
     picture = read_picture(case("p.tif"))
     assert np.array_equal(next(iter(VideoReader(case("p.tif")))), picture)
-    assert look([case("p.tif")]).shape[2] == 3
+    assert page_of([case("p.tif")]).shape[2] == 3
 
 
 def floats(values: list[float]) -> np.ndarray:

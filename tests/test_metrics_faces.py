@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,7 +192,7 @@ class Oracle:
 
     def __init__(self, sources: np.ndarray, choose: str) -> None:
         self.pictures, self.sources, self.choose = exact.draw_all(sources, 256), sources, choose
-        self.generator = SimpleNamespace(synthesize=lambda s, w, dtype: s[0])
+        self.generator = SimpleNamespace(synthesize=lambda s, w, dtype: s[0], mean_w=torch.zeros(1))
 
     def identify(self, picture: np.ndarray) -> Identity:
         (index,) = np.flatnonzero((self.pictures == picture).all((1, 2, 3)))
@@ -201,7 +202,13 @@ class Oracle:
         values = identity.w.numpy().copy()
         if self.choose == "truth":
             values[:, :MOTION] = motion.values
-        return Frames(s=[torch.from_numpy(exact.draw_all(values, 256)).permute(0, 3, 1, 2) / 127.5 - 1])
+        return self.portrait(Identity(torch.from_numpy(values), self.name))
+
+    def portrait(self, identity: Identity) -> Frames:
+        return Frames(s=[torch.from_numpy(exact.draw_all(identity.w.numpy(), 256)).permute(0, 3, 1, 2) / 127.5 - 1])
+
+    def to(self, device: torch.device | str) -> "Oracle":
+        return self
 
 
 def test_the_exact_error_is_nothing_for_the_truth_and_the_difference_for_a_copy_of_the_source() -> None:
@@ -229,5 +236,6 @@ def test_people_of_the_exact_error_come_back_by_their_seed() -> None:
 
 
 def test_a_system_that_moves_no_face_is_refused() -> None:
+    other: Any = SimpleNamespace(name="sampler", motion_kinds=(CODES,))
     with pytest.raises(ValueError, match="does not drive an image of a face"):
-        exact.exact(SimpleNamespace(name="sampler", motion_kinds=(CODES,)))
+        exact.exact(other)

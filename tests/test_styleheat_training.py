@@ -169,6 +169,7 @@ def test_the_exact_flow_moves_the_source_to_the_target(generator: StyleGAN2, tmp
     def off(images: Tensor) -> float:
         return float(((images - batch.pictures).abs() * count).sum() / (3 * count.sum()))
 
+    assert batch.images is not None
     unmoved, moved = batch.images, warp(batch.images, pairs.flow)
     opposite = warp(batch.images, -pairs.flow)
     assert off(moved) < 0.65 * off(unmoved) < 0.65 * off(opposite)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def test_render_moves_to_half_precision_and_back(system: System) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_moves_to_the_device(name: str) -> None:
     """On "meta" nothing is computed, but a tensor that stayed behind is noticed."""
-    system = systems.load(name)
+    system: Any = systems.load(name)
     identity, motion = system.identify(5), some_motion(system, 3)
     if isinstance(motion.kind, tuple) and motion.kind.coordinates == "face":  # drawn and encoded: the codes come next
         motion = system.extract(Codes(identity.w.repeat(3, 1, 1), "", Fraction(25), torch.ones(3, 4)))

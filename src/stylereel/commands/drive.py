@@ -89,7 +89,13 @@ class _Run(NamedTuple):
 
 
 def _is_file_option(name: str, value: Any) -> bool:
-    return name == "audio" and value is not None or name in ("face", "source_face") and is_picture(value)
+    return (
+        name == "audio"
+        and value is not None
+        or name in ("face", "source_face")
+        and isinstance(value, str)
+        and is_picture(value)
+    )
 
 
 def drive(

@@ -174,7 +174,7 @@ def _share(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, r
 
 def _work(
     rank: int, meeting: str, names: list[str], ours: list[Clip], theirs: list[Clip] | None, run: Run, world: int
-) -> Outcome:
+) -> Scores:
     import torch
     import torch.distributed
 

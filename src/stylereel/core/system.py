@@ -108,7 +108,7 @@ class System(Protocol):
     def generator(self) -> Any: ...  # a Synthesizer; each system knows more of its own
     @property
     def motion_kinds(self) -> tuple[MotionKind, ...]: ...
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> System:
         """Move all networks to a device; returns the system itself."""
         ...
 
@@ -122,7 +122,7 @@ class System(Protocol):
 
 
 @runtime_checkable
-class Drives(Protocol):
+class Drives(System, Protocol):
     """A system whose motion is read off a driver."""
 
     @property
@@ -130,7 +130,7 @@ class Drives(Protocol):
 
 
 @runtime_checkable
-class Samples(Protocol):
+class Samples(System, Protocol):
     """A system that makes motion from noise."""
 
     @property
@@ -138,7 +138,7 @@ class Samples(Protocol):
 
 
 @runtime_checkable
-class Streams(Protocol):
+class Streams(System, Protocol):
     """A system that follows a driver frame by frame: causal, in bounded memory."""
 
     @property
@@ -163,11 +163,10 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 def choose_device(name: Device) -> torch.device:
     """The device of that name; auto takes a GPU if there is one. Raises ValueError if it is not there."""
     here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device in here if here[device])
-    if not here.get(name, False):
-        raise ValueError(f"PyTorch finds no {name} device here; use --device cpu.")
-    return torch.device(name)
+    chosen: str = next(device for device in here if here[device]) if name == "auto" else name
+    if not here.get(chosen, False):
+        raise ValueError(f"PyTorch finds no {chosen} device here; use --device cpu.")
+    return torch.device(chosen)
 
 
 def device_of(system: System) -> torch.device:

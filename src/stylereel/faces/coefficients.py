@@ -199,7 +199,7 @@ def trusts(sure: np.ndarray) -> Trust:
     the eye, and one of both is enough for their factors."""
     pose, mouth, right, left = sure.T.astype(float)
     eyes = np.maximum(right, left)
-    by_name = dict.fromkeys(NAMES, pose) | dict.fromkeys(_MOUTH_FACTORS, mouth)
+    by_name: dict[str, np.ndarray] = {name: mouth if name in _MOUTH_FACTORS else pose for name in NAMES}
     by_name |= dict.fromkeys(("blink_left", "blink_right", "gaze_x", "gaze_y"), eyes)
     return Trust(np.stack([*[mouth] * 4, *[pose] * 2, right, left, right, left, eyes], axis=1), by_name)
 

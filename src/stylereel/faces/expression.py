@@ -159,7 +159,7 @@ def rest_of(shown: np.ndarray, sure: np.ndarray) -> np.ndarray:
 def factors(shown: np.ndarray, rest: np.ndarray) -> dict[str, np.ndarray]:
     """The ten factors of expression, arrays [T], from measures [T, 11] and the person's rest [11]; not yet limited."""
     away = shown - rest
-    out = dict(zip(_MOUTH_FACTORS, _mouth(away[:, :4]).T))
+    out: dict[str, np.ndarray] = dict(zip(_MOUTH_FACTORS, _mouth(away[:, :4]).T))
     for side, column in (("right", 4), ("left", 5)):
         raised = away[:, column]
         out[f"brow_{side}"] = np.where(raised > 0, raised / _BROW_UP, raised / _BROW_DOWN)
@@ -186,5 +186,5 @@ def _mouth(away: np.ndarray) -> np.ndarray:
     every = solve([0, 1, 2, 3])
     wide = every[:, 2] < 0
     every[wide, 2] = 0
-    every[np.ix_(wide, [0, 1, 3])] = solve([0, 1, 3])[wide]
+    every[np.ix_(np.flatnonzero(wide), np.array([0, 1, 3]))] = solve([0, 1, 3])[wide]
     return every

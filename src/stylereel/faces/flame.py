@@ -135,7 +135,7 @@ def _array(value: Any, depth: int = 0) -> np.ndarray | None:
         from scipy.sparse import csc_matrix, csr_matrix
 
         parts = [state.get(name) for name in ("data", "indices", "indptr")]
-        shape = state.get("_shape") or state.get("shape")
+        shape: Any = state.get("_shape") or state.get("shape")
         kind = {"csc_matrix": csc_matrix, "csr_matrix": csr_matrix}.get(value.name)
         numbers = isinstance(shape, tuple) and len(shape) == 2 and all(type(length) is int for length in shape)
         if kind and numbers and all(isinstance(part, np.ndarray) for part in parts):

@@ -57,7 +57,7 @@ def sample(frame: np.ndarray, placement: np.ndarray, size: int, low: float = 0.0
     (left, top), right, down = corners[0], (corners[1] - corners[0]) / size, (corners[2] - corners[0]) / size
     dense = int(np.clip(round(placement[2] / size / 2), 1, 16))
     out = np.empty((size, size, 3), np.float32)
-    _sample(
-        np.ascontiguousarray(frame), left, top, *right, *down, dense, np.float32((1 - low) / 255), np.float32(low), out
-    )
+    (right_x, right_y), (down_x, down_y) = right, down
+    scale, black = np.float32((1 - low) / 255), np.float32(low)
+    _sample(np.ascontiguousarray(frame), left, top, right_x, right_y, down_x, down_y, dense, scale, black, out)
     return out

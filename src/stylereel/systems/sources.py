@@ -50,7 +50,9 @@ class Encodes(System, Protocol):
     """A system that takes images: its framing is the built-in family's or FFHQ's, and it may have an encoder."""
 
     builtin_family: bool
-    encode: nn.Module | None  # images [B, 3, 256, 256] in [-1, 1] to W+ codes
+
+    @property
+    def encode(self) -> nn.Module | None: ...  # images [B, 3, 256, 256] in [-1, 1] to W+ codes
 
 
 def identify(system: Encodes, source: Source, psi: float, find: Callable[[np.ndarray], np.ndarray]) -> Identity:

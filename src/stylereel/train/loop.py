@@ -123,8 +123,8 @@ class Trainer:
             accelerator = "cuda" if torch.cuda.is_available() else "cpu"
         if accelerator == "cuda" and not torch.cuda.is_available():
             raise ValueError("PyTorch finds no CUDA device here; use --accelerator cpu.")
-        precision = choose_precision(precision, accelerator)
-        if accelerator == "cpu" and precision == "16":
+        chosen = choose_precision(precision, accelerator)
+        if accelerator == "cpu" and chosen == "16":
             raise ValueError("Half precision trains on CUDA only; use --precision bf16 or 32 on a CPU.")
         if "TORCHELASTIC_RUN_ID" in os.environ:
             devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -135,16 +135,16 @@ class Trainer:
             accelerator=accelerator,
             devices=devices,
             num_nodes=nodes,
-            precision=_PLUGIN[precision],  # type: ignore[arg-type]
+            precision=_PLUGIN[chosen],  # type: ignore[arg-type]
         )
         self._fabric.launch()
         self.folder, self.scale = Path(folder), scale
         self.device: torch.device = self._fabric.device
         self.share: tuple[int, int] = (self._fabric.global_rank, self._fabric.world_size)
-        self.dtype = _DTYPE[precision]
+        self.dtype = _DTYPE[chosen]
         self._scaler: Any = getattr(self._fabric.strategy.precision, "scaler", None)
         self._checkpoint_seconds = checkpoint_seconds
-        machine = {"accelerator": accelerator, "devices": devices, "nodes": nodes, "precision": precision}
+        machine = {"accelerator": accelerator, "devices": devices, "nodes": nodes, "precision": chosen}
         self.settings = {**(settings or {}), "scale": scale, **machine}
         self._git = checkpoints.git_state() if self.share[0] == 0 else None
 

@@ -51,7 +51,11 @@ def weighted_l1(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     difference = (a - b).abs().mean(1, keepdim=True)
     if weight is None:
         return difference.mean()
-    weight = F.adaptive_avg_pool2d(weight, difference.shape[-2:]) if weight.shape != difference.shape else weight
+    weight = (
+        F.adaptive_avg_pool2d(weight, (difference.shape[-2], difference.shape[-1]))
+        if weight.shape != difference.shape
+        else weight
+    )
     return (difference * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
