@@ -10,7 +10,7 @@ value, root mean square as a share of the picture's spread, PSNR over the pictur
 convolutions of one frame would take at the rate of one ideal convolution measured on the same machine in the same
 precision; the share is floor / best time, so more than 100 % means fewer operations than the direct method needs.
 
-`reference-kept` is the reference with glibc told to keep freed memory: without that, large tensors cost page faults
+`reference-kept` is the reference with glibc set to keep freed memory: without that, large tensors cost page faults
 on a CPU, so it is the sterner yardstick. --training compares forward with backward, and for StyleGAN2 the double
 backward of the path-length and R1 penalties too. Where the reference takes minutes a frame, time one frame of it:
 --rounds 1 --seconds 0 --warmup 0. Peak memory is the whole process's on a CPU. Prints Markdown tables and writes
@@ -125,9 +125,9 @@ TRAINING_VARIANTS = {
     "ours-bf16": Variant(dtype="bfloat16"),
 }
 # What a variant would measure twice: a discriminator has no styles, and StyleGAN2 no twin that has slopes.
-ALIKE = {"stylegan2": {"ours-plain"}, "stylegan3": {"reference-per-sample"}, "critic": {"reference-per-sample"}}
+ALIKE = {"stylegan2": {"ours-plain"}, "stylegan3": {"reference-per-sample"}, "discriminator": {"reference-per-sample"}}
 TASKS = ("generator", "path length", "discriminator", "R1")
-TRAINED = {"stylegan2": TASKS, "stylegan3": TASKS[:1]}  # StyleGAN3 has no path length, and the same critic
+TRAINED = {"stylegan2": TASKS, "stylegan3": TASKS[:1]}  # StyleGAN3 has no path length, and the same discriminator
 
 
 @dataclass(frozen=True)
@@ -260,25 +260,25 @@ def training(job: Job) -> Callable[[], Tensor]:
             leaf = w.detach().requires_grad_()
             images = make(leaf)
             noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(2)).to(images)
-            slope = torch.autograd.grad((images * noise).sum(), leaf, create_graph=True)[0]
-            return slope.square().sum(dim=2).mean() / images[0].numel()
+            gradient = torch.autograd.grad((images * noise).sum(), leaf, create_graph=True)[0]
+            return gradient.square().sum(dim=2).mean() / images[0].numel()
     else:
-        judge = build_discriminator(model).to(job.device)
-        network, watched = judge, judge.get_parameter(f"b{model.resolution}.conv0.weight")
+        discriminator = build_discriminator(model).to(job.device)
+        network, watched = discriminator, discriminator.get_parameter(f"b{model.resolution}.conv0.weight")
         shape = (job.batch, 3, model.resolution, model.resolution)
         images = torch.randn(shape, generator=torch.Generator().manual_seed(3)).to(job.device)
         if variant.ours:
-            score: Callable[[Tensor], Tensor] = lambda x: judge(x, dtype=dtype)  # noqa: E731
+            score: Callable[[Tensor], Tensor] = lambda x: discriminator(x, dtype=dtype)  # noqa: E731
         else:
-            tensors = reference.tensors_of(judge)
+            tensors = reference.tensors_of(discriminator)
             score = lambda x: reference.discriminator(tensors, x)  # noqa: E731
 
         def loss() -> Tensor:
             if job.task == "discriminator":
                 return F.softplus(score(images)).mean()
             leaf = images.detach().requires_grad_()
-            slope = torch.autograd.grad(score(leaf).sum(), leaf, create_graph=True)[0]
-            return slope.square().sum(dim=(1, 2, 3)).mean()
+            gradient = torch.autograd.grad(score(leaf).sum(), leaf, create_graph=True)[0]
+            return gradient.square().sum(dim=(1, 2, 3)).mean()
 
     def step() -> Tensor:
         network.zero_grad(set_to_none=True)
@@ -517,7 +517,7 @@ def main(given: list[str] | None = None) -> None:
             for task in TRAINED[family] if arguments.training else ("frames",):
                 alike = ALIKE[family] if arguments.training else set()
                 if task in ("discriminator", "R1"):
-                    alike = alike | ALIKE["critic"]
+                    alike = alike | ALIKE["discriminator"]
                 fitting = {name: variant for name, variant in variants.items() if name not in alike}
                 rows = compare(task, model, batch, fitting, arguments)
                 entry: dict[str, Any] = {"model": model, "batch": batch, "task": task, "rows": rows}

@@ -38,11 +38,11 @@ def waves(transform: Tensor, size: int = 48) -> Tensor:
 def test_a_moved_picture_is_the_picture_drawn_there(transform: Tensor, kernel, decibels: float) -> None:
     still = waves(torch.eye(3, dtype=torch.float64))
     picture, mask = moved(still, transform, kernel)
-    wanted = waves(transform)
-    error = (picture - wanted).square()[..., mask].mean()
+    target = waves(transform)
+    error = (picture - target).square()[..., mask].mean()
     assert 10 * math.log10(4 / max(float(error), 1e-30)) > decibels
     assert 0.3 < mask.float().mean() < 1 and mask[24, 24]
-    assert (still - wanted).square()[..., mask].mean() > 1e-2  # it did move
+    assert (still - target).square()[..., mask].mean() > 1e-2  # it did move
 
 
 def network(kernel: Literal[1, 3], radial: bool) -> StyleGAN3:

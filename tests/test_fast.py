@@ -69,7 +69,7 @@ def test_two_threads_give_the_same_as_one(up: bool, size: int, channels: tuple[i
 @pytest.mark.parametrize("up", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_small_pictures_of_large_weights(up: bool, dtype: torch.dtype) -> None:
+def test_small_images_of_large_weights(up: bool, dtype: torch.dtype) -> None:
     x, weight, style, bias = layer(64, 64, 4)
     arguments = (x.to(dtype), weight, style, bias, None, torch.tensor(0.0), up, 1.0, None)
     expected = ops.modulated_conv(*arguments)
@@ -87,7 +87,7 @@ def test_strips_meet_without_a_seam(up: bool, monkeypatch: pytest.MonkeyPatch) -
 
 
 @torch.inference_mode()
-def test_changed_weights_are_seen() -> None:
+def test_changed_weights_are_noticed() -> None:
     with torch.inference_mode(False):
         x, weight, style, bias = layer(64, 64, 32)
     arguments = (x, weight, style, bias, None, torch.tensor(0.0), False, 1.0, None)
@@ -110,18 +110,18 @@ def generator() -> StyleGAN2:
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
-def test_a_generator_gives_the_same_picture(generator: StyleGAN2, dtype: torch.dtype | None, monkeypatch) -> None:
+def test_a_generator_gives_the_same_image(generator: StyleGAN2, dtype: torch.dtype | None, monkeypatch) -> None:
     w = generator.map(torch.randn(2, 16))
     image = generator.synthesize(w, dtype=dtype)
-    again = generator.synthesize(w, dtype=dtype)
-    assert torch.equal(image, again)
+    second = generator.synthesize(w, dtype=dtype)
+    assert torch.equal(image, second)
     monkeypatch.setattr(fast, "takes", lambda *anything: False)
     assert close(image, generator.synthesize(w, dtype=dtype), dtype or torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize(("kernel", "filter_size"), [(1, 6), (3, 6), (1, 4)])
-def test_stylegan3_gives_the_same_picture(
+def test_stylegan3_gives_the_same_image(
     kernel: Literal[1, 3], filter_size: int, dtype: torch.dtype | None, monkeypatch
 ) -> None:
     torch.manual_seed(2)
@@ -245,7 +245,7 @@ def test_matrix_product_of_any_size(tall: int, depth: int, columns: int) -> None
     generator = np.random.default_rng(tall)
     a = generator.standard_normal((2, tall + 1, depth + 3), np.float32)
     b = generator.standard_normal((2, depth, columns), np.float32)
-    matrix = lanes.packed(b)
+    matrix = lanes.pack(b)
     wide = matrix.shape[1] // depth
     out = np.empty((2, tall + 1, wide), np.float32)
     lanes.product(a.reshape(-1), depth + 3, matrix, out.reshape(-1), tall, depth, wide, tall + 1)

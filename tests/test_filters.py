@@ -60,9 +60,9 @@ def test_a_slope_of_the_slope_goes_the_plain_way(monkeypatch: pytest.MonkeyPatch
         x = torch.randn(1, *case[:3], generator=torch.Generator().manual_seed(2)).requires_grad_()
         filters = lowpass_filter(8, 8, 16, 64), lowpass_filter(8, 8, 16, 64, True)
         out = filtered_lrelu(x, *filters, torch.ones(case[0]), 2, 2, (3, 4, 5, 2))
-        (slope,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
-        (again,) = torch.autograd.grad(slope.square().sum(), x)
-        return again
+        (gradient,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), x)
+        return second
 
     ours, plain = penalty(True), penalty(False)
     assert plain.abs().max() > 0.1
@@ -80,7 +80,7 @@ def test_without_gradients_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     assert (made[0] - made[1]).abs().max() <= 2e-6 * made[1].abs().max()
 
 
-def test_small_pictures_take_the_plain_form() -> None:
+def test_small_images_take_the_plain_form() -> None:
     x, bias = torch.zeros(1, 8, 16, 16), torch.zeros(8)
     assert not fast.takes_filters(x, bias, lowpass_filter(8, 8, 16, 64), lowpass_filter(8, 8, 16, 64), 2, 2)
 

@@ -269,7 +269,7 @@ def test_noise_modes() -> None:
     assert (twice[0][0] - twice[0][1]).abs().max() > 0.01
 
 
-def test_batch_does_not_change_a_picture() -> None:
+def test_batch_does_not_change_an_image() -> None:
     generator = tiny()
     w = random_w(generator, 5)
     together = generator.synthesize(w)

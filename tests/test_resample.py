@@ -20,10 +20,10 @@ from stylereel.generator.stylegan3 import normalized_modulated_conv
 GOLDENS = Path(__file__).parent / "goldens"
 
 
-def cases(name: str, wanted: Callable[[Any], bool] = lambda case: True) -> list[Any]:
+def cases(name: str, select: Callable[[Any], bool] = lambda case: True) -> list[Any]:
     """The cases of a golden file, each with its number as the test's name."""
     manifest = json.loads((GOLDENS / f"{name}.json").read_text())
-    return [pytest.param(case, id=case["case"]) for case in manifest["config"]["cases"] if wanted(case)]
+    return [pytest.param(case, id=case["case"]) for case in manifest["config"]["cases"] if select(case)]
 
 
 class Golden:
@@ -166,8 +166,8 @@ def test_filtered_lrelu_in_pieces_is_the_same(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(resample, "PIECE_VALUES", 20_000)
     monkeypatch.setattr(resample, "PIECE_CHANNELS", 16)
     calls: list[Tensor] = []
-    once = resample._filtered
-    monkeypatch.setattr(resample, "_filtered", lambda *a, **k: calls.append(once(*a, **k)) or calls[-1])
+    once = resample._filter
+    monkeypatch.setattr(resample, "_filter", lambda *a, **k: calls.append(once(*a, **k)) or calls[-1])
     torch.testing.assert_close(filtered_lrelu(x, up_filter, down_filter, bias, **args), whole)
     # Samples, channels and rows all came in pieces.
     assert len(calls) > 2 * 3 * 3

@@ -32,7 +32,7 @@ def test_offsets_equal_published_table() -> None:
 
 
 @pytest.mark.parametrize("kind", ["stylegan2", "stylegan3"])
-def test_flat_styles_make_the_same_picture(kind: str) -> None:
+def test_flat_styles_give_the_same_image(kind: str) -> None:
     generator = small(kind)
     space = generator.style_space
     w = torch.randn(2, generator.num_ws, 8)

@@ -56,7 +56,7 @@ class Golden:
         return generator.eval().requires_grad_(False)
 
     def transforms(self) -> dict[str, Tensor]:
-        """Where the pictures of this file go; it holds the inverse of that."""
+        """Where the images of this file go; it holds the inverse of that."""
         return {
             key.removeprefix("in/"): torch.linalg.inv(value.double())
             for key, value in self.arrays.items()
@@ -197,7 +197,7 @@ def test_styles_give_the_same_image_as_w() -> None:
     assert torch.equal(generator.synthesize(s=s), generator.synthesize(w))
     assert [layer.kind for layer in generator.style_layers] == ["input", *["conv"] * 5, "rgb"]
     assert [layer.row for layer in generator.style_layers] == list(range(generator.num_ws))
-    # The style of the input is a part of the picture.
+    # The style of the input affects the image.
     turned = [s[0][:, [1, 0, 2, 3]], *s[1:]]
     assert (generator.synthesize(s=turned) - generator.synthesize(s=s)).abs().max() > 0.01
 
@@ -235,7 +235,7 @@ def test_tap_replaces_the_output_of_its_layer() -> None:
     assert torch.equal(generator.synthesize(w, taps={6: torch.zeros_like}), torch.zeros_like(image))
 
 
-def test_batch_does_not_change_a_picture() -> None:
+def test_batch_does_not_change_an_image() -> None:
     generator = tiny()
     s = generator.styles(random_w(generator, 3))
     s[2] = s[2] * torch.tensor([0.01, 1.0, 100.0])[:, None]
@@ -266,7 +266,7 @@ def test_lower_precision_stays_near(dtype: torch.dtype, limit: float, settings: 
 # Where the content goes
 
 
-def test_shift_moves_the_picture_to_the_right_and_down() -> None:
+def test_shift_moves_the_image_to_the_right_and_down() -> None:
     generator = tiny(num_layers=4)
     w = random_w(generator, 1)
     image = generator.synthesize(w)
@@ -275,7 +275,7 @@ def test_shift_moves_the_picture_to_the_right_and_down() -> None:
     assert difference < 0.05 * image.std()
 
 
-def test_roll_turns_the_picture_clockwise() -> None:
+def test_roll_turns_the_image_clockwise() -> None:
     generator = tiny(num_layers=4, **ROTATING)
     w = random_w(generator, 1)
     image = generator.synthesize(w)

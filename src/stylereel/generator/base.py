@@ -71,7 +71,7 @@ class Generator(nn.Module):
     """The common half of both generators; they add `synthesis` and `synthesize`.
 
     Attributes: config; resolution [pixels]; num_ws, the rows L of W+; style_layers, the layers in StyleSpace
-    order; card, what the weight file says about itself.
+    order; card, the description in the weight file.
     """
 
     kind: ClassVar[str]  # in the header of weight files
@@ -148,7 +148,7 @@ class Generator(nn.Module):
         return s
 
     def _stations(self, taps: Taps | None, stop: LayerKey | None, first: int) -> tuple[dict[int, Tap], int | None]:
-        """Taps by layer index, and the index to stop at; none may lie before the first layer to run."""
+        """Taps by layer index, and the index to stop at; none may be before the first layer to run."""
         tap_at: dict[int, Tap] = {self._layer(key).index: tap for key, tap in (taps or {}).items()}
         last = None if stop is None else self._layer(stop).index
         for index in [*tap_at, *([] if last is None else [last])]:
@@ -194,12 +194,12 @@ class Generator(nn.Module):
         return generator
 
 
-def replaced(tap: Tap, output: Tensor) -> Tensor:
-    """The output of a layer after its tap has seen it."""
+def apply_tap(tap: Tap, output: Tensor) -> Tensor:
+    """The output of a layer, or the one that its tap returns for it."""
     other = tap(output)
     return output if other is None else other.to(output.dtype, memory_format=torch.channels_last)
 
 
-def resized(image: Tensor, size: int | None) -> Tensor:
+def resize_area(images: Tensor, size: int | None) -> Tensor:
     """Images [B, 3, H, H] averaged over areas to [B, 3, size, size]."""
-    return image if size is None else F.adaptive_avg_pool2d(image, size)
+    return images if size is None else F.adaptive_avg_pool2d(images, size)

@@ -24,7 +24,7 @@ BINOMIAL: FilterTaps = (1.0, 3.0, 3.0, 1.0)
 @cache
 def _kernel(taps: FilterTaps, channels: int, total: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Depthwise kernel [C, 1, N, N] of the filter of N taps on both axes, with the sum `total`."""
-    with torch.inference_mode(False):  # a tensor made in inference mode could not serve in training later
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be used in training later
         row = torch.tensor(taps, dtype=torch.float64)
         kernel = torch.outer(row, row) * (total / row.sum().square())
         return kernel.to(device, dtype).expand(channels, 1, -1, -1).contiguous()
@@ -120,7 +120,7 @@ def modulated_conv(
     x = x * style.to(dtype)[:, :, None, None]
     weight = weight.to(dtype)
     if up:
-        # The transposed convolution gives one pixel more than wanted; the filter takes it away again.
+        # The transposed convolution gives one pixel too many, which the filter removes.
         padding = (len(taps) + 1) // 2 - 1, (len(taps) - 2) // 2
         x = blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding, 4.0, taps)
     else:

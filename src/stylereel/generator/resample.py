@@ -1,4 +1,4 @@
-"""Resampling with any FIR filter: what the alias-free generator is made of.
+"""Resampling with any FIR filter, for the alias-free generator.
 
 Karras et al., "Alias-Free Generative Adversarial Networks" (2021), section 3.2 and appendices C and D. Plain PyTorch,
 differentiable any number of times. Zeros are never inserted: up-sampling is a depthwise transposed convolution, which
@@ -19,8 +19,8 @@ from torch import Tensor
 from stylereel.generator.cpu import fast
 from stylereel.generator.ops import ACTIVATION_GAIN, LEAKY_SLOPE
 
-# On a CPU the high-rate picture is made piece by piece, of about this many values: they stay in the nearer caches, and
-# the memory is used again, where a whole picture would cost more time in page faults than in arithmetic.
+# On a CPU the high-rate features are made in pieces of about this many values: they stay in the nearer caches, and
+# the memory is reused, where a whole map would cost more time in page faults than in arithmetic.
 PIECE_VALUES = 1 << 20
 PIECE_CHANNELS = 32  # two vector registers of float32
 
@@ -64,7 +64,7 @@ def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float,
     window = np.kaiser(taps, beta)
     position = (np.arange(taps) - (taps - 1) / 2) / sampling_rate
     if radial:
-        # The Fourier transform of a disk is the jinc; the tiny bound stands for its limit in the centre.
+        # The Fourier transform of a disk is the jinc; the tiny bound gives its limit in the centre.
         radius = np.maximum(np.hypot(position[:, None], position), 1e-12 / sampling_rate)
         found = j1(2 * math.pi * cutoff * radius) / radius * np.outer(window, window)
     else:
@@ -92,7 +92,7 @@ def upfirdn2d(
     if not flip_filter:
         taps = taps.flip(list(range(taps.ndim)))
     (up_x, up_y), (down_x, down_y) = _pair(up), _pair(down)
-    return _filtered(x, taps, (up_y, up_x), (down_y, down_x), _sides(padding))
+    return _filter(x, taps, (up_y, up_x), (down_y, down_x), _sides(padding))
 
 
 def filtered_lrelu(
@@ -109,10 +109,10 @@ def filtered_lrelu(
     flip_filter: bool = False,
     role: str | None = None,
 ) -> Tensor:
-    """Leaky ReLU between up-sampling and down-sampling, so that it makes no aliases (section 3.2, figure 4b).
+    """Leaky ReLU between up-sampling and down-sampling, so that it gives no aliases (section 3.2, figure 4b).
 
     x [B, C, H, W] plus bias [C] is up-sampled (amplitude kept), padded, filtered, put through
-    clamp(leaky_relu(x) * gain) with gain > 0, filtered again and decimated. Filters and padding as in `upfirdn2d`;
+    clamp(leaky_relu(x) * gain) with gain > 0, filtered and decimated. Filters and padding as in `upfirdn2d`;
     the padding of zeros comes after the bias. Returns [B, C, H', W'] with the channels last in memory; `role` allows it
     to be overwritten by the next call with that role.
     """
@@ -128,18 +128,18 @@ def filtered_lrelu(
 
     def piece(x: Tensor, bias: Tensor | None, row: tuple[int, int], column: tuple[int, int]) -> Tensor:
         """The first to the last - 1 of the result's rows and columns, for some samples and channels."""
-        (top_row, bottom_row), above, below = _seen(*row, x.shape[2], up, down, up_rows, down_rows, top)
-        (first, last), ahead, behind = _seen(*column, x.shape[3], up, down, up_columns, down_columns, left)
+        (top_row, bottom_row), above, below = _receptive_field(*row, x.shape[2], up, down, up_rows, down_rows, top)
+        (first, last), ahead, behind = _receptive_field(*column, x.shape[3], up, down, up_columns, down_columns, left)
         x = x[:, :, top_row:bottom_row, first:last].to(inner)
         if bias is not None:
             x = x + bias.to(inner)[:, None, None]
-        x = _filtered(x, before, (up, up), (1, 1), (ahead, behind, above, below))
+        x = _filter(x, before, (up, up), (1, 1), (ahead, behind, above, below))
         inplace = up_filter is not None and not x.requires_grad
         if slope != 1:
             x = F.leaky_relu(x, slope, inplace)
         if clamp is not None:
             x = x.clamp_(-clamp, clamp) if inplace else x.clamp(-clamp, clamp)
-        return _filtered(x, after, (1, 1), (down, down), (0, 0, 0, 0)).to(dtype)
+        return _filter(x, after, (1, 1), (down, down), (0, 0, 0, 0)).to(dtype)
 
     x = x.contiguous(memory_format=torch.channels_last)
     batch, channels = x.shape[:2]
@@ -162,8 +162,8 @@ def filtered_lrelu(
     def work(part: tuple[int, tuple[int, int], tuple[int, int], tuple[int, int]]) -> None:
         sample, channel, row, column = part
         some = slice(sample, sample + 1), slice(*channel)
-        made = piece(x[some], None if bias is None else bias[some[1]], row, column)
-        out[some][:, :, slice(*row), slice(*column)] = made
+        result = piece(x[some], None if bias is None else bias[some[1]], row, column)
+        out[some][:, :, slice(*row), slice(*column)] = result
 
     parts = _parts(channels, channels_each), _parts(rows, side), _parts(columns, side)
     fast.each(list(itertools.product(range(batch), *parts)), work)
@@ -176,10 +176,10 @@ def _parts(whole: int, most: int) -> list[tuple[int, int]]:
     return [(first, min(whole, first + step)) for first in range(0, whole, step)]
 
 
-def _seen(
+def _receptive_field(
     first: int, last: int, size: int, up: int, down: int, up_taps: int, down_taps: int, before: int
 ) -> tuple[tuple[int, int], int, int]:
-    """Which samples on an axis of `size` outputs first to last - 1 see, and the padding left before and after them."""
+    """The samples on an axis of `size` that outputs first to last - 1 depend on, and the padding left around them."""
     begin, end = first * down, (last - 1) * down + down_taps  # at the high rate
     start = min(max((begin - before) // up, 0), size - 1)
     stop = max(min((end + up_taps - 2 - before) // up + 1, size), start + 1)
@@ -196,7 +196,7 @@ def _correlation(filter: Tensor | None, x: Tensor, gain: float, flip_filter: boo
     return taps if flip_filter else taps.flip(list(range(taps.ndim)))
 
 
-def _filtered(
+def _filter(
     x: Tensor, taps: Tensor, up: tuple[int, int], down: tuple[int, int], padding: tuple[int, int, int, int]
 ) -> Tensor:
     """`upfirdn2d` with taps [K] or [KH, KW] in the order of a correlation; up and down are (y, x)."""
@@ -241,8 +241,8 @@ def _correlate(
 def _alignment(taps: int, up: int, before: int, after: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """How a transposed convolution gives the padding of an up-sampling axis.
 
-    Returns how many samples to add before and after it (negative: to drop, since no output sees them), and how many
-    values to trim from its result.
+    Returns how many samples to add before and after it (negative: to drop, since no output depends on them), and how
+    many values to trim from its result.
     """
     full = (taps - 1, taps - up)  # the padding at which nothing is trimmed
 

@@ -1,4 +1,4 @@
-"""The style space: the layers that eat a style vector, and the names of their channels.
+"""The style space: the layers with a style vector, and the names of their channels.
 
 Wu et al., "StyleSpace Analysis" (2021). The style vectors of all layers, one after the other, are one vector of S.
 """
@@ -16,7 +16,7 @@ LayerKey = int | str
 
 @dataclass(frozen=True)
 class StyleLayer:
-    """One layer that eats a style vector.
+    """One layer with a style vector.
 
     index: StyleSpace number; name: module name such as "b8.conv0" or "L3_52_512"; row: row of W+ that drives it;
     resolution: of its output in pixels, margins included; channels: length of its style vector (its input channels;
@@ -50,7 +50,7 @@ class StyleSpace:
         raise ValueError(f"There is no layer {key!r}; choose an index below {len(self.layers)}, or {names}.")
 
     def flat_index(self, key: LayerKey, channel: int) -> int:
-        """Where a layer's channel stands in the flat vector. Raises ValueError if there is no such channel."""
+        """Index of a layer's channel in the flat vector. Raises ValueError if there is no such channel."""
         layer = self.layer(key)
         if not 0 <= channel < layer.channels:
             raise ValueError(f"There is no channel {channel} in {layer.name}; choose one below {layer.channels}.")

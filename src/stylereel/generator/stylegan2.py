@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from stylereel.generator.base import Generator, Taps, replaced, resized
+from stylereel.generator.base import Generator, Taps, apply_tap, resize_area
 from stylereel.generator.cpu import fast
 from stylereel.generator.ops import BINOMIAL, FilterTaps, FullyConnected, modulated_conv, pointwise, upsample
 from stylereel.generator.style_space import LayerKey, StyleLayer
@@ -206,12 +206,12 @@ class StyleGAN2(Generator):
     ) -> Tensor:
         """W+ codes w [B, L, D], or style vectors s as styles() gives them, to images [B, 3, H, W].
 
-        Images lie in about [-1, 1]. Layers are named by StyleSpace index or by name. The output of a "conv"
+        Images are in about [-1, 1]. Layers are named by StyleSpace index or by name. The output of a "conv"
         layer is the feature map after its activation (with the resnet architecture, that of conv1 includes
         the shortcut); the output of an "rgb" layer is the image so far.
 
         noise: the stored maps, none, fresh ones, or one tensor [H, W] or [B, 1, H, W] per conv layer.
-        taps: functions that see the output of a layer and may return another one to go on with.
+        taps: functions of the output of a layer, which may return another one to go on with.
         start: (layer, output of that conv layer, image so far) skips everything up to that layer; the image
             so far is the output of the last rgb layer before it, or None for black. Only the skip architecture
             has one.
@@ -239,7 +239,7 @@ class StyleGAN2(Generator):
 
         for layer, style in zip(self.style_layers[first:], s[first:], strict=True):
             module = self._module(layer)
-            # What a caller may keep gets memory of its own; so does the feature beside a tapped image, because the tap
+            # What a caller may keep gets memory of its own; so does the feature next to a tapped image, because the tap
             # may run this network.
             own = layer.index in tap_at or layer.index == last or layer.index + 1 in tap_at
             role = None if own else layer.name.partition(".")[2]
@@ -255,12 +255,12 @@ class StyleGAN2(Generator):
             else:
                 output = x = module(x, style, noises[layer.index], role=role)
             if layer.index in tap_at:
-                output = replaced(tap_at[layer.index], output)
+                output = apply_tap(tap_at[layer.index], output)
                 x, image = (x, output) if layer.kind == "rgb" else (output, image)
             if layer.index == last:
                 return output
         assert image is not None
-        return resized(image, resize)
+        return resize_area(image, resize)
 
     def _noises(self, noise: str | Sequence[Tensor], batch: int) -> dict[int, Tensor | None]:
         """Noise map per conv layer index, before its strength."""

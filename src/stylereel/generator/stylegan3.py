@@ -1,4 +1,4 @@
-"""StyleGAN3 generator: pictures whose texture moves with the content, behind the interface of StyleGAN2.
+"""StyleGAN3 generator: images whose texture moves with the content, behind the interface of StyleGAN2.
 
 Karras et al., "Alias-Free Generative Adversarial Networks" (2021), configurations T (equivariant to translation) and
 R (and to rotation). Parameter names are those of NVIDIA's PyTorch files; the `up_filter` and `down_filter` in them
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylereel.generator.base import Generator, Taps, replaced, resized
+from stylereel.generator.base import Generator, Taps, apply_tap, resize_area
 from stylereel.generator.cpu import fast
 from stylereel.generator.ops import DEMODULATION_EPSILON, FullyConnected, pointwise
 from stylereel.generator.resample import filtered_lrelu, lowpass_filter
@@ -24,7 +24,7 @@ from stylereel.generator.style_space import LayerKey, StyleLayer
 @dataclass(frozen=True)
 class AliasFreeLayer:
     """Geometry of one layer. Sizes in pixels, margins included; cutoffs and half widths (of the transition bands) in
-    cycles per picture width; rates in samples per picture width; padding of the filters as left, right, top, bottom.
+    cycles per image width; sampling rates in samples per image width; filter padding as left, right, top, bottom.
     """
 
     name: str
@@ -131,7 +131,7 @@ class StyleGAN3Config:
             up, down = inner_rate // rates[before], inner_rate // rates[i]
             up_taps = self.filter_size * up if up > 1 and not torgb else 1
             down_taps = self.filter_size * down if down > 1 and not torgb else 1
-            # The padding that gives the wanted size; an odd value more goes where it keeps the centre in place.
+            # The padding that gives the layer's size; an odd value more goes where it keeps the centre in place.
             pad = (sizes[i] - 1) * down + 1 - (sizes[before] + kernel - 1) * up + up_taps + down_taps - 2
             low = (pad + up) // 2
             layers.append(
@@ -162,7 +162,7 @@ class StyleGAN3Config:
         return tuple(layers)
 
 
-def normalized(weight: Tensor, style: Tensor, demodulate: bool = True) -> tuple[Tensor, Tensor]:
+def normalize(weight: Tensor, style: Tensor, demodulate: bool = True) -> tuple[Tensor, Tensor]:
     """Style [B, I] normalised for weight [O, I, K, K], and the demodulation [B, O] ([] without; appendix D.1).
 
     Weight and style are normalised before they meet, which only the epsilon of the demodulation feels.
@@ -190,7 +190,7 @@ def normalized_modulated_conv(
     allows it to be overwritten by the next call with that role.
     """
     dtype = x.dtype
-    style, demodulation = normalized(weight, style, demodulate)
+    style, demodulation = normalize(weight, style, demodulate)
     style = style * input_gain
     if isinstance(padding, int) and dtype != torch.float16 and fast.free(x, weight, style):
         styled = weight * style[:, None, :, None, None] * demodulation[..., None, None, None]
@@ -235,7 +235,7 @@ class FourierInput(nn.Module):
         self.phases: Tensor
 
     def forward(self, style: Tensor, transform: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """style [B, 4] (cosine, sine, shift) and the inverse of the picture's motion [B, 3, 3] to [B, C, H, W].
+        """style [B, 4] (cosine, sine, shift) and the inverse of the image's motion [B, 3, 3] to [B, C, H, W].
 
         The waves are computed in the precision of the style, and mixed in `dtype`.
         """
@@ -255,7 +255,7 @@ class FourierInput(nn.Module):
         amplitudes = (1 - (freqs.norm(dim=2) - self.bandwidth) / slack).clamp(0, 1)
 
         position = torch.arange(self.size, dtype=freqs.dtype, device=freqs.device)
-        position = (position + 0.5 - self.size / 2) / self.sampling_rate  # the picture covers -0.5 to 0.5
+        position = (position + 0.5 - self.size / 2) / self.sampling_rate  # the image covers -0.5 to 0.5
         waves_x = position[:, None] * freqs[:, None, :, 0]  # [B, W, C]
         waves_y = position[:, None] * freqs[:, None, :, 1]
         x = waves_y[:, :, None] + waves_x[:, None] + phases[:, None, None]
@@ -264,7 +264,7 @@ class FourierInput(nn.Module):
         return x.permute(0, 3, 1, 2)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # Editing tools store a batch of transforms; it belongs to the pictures that they made, so it is dropped.
+        # Editing tools store a batch of transforms; it belongs to the images that they generated, so it is dropped.
         if state_dict.get(f"{prefix}transform", self.transform).ndim == 3:
             state_dict[f"{prefix}transform"] = torch.eye(3)
         super()._load_from_state_dict(state_dict, prefix, *rest)
@@ -309,7 +309,7 @@ class SynthesisLayer(nn.Module):
         fits = fast.knows_filters(layer.up, layer.down, layer.up_taps, layer.down_taps)
         fits = fits and fast.takes(work, x, self.weight, style, self.bias)
         if fits and up is not None and down is not None:
-            style, demodulation = normalized(self.weight, style)
+            style, demodulation = normalize(self.weight, style)
             return fast.filtered_layer(
                 x,
                 self.weight,
@@ -376,17 +376,17 @@ class StyleGAN3(Generator):
     ) -> Tensor:
         """W+ codes w [B, L, D], or style vectors s as styles() gives them, to images [B, 3, H, W].
 
-        Images lie in about [-1, 1]. Layers are named by StyleSpace index or by name. The output of the "input" layer
+        Images are in about [-1, 1]. Layers are named by StyleSpace index or by name. The output of the "input" layer
         and of a "conv" layer is a feature map, margins included; that of the "rgb" layer is the image.
 
         noise: without meaning here, since this network has none; "const" and "none" are the same.
-        taps: functions that see the output of a layer and may return another one to go on with.
+        taps: functions of the output of a layer, which may return another one to go on with.
         start: (layer, output of that layer) skips everything up to that layer.
         stop: return the output of this layer instead of the final image.
         dtype: precision of the features, by default that of the weights; images keep that of the weights.
         resize: average the final image over areas to this height and width in pixels.
-        transform: where the content of the picture goes, a matrix [3, 3], or [B, 3, 3] with one a sample, as
-            `image_transform` makes them. Without it the buffer `synthesis.input.transform` counts, which holds the
+        transform: where the content of the image goes, a matrix [3, 3], or [B, 3, 3] with one a sample, as
+            `image_transform` makes them. Without it the buffer `synthesis.input.transform` is used, which holds the
             *inverse* of such a matrix.
         magnitude_decay: training: first move the stored magnitude of each layer's input towards that of this batch
             with this decay (officially 0.999).
@@ -416,11 +416,11 @@ class StyleGAN3(Generator):
             else:
                 x = x.to(dtype or style.dtype, memory_format=torch.channels_last)
             if layer.index in tap_at:
-                x = replaced(tap_at[layer.index], x)
+                x = apply_tap(tap_at[layer.index], x)
             if layer.index == last:
                 return x
         assert x is not None
-        return resized(x, resize)
+        return resize_area(x, resize)
 
     def _start(self, start: tuple[Any, ...]) -> tuple[int, Tensor]:
         """Index of the first layer to run, and the feature to begin with."""
@@ -447,9 +447,9 @@ class StyleGAN3(Generator):
 
 
 def image_transform(roll_degrees: float = 0.0, shift_x: float = 0.0, shift_y: float = 0.0) -> Tensor:
-    """The matrix [3, 3] float64 for `StyleGAN3.synthesize` that turns the picture around its centre, then shifts it.
+    """The matrix [3, 3] float64 for `StyleGAN3.synthesize` that turns the image around its centre, then shifts it.
 
-    roll_degrees: clockwise. shift_x, shift_y: to the right and down, in picture widths.
+    roll_degrees: clockwise. shift_x, shift_y: to the right and down, in image widths.
     """
     angle = math.radians(roll_degrees)
     cosine, sine = math.cos(angle), math.sin(angle)

@@ -1,9 +1,9 @@
 """Layers for inference on a CPU: faster twins of StyleGAN2's convolution and toRGB and of StyleGAN3's layer.
 
-Used by themselves when no gradient is wanted, on CPU tensors in float32 or bfloat16; equal to the plain form up to
+Used automatically when no gradient is required, on CPU tensors in float32 or bfloat16; equal to the plain form up to
 rounding (tests/test_fast.py). Where the time of the plain form goes: fresh memory for every result, five passes over
 each feature, nine multiplications where Winograd's transform needs two and a quarter. So here the convolution runs
-in strips that stay in the cache, one Numba kernel does the rest, and results lie in buffers that are used again. Each
+in strips that stay in the cache, one Numba kernel does the rest, and results are in buffers that are reused. Each
 core works on strips of its own with torch on one thread: two pools of threads that take turns, torch's and another,
 would wait for each other after every operation.
 """
@@ -29,10 +29,10 @@ from stylereel.generator.ops import ACTIVATION_GAIN, DEMODULATION_EPSILON, LEAKY
 
 # Multiplications of a layer; in layers that have fewer, compiling the kernels (once) costs more than they ever save.
 LEAST_WORK = 1e9
-LEAST_VALUES = 1 << 20  # of the high-rate picture between StyleGAN3's filters, for the same reason
-LEAST_WEIGHT = 1 << 20  # numbers in a weight from which on preparing it once pays, however small the picture
+LEAST_VALUES = 1 << 20  # of the high-rate features between StyleGAN3's filters, for the same reason
+LEAST_WEIGHT = 1 << 20  # numbers in a weight from which on preparing it once pays, however small the image
 STRIP_BYTES = 4 << 20  # of a convolution's result; one for each core fits into the last-level cache
-LEAST_PIXELS = 96 * 96  # of a picture whose convolution by torch is shared; below, torch shares it better itself
+LEAST_PIXELS = 96 * 96  # of features whose convolution by torch is shared; below, torch shares it better itself
 WINOGRAD_CHANNELS = 32  # from here on Winograd's transform pays, in bfloat16 too, though its products are of float32
 TILE_NUMBERS = 16384  # tiles times channels of Winograd's at a time, more where many channels want larger products
 TASK_COLUMNS, TASK_ROWS, TASK_CHANNELS = 64, 128, 128  # of StyleGAN3's filters at a time
@@ -129,7 +129,7 @@ def keep_memory() -> bool:
 
 
 def takes(work: float, x: Tensor, *others: Tensor | None) -> bool:
-    """Whether a fast twin can stand in for the plain form on features x and other tensors, the weight first.
+    """Whether a fast twin can replace the plain form on features x and other tensors, the weight first.
 
     `work` is the layer's number of multiplications for one sample, as a plain 3x3 convolution counts them.
     """
@@ -155,10 +155,10 @@ def free(*tensors: Tensor | None) -> bool:
 def takes_filters(
     x: Tensor, bias: Tensor, up_filter: Tensor | None, down_filter: Tensor | None, up: int, down: int
 ) -> bool:
-    """Whether the kernels of `filters`, which know slopes, can stand in for `resample.filtered_lrelu`.
+    """Whether the kernels of `filters`, which have gradients, can replace `resample.filtered_lrelu`.
 
     It takes CPU tensors in float32 or bfloat16, a separable filter up, one down that is separable or the same upside
-    down, and a picture large enough to be worth a kernel and not smaller than the filters.
+    down, and features large enough to be worth a kernel and not smaller than the filters.
     """
     if up_filter is None or down_filter is None or up_filter.ndim != 1 or len(down_filter) % math.lcm(2, down):
         return False
@@ -170,7 +170,7 @@ def takes_filters(
     return known and large and not watched
 
 
-def _derived(weight: Tensor, name: str, make: Callable[[Tensor], Any]) -> Any:
+def _derive(weight: Tensor, name: str, make: Callable[[Tensor], Any]) -> Any:
     """`make(weight)`, kept with the weight until it changes."""
     with torch.no_grad():
         if weight.is_inference():  # it may change without a trace
@@ -190,12 +190,12 @@ def _energy(weight: Tensor) -> Tensor:
 
 def _transform(weight: Tensor) -> np.ndarray:
     """Winograd's transform [36, I, O] of a weight [O, I, 3, 3], packed."""
-    from stylereel.generator.cpu.lanes import packed
+    from stylereel.generator.cpu.lanes import pack
 
     rows = [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
     matrix = torch.tensor(rows, dtype=torch.float64) / 24
     spread = torch.einsum("ar,oirs,bs->abio", matrix, weight.double(), matrix)
-    return packed(spread.flatten(0, 1).numpy())
+    return pack(spread.flatten(0, 1).numpy())
 
 
 def _phases(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -215,14 +215,14 @@ def _phases(weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _transform_up(weight: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All parts of `_phases` but the last, transformed by F(4, 2) where they have two taps, and packed: 25, 5, 5."""
-    from stylereel.generator.cpu.lanes import packed
+    from stylereel.generator.cpu.lanes import pack
 
     matrix = torch.tensor([[3, 0], [3, 3], [1, -1], [1, 2], [0, 6]], dtype=torch.float64) / 6
     parts = weight.double()
     even_even = torch.einsum("ar,oirs,bs->abio", matrix, parts[:, :, ::2, ::2].flip(2, 3), matrix).flatten(0, 1)
     even_odd = torch.einsum("ar,oir->aio", matrix, parts[:, :, ::2, 1].flip(2))
     odd_even = torch.einsum("bs,ois->bio", matrix, parts[:, :, 1, ::2].flip(2))
-    return packed(even_even.numpy()), packed(even_odd.numpy()), packed(odd_even.numpy())
+    return pack(even_even.numpy()), pack(even_odd.numpy()), pack(odd_even.numpy())
 
 
 def _window(weight: Tensor) -> Tensor:
@@ -234,13 +234,13 @@ def buffer(role: str | None, shape: tuple[int, ...], dtype: torch.dtype) -> Tens
 
 
 def array(x: Tensor) -> np.ndarray:
-    """A picture [C, H, W] as array [H, W, C], on the same memory if its channels are last; bfloat16 as uint16."""
+    """Features [C, H, W] as array [H, W, C], on the same memory if its channels are last; bfloat16 as uint16."""
     x = x.detach().permute(1, 2, 0).contiguous()
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
 def _rows(x: Tensor, first: int, last: int) -> Tensor:
-    """Rows first..last of x [1, C, H, W], with zeros where they lie outside."""
+    """Rows first..last of x [1, C, H, W], with zeros where they are outside."""
     height = x.shape[2]
     part = x[:, :, max(first, 0) : min(last, height)]
     above, below = max(0, -first), max(0, last - height)
@@ -266,12 +266,12 @@ def modulated_conv(
     winograd = min(weight.shape[:2]) >= WINOGRAD_CHANNELS and width >= 16
     if up:
         winograd = winograd and x.dtype == torch.float32 and height % 4 == 0
-    energy = _derived(weight, "energy", _energy)
+    energy = _derive(weight, "energy", _energy)
     # The style goes where there is less to multiply; a weight that stays as it is stays prepared.
     styled_input = not winograd and x[0].numel() <= weight.numel()
     prepare: Callable[[Tensor], Any] = _phases if up else _window
 
-    def prepared(weight: Tensor) -> Any:
+    def convert(weight: Tensor) -> Any:
         return prepare(weight.to(x.dtype))
 
     result = buffer(role, shape, x.dtype)
@@ -297,7 +297,7 @@ def modulated_conv(
             continue
         if styled_input:
             sample = sample * style[index].to(x.dtype)[:, None, None]
-            kernel: Any = _derived(weight, f"{prepare.__name__} {x.dtype}", prepared)
+            kernel: Any = _derive(weight, f"{prepare.__name__} {x.dtype}", convert)
         else:
             kernel = prepare((weight * style[index][None, :, None, None]).to(x.dtype))
         (_up if up else _direct)(sample, kernel, out, end)
@@ -352,14 +352,14 @@ def _up(x: Tensor, parts: tuple[Tensor, Tensor, Tensor, Tensor], out: Tensor, en
 def _winograd_up(x: Tensor, weight: Tensor, style: Tensor, out: Tensor, end: _End) -> None:
     """As `_up`, on float32 with the weights of `_transform_up`; 81 multiplications instead of 144."""
     from stylereel.generator.cpu.kernels import smooth, winograd_up_input, winograd_up_output
-    from stylereel.generator.cpu.lanes import packed, product
+    from stylereel.generator.cpu.lanes import pack, product
 
-    parts = _derived(weight, "winograd up", _transform_up)
+    parts = _derive(weight, "winograd up", _transform_up)
     inputs, height, width = x.shape[1:]
     outputs = parts[0].shape[1] // inputs  # filled up
     across = width // 4 + 1
-    source, factor, picture = array(x[0]), style.numpy(), x[0].permute(1, 2, 0)
-    middle = packed((weight.detach()[:, :, 1, 1] * style).T[None].numpy())
+    source, factor, pixel_rows = array(x[0]), style.numpy(), x[0].permute(1, 2, 0)
+    middle = pack((weight.detach()[:, :, 1, 1] * style).T[None].numpy())
 
     def work(band: tuple[int, int]) -> None:
         start, stop = band
@@ -374,18 +374,18 @@ def _winograd_up(x: Tensor, weight: Tensor, style: Tensor, out: Tensor, end: _En
             products = [_memory.get(f"product {i}", (*count, outputs), torch.float32) for i, count in enumerate(counts)]
             ee, eo, oe = (spread.view(len(spread), -1).numpy() for spread in spreads)
             winograd_up_input(source, first, rows, across, factor, ee, eo.reshape(5, rows // 4, 4, -1), oe)
-            for spread, part, made in zip(spreads, parts, products, strict=True):
+            for spread, part, out_part in zip(spreads, parts, products, strict=True):
                 count = spread.shape[1]
-                product(spread.view(-1).numpy(), inputs, part, made.view(-1).numpy(), count, inputs, outputs, count)
+                product(spread.view(-1).numpy(), inputs, part, out_part.view(-1).numpy(), count, inputs, outputs, count)
             sizes = (rows + 1, 4, across), (rows + 1, 4, across + 1), (rows + 2, 4, across), (rows + 2, 1, width)
             phases = [_memory.get(f"phase {i}", (*size, outputs), torch.float32) for i, size in enumerate(sizes)]
             top, bottom = max(first + 1, 0), min(first + 1 + rows, height)
             place = phases[3][top - first + 1 : bottom - first + 1]
-            pixels = picture[top:bottom].reshape(-1).numpy()
+            pixels = pixel_rows[top:bottom].reshape(-1).numpy()
             product(pixels, inputs, middle, place.view(-1).numpy(), len(pixels) // inputs, inputs, outputs, 0)
             ready = [phase.numpy() for phase in phases]
             ready[3][2 : top - first + 1] = ready[3][bottom - first + 1 :] = 0
-            ee, eo, oe = (made.view(len(made), -1).numpy() for made in products)
+            ee, eo, oe = (part.view(len(part), -1).numpy() for part in products)
             to_ee, to_eo, to_oe = (phase.reshape(*phase.shape[:2], -1) for phase in ready[:3])
             eo = eo.reshape(5, rows // 4, -1)
             winograd_up_output(ee, eo, oe, to_ee[1:], to_eo[1:].reshape(rows, -1), to_oe[2:])
@@ -413,22 +413,22 @@ def _winograd(
     from stylereel.generator.cpu.kernels import winograd
     from stylereel.generator.cpu.lanes import WIDTH
 
-    transform = _derived(weight, "winograd", _transform)
+    transform = _derive(weight, "winograd", _transform)
     inputs = x.shape[1]
     outputs = transform.shape[1] // inputs  # filled up
-    wide = -(-inputs // WIDTH) * WIDTH  # so that no register lies across two lines of the cache
+    wide = -(-inputs // WIDTH) * WIDTH  # so that no register is across two lines of the cache
     down, across = -(-out.shape[1] // 4), -(-out.shape[2] // 4)
     widest = max(inputs, outputs)
     step = max(1, max(widest // 2, TILE_NUMBERS // widest) // across)
     step = min(step, down)
-    plane = step * across + 1  # planes a power of two apart would drive each other out of the cache
-    picture = array(x[0]), pad, style.numpy(), transform, array(out)
+    plane = step * across + 1  # planes at a distance of a power of two would drive each other out of the cache
+    layer = array(x[0]), pad, style.numpy(), transform, array(out)
     after = end.scale, end.shift, end.noise, np.float32(slope), end.clamp
 
     def work(strip: tuple[int, int]) -> None:
         spreads = _memory.get("spread", (36 * plane * wide,), torch.float32).numpy()
         products = _memory.get("product", (36 * plane * outputs,), torch.float32).numpy()
-        winograd(*picture, *after, spreads, wide, products, outputs, plane, step, *strip)
+        winograd(*layer, *after, spreads, wide, products, outputs, plane, step, *strip)
 
     each(_strips(down, max(step, down // (4 * torch.get_num_threads()))), work)
 
@@ -445,8 +445,8 @@ def colours(x: Tensor, weight: Tensor, bias: Tensor, clamp: float | None, before
     limit = np.float32(math.inf if clamp is None else clamp)
     for index in range(batch):
         image = nothing if before is None else before[index].contiguous().numpy()
-        picture, matrix, result = array(x[index]), weight[index].contiguous().numpy(), out[index].numpy()
-        arguments = picture, matrix, bias.detach().numpy(), limit, image, result
+        features, matrix, result = array(x[index]), weight[index].contiguous().numpy(), out[index].numpy()
+        arguments = features, matrix, bias.detach().numpy(), limit, image, result
         each(
             _strips(height, height, height * width >= LEAST_PIXELS),
             functools.partial(_call, kernels.colours, arguments),
@@ -472,7 +472,7 @@ def filtered_layer(
 
     x [B, I, H, W] times style [B, I], convolved with weight [O, I, K, K] (K 1 or 3, with K - 1 zeros around x), times
     demodulation [B, O], plus bias [O]; then up-sampling by `up`, leaky ReLU, clamp and down-sampling by 2 to [B, O,
-    size, size]. padding (left, right, top, bottom) belongs to the zero-stuffed picture.
+    size, size]. padding (left, right, top, bottom) belongs to the zero-stuffed features.
     """
     from stylereel.generator.cpu.kernels import filtered_leaky_relu
     from stylereel.generator.cpu.lanes import WIDTH
@@ -507,8 +507,8 @@ def filtered_layer(
                 _mix(sample, styled, target)
             else:
                 _convolve(sample, styled.to(x.dtype), target, kernel - 1)
-        source, made = array(target), array(result[index].permute(2, 0, 1))
-        arguments = source, made, shift, up_taps, up, corner, limit, down_taps
+        source, destination = array(target), array(result[index].permute(2, 0, 1))
+        arguments = source, destination, shift, up_taps, up, corner, limit, down_taps
         each(tasks, functools.partial(_call, filtered_leaky_relu, arguments))
     return result.permute(0, 3, 1, 2)
 
@@ -519,10 +519,10 @@ def _call(function: Callable[..., None], arguments: tuple, more: tuple) -> None:
 
 def _mix(x: Tensor, weight: Tensor, out: Tensor) -> None:
     """1x1 convolution of x [1, I, H, W] with weight [O, I, 1, 1] in float32, into the first O of out [O', H, W]."""
-    from stylereel.generator.cpu.lanes import WIDTH, packed, product
+    from stylereel.generator.cpu.lanes import WIDTH, pack, product
 
     inputs, height, width = x.shape[1:]
-    matrix, source, target = packed(weight[:, :, 0, 0].T[None].numpy()), x[0].permute(1, 2, 0), array(out)
+    matrix, source, target = pack(weight[:, :, 0, 0].T[None].numpy()), x[0].permute(1, 2, 0), array(out)
     stride = inputs if inputs % 1024 else inputs + WIDTH  # see `product`
 
     def work(strip: tuple[int, int]) -> None:
@@ -532,8 +532,8 @@ def _mix(x: Tensor, weight: Tensor, out: Tensor) -> None:
             padded = _memory.get("pixels", (len(pixels), stride), torch.float32)
             padded[:, :inputs] = pixels
             pixels = padded
-        made = target[first:last].reshape(-1)
-        product(pixels.view(-1).numpy(), stride, matrix, made, len(pixels), inputs, len(out), 0)
+        rows = target[first:last].reshape(-1)
+        product(pixels.view(-1).numpy(), stride, matrix, rows, len(pixels), inputs, len(out), 0)
 
     each(_strips(height, max(1, MIX_BYTES // (4 * width * max(inputs, len(out))))), work)
 
@@ -562,9 +562,9 @@ def _convolve(x: Tensor, weight: Tensor, out: Tensor, padding: int) -> None:
         part = _rows(x, first - padding, last - padding + kernel - 1)
         if kernel == 1 and padding == 0:
             pixels = part[0].permute(1, 2, 0).reshape(-1, x.shape[1])
-            made = out[:, first:last].permute(1, 2, 0)
-            if made.is_contiguous():
-                torch.mm(pixels, weight[:, :, 0, 0].T, out=made.view(len(pixels), -1))
+            rows = out[:, first:last].permute(1, 2, 0)
+            if rows.is_contiguous():
+                torch.mm(pixels, weight[:, :, 0, 0].T, out=rows.view(len(pixels), -1))
                 return
         out[:, first:last].copy_(F.conv2d(part, weight, padding=(0, padding))[0])
 

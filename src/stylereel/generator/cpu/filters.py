@@ -1,8 +1,8 @@
-"""The leaky ReLU between two filters, with its slope: a twin of `resample.filtered_lrelu` for training on a CPU.
+"""The leaky ReLU between two filters, with its gradient: a twin of `resample.filtered_lrelu` for training on a CPU.
 
-Plain PyTorch makes the picture at the high rate, and four more of its size to find the slope. Here one register of
+Plain PyTorch makes the features at the high rate, and four more of their size for the gradient. Here one register of
 channels goes through all steps before the next one, in strips of rows that stay in the cache. Each filter is a table:
-for every row (or column) of its result the first row that it sees, and the factors from there on.
+for every row (or column) of its result the first row that it uses, and the factors from there on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stylereel.generator.cpu import fast
 from stylereel.generator.cpu.kernels import SLOPE, ZERO
 from stylereel.generator.cpu.lanes import WIDTH, add, fill, fma, leaky, load, spread, store
 
-STRIP_VALUES = 1 << 17  # of the high-rate picture that wait in the cache at a time
+STRIP_VALUES = 1 << 17  # of the high-rate features in the cache at a time
 
 
 class Band(NamedTuple):
@@ -55,7 +55,7 @@ def _band(matrix: np.ndarray) -> Band:
     width = -(-max(int(f[-1] - f[0] + 1) for f in found if len(f)) // 4) * 4
     assert width <= matrix.shape[1]
     starts = np.array([min(f[0], matrix.shape[1] - width) if len(f) else 0 for f in found], np.int64)
-    starts = np.maximum.accumulate(starts)  # rows without any value see what the one before sees
+    starts = np.maximum.accumulate(starts)  # rows without any value start where the one before does
     factors = np.take_along_axis(matrix, starts[:, None] + np.arange(width), 1)
     return Band(starts, np.ascontiguousarray(factors, np.float32))
 
@@ -74,7 +74,7 @@ def _matrix(taps: np.ndarray, size: int, up: int, down: int, before: int, after:
 def geometry(
     up_taps: bytes, down_taps: bytes, radial: bool, up: int, down: int, padding: tuple[int, int, int, int], size: tuple
 ) -> Geometry:
-    """Tables for taps (float32, in the order of a correlation, gains in them) and a picture of `size` [H, W]."""
+    """Tables for taps (float32, in the order of a correlation, gains in them) and features of `size` [H, W]."""
     first, second = np.frombuffer(up_taps, np.float32), np.frombuffer(down_taps, np.float32)
     left, right, top, bottom = padding
     count = round(len(second) ** 0.5) if radial else len(second)
@@ -204,7 +204,7 @@ def _around_back(source, base, width, starts, taps, first, last, down, radial, w
 
     source holds those from row `base` on, each with K / down - 1 registers of zeros before it and four more after it.
     """
-    stride, high, seen = radial.shape[1], taps.shape[1], (radial.shape[0] - 1) // down
+    stride, high, reach = radial.shape[1], taps.shape[1], (radial.shape[0] - 1) // down
     to = 0
     for r in range(first, last):
         begin = (starts[r] - base) * width * WIDTH
@@ -213,8 +213,8 @@ def _around_back(source, base, width, starts, taps, first, last, down, radial, w
                 a = b = c = d = fill(ZERO)
                 for i in range(high):
                     at = begin + (i * width + j) * WIDTH
-                    row = np.int64(taps[r, i]) * stride + phase + down * (seen - 1)
-                    for k in range(seen):
+                    row = np.int64(taps[r, i]) * stride + phase + down * (reach - 1)
+                    for k in range(reach):
                         factor = spread(radial, row - down * k)
                         a = fma(load(source, at, WIDTH), factor, a)
                         b = fma(load(source, at + WIDTH, WIDTH), factor, b)
@@ -241,12 +241,12 @@ def _scatter(source, c, first, rows, out):
 
 
 @njit(cache=True, fastmath=True, nogil=True, error_model="numpy")
-def _sloped(slopes, values, count, clamp):
-    """Multiply by the slope of leaky ReLU and clamp at `values`, which came before them."""
+def _leaky_back(gradients, values, count, clamp):
+    """Multiply gradients by the derivative of leaky ReLU and clamp at `values`, their inputs."""
     for e in range(count):
         value = values[e]
         active = value < clamp and value * SLOPE > -clamp
-        slopes[e] *= (np.float32(1.0) if value > ZERO else SLOPE) if active else ZERO
+        gradients[e] *= (np.float32(1.0) if value > ZERO else SLOPE) if active else ZERO
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -264,8 +264,8 @@ def forward(x, shift, tables, down, clamp, strip, out, start, stop):
     near = np.empty(height * width * WIDTH, np.float32)
     middle = np.empty(most * width * WIDTH, np.float32)
     high = np.empty(most * wide * WIDTH, np.float32)
-    line = np.zeros(max(wide + 4, most * columns) * WIDTH, np.float32)  # taps of zero may see what follows a row
-    made = np.empty(strip * columns * WIDTH, np.float32)
+    line = np.zeros(max(wide + 4, most * columns) * WIDTH, np.float32)  # taps of zero may read what follows a row
+    result = np.empty(strip * columns * WIDTH, np.float32)
     for c in range(start, stop, WIDTH):
         for first in range(0, len(out), strip):
             last = min(len(out), first + strip)
@@ -278,34 +278,34 @@ def forward(x, shift, tables, down, clamp, strip, out, start, stop):
             _along_y(near, low, width * WIDTH, up_y[0], up_y[1], begin, end, middle)
             _along_x(middle, end - begin, width, up_x[0], up_x[1], True, clamp, high)
             if around:
-                _around(high, wide, first, last, begin, down, radial, columns, line, made)
+                _around(high, wide, first, last, begin, down, radial, columns, line, result)
             else:
                 _along_x(high, end - begin, wide, down_x[0], down_x[1], False, clamp, line)
-                _along_y(line, begin, columns * WIDTH, down_y[0], down_y[1], first, last, made)
-            _scatter(made, c, first, last - first, out)
+                _along_y(line, begin, columns * WIDTH, down_y[0], down_y[1], first, last, result)
+            _scatter(result, c, first, last - first, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def backward(x, shift, slope, tables, down, clamp, strip, out, start, stop):
-    """The slope [H, W, C] at x of a loss whose slope at `forward`'s result is `slope` [H', W', C], into out.
+def backward(x, shift, gradient, tables, down, clamp, strip, out, start, stop):
+    """The gradient [H, W, C] at x of a loss whose gradient at `forward`'s result is `gradient` [H', W', C], into out.
 
     Makes channels start..stop, `strip` rows of out at a time.
     """
     up_y, up_x, _, _, up_y_back, up_x_back, down_y_back, down_x_back, radial = tables
     height, width, _ = x.shape
-    wide, columns, around = len(up_x[0]), slope.shape[1], len(radial) > 1
-    seen = (len(radial) - 1) // down
-    line = columns + 2 * seen + 2 if around else columns
+    wide, columns, around = len(up_x[0]), gradient.shape[1], len(radial) > 1
+    reach = (len(radial) - 1) // down
+    line = columns + 2 * reach + 2 if around else columns
     most = 0
     for first in range(0, height, strip):
         last = min(height, first + strip)
         most = max(most, up_y_back[0][last - 1] + up_y_back[1].shape[1] - up_y_back[0][first])
     near = np.empty(height * width * WIDTH, np.float32)
-    edged = np.zeros(len(slope) * line * WIDTH, np.float32)
+    edged = np.zeros(len(gradient) * line * WIDTH, np.float32)
     middle = np.empty((most + 3) * max(width, columns) * WIDTH, np.float32)
     high = np.empty((most + 3) * wide * WIDTH, np.float32)
-    steep = np.empty(((most + 3) * wide + 4 * down) * WIDTH, np.float32)
-    made = np.empty(strip * width * WIDTH, np.float32)
+    inner = np.empty(((most + 3) * wide + 4 * down) * WIDTH, np.float32)
+    result = np.empty(strip * width * WIDTH, np.float32)
     for c in range(start, stop, WIDTH):
         for first in range(0, height, strip):
             last = min(height, first + strip)
@@ -315,17 +315,17 @@ def backward(x, shift, slope, tables, down, clamp, strip, out, start, stop):
             _along_y(near, low, width * WIDTH, up_y[0], up_y[1], begin, end, middle)
             _along_x(middle, end - begin, width, up_x[0], up_x[1], False, clamp, high)
             low, top = down_y_back[0][begin], down_y_back[0][end - 1] + down_y_back[1].shape[1]
-            _gather(slope, c, low, top, shift, False, seen - 1 if around else 0, line, edged)
+            _gather(gradient, c, low, top, shift, False, reach - 1 if around else 0, line, edged)
             if around:
                 starts, taps = down_y_back[0], down_y_back[1]
-                _around_back(edged, low, line, starts, taps, begin, end, down, radial, wide, steep)
+                _around_back(edged, low, line, starts, taps, begin, end, down, radial, wide, inner)
             else:
                 _along_y(edged, low, columns * WIDTH, down_y_back[0], down_y_back[1], begin, end, middle)
-                _along_x(middle, end - begin, columns, down_x_back[0], down_x_back[1], False, clamp, steep)
-            _sloped(steep, high, (end - begin) * wide * WIDTH, clamp)
-            _along_x(steep, end - begin, wide, up_x_back[0], up_x_back[1], False, clamp, middle)
-            _along_y(middle, begin, width * WIDTH, up_y_back[0], up_y_back[1], first, last, made)
-            _scatter(made, c, first, last - first, out)
+                _along_x(middle, end - begin, columns, down_x_back[0], down_x_back[1], False, clamp, inner)
+            _leaky_back(inner, high, (end - begin) * wide * WIDTH, clamp)
+            _along_x(inner, end - begin, wide, up_x_back[0], up_x_back[1], False, clamp, middle)
+            _along_y(middle, begin, width * WIDTH, up_y_back[0], up_y_back[1], first, last, result)
+            _scatter(result, c, first, last - first, out)
 
 
 class FilteredLeakyReLU(torch.autograd.Function):
@@ -363,19 +363,19 @@ class FilteredLeakyReLU(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, bias = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody will differentiate the slope
-            wanted = [tensor for tensor, needed in zip((x, bias), ctx.needs_input_grad) if needed]
-            found = iter(torch.autograd.grad(ctx.plain(x, bias), wanted, slopes[0], create_graph=True))
+        if torch.is_grad_enabled():  # somebody will differentiate the gradient
+            inputs = [tensor for tensor, needed in zip((x, bias), ctx.needs_input_grad) if needed]
+            found = iter(torch.autograd.grad(ctx.plain(x, bias), inputs, gradients[0], create_graph=True))
             return *(next(found) if needed else None for needed in ctx.needs_input_grad[:2]), *[None] * 7
-        tables, slope = ctx.tables, slopes[0].to(x.dtype).contiguous(memory_format=torch.channels_last)
+        tables, gradient = ctx.tables, gradients[0].to(x.dtype).contiguous(memory_format=torch.channels_last)
         out = torch.empty_like(x)  # its channels are last too
         width, up = len(tables.up_x.starts), len(tables.up_y.starts) / x.shape[2]
         shift, strip = bias.detach().float().numpy(), max(int(STRIP_VALUES / (width * WIDTH * up)), 4)
 
         def work(index: int, start: int, stop: int) -> None:
-            arrays = fast.array(x[index]), shift, fast.array(slope[index]), tables, ctx.down, ctx.clamp, strip
+            arrays = fast.array(x[index]), shift, fast.array(gradient[index]), tables, ctx.down, ctx.clamp, strip
             backward(*arrays, fast.array(out[index]), start, stop)
 
         _each(x, work)

@@ -222,7 +222,7 @@ def product(a, stride, b, out, tall, depth, wide, plane):
     """out[k, :tall] = a[k, :tall] @ b[k] for each k.
 
     a [K, plane, stride], whose rows begin with `depth` numbers, and out [K, plane, wide] are flat; b [K, ..] is of
-    `packed`. A stride of a multiple of 4 KiB would keep the rows of a block from the nearest cache.
+    `pack`. A stride of a multiple of 4 KiB would keep the rows of a block from the nearest cache.
     """
     for k in range(len(b)):
         panels = b[k]
@@ -231,7 +231,7 @@ def product(a, stride, b, out, tall, depth, wide, plane):
             place = column * depth
             step = min(ROWS, tall)
             for row in range(0, tall, step):
-                # The last block makes some rows again; where there are too few, each is a block.
+                # The last block repeats some rows; where there are too few, each is a block.
                 first = k * plane + min(row, tall - step)
                 at, to = first * stride, first * wide + column
                 if tall < ROWS:
@@ -247,7 +247,7 @@ def product(a, stride, b, out, tall, depth, wide, plane):
                     _block(a, at, stride, panels, place, depth, out, to, wide, ROWS, 1)
 
 
-def packed(b: Any) -> np.ndarray:
+def pack(b: Any) -> np.ndarray:
     """Matrices b [K, I, O] as `product` reads them: [K, I * O'], panels of columns one after the other.
 
     O' is O filled up with columns of zeros to a multiple of WIDTH.
