@@ -3,7 +3,7 @@
     python benchmarks/directions.py [--folder RUNS] [--sheet docs/directions.png] [--out results.json]
 
 Directions, generator and nets are those of --folder, else the installed ones. Identity is the built-in net's cosine of
-the edited picture at strength 1 with the person's own, on people whom no training has drawn.
+the edited picture at strength 1 with the person's own, of held-out people.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ landmarks in distances between the outer eye corners, of crops in their sides; r
 frame by frame, and the FFHQ crop of these landmarks.
 
 With --truth: error, correlation and slope of every factor of motion, read by dlib and by the mesh, on portraits and
-natural clips of the world whose people no training has drawn, against the exact values. Portraits are read like the
+natural clips of the world with held-out people, against the exact values. Portraits are read like the
 frames of one person each, one picture at a time.
 
 With --readers: what dlib and the mesh read on real clips, against readers that did neither: MediaPipe's larger network
@@ -50,7 +50,7 @@ from stylereel.media.video import VideoReader
 from stylereel.metrics.motion import crop_jitter, head_jitter, landmark_jitter
 
 Result = TypeVar("Result")
-HELD_OUT = 7_000_000  # seeds of people from here on: no training draws them
+HELD_OUT = 7_000_000  # seeds of people from here on are not used in training
 # The outlines of the lids in the 478 points of MediaPipe's larger network, in the order of `mesh.CONTOUR`.
 LIDS = (
     (33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173),

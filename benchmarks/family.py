@@ -42,7 +42,7 @@ NEIGHBOURS = 4
 
 
 def latents(seed: int, count: int) -> np.ndarray:
-    """Latents [N, Z] that no training has drawn."""
+    """Held-out latents [N, Z]."""
     return np.random.default_rng((HELD_OUT, 40, seed)).standard_normal((count, LATENT_DIM))
 
 

@@ -75,14 +75,14 @@ def test_conditional_directions_are_orthogonal_to_the_others(generator: StyleGAN
     torch.testing.assert_close(three.without("a", ["b", "c"]).change, torch.tensor([[1.0, 0.0, 0.0]]))
 
 
-def test_files_of_our_own_say_all_again(found: Directions, tmp_path: Path) -> None:
+def test_files_of_our_own_keep_everything(found: Directions, tmp_path: Path) -> None:
     found.save(tmp_path / "d.safetensors")
-    again = Directions.load(tmp_path / "d.safetensors")
-    assert list(again) == list(found) == ["age", "s:age", "blink", "s:blink", "yaw", "s:yaw"]
-    torch.testing.assert_close(again["s:age"].change, found["s:age"].change, rtol=1e-3, atol=1e-3)
-    assert again["age"].leak.keys() == found["age"].leak.keys() and "| age | W+ |" in again.table()
+    loaded = Directions.load(tmp_path / "d.safetensors")
+    assert list(loaded) == list(found) == ["age", "s:age", "blink", "s:blink", "yaw", "s:yaw"]
+    torch.testing.assert_close(loaded["s:age"].change, found["s:age"].change, rtol=1e-3, atol=1e-3)
+    assert loaded["age"].leak.keys() == found["age"].leak.keys() and "| age | W+ |" in loaded.table()
     with pytest.raises(ValueError, match="no direction 'agee'; choose one of age"):
-        again["agee"]
+        loaded["agee"]
 
 
 def test_published_files_are_read(tmp_path: Path) -> None:

@@ -36,9 +36,9 @@ def test_latents_cover_the_ranges_and_come_back() -> None:
     assert (values >= world.LOW - 1e-4 * span).all() and (values <= world.HIGH + 1e-4 * span).all()
     assert ((values.max(0) - values.min(0)) > 0.75 * span).all()
     inside = people(50, seed=1)
-    again = world.from_normal(world.to_normal(inside))
+    restored = world.from_normal(world.to_normal(inside))
     # Values near a limit are clipped by to_normal.
-    assert np.abs((again - inside) / span).max() < 0.03
+    assert np.abs((restored - inside) / span).max() < 0.03
 
 
 def test_pictures_are_deterministic_and_move_only_what_is_asked() -> None:
@@ -105,12 +105,12 @@ def test_parts_can_be_chosen() -> None:
 
 def test_hair_styles_differ() -> None:
     """Every pair of the ten styles, on a half-turned head, differs visibly in 2 % of the picture or more."""
-    drawn = [
+    portraits = [
         world.draw(set_value(world.neutral(), yaw=25, hair_style=style_value(index)), 128)
         for index in range(len(STYLES))
     ]
-    for index, first in enumerate(drawn):
-        for second in drawn[index + 1 :]:
+    for index, first in enumerate(portraits):
+        for second in portraits[index + 1 :]:
             changed = np.abs(first.image.astype(int) - second.image).max(2) > 16
             assert changed.mean() > 0.02
 
@@ -165,8 +165,8 @@ def test_a_landmark_predictor_agrees() -> None:
     for values in people(30, seed=6):
         portrait = world.draw(set_value(values, yaw=float(np.clip(values[0], -20, 20)), beard=0, glasses=0), 256)
         points = portrait.landmarks * 256
-        seen = backend.landmarks(portrait.image, box_around(points))
-        errors.append(np.abs(seen - points).mean() / np.linalg.norm(points[36] - points[45]))
+        found = backend.landmarks(portrait.image, box_around(points))
+        errors.append(np.abs(found - points).mean() / np.linalg.norm(points[36] - points[45]))
     assert np.median(errors) < 0.06
 
 

@@ -1,4 +1,4 @@
-"""Movement and speech of the world's heads, held against the numbers that their docstrings state."""
+"""Movement and speech of the world's heads, compared with the numbers that their docstrings state."""
 
 from fractions import Fraction
 from functools import cache
@@ -21,8 +21,8 @@ from stylereel.world.motion import (
     SACCADE_PER_DEGREE,
     SACCADE_SECONDS,
     Manner,
+    list_phonemes,
     natural_motion,
-    spoken,
     statistics,
 )
 from stylereel.world.speech import (
@@ -155,11 +155,11 @@ def test_listeners_nod_in_cycles_of_nodding_speed() -> None:
 
 
 def test_stress_and_nods_go_together() -> None:
-    """The head is lower in the middle of stressed syllables than beside them."""
+    """The head is lower in the middle of stressed syllables than next to them."""
     dips = []
     for seed in range(12):
         pitch = column(natural_motion(seed, 3000, Fraction(100)), "pitch")
-        for p in spoken(seed, 30):
+        for p in list_phonemes(seed, 30):
             middle = (p.start + p.end) * 50 // RATE
             if p.stressed and 50 < middle < 2950:
                 dips.append(pitch[middle] - 0.5 * (pitch[middle - 24] + pitch[middle + 24]))
@@ -179,7 +179,7 @@ def test_laughter_opens_the_mouth_in_its_rhythm_with_the_head_back_and_the_eyes_
     assert np.median(np.diff(peaks)) / rate == pytest.approx(LAUGH_PERIOD, abs=0.015)
     for name, least in (("pitch", 2), ("blink_left", 0.2), ("jaw", 0.15)):
         assert column(motion, name)[laughing].mean() > column(motion, name)[smile < 0.3].mean() + least
-    notes = [p for p in spoken(2, 20, "laughing") if p.name == "AH"]
+    notes = [p for p in list_phonemes(2, 20, "laughing") if p.name == "AH"]
     heard = np.array([(p.start + p.end) / 2 / RATE for p in notes])
     assert all(np.abs(heard - (peak + 1) / rate).min() < 0.03 for peak in peaks), "each opening has its sound"
 
@@ -225,8 +225,8 @@ def test_phonemes_follow_each_other_to_the_sample_and_the_sound_fits() -> None:
     assert len(speech.audio) == speech.phonemes[-1].end
     assert len(speech.mouth) == -(-len(speech.audio) * 30 // RATE)
     assert np.abs(speech.audio).max() <= 1
-    again = speak("My mother makes a map.", 4, Fraction(30))
-    assert np.array_equal(speech.audio, again.audio) and np.array_equal(speech.mouth, again.mouth)
+    second = speak("My mother makes a map.", 4, Fraction(30))
+    assert np.array_equal(speech.audio, second.audio) and np.array_equal(speech.mouth, second.mouth)
     assert not np.array_equal(speech.audio[:8000], speak("My mother makes a map.", 5).audio[:8000])
 
 
@@ -293,7 +293,7 @@ def test_vowels_have_their_formants(name: str) -> None:
 
 
 def test_talking_without_a_text_moves_the_mouth_as_it_sounds() -> None:
-    phonemes = spoken(6, 8)
+    phonemes = list_phonemes(6, 8)
     motion = natural_motion(6, 200)
     shape = mouth(phonemes, np.arange(200) / 25)
     assert np.corrcoef(column(motion, "jaw"), shape[:, 0])[0, 1] > 0.98
@@ -308,8 +308,8 @@ def test_a_mouth_is_estimated_from_sound_it_never_heard() -> None:
         track = babble(np.random.default_rng(seed), 4000, 8 * RATE)
         truth.append(mouth(track, np.arange(200) / 25))
         guess.append(listen(voice(track, 8 * RATE, seed), 200))
-    real, seen = np.concatenate(truth), np.concatenate(guess)
-    found = {name: np.corrcoef(real[:, k], seen[:, k])[0, 1] for k, name in enumerate(MOUTH)}
+    real, estimate = np.concatenate(truth), np.concatenate(guess)
+    found = {name: np.corrcoef(real[:, k], estimate[:, k])[0, 1] for k, name in enumerate(MOUTH)}
     assert found["jaw"] > 0.7 and found["pucker"] > 0.45 and found["press"] > 0.3 and found["smile"] > 0.55
     quiet = listen(np.zeros(RATE, np.float32) + 1e-4 * np.random.default_rng(0).standard_normal(RATE), 25)
     assert quiet.shape == (25, 4)

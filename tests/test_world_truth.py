@@ -160,7 +160,7 @@ def test_a_data_set_is_the_same_to_the_byte_when_written_again(tmp_path: Path, k
 
 
 def test_shards_are_read_back_by_the_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stylereel.world.dataset.PICTURES_PER_SHARD", 2)
+    monkeypatch.setattr("stylereel.world.dataset.IMAGES_PER_SHARD", 2)
     paths = write_dataset(tmp_path / "set", 5, 64, seed=7)
     assert [path.name for path in paths] == [f"shard-{i:06}.tar" for i in range(3)]
     notes: list[str] = []
@@ -173,10 +173,10 @@ def test_shards_are_read_back_by_the_trainer(tmp_path: Path, monkeypatch: pytest
         picture = decode_picture(io.BytesIO(member.read()), name)
         assert np.array_equal(picture, world.draw(person(7 + number), 64).image)
     first = contents(paths[0])
-    drawn = world.draw(person(7), 64)
+    portrait = world.draw(person(7), 64)
     assert np.array_equal(array(first["00000007.values.npy"]), person(7))
-    assert np.array_equal(array(first["00000007.landmarks.npy"]), drawn.landmarks)
-    assert np.array_equal(array(first["00000007.regions.npy"]), drawn.regions)
+    assert np.array_equal(array(first["00000007.landmarks.npy"]), portrait.landmarks)
+    assert np.array_equal(array(first["00000007.regions.npy"]), portrait.regions)
 
 
 def test_a_clip_sample_holds_frames_labels_sound_and_phonemes(tmp_path: Path) -> None:

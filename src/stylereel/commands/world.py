@@ -115,7 +115,7 @@ def world_clip(
     from stylereel.media.video import VideoWriter
     from stylereel.world import MOTION, draw, espeak, natural_motion, speech
     from stylereel.world.dataset import clip_values
-    from stylereel.world.motion import spoken
+    from stylereel.world.motion import list_phonemes
 
     movement = seed if movement is None else movement
     _require(size=size, seed=seed, movement=movement, rate=rate)
@@ -134,7 +134,7 @@ def world_clip(
         phonemes, sound = list(said.phonemes), said.audio
     else:
         seconds = seconds or 4
-        phonemes = spoken(movement, seconds, manner)
+        phonemes = list_phonemes(movement, seconds, manner)
         sound = speech.voice(phonemes, round(seconds * speech.RATE), seed)
     frames = max(1, round(seconds * rate))
     track = natural_motion(movement, frames, Fraction(rate), manner, phonemes if text else None)

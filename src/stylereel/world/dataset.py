@@ -1,6 +1,6 @@
 """Data sets of the world as webdataset shards that come out the same, byte for byte, each time they are written.
 
-The folder holds shard-000000.tar ..., sizes.json (pictures in each shard, as `train.shards` reads it) and dataset.json
+The folder holds shard-000000.tar ..., sizes.json (images in each shard, as `train.shards` reads it) and dataset.json
 (what the arrays mean). A portrait is KEY.png with KEY.values.npy, KEY.landmarks.npy, KEY.visible.npy and
 KEY.regions.npy; a clip has KEY.0000.png ... and the same arrays with a first axis for time, KEY.sound.npy (int16 at
 16 kHz) and KEY.phonemes.json (name, first sample, end). With truth there are KEY.depth.npy and KEY.normals.npy, and
@@ -26,13 +26,13 @@ from stylereel.core.files import replacing_folder
 from stylereel.core.version import __version__
 from stylereel.world.draw import draw
 from stylereel.world.factors import MOTION, NAMES, person
-from stylereel.world.motion import Manner, natural_motion, spoken
+from stylereel.world.motion import Manner, list_phonemes, natural_motion
 from stylereel.world.shading import REGIONS
 from stylereel.world.speech import RATE, voice
 from stylereel.world.truth import flow, truth
 
 Kind = Literal["portraits", "clips"]
-PICTURES_PER_SHARD = 1000
+IMAGES_PER_SHARD = 1000
 
 
 def clip_values(seed: int, motion: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def write_dataset(
     """
     folder = Path(folder)
     frames = max(1, round(seconds * rate)) if kind == "clips" else 1
-    per_shard = max(1, PICTURES_PER_SHARD // frames)
+    per_shard = max(1, IMAGES_PER_SHARD // frames)
     sizes: dict[str, int] = {}
     with replacing_folder(folder) as partial:
         for first in range(0, count, per_shard):
@@ -117,22 +117,22 @@ def _clip(
         if with_truth:
             labels |= {name: array.astype(np.float16) for name, array in truth(frame, size)._asdict().items()}
             if number + 1 < frames:
-                moved = flow(frame, values[number + 1], size)
-                labels |= {"flow": moved.flow.astype(np.float16), "seen": moved.visible}
+                motion = flow(frame, values[number + 1], size)
+                labels |= {"flow": motion.flow.astype(np.float16), "seen": motion.visible}
         for name, array in labels.items():
             arrays.setdefault(name, []).append(array)
     yield "values.npy", _npy(values)
     for name, parts in arrays.items():
         yield f"{name}.npy", _npy(np.stack(parts))
-    phonemes = spoken(seed, frames / float(rate), manner)
+    phonemes = list_phonemes(seed, frames / float(rate), manner)
     sound = voice(phonemes, round(frames / rate * RATE), seed)
     yield "sound.npy", _npy(np.round(sound * 32767).astype(np.int16))
     yield "phonemes.json", json.dumps([(p.name, p.start, p.end) for p in phonemes]).encode()
 
 
-def _png(picture: np.ndarray) -> bytes:
+def _png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "png")
+    Image.fromarray(image).save(file, "png")
     return file.getvalue()
 
 

@@ -49,10 +49,10 @@ INCOMPLETE = 0.25
 SACCADE_SECONDS, SACCADE_PER_DEGREE = 0.025, 0.00235
 FIXATION = 0.33  # seconds
 LAUGH_PERIOD, LAUGH_NOTE = 0.21, 0.075  # seconds
-# Degrees of eye in head at gaze 1: the iris's way on the drawn eyeball.
+# Degrees of eye in head at gaze 1: the distance of the iris on the drawn eyeball.
 GAZE_X_DEGREES, GAZE_Y_DEGREES = 37.0, 22.0
 
-_AHEAD = 4.0  # seconds made beyond the end, so that a longer clip begins like a shorter one
+_AHEAD = 4.0  # seconds generated beyond the end, so that a longer clip begins like a shorter one
 _EXPRESSIONS = (
     {"smile": 0.9, "blink": 0.15},
     {"smile": 0.55, "brow_left": 0.3, "brow_right": 0.3},
@@ -74,8 +74,8 @@ def natural_motion(
 ) -> np.ndarray:
     """Motion values [T, 16] float32 (order of `factors.MOTION`) of a person who behaves in a manner.
 
-    `phonemes` make the person say these; without them a speaker babbles (`spoken` gives what is said). The same seed
-    gives the same motion; more frames continue it, and another rate shows it at other times.
+    `phonemes` are what the person says; without them a speaker babbles (see `list_phonemes`). The same seed gives the
+    same motion; more frames continue it, and another rate samples it at other times.
     Raises ValueError for an unknown manner.
     """
     until = num_frames / float(rate) + _AHEAD
@@ -91,14 +91,14 @@ def natural_motion(
     _laughs(track, seed, t, spans)
     _blinks(track, seed, t, until, spans)
     track["gaze_x"] = (track["gaze_x"] - track["yaw"]) / GAZE_X_DEGREES
-    track["gaze_y"] = (track["pitch"] - track["gaze_y"]) / GAZE_Y_DEGREES  # a picture's y goes down
+    track["gaze_y"] = (track["pitch"] - track["gaze_y"]) / GAZE_Y_DEGREES  # an image's y goes down
     values = np.stack([track[name] for name in MOTION], axis=1)
     limits = [INDEX[name] for name in MOTION]
     return np.clip(values, LOW[limits], HIGH[limits]).astype(np.float32)
 
 
-def spoken(seed: int, seconds: float, manner: Manner = "talking") -> list[Phoneme]:
-    """What `natural_motion` of this seed and manner says and laughs, for `speech.voice`; without gaps."""
+def list_phonemes(seed: int, seconds: float, manner: Manner = "talking") -> list[Phoneme]:
+    """The speech and laughter of `natural_motion` of this seed and manner, for `speech.voice`; without gaps."""
     end = round(seconds * RATE)
     return [p for p in _sounds(seed, _turns(seed, seconds + _AHEAD, manner)) if p.start < end]
 
@@ -274,7 +274,7 @@ def _looks(track: dict[str, np.ndarray], seed: int, t: np.ndarray, until: float,
             head = goal
         else:
             centre = np.array(targets[-1]) if away else np.zeros(2)
-        # On a face an arm's length away eyes and mouth lie within some 2 degrees of its middle.
+        # On a face an arm's length away eyes and mouth are within some 2 degrees of its middle.
         scatter = random.normal(0, (1.7, 1.4))
         starts.append(now)
         targets.append(tuple(centre + scatter * (0.5 if away else 1.0)))

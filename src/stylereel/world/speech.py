@@ -1,7 +1,7 @@
 """Speech for the world's heads: from text to phonemes, and from them mouth shapes and a voice that match exactly.
 
 A phoneme track is a list of `Phoneme`s with times in whole samples at 16 kHz. `mouth` turns it into the motion values
-jaw, pucker, press and smile; `voice` turns the same track into sound. So picture and sound agree to the sample.
+jaw, pucker, press and smile; `voice` turns the same track into sound. So image and sound agree to the sample.
 `listen` goes the other way, from any sound to an estimate of the mouth.
 """
 
@@ -237,7 +237,7 @@ _STRENGTH = {
     "pause": (0.8, 0.5, 0.5, 0.5),
 }
 _LIPS_CLOSED = (4.0, 1.0, 10.0, 0.3)
-_FALL = np.array([22.0, 16.0, 80.0, 12.0])  # 1/s: how quickly dominance falls beside the segment
+_FALL = np.array([22.0, 16.0, 80.0, 12.0])  # 1/s: how quickly dominance falls outside the segment
 _REACH = 0.5  # s
 
 
@@ -353,7 +353,7 @@ def _synthesise(count, pitch, formants, voicing, friction, breath, centre, noise
 
 # --- From sound to the mouth
 
-_POOL, _OFFSETS = 8, range(-10, 11, 2)  # bands that are joined; columns (of 1/80 s) beside the one in question
+_POOL, _OFFSETS = 8, range(-10, 11, 2)  # bands that are joined; columns (of 1/80 s) around the one in question
 
 
 def listen(samples: np.ndarray, num_frames: int, rate: Fraction = Fraction(25)) -> np.ndarray:
@@ -361,7 +361,7 @@ def listen(samples: np.ndarray, num_frames: int, rate: Fraction = Fraction(25)) 
 
     A linear estimate from a quarter second of mel bands, fitted to babble of our own synthesiser in many voices (the
     first call takes some seconds for it). docs/world.md has its correlation with the truth: good for other voices of
-    the synthesiser; for a foreign voice only the opening of the jaw is worth having, and rounded lips are missed.
+    the synthesiser; for a foreign voice only the opening of the jaw is of use, and rounded lips are missed.
 
     Raises ValueError for fewer than 401 samples.
     """
@@ -371,7 +371,7 @@ def listen(samples: np.ndarray, num_frames: int, rate: Fraction = Fraction(25)) 
 
 
 def _features(samples: np.ndarray) -> np.ndarray:
-    """Mel bands [columns, F] around each 1/80 s and a constant; each band as it stands in the clip's loud parts."""
+    """Mel bands [columns, F] around each 1/80 s and a constant; each band is normalised by the clip's loud parts."""
     import torch
 
     from stylereel.media.mel import mel_spectrogram
@@ -382,8 +382,8 @@ def _features(samples: np.ndarray) -> np.ndarray:
     bands = np.maximum(bands, loudest - 3)  # 37 dB
     active = bands[bands.max(1) > loudest - 2.2]
     bands = (bands - active.mean(0)) / (active.std(0) + 0.2)
-    beside = [bands[np.clip(np.arange(len(bands)) + offset, 0, len(bands) - 1)] for offset in _OFFSETS]
-    return np.concatenate([*beside, np.ones((len(bands), 1))], axis=1)
+    context = [bands[np.clip(np.arange(len(bands)) + offset, 0, len(bands) - 1)] for offset in _OFFSETS]
+    return np.concatenate([*context, np.ones((len(bands), 1))], axis=1)
 
 
 @cache

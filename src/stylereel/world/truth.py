@@ -1,7 +1,7 @@
 """Dense truth about the world's portraits: depth, surface normals, and the flow between two frames of a person.
 
 All of it belongs to the triangles that `draw` shades, at the centres of the pixels, with perspective-correct weights.
-Camera coordinates are decimetres: x to the picture's right, y down, z towards the viewer.
+Camera coordinates are decimetres: x to the image's right, y down, z towards the viewer.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from stylereel.world import geometry as g
 from stylereel.world.draw import _DISTANCE, _buffers, _rasterise, draw
 from stylereel.world.factors import INDEX, MOTION
 
-_NEARER = 0.06  # dm: what lies this much before a point hides it
+_NEARER = 0.06  # dm: a surface this much nearer than a point hides it
 
 
 class Truth(NamedTuple):
-    """depth: float32 [H, W], distance from the camera along its axis in dm, infinite where the backdrop is seen;
+    """depth: float32 [H, W], distance from the camera along its axis in dm, infinite on the backdrop;
     normals: float32 [H, W, 3], unit vectors in camera coordinates that face the viewer, 0 on the backdrop.
     """
 
@@ -27,8 +27,8 @@ class Truth(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """flow: float32 [H, W, 2], pixels right and down from frame a to frame b; visible: bool [H, W], whether what is
-    seen at a pixel of a is seen in b, too.
+    """flow: float32 [H, W, 2], pixels right and down from frame a to frame b; visible: bool [H, W], whether the
+    surface at a pixel of a is visible in b, too.
     """
 
     flow: np.ndarray
@@ -36,8 +36,8 @@ class Flow(NamedTuple):
 
 
 class _Surface(NamedTuple):
-    """What a frame's pixels show: vertices in camera coordinates [V, 3] and on the screen [V, 2]; the buffers of the
-    finer grid; and for each pixel that is not backdrop its row, column, corners [N, 3] and weights [N, 3]."""
+    """The surface at a frame's pixels: vertices in camera coordinates [V, 3] and on the screen [V, 2]; the buffers of
+    the finer grid; and for each pixel that is not backdrop its row, column, corners [N, 3] and weights [N, 3]."""
 
     camera: np.ndarray
     screen: np.ndarray
@@ -51,7 +51,7 @@ class _Surface(NamedTuple):
 def _surface(values: np.ndarray, size: int) -> _Surface:
     draw(values, size)
     screen, camera, _, fine_depth, _ = (array.copy() for array in _buffers(size)[:5])
-    screen[:, :2] *= 0.5  # the buffers have twice the picture's size
+    screen[:, :2] *= 0.5  # the buffers have twice the image's size
     depth, covering = np.empty((size, size), np.float32), np.empty((size, size), np.int32)
     _rasterise(screen, g.TRIANGLES, g.TRIANGLE_PART, depth, covering)
     rows, columns = np.nonzero(covering >= 0)
@@ -76,25 +76,25 @@ def truth(values: np.ndarray, size: int = 256) -> Truth:
 
     Raises ValueError as `draw`.
     """
-    seen = _surface(values, size)
+    surface = _surface(values, size)
     depth = np.full((size, size), np.inf, np.float32)
-    depth[seen.rows, seen.columns] = _DISTANCE - (seen.weights * seen.camera[seen.corners, 2]).sum(1)
-    at_vertices = np.empty_like(seen.camera)
-    g.grid_normals(seen.camera, g.GRID_TABLE, at_vertices)
-    inside = np.einsum("nk,nkc->nc", seen.weights, at_vertices[seen.corners])
+    depth[surface.rows, surface.columns] = _DISTANCE - (surface.weights * surface.camera[surface.corners, 2]).sum(1)
+    at_vertices = np.empty_like(surface.camera)
+    g.grid_normals(surface.camera, g.GRID_TABLE, at_vertices)
+    inside = np.einsum("nk,nkc->nc", surface.weights, at_vertices[surface.corners])
     inside /= np.linalg.norm(inside, axis=1, keepdims=True) + 1e-9
-    eye = np.array([0, 0, _DISTANCE]) - np.einsum("nk,nkc->nc", seen.weights, seen.camera[seen.corners])
-    inside[(inside * eye).sum(1) < 0] *= -1  # a thin sheet seen from behind
+    eye = np.array([0, 0, _DISTANCE]) - np.einsum("nk,nkc->nc", surface.weights, surface.camera[surface.corners])
+    inside[(inside * eye).sum(1) < 0] *= -1  # a thin sheet from behind
     normals = np.zeros((size, size, 3), np.float32)
-    normals[seen.rows, seen.columns] = inside
+    normals[surface.rows, surface.columns] = inside
     return Truth(depth, normals)
 
 
 def flow(values_a: np.ndarray, values_b: np.ndarray, size: int = 256) -> Flow:
-    """Where each surface point seen in frame a lies in frame b of the same person.
+    """Displacement of each surface point visible in frame a to its place in frame b of the same person.
 
     Exact for the surface of head, hair, neck and clothes, whose vertices correspond; the backdrop stays. What is
-    painted and moves over the surface (lids, iris, brows, lips, teeth) does not take part: there the landmarks tell.
+    painted and moves over the surface (lids, iris, brows, lips, teeth) is not part of it; use the landmarks for these.
 
     Raises:
         ValueError: the frames show two persons: other factors than those of `MOTION` differ; or as `draw`.
@@ -103,20 +103,20 @@ def flow(values_a: np.ndarray, values_b: np.ndarray, size: int = 256) -> Flow:
     moving = [INDEX[name] for name in MOTION]
     if a.shape == b.shape and not np.array_equal(np.delete(a, moving, -1), np.delete(b, moving, -1)):
         raise ValueError("Flow takes two frames of one person: only the factors of MOTION may differ.")
-    seen, later = _surface(a, size), _surface(b, size)
+    surface, later = _surface(a, size), _surface(b, size)
     # A point keeps its place between the vertices in space; on the screen near vertices weigh less.
-    weights = seen.weights * _away(later.camera)[seen.corners]
+    weights = surface.weights * _away(later.camera)[surface.corners]
     weights /= weights.sum(1, keepdims=True)
-    place = np.einsum("nk,nkc->nc", weights, later.screen[seen.corners, :2].astype(np.float64))
+    place = np.einsum("nk,nkc->nc", weights, later.screen[surface.corners, :2].astype(np.float64))
     moved = np.zeros((size, size, 2), np.float32)
-    moved[seen.rows, seen.columns] = place - np.stack([seen.columns, seen.rows], 1) - 0.5
-    # Hidden: all four samples of b around the place lie nearer, or the place lies outside the picture.
-    z = (seen.weights * later.camera[seen.corners, 2]).sum(1)
+    moved[surface.rows, surface.columns] = place - np.stack([surface.columns, surface.rows], 1) - 0.5
+    # Hidden: all four samples of b around the place are nearer, or the place is outside the image.
+    z = (surface.weights * later.camera[surface.corners, 2]).sum(1)
     inside = np.all((place > 0) & (place < size), axis=1)
     column, row = (np.clip(np.floor(2 * place[:, axis] - 0.5).astype(int), 0, 2 * size - 2) for axis in (0, 1))
     around = np.stack([later.fine_depth[row + i, column + j] for i in (0, 1) for j in (0, 1)])
     backdrop = np.ones((size, size), bool)
     backdrop[later.rows, later.columns] = False
     visible = backdrop.copy()
-    visible[seen.rows, seen.columns] = inside & (around.min(0) <= z + _NEARER) & (around.max(0) > z - _NEARER)
+    visible[surface.rows, surface.columns] = inside & (around.min(0) <= z + _NEARER) & (around.max(0) > z - _NEARER)
     return Flow(moved, visible)
