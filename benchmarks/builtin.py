@@ -42,7 +42,7 @@ from stylereel.world.factors import INDEX, LATENT_DIM, MOTION
 
 
 def psnr(images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Decibels of each picture [B, 3, H, W] in [-1, 1]."""
+    """Decibels of each image [B, 3, H, W] in [-1, 1]."""
     return 10 * torch.log10(4 / (images.clamp(-1, 1) - truth).square().mean((1, 2, 3)))
 
 
@@ -91,12 +91,12 @@ def of_perception(face: FaceNet, identity: IdentityNet) -> dict[str, Any]:
     known = [INDEX[name] for name in names]
     with torch.inference_mode():
         batches = [draw_batch((HELD_OUT, 2, i), 50, 256, mix=0.0, aligned=False) for i in range(8)]
-        seen = [face(batch.images, parse=True) for batch in batches]
-        points = torch.cat([(s.landmarks - b.landmarks).norm(dim=2) for s, b in zip(seen, batches)])
+        outputs = [face(batch.images, parse=True) for batch in batches]
+        points = torch.cat([(s.landmarks - b.landmarks).norm(dim=2) for s, b in zip(outputs, batches)])
         eyes = torch.cat([(b.landmarks[:, 36] - b.landmarks[:, 45]).norm(dim=1) for b in batches])
         truth = torch.cat([unit_values(b.values) for b in batches])[:, known]
-        guess = torch.cat([s.values for s in seen])
-        # 200 people, two pictures each, that differ in motion, clothes, backdrop and light.
+        guess = torch.cat([s.values for s in outputs])
+        # 200 people, two images each, that differ in motion, clothes, backdrop and light.
         random = np.random.default_rng(HELD_OUT + 3)
         first = mixed_values(np.repeat(random.standard_normal((200, 1, LATENT_DIM)), 4, axis=1))
         second = first.copy()
@@ -120,7 +120,7 @@ def of_perception(face: FaceNet, identity: IdentityNet) -> dict[str, Any]:
         ],
     }
     if face.parser:
-        predicted = torch.cat([s.regions.argmax(1) for s in seen if s.regions is not None])
+        predicted = torch.cat([s.regions.argmax(1) for s in outputs if s.regions is not None])
         target = torch.cat([region_classes(b.regions) for b in batches])
         out["region intersection over union"] = {
             name: round(float(((predicted == i) & (target == i)).sum() / ((predicted == i) | (target == i)).sum()), 3)
@@ -139,7 +139,7 @@ def of_calibration(face: FaceNet, folder: Path) -> dict[str, Any]:
     """The face net against dlib on every clip of a folder: difference of yaw in degrees, correlations of the mouth.
 
     dlib's yaw and pitch are those of a mean head laid over its landmarks. On the world's exact landmarks this
-    solution is off by 1.2 degrees of yaw, and its pitch is 5.8 too low, which is the same in all pictures.
+    solution is off by 1.2 degrees of yaw, and its pitch is 5.8 too low, which is the same in all images.
     """
     out: dict[str, Any] = {}
     for path in sorted(folder.glob("*.mp4")):
@@ -149,11 +149,11 @@ def of_calibration(face: FaceNet, folder: Path) -> dict[str, Any]:
         rows = place(followed.landmarks, reader.rate, followed.found)
         crops = torch.from_numpy(np.stack([cut(frame, row, 256) for frame, row in zip(frames, rows)]))
         with torch.inference_mode():
-            seen = [face(part.permute(0, 3, 1, 2).float() / 127.5 - 1) for part in crops.split(32)]
-        unit = torch.cat([s.motion for s in seen]).numpy()
+            outputs = [face(part.permute(0, 3, 1, 2).float() / 127.5 - 1) for part in crops.split(32)]
+        unit = torch.cat([s.motion for s in outputs]).numpy()
         low, high = world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)]
         motion = (low + high) / 2 + (high - low) / 2 * unit
-        points = torch.cat([s.landmarks for s in seen]).numpy()
+        points = torch.cat([s.landmarks for s in outputs]).numpy()
         solved, opening = pose_from_landmarks(followed.landmarks), mouth_opening(followed.landmarks)
         out[path.stem] = {
             "yaw difference": round(float(np.abs(motion[:, INDEX["yaw"]] - solved["yaw"]).mean()), 2),
@@ -173,26 +173,27 @@ def of_calibration(face: FaceNet, folder: Path) -> dict[str, Any]:
 def of_encoder(encoder: Encoder, generator: StyleGAN2, identity: IdentityNet, sheets: Path | None) -> dict[str, Any]:
     with torch.inference_mode():
         batches = [draw_batch((HELD_OUT, 4, i), 20, 256, mix=0.0) for i in range(10)]
-        again = [generator.synthesize(encoder(b.images)) for b in batches]
-        likeness = torch.cat([(identity(a) * identity(b.images)).sum(1) for a, b in zip(again, batches)])
+        reconstructions = [generator.synthesize(encoder(b.images)) for b in batches]
+        likeness = torch.cat([(identity(a) * identity(b.images)).sum(1) for a, b in zip(reconstructions, batches)])
         start = time.perf_counter()
         encoder(batches[0].images)
         seconds = (time.perf_counter() - start) / 20
     if sheets:
         save_picture(
-            sheets / "encoder.png", contact_sheet([*pictures(batches[0].images[:8]), *pictures(again[0][:8])], 8)
+            sheets / "encoder.png",
+            contact_sheet([*pictures(batches[0].images[:8]), *pictures(reconstructions[0][:8])], 8),
         )
-    values = torch.cat([psnr(a, b.images) for a, b in zip(again, batches)])
+    values = torch.cat([psnr(a, b.images) for a, b in zip(reconstructions, batches)])
     return {
         "psnr": round(float(values.mean()), 2),
         "identity cosine": round(float(likeness.mean()), 3),
-        "milliseconds a picture": round(1000 * seconds, 1),
+        "milliseconds an image": round(1000 * seconds, 1),
     }
 
 
 def of_stylemask(system: StyleMask, sheets: Path | None) -> dict[str, Any]:
-    """Generated pairs: codes of one, motion of the other, against the world's exact picture; then the same people as
-    pictures, through the encoder."""
+    """Generated pairs: codes of one, motion of the other, against the world's exact image; then the same people as
+    images, through the encoder."""
     z = np.random.default_rng(HELD_OUT + 9).standard_normal((2, 64, LATENT_DIM))
     source, driver = world.aligned(world.from_latent(z))
     with torch.inference_mode():

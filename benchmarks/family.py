@@ -1,11 +1,11 @@
-"""What the built-in generators are worth as generators: distances, smoothness, equivariance, and pictures of them.
+"""Quality of the built-in generators' samples: distances, smoothness, equivariance, and pictures of them.
 
     python benchmarks/family.py [--folder RUNS] [--sheets docs] [--count 1000] [--out results.json]
 
-Without --folder the installed weights are measured. For each generator that is there: decibels to the world's pictures
-of the same people, Frechet distance of samples to world pictures of other people (feature net in its name), perceptual
-path length, EQ-T and EQ-R where the input can be moved, milliseconds a picture; and with --sheets what truncation does,
-moved inputs, and the nearest of the pictures that training drew.
+Without --folder the installed weights are measured. For each generator that is there: decibels to the world's images
+of the same people, Frechet distance of samples to world images of other people (feature net in its name), perceptual
+path length, EQ-T and EQ-R where the input can be moved, milliseconds an image; and with --sheets truncation,
+moved inputs, and the nearest training images.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def latents(seed: int, count: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def made(generator: Generator, z: np.ndarray, **options: Any) -> np.ndarray:
-    """Pictures uint8 [N, H, W, 3] of latents; options go to `synthesize`, psi to `map`."""
+def generate(generator: Generator, z: np.ndarray, **options: Any) -> np.ndarray:
+    """Images uint8 [N, H, W, 3] of latents; options go to `synthesize`, psi to `map`."""
     psi = options.pop("psi", 1.0)
     parts = torch.from_numpy(z).float().split(8)
     return np.concatenate([pictures(generator.synthesize(generator.map(part, psi=psi), **options)) for part in parts])
 
 
 def truth(generator: Generator, z: np.ndarray) -> np.ndarray:
-    """The world's pictures of the latents as this generator should make them."""
+    """The world's images of the latents, the targets of this generator."""
     if not isinstance(generator, StyleGAN3):
         return draw_all(world.aligned(world.from_latent(z)), generator.resolution)
     parts = [z[i : i + 50] for i in range(0, len(z), 50)]  # cut out of a wider canvas, whose backdrop is another
@@ -65,7 +65,7 @@ def truth(generator: Generator, z: np.ndarray) -> np.ndarray:
 
 
 def training_pictures(generator: Generator, count: int) -> np.ndarray:
-    """The first pictures uint8 [N, 128, 128, 3] that the recipe drew in its first stage at 128 px."""
+    """The first training images uint8 [N, 128, 128, 3] of the recipe's first stage at 128 px."""
     found: list[np.ndarray] = []
     while sum(map(len, found)) < count:
         index = len(found)
@@ -78,7 +78,7 @@ def training_pictures(generator: Generator, count: int) -> np.ndarray:
 
 
 def features_of(frames: np.ndarray) -> np.ndarray:
-    """Features [N, 512] of pictures uint8 [N, H, W, 3] by the built-in face net."""
+    """Features [N, 512] of images uint8 [N, H, W, 3] by the built-in face net."""
     parts = (frames[i : i + 16] for i in range(0, len(frames), 16))
     return np.concatenate([face_features(np.stack([shrink_for_face(frame) for frame in part])) for part in parts])
 
@@ -91,52 +91,52 @@ def nearest(frames: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
     return order, np.take_along_axis(distances, order, axis=1)
 
 
-def told(score: Score) -> dict[str, Any]:
+def entry(score: Score) -> dict[str, Any]:
     return {"value": round(score.value, 4), "interval": [round(end, 4) for end in score.interval or ()]}
 
 
-def measured(generator: Generator, count: int, check: int) -> dict[str, Any]:
+def measure(generator: Generator, count: int, check: int) -> dict[str, Any]:
     """The numbers of one generator, by name."""
     out: dict[str, Any] = {"resolution": generator.resolution}
     out["parameters in millions"] = round(sum(p.numel() for p in generator.parameters()) / 1e6, 3)
-    frames, real = made(generator, latents(0, count)), truth(generator, latents(1, count))
+    frames, real = generate(generator, latents(0, count)), truth(generator, latents(1, count))
     other = truth(generator, latents(2, count))
     for name in ("frechet", "kernel-distance"):
         score = find(name)([Clip(frames)], [Clip(real)])
-        out[score.name] = told(score) | {
-            "of world pictures themselves": round(find(name)([Clip(other)], [Clip(real)]).value, 4)
+        out[score.name] = entry(score) | {
+            "of world images themselves": round(find(name)([Clip(other)], [Clip(real)]).value, 4)
         }
-    apart = (made(generator, z := latents(5, 128)) - truth(generator, z).astype(np.float64)) / 255
-    out["psnr"] = round(float((-10 * np.log10(np.square(apart).mean((1, 2, 3)))).mean()), 2)
+    difference = (generate(generator, z := latents(5, 128)) - truth(generator, z).astype(np.float64)) / 255
+    out["psnr"] = round(float((-10 * np.log10(np.square(difference).mean((1, 2, 3)))).mean()), 2)
     scores = [path_length(generator, 256)]
     if isinstance(generator, StyleGAN3):
         scores += equivariance(generator, 64)
-    out |= {score.name: told(score) for score in scores}
+    out |= {score.name: entry(score) for score in scores}
     began = time.process_time()
-    made(generator, latents(3, 16))
-    out["milliseconds of processor time a picture"] = round(1000 * (time.process_time() - began) / 16, 1)
-    # A generator that copies is far nearer to a training picture than a new picture of the world is.
+    generate(generator, latents(3, 16))
+    out["milliseconds of processor time an image"] = round(1000 * (time.process_time() - began) / 16, 1)
+    # A generator that copies is far nearer to a training image than a new image of the world is.
     others = training_pictures(generator, check)
     ours, theirs = (nearest(x[:64], others)[1][:, 0] for x in (frames, real))
-    out[f"median distance to the nearest of {check} training pictures"] = {
+    out[f"median distance to the nearest of {check} training images"] = {
         "samples": round(float(np.median(ours)), 4),
-        "new world pictures": round(float(np.median(theirs)), 4),
+        "new world images": round(float(np.median(theirs)), 4),
     }
     return out
 
 
 def sheets(generator: Generator, name: str, folder: Path, check: int) -> None:
-    """Truncation, nearest training pictures, and for StyleGAN3 the input at work, as NAME-*.png."""
+    """Truncation, nearest training images, and for StyleGAN3 moved inputs, as NAME-*.png."""
     z = latents(4, 8)
     step = generator.resolution // 128
 
     def save(what: str, frames: list[np.ndarray], columns: int, labels: list[str]) -> None:
         save_picture(folder / f"{name}-{what}.png", contact_sheet([f[::step, ::step] for f in frames], columns, labels))
 
-    rows = [made(generator, z, psi=psi) for psi in PSI]
+    rows = [generate(generator, z, psi=psi) for psi in PSI]
     save("truncation", [f for row in rows for f in row], 8, [f"psi {psi}" for psi in PSI for _ in z])
     others = training_pictures(generator, check)
-    samples = made(generator, z[:6])[:, ::step, ::step]
+    samples = generate(generator, z[:6])[:, ::step, ::step]
     order, distances = nearest(samples, others)
     grid, labels = [], []
     for sample, indices, row in zip(samples, order, distances):
@@ -153,7 +153,7 @@ def sheets(generator: Generator, name: str, folder: Path, check: int) -> None:
             (0, 0.0, 0.1),
             (15, 0.1, 0.05),
         )
-        rows = [made(generator, z[:4], transform=image_transform(*place)) for place in places]
+        rows = [generate(generator, z[:4], transform=image_transform(*place)) for place in places]
         frames = [rows[column][row] for row in range(4) for column in range(len(places))]
         save("moved", frames, len(places), [f"{r} deg {x:+} {y:+}" for r, x, y in places] * 4)
 
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=BUILTIN)
     parser.add_argument("--sheets", type=Path, help="folder for pictures")
     parser.add_argument("--count", type=int, default=1000, help="samples for the distances")
-    parser.add_argument("--check", type=int, default=2000, help="training pictures to compare samples with")
+    parser.add_argument("--check", type=int, default=2000, help="training images to compare samples with")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     result: dict[str, Any] = {"date": str(date.today()), "machine": f"{platform.machine()}, torch {torch.__version__}"}
@@ -172,7 +172,7 @@ def main() -> None:
         if not path.exists():
             continue
         generator = load_generator(path).eval()
-        result[name] = measured(generator, arguments.count, arguments.check)
+        result[name] = measure(generator, arguments.count, arguments.check)
         print(json.dumps({name: result[name]}, indent=2), flush=True)
         if arguments.sheets:
             sheets(generator, name, arguments.sheets, arguments.check)

@@ -6,7 +6,7 @@
 Every measurement has a process of its own (a fresh allocator), and the variants take turns: A B C A B C. A ratio is
 the median over the rounds of the ratio inside a round; milliseconds are per frame, of synthesis alone, with random
 weights from a seed. Errors are against the reference in float32: largest and mean difference as a share of the largest
-value, root mean square as a share of the picture's spread, PSNR over the picture's range. The floor is what the dense
+value, root mean square as a share of the image's spread, PSNR over the image's range. The floor is what the dense
 convolutions of one frame would take at the rate of one ideal convolution measured on the same machine in the same
 precision; the share is floor / best time, so more than 100 % means fewer operations than the direct method needs.
 

@@ -178,7 +178,7 @@ def _equalized(tensors: Tensors, name: str, x: Tensor, stride: int = 1, gain: fl
 
 FIRST_CUTOFF, FIRST_STOPBAND = 2.0, 2**2.1
 LAST_STOPBAND = 2**0.3  # times the last cut-off, which is half the resolution
-MARGIN = 10  # pixels around the picture in every layer but the last two
+MARGIN = 10  # pixels around the image in every layer but the last two
 TAPS = 6  # times the factor of a filter
 NUM_CRITICAL = 2  # layers at the end whose cut-off is as far as sampling allows
 CLAMP = 256.0

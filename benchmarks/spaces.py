@@ -29,7 +29,7 @@ def seed(number: int, width: int) -> Tensor:
 
 
 def strongest_channel(generator: StyleGAN2, s: list[Tensor]) -> tuple[int, Tensor]:
-    """The style layer of an expression row, and its channel, whose push changes the middle of the picture most.
+    """The style layer of an expression row, and its channel, whose push changes the middle of the image most.
 
     A push is the channel's deviation among people.
     """

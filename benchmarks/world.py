@@ -34,7 +34,7 @@ def main() -> None:
             for values in people[:100]:
                 world.draw(values, size)
             best = min(best, (time.process_time() - start) / 100)
-        result[f"pictures a second of processor time at {size} px"] = round(1 / best)
+        result[f"images a second of processor time at {size} px"] = round(1 / best)
     backend = DlibBackend()
     facing = np.array([values for values in people if abs(values[INDEX["yaw"]]) <= 30][:2000])
     found = np.array([shows_one_face(world.draw(values, 256).image, backend) for values in facing])

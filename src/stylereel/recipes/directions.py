@@ -99,7 +99,7 @@ def _sparse(direction: Direction, change: Tensor, deviation: Tensor) -> Directio
 class _Scale:
     """The face net's predictions for held-out people, and for the world's exact edits of them.
 
-    What else it sees change in exact edits is its own confusion, and is subtracted from its other predictions.
+    Changes that it predicts for other factors in exact edits are its own confusion, and are subtracted.
     """
 
     def __init__(self, generator: StyleGAN2, face: FaceNet, people: int) -> None:
@@ -136,14 +136,14 @@ class _Scale:
     def calibrate(self, factor: str, direction: Direction, codes: dict[str, float], exact: Tensor) -> Direction:
         """The direction, rescaled so that strength 1 has its stated effect on average, with effect and leak.
 
-        Where the face net does not see even the exact change, the scale stays and the effect is not a number.
+        Where the face net does not predict even the exact change, the scale is kept and the effect is not a number.
 
         codes: leak at its first scale, predicted from w.
         """
         own, scale = self.names.index(factor), 1.0
         moved = self.measure(direction)
         legible = bool(exact[own] > LEGIBLE * self._deviation[own])
-        for _ in range(3 if legible else 0):  # what is rare in the world comes in by a threshold: it takes short steps
+        for _ in range(3 if legible else 0):  # rare factors start at a threshold, so they need short steps
             effect = max(float(moved[own] / exact[own]), 0.1)
             if abs(effect - 1) < 0.03:
                 break

@@ -57,7 +57,7 @@ _CLOSER = 1.8  # a close-up shows a mouth so much larger than a portrait
 _LIDS_AND_LIPS = torch.tensor([[61, 67], [62, 66], [63, 65], [37, 41], [38, 40], [43, 47], [44, 46]])
 
 
-class Chance:
+class RandomState:
     """Random numbers for each image of a batch of `count`, of which this process has a share."""
 
     def __init__(self, seed: tuple[int, ...], images: Tensor, share: Share = WHOLE) -> None:
@@ -101,22 +101,22 @@ def disturb(images: Tensor, seed: tuple[int, ...], share: Share = WHOLE, most: f
 
     Every image gets a random part of `most`, 0 to 1.
     """
-    chance, size = Chance(seed, images, share), images.shape[-1]
-    amount = most * chance.uniform(0, 1)
+    random, size = RandomState(seed, images, share), images.shape[-1]
+    amount = most * random.uniform(0, 1)
     # Lamps and shadows, soft and less soft, and what colours them.
-    shade = 0.45 * chance.field(1, 3, size) + 0.2 * chance.field(1, 9, size) + 0.12 * chance.field(3, 4, size)
+    shade = 0.45 * random.field(1, 3, size) + 0.2 * random.field(1, 9, size) + 0.12 * random.field(3, 4, size)
     out = ((images + 1) / 2).clamp_min(1e-4) * torch.exp(amount * shade)
-    out = out ** torch.exp(amount * chance.uniform(-0.6, 0.6)) * torch.exp(amount * chance.uniform(-0.25, 0.25, 3))
-    out = torch.lerp(out, out.mean(1, keepdim=True), amount * chance.uniform(0, 1))
-    out = 0.5 + (out - 0.5) * torch.exp(amount * chance.uniform(-0.5, 0.5)) + amount * chance.uniform(-0.15, 0.15)
+    out = out ** torch.exp(amount * random.uniform(-0.6, 0.6)) * torch.exp(amount * random.uniform(-0.25, 0.25, 3))
+    out = torch.lerp(out, out.mean(1, keepdim=True), amount * random.uniform(0, 1))
+    out = 0.5 + (out - 0.5) * torch.exp(amount * random.uniform(-0.5, 0.5)) + amount * random.uniform(-0.15, 0.15)
     # The texture of skin and cloth, which the world hardly has.
-    out = out + 0.05 * amount * chance.uniform(0, 1) * chance.field(1, size // 4, size)
+    out = out + 0.05 * amount * random.uniform(0, 1) * random.field(1, size // 4, size)
     for factor, often in ((2, 0.2), (4, -0.4)):
         soft = F.interpolate(F.avg_pool2d(out, factor), scale_factor=float(factor), mode="bilinear")
-        out = torch.lerp(out, soft, (2 * amount * chance.uniform(often - 1, often + 1)).clamp(0, 1))
-    out = out + 0.08 * amount * chance.uniform(0, 1) * chance.field(3, size, size)
-    compressed = _compress(out, 1e-3 + 0.05 * amount * chance.uniform(0, 1))
-    return torch.where(chance.uniform(-1, 1) < 0, compressed, out).clamp(0, 1) * 2 - 1
+        out = torch.lerp(out, soft, (2 * amount * random.uniform(often - 1, often + 1)).clamp(0, 1))
+    out = out + 0.08 * amount * random.uniform(0, 1) * random.field(3, size, size)
+    compressed = _compress(out, 1e-3 + 0.05 * amount * random.uniform(0, 1))
+    return torch.where(random.uniform(-1, 1) < 0, compressed, out).clamp(0, 1) * 2 - 1
 
 
 def _expressive(seed: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,13 +141,13 @@ def repaint(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: Share
 
     The inside of a mouth is mostly dark in photographs, and white with teeth in the world: it varies most.
     """
-    chance = Chance(seed, images, share)
+    random = RandomState(seed, images, share)
     count = len(REGIONS)
-    tint = chance.uniform(-0.5, 0.5, count)[..., 0] + chance.uniform(-0.2, 0.2, 3 * count).view(-1, count, 3)
-    tint[:, REGIONS.index("mouth")] += chance.uniform(-2.2, 0.3)[:, 0, 0]
+    tint = random.uniform(-0.5, 0.5, count)[..., 0] + random.uniform(-0.2, 0.2, 3 * count).view(-1, count, 3)
+    tint[:, REGIONS.index("mouth")] += random.uniform(-2.2, 0.3)[:, 0, 0]
     rows = torch.arange(len(images), device=images.device)[:, None, None]
     gain = tint[rows, regions.long()].permute(0, 3, 1, 2)
-    gain = F.avg_pool2d(gain, 3, 1, 1, count_include_pad=False) * (chance.uniform(0, 3) < 2)
+    gain = F.avg_pool2d(gain, 3, 1, 1, count_include_pad=False) * (random.uniform(0, 3) < 2)
     return ((images + 1) * torch.exp(gain) - 1).clamp(-1, 1)
 
 
@@ -156,16 +156,16 @@ def hide(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: Share = 
 
     Also gives where the patches are, [B, 1, H, W] bool.
     """
-    chance, size = Chance(seed, images, share), images.shape[-1]
-    room = 0.3 * chance.field(3, 3, size) + 0.4 * chance.field(1, 8, size) + 0.3 * chance.field(1, 40, size)
-    room = (room * chance.uniform(0.1, 1.2) + chance.uniform(-0.8, 0.8) + chance.uniform(-0.3, 0.3, 3)).clamp(-1, 1)
-    behind = (regions == REGIONS.index("background"))[:, None] & (chance.uniform(-1, 1) < 0)
+    random, size = RandomState(seed, images, share), images.shape[-1]
+    room = 0.3 * random.field(3, 3, size) + 0.4 * random.field(1, 8, size) + 0.3 * random.field(1, 40, size)
+    room = (room * random.uniform(0.1, 1.2) + random.uniform(-0.8, 0.8) + random.uniform(-0.3, 0.3, 3)).clamp(-1, 1)
+    behind = (regions == REGIONS.index("background"))[:, None] & (random.uniform(-1, 1) < 0)
     out = torch.where(behind, room, images)
     place = (torch.arange(size, device=images.device) + 0.5) / size
-    x, y = chance.uniform(0, 1), chance.uniform(0, 1)
-    wide, high = chance.uniform(0.03, 0.15), chance.uniform(0.03, 0.15)
-    patch = ((place - x).abs() < wide) & ((place[:, None] - y).abs() < high) & (chance.uniform(0, 3) < 1)
-    paint = chance.uniform(-1, 1, 3) + 0.3 * chance.field(3, 12, size)
+    x, y = random.uniform(0, 1), random.uniform(0, 1)
+    wide, high = random.uniform(0.03, 0.15), random.uniform(0.03, 0.15)
+    patch = ((place - x).abs() < wide) & ((place[:, None] - y).abs() < high) & (random.uniform(0, 3) < 1)
+    paint = random.uniform(-1, 1, 3) + 0.3 * random.field(3, 12, size)
     return torch.where(patch, paint.clamp(-1, 1), out), patch
 
 
@@ -181,10 +181,10 @@ def move(batch: Batch, seed: tuple[int, ...], share: Share = WHOLE) -> Batch:
 
     Beyond the edge the outermost pixels are repeated, as in a crop of a photograph.
     """
-    chance = Chance(seed, batch.images, share)
-    turn, scale = chance.uniform(-0.15, 0.15).flatten(), torch.exp(chance.uniform(-0.12, 0.12)).flatten()
-    stretch = torch.exp(chance.uniform(-0.06, 0.06)).flatten()
-    shift = chance.uniform(-0.05, 0.05, 2).flatten(1)
+    random = RandomState(seed, batch.images, share)
+    turn, scale = random.uniform(-0.15, 0.15).flatten(), torch.exp(random.uniform(-0.12, 0.12)).flatten()
+    stretch = torch.exp(random.uniform(-0.06, 0.06)).flatten()
+    shift = random.uniform(-0.05, 0.05, 2).flatten(1)
     # From images to moved images; the sampling grid needs the inverse.
     matrix = _matrices(turn, scale, stretch)
     inverse = torch.linalg.inv(matrix)
@@ -283,13 +283,13 @@ def close_in(batch: Batch, seed: tuple[int, ...], share: Share = WHOLE) -> tuple
 
     Gives images [B, 3, 64, 64], their regions [B, 64, 64] and the mouth's points [B, 20, 2] in -0.5..0.5.
     """
-    chance, size = Chance(seed, batch.images, share), LIPS_SIZE
-    turn, scale = chance.uniform(-0.2, 0.2).flatten(), torch.exp(chance.uniform(-0.2, 0.2)).flatten()
-    matrix = _matrices(turn, scale / (_CLOSER * LIPS_PART), torch.exp(chance.uniform(-0.15, 0.15)).flatten())
-    shift = (chance.uniform(-1, 1, 2) * chance.uniform(0, 0.16)).flatten(1)
+    random, size = RandomState(seed, batch.images, share), LIPS_SIZE
+    turn, scale = random.uniform(-0.2, 0.2).flatten(), torch.exp(random.uniform(-0.2, 0.2)).flatten()
+    matrix = _matrices(turn, scale / (_CLOSER * LIPS_PART), torch.exp(random.uniform(-0.15, 0.15)).flatten())
+    shift = (random.uniform(-1, 1, 2) * random.uniform(0, 0.16)).flatten(1)
     # A place of the crop samples the place plus its bend.
-    bend = 0.035 * chance.uniform(0, 1) * chance.field(2, 4, size)
-    bend = bend + 0.012 * chance.uniform(0, 1) * chance.field(2, 9, size)
+    bend = 0.035 * random.uniform(0, 1) * random.field(2, 4, size)
+    bend = bend + 0.012 * random.uniform(0, 1) * random.field(2, 9, size)
     place = torch.stack(torch.meshgrid(*[offsets(size, bend.device)] * 2, indexing="xy"))
     unbent = (place + bend).flatten(2).mT - shift[:, None]
     grid = 2 * (unbent @ torch.linalg.inv(matrix).mT).unflatten(1, (size, size))
@@ -314,12 +314,12 @@ def paint_lips(images: Tensor, regions: Tensor, points: Tensor, seed: tuple[int,
 
     Their colour comes near that of the skin, the upper one is in shadow, and both shine in bands.
     """
-    chance, size, lips = Chance(seed, images, share), images.shape[-1], REGIONS.index("lips")
-    tint = chance.uniform(-0.4, 0.4, len(REGIONS)).flatten(1)[..., None]
-    tint = tint + chance.uniform(-0.15, 0.15, 3 * len(REGIONS)).view(len(images), -1, 3)
+    random, size, lips = RandomState(seed, images, share), images.shape[-1], REGIONS.index("lips")
+    tint = random.uniform(-0.4, 0.4, len(REGIONS)).flatten(1)[..., None]
+    tint = tint + random.uniform(-0.15, 0.15, 3 * len(REGIONS)).view(len(images), -1, 3)
     skin, lip = (_colour(images, regions, name) + 0.05 for name in ("skin", "lips"))
     like_skin = tint[:, REGIONS.index("skin")] + torch.log(skin / lip).flatten(1)
-    tint[:, lips] = 0.3 * tint[:, lips] + like_skin * chance.uniform(0, 1).flatten(1)
+    tint[:, lips] = 0.3 * tint[:, lips] + like_skin * random.uniform(0, 1).flatten(1)
     rows = torch.arange(len(images), device=images.device)[:, None, None]
     gain = tint[rows, regions.long()].permute(0, 3, 1, 2)
     # The line between the lips is a parabola through the corners and the middle of the inner lips.
@@ -329,12 +329,12 @@ def paint_lips(images: Tensor, regions: Tensor, points: Tensor, seed: tuple[int,
         (xi, y), xj, xk = ends[:, i, :, None].unbind(1), ends[:, j, :1], ends[:, k, :1]
         line = line + y * (place - xj) * (place - xk) / ((xi - xj) * (xi - xk))
     height = size * (line[:, None, None] - place[:, None])  # pixels above it, [B, 1, H, W]
-    shade = -1.3 * chance.uniform(-0.2, 1).square() * torch.tanh(height / 2).clamp_min(0)
+    shade = -1.3 * random.uniform(-0.2, 1).square() * torch.tanh(height / 2).clamp_min(0)
     for _ in range(2):
-        band = (height + chance.uniform(-8, 12)) / chance.uniform(0.7, 3)
-        shade = shade + chance.uniform(-0.4, 0.9) * torch.exp(-band.square())
+        band = (height + random.uniform(-8, 12)) / random.uniform(0.7, 3)
+        shade = shade + random.uniform(-0.4, 0.9) * torch.exp(-band.square())
     gain = gain + shade * (regions == lips)[:, None]
-    gain = F.avg_pool2d(gain, 3, 1, 1, count_include_pad=False) * (chance.uniform(0, 5) < 4)
+    gain = F.avg_pool2d(gain, 3, 1, 1, count_include_pad=False) * (random.uniform(0, 5) < 4)
     return ((images + 1) * torch.exp(gain) - 1).clamp(-1, 1)
 
 
@@ -344,27 +344,27 @@ def fill_mouths(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: S
     In the world teeth always hang from the upper lip. Here either row shows, or both or none, and the tongue has
     nearly the colour of the lips.
     """
-    chance, size = Chance(seed, images, share), images.shape[-1]
+    random, size = RandomState(seed, images, share), images.shape[-1]
     mouth = (regions == REGIONS.index("mouth"))[:, None].float()
     down = mouth.cumsum(2) * mouth  # pixels below the upper lip, and above the lower one
     up = mouth.flip(2).cumsum(2).flip(2) * mouth
     skin, lip = (_colour(images, regions, name) for name in ("skin", "lips"))
     red = torch.tensor([0.15, -0.1, -0.05], device=images.device).view(1, 3, 1, 1)
-    paint = torch.lerp(skin, lip, chance.uniform(0, 1)) * torch.exp(chance.uniform(-4, -0.4) + red)
-    tongue = lip * torch.exp(chance.uniform(-1.2, 0.3) + 0.1 * chance.uniform(-1, 1, 3))
-    edge = down / (down + up).clamp_min(1) - chance.uniform(0, 1.6)
-    edge = 4 * edge + chance.uniform(0, 1) * chance.field(1, 4, size)
+    paint = torch.lerp(skin, lip, random.uniform(0, 1)) * torch.exp(random.uniform(-4, -0.4) + red)
+    tongue = lip * torch.exp(random.uniform(-1.2, 0.3) + 0.1 * random.uniform(-1, 1, 3))
+    edge = down / (down + up).clamp_min(1) - random.uniform(0, 1.6)
+    edge = 4 * edge + random.uniform(0, 1) * random.field(1, 4, size)
     paint = torch.lerp(paint, tongue, (edge + 0.5).clamp(0, 1))
-    teeth = skin * torch.exp(chance.uniform(-0.8, 0.5))
-    teeth = torch.lerp(teeth, chance.uniform(0.5, 1.9).expand_as(teeth), chance.uniform(0, 1))
-    teeth = teeth * torch.exp(0.08 * chance.uniform(-1, 1, 3) + 0.12 * chance.field(1, size // 2, size))
-    paint = torch.lerp(paint, teeth, (chance.uniform(-6, 9) - down + 0.5).clamp(0, 1))
-    lower = teeth * torch.exp(chance.uniform(-0.5, 0))
-    paint = torch.lerp(paint, lower, (chance.uniform(-10, 6) - up + 0.5).clamp(0, 1))
-    paint = (paint * (1 - chance.uniform(0, 0.7) * torch.exp(-down / 4)) - 1).clamp(-1, 1)  # the upper lip's shadow
+    teeth = skin * torch.exp(random.uniform(-0.8, 0.5))
+    teeth = torch.lerp(teeth, random.uniform(0.5, 1.9).expand_as(teeth), random.uniform(0, 1))
+    teeth = teeth * torch.exp(0.08 * random.uniform(-1, 1, 3) + 0.12 * random.field(1, size // 2, size))
+    paint = torch.lerp(paint, teeth, (random.uniform(-6, 9) - down + 0.5).clamp(0, 1))
+    lower = teeth * torch.exp(random.uniform(-0.5, 0))
+    paint = torch.lerp(paint, lower, (random.uniform(-10, 6) - up + 0.5).clamp(0, 1))
+    paint = (paint * (1 - random.uniform(0, 0.7) * torch.exp(-down / 4)) - 1).clamp(-1, 1)  # the upper lip's shadow
     soft = F.avg_pool2d(mouth, 3, 1, 1)
     paint = F.avg_pool2d(paint * mouth, 3, 1, 1) / soft.clamp_min(1e-3)
-    return torch.lerp(images, paint, soft * (chance.uniform(0, 5) < 4))
+    return torch.lerp(images, paint, soft * (random.uniform(0, 5) < 4))
 
 
 def train_lips(trainer: Trainer, face: FaceNet) -> FaceNet:

@@ -216,7 +216,7 @@ def distil(
         trainer, face, lambda number: draw_batch((12, 1, number), curve.BATCH, stage.resolution, mix=0.0).images
     )
 
-    def held_out(number: int) -> Tensor:
+    def generate_held_out(number: int) -> Tensor:
         z = torch.from_numpy(mixed_latents((12, 1, number), curve.BATCH, 0.0)[:, 0]).float()
         return average.synthesize(average.map(trainer.to_device(z)), noise="none")
 
@@ -239,7 +239,7 @@ def distil(
         normalize_weights(model)
         ema.update(index)
         losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
-        return losses | frechet(index, held_out)
+        return losses | frechet(index, generate_held_out)
 
     trainer.fit(
         name,

@@ -180,7 +180,7 @@ def distil(
         trainer, face, lambda number: draw_placed((32, 1, number), curve.BATCH // 2, size).batch.images
     )
 
-    def held_out(number: int) -> Tensor:
+    def generate_held_out(number: int) -> Tensor:
         z, transform = latents_and_places((32, 1, number), curve.BATCH // 2)
         z = trainer.to_device(torch.from_numpy(z).float())
         return average.synthesize(average.map(z), transform=trainer.to_device(transform))
@@ -202,7 +202,7 @@ def distil(
         normalize_weights(model)
         ema.update(index)
         losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
-        return losses | frechet(index, held_out)
+        return losses | frechet(index, generate_held_out)
 
     trainer.fit(
         name,
