@@ -39,7 +39,7 @@ def test_csim_is_arcfaces_where_the_official_file_is(no_file: Path, monkeypatch:
     pictures = portrait(3), portrait(4)
     clips = [Clip([picture]) for picture in pictures]
     state = save_arcface(no_file)
-    with pytest.raises(Unfit, match="delete it and fetch it again"):  # and dlib does not take its place
+    with pytest.raises(Unfit, match="delete it and download it again"):  # and dlib does not take its place
         find("csim")(clips[:1], clips[1:])
     monkeypatch.setattr(likeness, "official", lambda name: no_file)
     score = find("csim")(clips[:1], clips[1:])

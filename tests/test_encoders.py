@@ -257,7 +257,7 @@ def test_a_stage_of_e4e_trains_only_the_heads_in_use() -> None:
 
 def test_wrong_input_is_refused_with_advice() -> None:
     encoder = small_encoder()
-    with pytest.raises(ValueError, match=r"pictures \[B, 3, H, W\]"):
+    with pytest.raises(ValueError, match=r"images \[B, 3, H, W\]"):
         encoder(random_images(channels=6))
     with pytest.raises(ValueError, match="leave deltas out"):
         encoder(random_images(), deltas=1)

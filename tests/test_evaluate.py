@@ -83,7 +83,7 @@ def test_without_names_all_that_fit_are_measured_and_the_others_named(monkeypatc
     mean = Measure(
         "brightness", "clip", "neither", "levels", "", "", None, lambda clip: np.mean([f.mean() for f in clip])
     )
-    monkeypatch.setattr("stylereel.commands.evaluate.measures", lambda: few | {"brightness": mean})
+    monkeypatch.setattr("stylereel.commands.evaluate.all_measures", lambda: few | {"brightness": mean})
     monkeypatch.setenv("STYLEREEL_CACHE", "nowhere")
     scores, skipped, _ = evaluate(clips(0), reference=clips(3))
     assert [score.name for score in scores] == ["l1", "psnr", "brightness"] and list(skipped) == ["lpips-alex"]
@@ -100,7 +100,7 @@ def test_without_names_all_that_fit_are_measured_and_the_others_named(monkeypatc
         (["--measures", "psnr"], "psnr compares with a reference; give one with --reference."),
         (["--measures", "psnr", "--reference", "short"], "5 frames and its reference 3; cut both to the same frames."),
         (["--measures", "psnr", "--reference", "large"], "have 32 x 32 and 40 x 32 pixels; resize one of them."),
-        (["--measures", "psnr", "--reference", "empty"], "holds neither clips nor pictures"),
+        (["--measures", "psnr", "--reference", "empty"], "holds neither clips nor images"),
         (["--video-protocol", "fid"], "There is no video protocol 'fid'; there are windows, stylefacev"),
         (["--processes", "0"], "An evaluation needs 1 or more processes"),
     ],

@@ -98,7 +98,7 @@ def test_mistakes_are_named(wrong: str, generator: StyleGAN2, perceptual: Percep
     else:
         generator, space = StyleGAN2(StyleGAN2Config(16, z_dim=4, w_dim=4, channel_max=4, mapping_layers=1)), "features"
         images, start = torch.zeros(1, 3, 16, 16), generator.map(torch.zeros(1, 4))
-    with pytest.raises(ValueError, match="Give one picture|Choose a space|needs a StyleGAN2"):
+    with pytest.raises(ValueError, match="Give one image|Choose a space|needs a StyleGAN2"):
         optimise(generator, images, start, perceptual, space, 1)  # type: ignore[arg-type]
 
 

@@ -158,7 +158,7 @@ def test_codes_and_generators_that_do_not_belong_together_are_named(portrait: Pa
     with pytest.raises(ValueError, match="18 rows of 32, but the generator takes 8 of 32"):
         inversion.invert(portrait, out=tmp_path / "a.safetensors", encoder=file)
     save_module(tmp_path / "own.safetensors", "style_encoder", small_encoder())
-    with pytest.raises(ValueError, match="brings no generator along"):
+    with pytest.raises(ValueError, match="includes no generator"):
         inversion.invert(portrait, out=tmp_path / "a.safetensors", encoder=tmp_path / "own.safetensors")
     with pytest.raises(ValueError, match="no file"):
         inversion.invert(portrait, out=tmp_path / "a.safetensors", encoder=tmp_path / "none.pt")

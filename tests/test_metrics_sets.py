@@ -181,7 +181,7 @@ def test_fvd_gives_the_file_whole_windows_and_the_preset_its_name(
     with pytest.raises(Unfit, match="stylereel weights get i3d_torchscript.pt"):
         find("fvd")(clips(0), clips(5))
     torch.jit.script(StandIn()).save(tmp_path / "i3d_torchscript.pt")
-    with pytest.raises(Unfit, match="delete it and fetch it again"):
+    with pytest.raises(Unfit, match="delete it and download it again"):
         find("fvd")(clips(0), clips(5))
     monkeypatch.setattr(features, "official", lambda name: tmp_path / name)
     with pytest.raises(Unfit, match="not the official file"):

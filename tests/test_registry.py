@@ -125,7 +125,7 @@ def test_unannounced_length_is_accepted(rows: dict[str, Row], cache: Path) -> No
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("cut", f"was cut off before all of its {len(CONTENT)} bytes had come; the same command goes on with it, or"),
+        ("cut", f"was cut off before all of its {len(CONTENT)} bytes; the same command resumes it, or"),
         ("corrupt", f"other bytes than the official file .SHA-256 [0-9a-f]{{64}} instead of {SHA256}"),
         ("short", "sent other bytes than the official file"),
         ("long", f"was cut off before all of its {len(CONTENT) + 9} bytes"),
@@ -269,10 +269,10 @@ def test_verify_looks_at_every_file(rows: dict[str, Row], cache: Path) -> None:
     path.write_bytes(CHANGED)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert fetch("right") == path
-    with pytest.raises(ValueError, match="Not what they should be: right;"):
+    with pytest.raises(ValueError, match="Wrong content: right;"):
         verify(report=said.append)
     assert said[-1] == "corrupt: right"
-    with pytest.raises(ValueError, match="Not what they should be: right;"):
+    with pytest.raises(ValueError, match="Wrong content: right;"):
         verify("right", report=said.append)
 
 

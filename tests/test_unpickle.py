@@ -340,7 +340,7 @@ def broken(target: Path) -> Iterator[tuple[str, bytes, str | None]]:
     yield "zip whose names differ", renamed, "not where its directory says"
     long = struct.pack("<LL", 2**20, 2**20)
     lying = good[: second + 20] + long + good[second + 28 :]
-    yield "zip member longer than the file", lying, "overlap or lie beyond"
+    yield "zip member longer than the file", lying, "overlap or go beyond"
     yield (
         "zip64 that points nowhere",
         good[:end] + b"PK\x06\x07" + struct.pack("<LQL", 0, 2**63, 1) + good[end:],

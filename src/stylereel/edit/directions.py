@@ -97,15 +97,15 @@ class Directions(Mapping[str, Direction]):
 
     def without(self, name: str, others: Sequence[str]) -> Direction:
         """The direction `name` of W+ less its part along `others` (Shen et al. 2020, conditional manipulation)."""
-        wanted = self[name]
-        assert wanted.places is not None
-        shared = [other for other in map(self.__getitem__, others) if _same_places(other, wanted)]
+        direction = self[name]
+        assert direction.places is not None
+        shared = [other for other in map(self.__getitem__, others) if _same_places(other, direction)]
         if not shared:
-            return wanted
+            return direction
         basis = torch.linalg.qr(torch.stack([other.change.flatten() for other in shared]).double().T)[0]
-        flat = wanted.change.flatten().double()
-        change = (flat - basis @ (basis.T @ flat)).to(wanted.change).view_as(wanted.change)
-        return replace(wanted, change=change, leak={}, effect=float("nan"))
+        flat = direction.change.flatten().double()
+        change = (flat - basis @ (basis.T @ flat)).to(direction.change).view_as(direction.change)
+        return replace(direction, change=change, leak={}, effect=float("nan"))
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file whose header names places, units, effects and leaks."""

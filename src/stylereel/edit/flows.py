@@ -100,7 +100,7 @@ class ContinuousFlow(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         end = self.sqrt_end_time.square()
 
-        def slope(time: float, state: Tensor) -> Tensor:
+        def derivative(time: float, state: Tensor) -> Tensor:
             """Of the state [B, R, C] (or C + 1 with the density) over the share of the time, 0..1."""
             share = 1 - time if back else time
             context = torch.cat([(end * share).expand(len(x), 1), attributes], 1)[:, None]
@@ -116,7 +116,7 @@ class ContinuousFlow(nn.Module):
             return (-end if back else end) * y
 
         start = x if probe is None else torch.cat([x, torch.zeros_like(x[..., :1])], -1)
-        state = integrate(slope, start) if steps is None else runge_kutta(slope, start, steps)
+        state = integrate(derivative, start) if steps is None else runge_kutta(derivative, start, steps)
         return (state, None) if probe is None else (state[..., :-1], state[..., -1:])
 
 
@@ -234,20 +234,20 @@ def load_flow(path: str | Path) -> Flow:
     return load_part(path, "chain.0.running_mean", "flow of StyleFlow", build)
 
 
-# --- solvers of dy/ds = slope(s, y) for s from 0 to 1
+# --- solvers of dy/ds = derivative(s, y) for s from 0 to 1
 
 
-def runge_kutta(slope: Callable[[float, Tensor], Tensor], y: Tensor, steps: int) -> Tensor:
-    """y at s = 1, by `steps` equal steps of the classical fourth-order method: 4 calls of slope each."""
+def runge_kutta(derivative: Callable[[float, Tensor], Tensor], y: Tensor, steps: int) -> Tensor:
+    """y at s = 1, by `steps` equal steps of the classical fourth-order method: 4 calls of derivative each."""
     if steps < 1:
         raise ValueError("A solver needs at least one step.")
     h = 1 / steps
     for step in range(steps):
         s = step * h
-        a = slope(s, y)
-        b = slope(s + h / 2, y + h / 2 * a)
-        c = slope(s + h / 2, y + h / 2 * b)
-        d = slope(s + h, y + h * c)
+        a = derivative(s, y)
+        b = derivative(s + h / 2, y + h / 2 * a)
+        c = derivative(s + h / 2, y + h / 2 * b)
+        d = derivative(s + h, y + h * c)
         y = y + h / 6 * (a + 2 * b + 2 * c + d)
     return y
 
@@ -264,13 +264,13 @@ _STAGES = (
 _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
 
-def integrate(slope: Callable[[float, Tensor], Tensor], y: Tensor, tolerance: float = TOLERANCE) -> Tensor:
+def integrate(derivative: Callable[[float, Tensor], Tensor], y: Tensor, tolerance: float = TOLERANCE) -> Tensor:
     """y [B, ...] at s = 1 by the adaptive method of Dormand and Prince of order 5(4).
 
     A step is taken when the error of every sample, root mean square over its numbers in units of
     tolerance * (1 + |y|), is at most 1. Raises ValueError if that takes too many steps or too small ones.
     """
-    s, h, first = 0.0, 0.05, slope(0.0, y)
+    s, h, first = 0.0, 0.05, derivative(0.0, y)
     for _ in range(MAX_STEPS):
         if h < SMALLEST_STEP:
             break
@@ -278,7 +278,7 @@ def integrate(slope: Callable[[float, Tensor], Tensor], y: Tensor, tolerance: fl
         stages, new = [first], y
         for time, weights in _STAGES:
             new = y + h * sum(weight * stage for weight, stage in zip(weights, stages) if weight)
-            stages.append(slope(s + time * h, new))
+            stages.append(derivative(s + time * h, new))
         error = h * sum(weight * stage for weight, stage in zip(_ERROR, stages) if weight)
         assert isinstance(error, Tensor)
         with torch.no_grad():

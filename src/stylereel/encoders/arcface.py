@@ -57,14 +57,14 @@ class Bottleneck(nn.Module):
 
 
 def stem(inputs: int, outputs: int) -> nn.Sequential:
-    """A 3x3 convolution from pictures to the first features, normalised."""
+    """A 3x3 convolution from images to the first features, normalised."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs), nn.PReLU(outputs))
 
 
 class Backbone(nn.Module):
-    """Pictures [B, channels, H, W] to feature maps of 1/4, 1/8 and 1/16 of their size.
+    """Images [B, channels, H, W] to feature maps of 1/4, 1/8 and 1/16 of their size.
 
-    channels: of the pictures; width: channels of the first stage (a multiple of 16); squeeze: whether the blocks
+    channels: of the images; width: channels of the first stage (a multiple of 16); squeeze: whether the blocks
     have squeeze and excitation (IR-SE) or not (IR).
     """
 
@@ -90,7 +90,7 @@ class Backbone(nn.Module):
 
 
 class ArcFace(Backbone):
-    """Faces to embeddings; the cosine of two embeddings tells how alike two faces are."""
+    """Faces to embeddings; the cosine of two embeddings is the similarity of two faces."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""HFGI: details that a code cannot hold, carried over from the picture into a feature map of the generator.
+"""HFGI: details that a code cannot hold, carried over from the image into a feature map of the generator.
 
-Wang et al., "High-Fidelity GAN Inversion for Image Attribute Editing" (2022). The distortion map, the picture minus
+Wang et al., "High-Fidelity GAN Inversion for Image Attribute Editing" (2022). The distortion map, the image minus
 its plain inversion, is aligned to the (edited) inversion (section 3.3), encoded, and fused into the generator as a
 scale and a shift of one feature map (section 3.2). Parameter names are those of the published files.
 """
@@ -48,7 +48,7 @@ class HFGIConfig:
 
 
 class HFGI(nn.Module):
-    """Portraits and the pictures of their codes to the corrections of a feature map."""
+    """Portraits and the images of their codes to the corrections of a feature map."""
 
     def __init__(self, config: HFGIConfig) -> None:
         super().__init__()
@@ -57,22 +57,22 @@ class HFGI(nn.Module):
         self.encoder = ResidualEncoder(config.channels)
 
     def forward(self, images: Tensor, renders: Tensor, edited: Tensor | None = None) -> Correction:
-        """Portraits [B, 3, 256, 256] and the pictures [B, 3, H, W] of their codes, both in [-1, 1].
+        """Portraits [B, 3, 256, 256] and the images [B, 3, H, W] of their codes, both in [-1, 1].
 
-        edited: the pictures of the edited codes, if the correction is for those.
+        edited: the images of the edited codes, if the correction is for those.
         """
-        renders = _seen(renders)
-        edited = renders if edited is None else _seen(edited)
+        renders = _resample(renders)
+        edited = renders if edited is None else _resample(edited)
         return self.encoder(self.aligner(torch.cat([images - renders, edited], dim=1)))
 
 
-def _seen(renders: Tensor) -> Tensor:
-    """Pictures as the published networks saw them: clamped, and resampled without a filter."""
+def _resample(renders: Tensor) -> Tensor:
+    """Images as the published networks saw them: clamped, and resampled without a filter."""
     return F.interpolate(renders.clamp(-1, 1), (SIZE, SIZE), mode="bilinear", align_corners=False)
 
 
 class Aligner(nn.Module):
-    """Distortion map and picture [B, 6, H, W] to the distortion map [B, 3, H, W] that fits the picture: a U-net."""
+    """Distortion map and image [B, 6, H, W] to the distortion map [B, 3, H, W] that fits the image: a U-net."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,7 +4,7 @@
   feature pyramid (figure 2); simpler variants read everything off the last level (section 4.4).
 - e4e: Tov et al., "Designing an Encoder for StyleGAN Image Manipulation" (2021). The first row is a w, the others
   are offsets from it, which are trained one after the other (section 5.1, progressive training).
-- ReStyle: Alaluf et al., "ReStyle" (2021). The encoder sees the picture and what the generator made of the code so
+- ReStyle: Alaluf et al., "ReStyle" (2021). The encoder sees the image and what the generator made of the code so
   far, and corrects the code in a few steps (equation 3); all heads look at the last level.
 
 Parameter names are those of the published files.
@@ -26,7 +26,7 @@ from stylereel.encoders.hfgi import HFGI, Correction
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.generator.ops import FullyConnected
 
-SIZE = 256  # pixels of the pictures that the published encoders were trained on
+SIZE = 256  # pixels of the images that the published encoders were trained on
 LEVELS = ((3, 16), (7, 32))  # the pyramid: rows before 3 look at 16 px, before 7 at 32 px, the others at 64 px
 
 
@@ -89,17 +89,17 @@ class StyleEncoder(Backbone):
     def forward(self, images: Tensor, deltas: int | None = None, start: Tensor | None = None) -> Tensor:
         """Portraits [B, 3, 256, 256] in FFHQ framing, in [-1, 1], to W+ codes [B, L, D].
 
-        ReStyle takes [B, 6, 256, 256], portrait and picture so far.
+        ReStyle takes [B, 6, 256, 256], portrait and image so far.
 
         deltas: e4e's stage of progressive training, 0 to L - 1: so many rows after the first have an offset of
             their own, the others equal the first (plus the average); all by default.
         start: the codes [B, L, D] that the network adds to, by default the average.
 
-        Raises ValueError for pictures with another number of channels, or deltas of an encoder without offsets.
+        Raises ValueError for images with another number of channels, or deltas of an encoder without offsets.
         """
         config = self.config
         if images.ndim != 4 or images.shape[1] != config.channels:
-            raise ValueError(f"Give this encoder pictures [B, {config.channels}, H, W], not {list(images.shape)}.")
+            raise ValueError(f"Give this encoder images [B, {config.channels}, H, W], not {list(images.shape)}.")
         if deltas is not None and not config.offsets:
             raise ValueError("Only encoders whose rows are offsets (e4e) have progressive stages; leave deltas out.")
         return (self.average if start is None else start) + self._offsets(self.features(images), deltas)
@@ -127,7 +127,7 @@ class StyleEncoder(Backbone):
 
 
 def _size(row: int, heads: str) -> int:
-    """Pixels of the level that the head of a row looks at, for pictures of 256 px."""
+    """Pixels of the level that the head of a row looks at, for images of 256 px."""
     return 16 if heads == "last" else next((size for end, size in LEVELS if row < end), 64)
 
 
@@ -151,7 +151,7 @@ def invert(
 
     generator: the one that the encoder belongs to; ReStyle and HFGI need it.
     steps: how often ReStyle corrects the codes; 5 as published (3 for StyleGAN3).
-    noise: in the picture that HFGI compares with; StyleHEAT's networks were trained without.
+    noise: in the image that HFGI compares with; StyleHEAT's networks were trained without.
 
     Clone the results before they are optimised. Raises ValueError if a generator is needed and not given.
     """

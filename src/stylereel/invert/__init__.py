@@ -1,1 +1,1 @@
-"""From pictures back to codes: the built-in encoder, the published ones, optimisation, and pivotal tuning."""
+"""From images back to codes: the built-in encoder, the published ones, optimisation, and pivotal tuning."""

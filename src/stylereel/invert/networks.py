@@ -28,7 +28,7 @@ RESTYLE_STEPS = {StyleGAN2: 5, StyleGAN3: 3}  # as published
 
 
 class Networks(NamedTuple):
-    """generator; encode: pictures [B, 3, H, W] of at least 256 px in [-1, 1] to codes [B, L, D]; embed: pictures to
+    """generator; encode: images [B, 3, H, W] of at least 256 px in [-1, 1] to codes [B, L, D]; embed: images to
     embeddings of length 1, of the face; hfgi: corrects a feature map, if there is one."""
 
     generator: StyleGAN2 | StyleGAN3
@@ -38,7 +38,7 @@ class Networks(NamedTuple):
 
 
 class MeanCode(nn.Module):
-    """Stands in for an encoder where there is none: every image gets the generator's mean code."""
+    """Replaces an encoder where there is none: every image gets the generator's mean code."""
 
     def __init__(self, generator: StyleGAN2 | StyleGAN3) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def is_canonical(files: dict[str, Path]) -> bool:
 def choose(encoder: str | Path | None, generator: str | Path | None) -> dict[str, Path]:
     """The files by what is in them: generator, encoder (unless a generator is given alone), identity.
 
-    An encoder of the pSp family brings its generator along; the built-in kind belongs to the built-in generator. For
+    The file of a pSp-family encoder includes its generator; the built-in kind belongs to the built-in generator. For
     faces in FFHQ's framing, identity is ArcFace if its official file is in the cache, else the built-in net.
     """
     files: dict[str, Path] = {}
@@ -99,7 +99,7 @@ def choose(encoder: str | Path | None, generator: str | Path | None) -> dict[str
 
 
 def load(files: dict[str, Path]) -> Networks:
-    """The networks in files that `choose` gave; without an encoder all codes begin at the generator's mean.
+    """The networks in files that `choose` gave; without an encoder all codes start at the generator's mean.
 
     Raises:
         ValueError: a file holds no such network, or the encoder's codes are not the generator's.
@@ -110,7 +110,7 @@ def load(files: dict[str, Path]) -> Networks:
     except ValueError as error:
         if path != source:
             raise
-        raise ValueError(f"{path} brings no generator along; give one with --generator.") from error
+        raise ValueError(f"{path} includes no generator; give one with --generator.") from error
     embed: Vectors = load_arcface_file(files["identity"]).embed if files["identity"].name == ARCFACE else identity_net()
     if path is None:
         return Networks(generator, MeanCode(generator), embed)

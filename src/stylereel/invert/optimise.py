@@ -6,13 +6,13 @@
 | w+ | a w for each row | Abdal et al., "Image2StyleGAN" (2019) |
 | features | the map after the 32 px block, and the rows after it | Zhu et al., "Barbershop" (2021), section 3.2 |
 
-All start from an encoder's codes. The loss of a picture is its mean squared error, the distance of what networks see in
-it (`perceptual.likeness`), `PRIOR` times how unlikely the codes are (Zhu et al., "Improved StyleGAN Embedding", 2020:
+All start from an encoder's codes. The loss of an image is its mean squared error, its distance in network features
+(`perceptual.likeness`), `PRIOR` times how unlikely the codes are (Zhu et al., "Improved StyleGAN Embedding", 2020:
 the squared length of the whitened codes before the mapping network's last activation), and `STRUCTURE` times how far
 the map moved.
 
-Different from the papers: steps are counted in standard deviations of w (of the map), so that one rate fits any
-generator; noise maps stay as they are, and w is not perturbed on the way, because the encoder starts near the goal.
+Different from the papers: steps are counted in standard deviations of w (of the map), so that one learning rate fits
+any generator; noise maps stay as they are, and w is not perturbed, because the encoder's codes are close already.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Space = Literal["w", "w+", "features"]
 Through = Callable[[range], Iterable[int]]  # hands the numbers of the steps on, and may show or time them
 
 STRUCTURE_LAYER = "b32.conv1"  # its output is the structure map
-RATE = 0.03  # of Adam, in standard deviations
+LR = 0.03  # of Adam, in standard deviations
 PRIOR, STRUCTURE = 0.001, 0.1
 SAMPLES = 10_000  # of w, for its statistics, as in the published projector
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Codes w [B, L, D], and the feature maps {layer: [B, C, H, W]} that stand for what the generator makes of them."""
+    """Codes w [B, L, D], and the feature maps {layer: [B, C, H, W]} that replace those that the generator computes."""
 
     w: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Fit:
         return Fit(self.w[frames], {layer: maps[frames] for layer, maps in self.features.items()})
 
     def render(self, generator: StyleGAN2 | StyleGAN3) -> Tensor:
-        """The pictures [B, 3, H, W] that a generator makes of it."""
+        """The images [B, 3, H, W] that a generator makes from it."""
         return Frames(w=self.w, taps=self.features).synthesize(generator)
 
 
@@ -71,7 +71,7 @@ class Known(NamedTuple):
         w = generator.mapping(z.to(device))
         before = F.leaky_relu(w, 5.0)
         variances, directions = torch.linalg.eigh(before.T.cov())
-        # A small generator's w lie near a subspace; leaving it shall cost much, but not everything.
+        # A small generator's w are near a subspace; leaving it is to cost much, but not everything.
         whitening = directions / variances.clamp_min(1e-3 * float(variances[-1])).sqrt()
         return cls(w.std(0).clamp_min(1e-3), before.mean(0), whitening)
 
@@ -89,21 +89,21 @@ def optimise(
     steps: int = 100,
     through: Through = iter,
 ) -> Fit:
-    """Codes of pictures [B, 3, H, W] in [-1, 1] of the generator's size, from codes `start` [B, L, D] on.
+    """Codes of images [B, 3, H, W] in [-1, 1] of the generator's size, from codes `start` [B, L, D] on.
 
-    All pictures are done at once, and none of them changes what comes out for another. Each ends with the codes of its
-    least loss, so a few steps never lose what the start had. Steps of 0 give the start.
+    All images are optimised at once, independently of each other. Each ends with the codes of its lowest loss, so a
+    few steps never make it worse. Steps of 0 give the start.
     look: gives the vectors whose squared distance is added to the loss, as `likeness` or `Perceptual` do.
 
     Raises:
-        ValueError: pictures of another size or number, an unknown space, fewer than 0 steps, or a structure map is
-            asked of a generator that has none (StyleGAN3, or under 32 px).
+        ValueError: images of another size or number, an unknown space, fewer than 0 steps, or a structure map is
+            requested from a generator that has none (StyleGAN3, or under 32 px).
     """
     if space not in get_args(Space) or steps < 0:
         raise ValueError(f"Choose a space of {', '.join(get_args(Space))} and 0 steps or more.")
     if images.shape[1:] != (3, generator.resolution, generator.resolution) or len(images) != len(start):
         size = generator.resolution
-        raise ValueError(f"Give one picture [3, {size}, {size}] for each code, not {list(images.shape)}.")
+        raise ValueError(f"Give one image [3, {size}, {size}] for each code, not {list(images.shape)}.")
     start = start.detach().clone()
     if space == "w":
         start = start.mean(1, keepdim=True).expand_as(start)
@@ -122,12 +122,12 @@ def optimise(
         rows = start[:, first:] + known.deviation * free
         return torch.cat([start[:, :first], rows], dim=1), None if maps is None else maps + unit * moves[1]
 
-    def judge() -> Tensor:
-        """The loss [B]; the moves of a picture that has never had less are kept."""
+    def evaluate() -> Tensor:
+        """The loss [B]; the moves of each image's lowest loss are kept."""
         w, structure = fit()
         begin: Any = None if structure is None else (STRUCTURE_LAYER, structure, before)
-        again = generator.synthesize(w, start=begin)
-        loss = (again - images).square().mean((1, 2, 3)) + distance(look(again), target)
+        reconstruction = generator.synthesize(w, start=begin)
+        loss = (reconstruction - images).square().mean((1, 2, 3)) + distance(look(reconstruction), target)
         loss = loss + PRIOR * known.unlikely(w)
         if structure is not None:
             loss = loss + STRUCTURE * moves[1].square().mean((1, 2, 3))
@@ -139,13 +139,13 @@ def optimise(
         return loss
 
     for index in through(range(steps)):
-        optimizer.param_groups[0]["lr"] = RATE * _ramp(index, steps)
-        for move, gradient in zip(moves, torch.autograd.grad(judge().sum(), moves), strict=True):
+        optimizer.param_groups[0]["lr"] = LR * _ramp(index, steps)
+        for move, gradient in zip(moves, torch.autograd.grad(evaluate().sum(), moves), strict=True):
             move.grad = gradient
         optimizer.step()
     with torch.no_grad():
         if steps:
-            judge()
+            evaluate()
         for move, kept in zip(moves, best, strict=True):
             move.copy_(kept)
         w, structure = fit()
@@ -153,7 +153,7 @@ def optimise(
 
 
 def _ramp(index: int, steps: int) -> float:
-    """Factor on the rate, as in the published projector: up in the first 5 % of the steps, down in the last 25 %."""
+    """Factor on LR, as in the published projector: up in the first 5 % of the steps, down in the last 25 %."""
     up, down = (index + 1) / (0.05 * steps), (1 - index / steps) / 0.25
     return min(1.0, up) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, down)))
 

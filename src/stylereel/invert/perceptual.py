@@ -1,4 +1,4 @@
-"""What inversion goes down besides pixels: a perceptual distance, LPIPS where its files are, else the built-in face
+"""What inversion minimises besides pixels: a perceptual distance, LPIPS where its files are, else the built-in face
 net's; and with it the identity of the face."""
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from stylereel.metrics.features import face_trunk, official
 from stylereel.metrics.pictures import LPIPS, lpips_heads, lpips_network
 from stylereel.metrics.registry import Unfit
 
-Vectors = Callable[[Tensor], Tensor]  # pictures [B, 3, H, W] in [-1, 1] to vectors [B, N]
+Vectors = Callable[[Tensor], Tensor]  # images [B, 3, H, W] in [-1, 1] to vectors [B, N]
 
-PERCEPTUAL, IDENTITY = 0.8, 0.5  # weights beside 1 for the mean squared error, those of e4e's published command
-LARGEST = 256  # pixels; larger pictures are averaged over areas before LPIPS, as in the published inversions
+PERCEPTUAL, IDENTITY = 0.8, 0.5  # weights next to 1 for the mean squared error, those of e4e's published command
+LARGEST = 256  # pixels; larger images are averaged over areas before LPIPS, as in the published inversions
 
 
 class Perceptual:
-    """Pictures [B, 3, H, W] in [-1, 1] to vectors [B, N] whose squared distance is the measure `name`.
+    """Images [B, 3, H, W] in [-1, 1] to vectors [B, N] whose squared distance is the measure `name`.
 
     So a target, which does not change, goes through the network once.
     """

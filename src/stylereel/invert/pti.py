@@ -1,12 +1,12 @@
-"""Pivotal tuning: the generator itself is changed a little until it shows a person as the pictures do.
+"""Pivotal tuning: the generator is fine-tuned until it reproduces the images of a person.
 
 Roich et al., "Pivotal Tuning for Latent-based Editing of Real Images" (2021); one generator for all frames of a clip
-as in Tzaban et al., "Stitch it in Time" (2022). The loss is the mean squared error plus the distance of what networks
-see (`perceptual.likeness`) at the pivots, and `LOCALITY` times the same between the tuned and the original generator at
-a random code near a pivot, so that the rest of the latent space stays what it was (section 3.3 of the first paper).
+as in Tzaban et al., "Stitch it in Time" (2022). The loss is the mean squared error plus the distance in network
+features (`perceptual.likeness`) at the pivots, and `LOCALITY` times the same between the tuned and the original
+generator at a random code near a pivot, which preserves the rest of the latent space (section 3.3 of the first paper).
 
 Different from the papers: the distance of that random code is the usual distance of two codes instead of 30, which
-belongs to one generator; the face's identity counts, which the papers' loss leaves out; steps are passes over all
+belongs to one generator; the loss includes the face's identity, which the papers' does not; steps are passes over all
 frames; the affine layers stay as they are, so that style vectors mean the same to both generators; what is kept is the
 difference of the weights, in half precision, and never a module.
 """
@@ -22,7 +22,7 @@ from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert.optimise import Fit, Through
 from stylereel.invert.perceptual import Vectors, distance
 
-RATE = 1e-3  # of Adam
+LR = 1e-3  # of Adam
 LOCALITY = 0.1
 BATCH = 4  # frames at a time, at up to 256 px
 
@@ -36,7 +36,7 @@ def tune(
     locality: float = LOCALITY,
     through: Through = iter,
 ) -> dict[str, Tensor]:
-    """What to add to a generator's parameters so that its pictures of `fit` become `images` [T, 3, H, W].
+    """The change of a generator's parameters with which its images of `fit` become `images` [T, 3, H, W].
 
     All layers of synthesis change but the affine ones; the mapping network does not. The generator given stays as it
     is; `generator.tuned(delta)` makes the other one.
@@ -48,38 +48,38 @@ def tune(
     tuned = copy.deepcopy(generator)
     parameters = {name: p for name, p in tuned.synthesis.named_parameters("synthesis") if ".affine." not in name}
     free = [p.requires_grad_() for p in parameters.values()]
-    optimizer = torch.optim.Adam(free, RATE, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(free, LR, betas=(0.9, 0.99))
     random = torch.Generator().manual_seed(0)
     batch = at_once(BATCH, generator.resolution)
     with torch.no_grad():
         targets = torch.cat([look(part) for part in images.split(batch)])
     for _ in through(range(passes)):
         for frames in torch.randperm(len(images), generator=random).split(batch):
-            again = fit[frames].render(tuned)
-            loss = (again - images[frames]).square().mean() + distance(look(again), targets[frames]).mean()
+            rendered = fit[frames].render(tuned)
+            loss = (rendered - images[frames]).square().mean() + distance(look(rendered), targets[frames]).mean()
             if locality:
                 w = _near(generator, fit.w[frames[:1]], random)
                 with torch.no_grad():
-                    wanted = generator.synthesize(w)
-                    seen = look(wanted)
-                other = tuned.synthesize(w)
-                apart = (other - wanted).square().mean() + distance(look(other), seen).mean()
-                loss = loss + locality * apart
+                    before = generator.synthesize(w)
+                    features = look(before)
+                after = tuned.synthesize(w)
+                difference = (after - before).square().mean() + distance(look(after), features).mean()
+                loss = loss + locality * difference
             for parameter, gradient in zip(free, torch.autograd.grad(loss, free, allow_unused=True), strict=True):
                 parameter.grad = gradient
             optimizer.step()
-    before = dict(generator.named_parameters())
+    original = dict(generator.named_parameters())
     with torch.no_grad():
-        return {name: (p - before[name]).half() for name, p in parameters.items()}
+        return {name: (p - original[name]).half() for name, p in parameters.items()}
 
 
 def at_once(count: int, size: int) -> int:
-    """As many pictures of a size in pixels as take the memory of `count` of 256 px, and never more than `count`."""
+    """As many images of a size in pixels as take the memory of `count` of 256 px, and never more than `count`."""
     return max(1, min(count, count * 256**2 // size**2))
 
 
 def _near(generator: StyleGAN2 | StyleGAN3, pivot: Tensor, random: torch.Generator) -> Tensor:
-    """A code [1, L, D] in a random direction from the pivot, as far from it as two random codes are apart."""
+    """A code [1, L, D] in a random direction from the pivot, as far from it as two random codes from each other."""
     z = torch.randn(3, generator.config.z_dim, generator=random).to(pivot.device)
     with torch.no_grad():
         towards, one, two = generator.map(z).split(1)

@@ -1,4 +1,4 @@
-"""Zip archives as torch.save writes them: where each member lies. Nothing is extracted, nothing decompressed."""
+"""Zip archives as torch.save writes them: where each member is. Nothing is extracted, nothing decompressed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Refusal(Exception):
 
 
 def members(data: memoryview) -> dict[str, tuple[int, int]]:
-    """Where each member of a zip archive lies: name -> (start, end). Members must be stored as they are.
+    """Where each member of a zip archive is: name -> (start, end). Members must be stored as they are.
 
     Read here, not by zipfile, because that one sets no limit to the directory and copies what it reads.
     """
@@ -55,7 +55,7 @@ def members(data: memoryview) -> dict[str, tuple[int, int]]:
     last = 0
     for start, stop in sorted(places.values()):
         if start < last or stop > len(data):
-            raise Refusal("has members that overlap or lie beyond its end")
+            raise Refusal("has members that overlap or go beyond its end")
         last = stop
     return places
 
@@ -67,8 +67,8 @@ def _long(extra: memoryview, *values: int) -> list[int]:
     while place + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, place)
         if kind == 1:
-            wanted = [i for i, value in enumerate(values) if value == 0xFFFFFFFF]
-            for i, value in zip(wanted, struct.unpack_from(f"<{len(wanted)}Q", extra, place + 4), strict=True):
+            places = [i for i, value in enumerate(values) if value == 0xFFFFFFFF]
+            for i, value in zip(places, struct.unpack_from(f"<{len(places)}Q", extra, place + 4), strict=True):
                 result[i] = value
         place += 4 + length
     return result

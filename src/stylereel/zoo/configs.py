@@ -1,4 +1,4 @@
-"""Configs of networks from the names and shapes of their tensors, and from what a pickle tells besides."""
+"""Configs of networks from the names and shapes of their tensors, and from a pickle's metadata."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _NOTHING = re.compile(r"(?!)")
 _DEVIATION = re.compile(r"(^|\.)b4\.mbstd$")
 
 
-class Told:
-    """What a file tells of a network besides its tensors: the attributes of its modules and its arguments.
+class Metadata:
+    """What a file says about a network besides its tensors: the attributes of its modules and its arguments.
 
-    attributes: of each module by its path, with the arguments that it was made with as `_init_kwargs`. Nothing that is
-    told is ever replaced by a default: a value that cannot be understood raises ValueError.
+    attributes: of each module by its path, with the arguments that it was made with as `_init_kwargs`. No
+    stored value is ever replaced by a default: a value that cannot be understood raises ValueError.
     """
 
     def __init__(self, path: Path, attributes: Attributes) -> None:
@@ -96,26 +96,26 @@ def _number(path: Path, name: str, value: Any) -> float:
 
 def _checked_resolution(path: Path, resolution: int) -> int:
     if not 8 <= resolution <= MAX_RESOLUTION or resolution & (resolution - 1):
-        raise ValueError(f"The network in {path} is of {resolution} px; such a size is not known.")
+        raise ValueError(f"The network in {path} is of {resolution} px; such a size is not supported.")
     return resolution
 
 
-def _label_config(path: Path, state: Mapping[str, Tensor], told: Told, w_dim: int) -> dict[str, Any]:
+def _label_config(path: Path, state: Mapping[str, Tensor], meta: Metadata, w_dim: int) -> dict[str, Any]:
     """The settings of a mapping network with outputs of w_dim."""
     embed = state.get("mapping.embed.weight")
     indices = [int(match[1]) for key in state if (match := re.fullmatch(r"mapping\.fc(\d{1,9})\.weight", key))]
     layers = 1 + max(indices, default=-1)
     if layers > LIMITS["mapping_layers"][1]:
         raise ValueError(f"The network in {path} has {layers} mapping layers, more than any network needs.")
-    # A file from which they were lost has none either, so no layers must be told.
+    # A file from which they were lost has none either, so no layers must be stated.
     if not layers and (
-        told.number("num_layers", _MAPPING_NETWORK, told.arguments.get("mapping_layers"), "mapping_num_layers") != 0
+        meta.number("num_layers", _MAPPING_NETWORK, meta.arguments.get("mapping_layers"), "mapping_num_layers") != 0
     ):
         raise KeyError("mapping.fc0.weight")
     multiplier: float | None = 0.01
     for name in ("bias_gain", "lr_mul"):  # of NVIDIA's and of rosinality's modules
-        multiplier = told.number(name, _MAPPING, multiplier, "mapping_lr_multiplier")
-    multiplier = told.number("", _NOTHING, multiplier, "mapping_lrmul")
+        multiplier = meta.number(name, _MAPPING, multiplier, "mapping_lr_multiplier")
+    multiplier = meta.number("", _NOTHING, multiplier, "mapping_lrmul")
     assert multiplier is not None
     embedding = embed.shape[0] if embed is not None else 0
     hidden = state["mapping.fc0.weight"].shape[0] if layers > 1 else w_dim
@@ -128,36 +128,36 @@ def _label_config(path: Path, state: Mapping[str, Tensor], told: Told, w_dim: in
     }
 
 
-def _mapping_config(path: Path, state: Mapping[str, Tensor], told: Told, w_dim: int) -> dict[str, Any]:
-    settings = _label_config(path, state, told, w_dim)
+def _mapping_config(path: Path, state: Mapping[str, Tensor], meta: Metadata, w_dim: int) -> dict[str, Any]:
+    settings = _label_config(path, state, meta, w_dim)
     embedding = (settings["embed_features"] or w_dim) if settings["c_dim"] else 0
     inputs = state["mapping.fc0.weight"].shape[1] if settings["mapping_layers"] else w_dim
     return {**settings, "z_dim": inputs - embedding, "w_dim": w_dim}
 
 
-def _widths_config(widths: Mapping[int, int], told: Told) -> dict[str, Any]:
+def _widths_config(widths: Mapping[int, int], meta: Metadata) -> dict[str, Any]:
     """channel_base and channel_max that give blocks of these widths, or the widths where none do."""
     largest = max(widths.values())
     low = max(resolution * width for resolution, width in widths.items())
     high = min(((width + 1) * r - 1 for r, width in widths.items() if width < largest), default=low)
-    stated = told.arguments.get("channel_base"), told.arguments.get("channel_max", largest)
+    stated = meta.arguments.get("channel_base"), meta.arguments.get("channel_max", largest)
     for base, most in (stated, (widths[max(widths)] * max(widths), largest), (low, largest)):
         if type(base) is int and type(most) is int and all(min(base // r, most) == widths[r] for r in widths):
             return {"channel_base": base, "channel_max": most}
     return {"channel_base": min(low, high), "channel_max": largest, "widths": tuple(widths[r] for r in sorted(widths))}
 
 
-def resample_filter(path: Path, filters: Mapping[str, Tensor], told: Told) -> FilterTaps:
+def resample_filter(path: Path, filters: Mapping[str, Tensor], meta: Metadata) -> FilterTaps:
     """The taps of the resampling filters [N, N] or [N] of a StyleGAN2, else those that its arguments name.
 
     Raises ValueError if they differ from each other, or are no product of one row with itself.
     """
     found = {_taps(path, key, value) for key, value in filters.items()}
-    if not found and "resample_kernel" in told.arguments:  # of TensorFlow, where None is a box
-        row = told.arguments["resample_kernel"]
+    if not found and "resample_kernel" in meta.arguments:  # of TensorFlow, where None is a box
+        row = meta.arguments["resample_kernel"]
         found = {_taps(path, "resample_kernel", _row(path, [1, 1] if row is None else row))}
-    elif not found and "resample_filter" in told.arguments:
-        row = told.arguments["resample_filter"]
+    elif not found and "resample_filter" in meta.arguments:
+        row = meta.arguments["resample_filter"]
         found = {_taps(path, "resample_filter", _row(path, [1] if row is None else row))}
     if len(found) > 1:
         raise ValueError(f"The network in {path} resamples with different filters, which stylereel's do not.")
@@ -189,8 +189,8 @@ def _taps(path: Path, key: str, value: Tensor) -> FilterTaps:
 def stylegan2_config(
     path: Path, state: Mapping[str, Tensor], filters: Mapping[str, Tensor], attributes: Attributes
 ) -> StyleGAN2Config:
-    told = Told(path, attributes)
-    told.check_activations()
+    meta = Metadata(path, attributes)
+    meta.check_activations()
     widths = _widths(state, r"synthesis\.b(\d{1,9})\.conv1\.weight")
     resolution = _checked_resolution(path, max(widths, default=0))
     w_dim = state["synthesis.b4.conv1.affine.weight"].shape[1]
@@ -198,11 +198,11 @@ def stylegan2_config(
         resolution=resolution,
         img_channels=state[f"synthesis.b{resolution}.torgb.weight"].shape[0],
         architecture=_architecture_of(state, "torgb", resolution),
-        conv_clamp=told.number("conv_clamp", _CLAMPED, None, none=True),
+        conv_clamp=meta.number("conv_clamp", _CLAMPED, None, none=True),
         use_noise=any(key.endswith((".noise_strength", ".noise_const")) for key in state),
-        resample_filter=resample_filter(path, filters, told),
-        **_widths_config(_all_widths(path, widths), told),
-        **_mapping_config(path, state, told, w_dim),
+        resample_filter=resample_filter(path, filters, meta),
+        **_widths_config(_all_widths(path, widths), meta),
+        **_mapping_config(path, state, meta, w_dim),
     )
 
 
@@ -226,7 +226,7 @@ def _architecture_of(state: Mapping[str, Tensor], colours: str, resolution: int)
     return "skip" if any(f".{colours}." in key and last not in key for key in state) else "orig"
 
 
-# Between what the settings of any network lie; those of _STYLEGAN3_OPTIONS only a pickle's attributes tell.
+# Ranges of any network's settings; those of _STYLEGAN3_OPTIONS are only in a pickle's attributes.
 LIMITS = {
     "resolution": (8, MAX_RESOLUTION),
     "mapping_layers": (0, 64),
@@ -257,11 +257,11 @@ def stylegan3_config(
     num_layers = len(layers) - 1
     if num_layers < 2 or sorted(layers) != list(range(num_layers + 1)):
         raise ValueError(f"The StyleGAN3 generator in {path} lacks layers; get a complete copy.")
-    told = Told(path, attributes)
-    told.check_activations()
-    options: dict[str, Any] = {"conv_clamp": told.number("conv_clamp", _CLAMPED, 256, none=True)}
+    meta = Metadata(path, attributes)
+    meta.check_activations()
+    options: dict[str, Any] = {"conv_clamp": meta.number("conv_clamp", _CLAMPED, 256, none=True)}
     for name in _STYLEGAN3_OPTIONS:
-        option = told.number(name, _SYNTHESIS, None)
+        option = meta.number(name, _SYNTHESIS, None)
         if option is not None:
             whole = name not in _FRACTIONS and float(option).is_integer()
             options[name] = int(option) if whole else option
@@ -271,7 +271,7 @@ def stylegan3_config(
             raise ValueError(f"The StyleGAN3 generator in {path} has an impossible {name}.")
     resolution = _checked_resolution(path, layers[num_layers][0])
     widths = [layers[i][1] for i in range(num_layers)]
-    radial = told.arguments.get("use_radial_filters")
+    radial = meta.arguments.get("use_radial_filters")
     if radial not in (False, True, None):
         raise ValueError(f"The StyleGAN3 generator in {path} has a use_radial_filters that is neither true nor false.")
     if radial is None:
@@ -284,10 +284,10 @@ def stylegan3_config(
         "num_layers": num_layers,
         "conv_kernel": layers[0][2].shape[-1],
         "use_radial_filters": bool(radial),
-        **_mapping_config(path, state, told, state["synthesis.input.affine.weight"].shape[1]),
+        **_mapping_config(path, state, meta, state["synthesis.input.affine.weight"].shape[1]),
         **options,
     }
-    # The names of the layers tell how many are critically sampled, and the filters where names are the same;
+    # The names of the layers show how many are critically sampled, and the filters where names are the same;
     # official networks have two.
     criticals = [options["num_critical"]] if "num_critical" in options else [2, 1, 3, 4, 0]
     named = []
@@ -338,8 +338,8 @@ def _channel_base(widths: Sequence[int], resolution: int, num_critical: int, opt
 def discriminator_config(
     path: Path, state: Mapping[str, Tensor], filters: Mapping[str, Tensor], attributes: Attributes
 ) -> DiscriminatorConfig:
-    told = Told(path, attributes)
-    told.check_activations()
+    meta = Metadata(path, attributes)
+    meta.check_activations()
     widths = _widths(state, r"b(\d{1,9})\.conv0\.weight")
     resolution = _checked_resolution(path, max(widths, default=0))
     outputs, inputs = state["b4.conv.weight"].shape[:2]
@@ -347,17 +347,17 @@ def discriminator_config(
     settings: dict[str, Any] = {}
     if "mapping.embed.weight" in state:
         cmap_dim = state["b4.out.weight"].shape[0]
-        settings = {**_label_config(path, state, told, cmap_dim), "cmap_dim": cmap_dim if cmap_dim != outputs else None}
-    group = told.number("group_size", _DEVIATION, 4, "mbstd_group_size", none=True)
+        settings = {**_label_config(path, state, meta, cmap_dim), "cmap_dim": cmap_dim if cmap_dim != outputs else None}
+    group = meta.number("group_size", _DEVIATION, 4, "mbstd_group_size", none=True)
     return DiscriminatorConfig(
         resolution=resolution,
         img_channels=state[f"b{resolution}.fromrgb.weight"].shape[1],
         mbstd_group_size=None if group is None else int(group),
         mbstd_num_channels=inputs - outputs,
-        conv_clamp=told.number("conv_clamp", _CLAMPED, None, none=True),
+        conv_clamp=meta.number("conv_clamp", _CLAMPED, None, none=True),
         architecture=_architecture_of(state, "fromrgb", resolution),
-        resample_filter=resample_filter(path, filters, told),
-        **_widths_config(widths, told),
+        resample_filter=resample_filter(path, filters, meta),
+        **_widths_config(widths, meta),
         **settings,
     )
 

@@ -43,7 +43,7 @@ State = dict[str, Tensor]
 
 STYLE_ENCODER, CORRECTOR, IDENTITY = "style_encoder", "hfgi", "arcface"  # kinds in our files' headers
 
-# What the tensors of an encoder cannot tell: whether rows are offsets, how levels are up-sampled.
+# What the tensors of an encoder do not show: whether rows are offsets, how levels are up-sampled.
 TYPES: dict[str, dict[str, bool]] = {
     "GradualStyleEncoder": {},
     "BackboneEncoderUsingLastLayerIntoW": {},
@@ -54,7 +54,7 @@ TYPES: dict[str, dict[str, bool]] = {
     "StyleHEAT": {"offsets": True, "align_corners": False},
 }
 STYLEHEAT_PLACES = ("encoder.", "net_G_ema.generator.e4e_encoder.encoder.")
-CORRECTOR_MARK = "condition_scale3.0.weight"  # a tensor that tells HFGI's encoder
+CORRECTOR_MARK = "condition_scale3.0.weight"  # a tensor that marks HFGI's encoder
 MAX_LISTED = 12  # tensors in a message
 MAX_DEPTH = 4  # of dicts in dicts
 MAX_PARTS = 100_000  # of all of them
@@ -64,7 +64,7 @@ MAX_NAME = 200
 def load_encoder_file(path: str | Path, encoder_type: str | None = None, average: Tensor | None = None) -> StyleEncoder:
     """The pSp, e4e or ReStyle encoder in a published file or one of ours, as float32, ready to use.
 
-    encoder_type: the class that the file was trained as, one of TYPES, for files that do not tell.
+    encoder_type: the class that the file was trained as, one of TYPES, for files that do not say.
     average: the mean [D] of the generator's w, for files without latent_avg.
 
     Raises:
@@ -78,16 +78,16 @@ def load_encoder_file(path: str | Path, encoder_type: str | None = None, average
     if (place := _encoder_place(tensors)) is None:
         raise ValueError(f"{path} holds no encoder of the pSp, e4e or ReStyle kind.")
     options = mapping(mapping(content).get("opts"))
-    told = encoder_type or options.get("encoder_type") or ("StyleHEAT" if place in STYLEHEAT_PLACES else None)
-    if not isinstance(told, str) or told not in TYPES:
+    stated = encoder_type or options.get("encoder_type") or ("StyleHEAT" if place in STYLEHEAT_PLACES else None)
+    if not isinstance(stated, str) or stated not in TYPES:
         raise ValueError(
-            f"{path} holds an encoder of type {shortened(told)}; give encoder_type as one of {', '.join(TYPES)}."
+            f"{path} holds an encoder of type {shortened(stated)}; give encoder_type as one of {', '.join(TYPES)}."
         )
     state = _under(tensors, place)
     try:
-        config = _config(tensors, state, TYPES[told])
+        config = _config(tensors, state, TYPES[stated])
     except (LookupError, TypeError, ArithmeticError) as error:
-        raise ValueError(f"The tensors in {path} do not tell the encoder's sizes: {shortened(error)}.") from error
+        raise ValueError(f"The tensors in {path} do not show the encoder's sizes: {shortened(error)}.") from error
     average = next((value for key, value in tensors.items() if key.endswith("latent_avg")), average)
     if options.get("start_from_latent_avg") is False:
         average = torch.zeros(config.w_dim)
@@ -106,16 +106,16 @@ def _with_average(config: StyleEncoderConfig, state: State, average: Tensor) -> 
 def describe(path: str | Path) -> str:
     """What a published file holds of the networks here, in a few words; empty if nothing.
 
-    A network that cannot be loaded has the sentence that loading it would end with.
+    For a network that cannot be loaded, the message of the error that loading it gives.
     """
     tensors = _flattened(path, content := unpickle(path))
     parts = []
     if (place := _encoder_place(tensors)) is not None:
-        told = mapping(mapping(content).get("opts")).get("encoder_type")
-        parts.append(f"encoder {shortened(told) if isinstance(told, str) else 'of a type that is not told'}")
+        stated = mapping(mapping(content).get("opts")).get("encoder_type")
+        parts.append(f"encoder {shortened(stated) if isinstance(stated, str) else 'of unknown type'}")
         try:
             config = _config(tensors, state := _under(tensors, place), {})
-            parts.append(f"pictures of {config.channels} channels; {config.rows} rows of W+ of {config.w_dim}")
+            parts.append(f"images of {config.channels} channels; {config.rows} rows of W+ of {config.w_dim}")
             averages = [value for key, value in tensors.items() if key.endswith("latent_avg")]
             average = averages[0] if averages else torch.zeros(config.w_dim)
             _fitted(path, lambda: StyleEncoder(config), _with_average(config, state, average))
@@ -132,7 +132,7 @@ def describe(path: str | Path) -> str:
 
 
 def _encoder_place(tensors: State) -> str | None:
-    """The prefix of the encoder's tensors, if there is one; heads tell it from ArcFace, which has its backbone."""
+    """The prefix of the encoder's tensors, if there is one; its heads distinguish it from ArcFace."""
     heads, block = ("styles.0.linear.weight", "linear.weight"), "body.0.res_layer.1.weight"
     places = [key.removesuffix(block) for key in tensors if key.endswith(block)]
     return min((place for place in places if any(place + head in tensors for head in heads)), key=len, default=None)
@@ -207,7 +207,7 @@ def _config(tensors: State, state: State, settings: dict[str, bool]) -> StyleEnc
         heads = "w"
         w_dim = len(state["linear.weight"])
         colours = sum(re.search(r"decoder\.to_rgbs\.\d+\.bias$", key) is not None for key in tensors)
-        rows = 2 * colours + 2 if colours else StyleEncoderConfig.rows  # as many as the generator beside it takes
+        rows = 2 * colours + 2 if colours else StyleEncoderConfig.rows  # as many as the generator next to it takes
     return StyleEncoderConfig(
         rows=rows,
         w_dim=w_dim,

@@ -11,7 +11,7 @@
 | tensors by name, in safetensors or a torch file | state dict (NVIDIA names), rosinality |
 
 Nothing in a file is run. What a file lacks is made good and said by a warning: the mean of w is measured, noise maps
-are drawn once from a fixed seed (the networks were trained with noise; maps of zeros would blur hair and skin).
+are sampled once from a fixed seed (the networks were trained with noise; maps of zeros would blur hair and skin).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _PARTS: dict[str, tuple[str, ...]] = {
     "D": ("D", "d", "net_D", "discriminator"),
     "": ("state_dict",),
 }
-# A tensor that tells naming and place of a network in a state dict.
+# A tensor that shows naming and place of a network in a state dict.
 _GENERATOR_MARKS = ("synthesis.b4.const", "synthesis.input.freqs", "input.input")
 _DISCRIMINATOR_MARKS = ("b4.out.weight", "final_linear.1.weight")
 
@@ -189,7 +189,7 @@ def _judged(path: str | Path, found: _Found) -> WeightsInfo:
 def load_generator_file(path: str | Path, network: Literal["G_ema", "G"] = "G_ema") -> StyleGAN2 | StyleGAN3:
     """The generator in a file of any family, as float32.
 
-    network: which of several; G_ema is the average over training that makes the best pictures. A file with one
+    network: which of several; G_ema is the average over training that makes the best images. A file with one
     unnamed generator gives that one.
 
     Raises:
@@ -204,7 +204,7 @@ def load_generator_file(path: str | Path, network: Literal["G_ema", "G"] = "G_em
     measure = "mapping.w_avg" in lacking
     maps = {key: shape for key, shape in lacking.items() if key != "mapping.w_avg"}
     if maps:
-        warnings.warn(f"{path} has no noise maps for {len(maps)} layers; they were drawn, seed 0.", stacklevel=2)
+        warnings.warn(f"{path} has no noise maps for {len(maps)} layers; random ones of seed 0 are used.", stacklevel=2)
     seeded = torch.Generator().manual_seed(0)
     state |= {key: torch.randn(shape, generator=seeded) for key, shape in maps.items()}
     if measure:
@@ -309,7 +309,7 @@ def _find_in(path: Path, content: Any, header: Mapping[str, str], network: str |
         known = ", ".join(named) or "no network that stylereel knows"
         raise ValueError(f"{path} has no {network or 'weights'}; it has {known}.")
     if (network, name) == ("G_ema", "G"):
-        warnings.warn(f"{path} has no G_ema; its G is used, which makes poorer pictures.", stacklevel=4)
+        warnings.warn(f"{path} has no G_ema; its G is used, which makes poorer images.", stacklevel=4)
     try:
         return _network(path, content, parts[name], network, name or "", named)
     except LookupError as error:
@@ -332,7 +332,7 @@ def _parts(content: Any) -> dict[str, Any]:
     return {"": content} if isinstance(content, Stub) else {}
 
 
-def _network(path: Path, content: Any, part: Any, wanted: str | None, name: str, networks: tuple[str, ...]) -> _Found:
+def _network(path: Path, content: Any, part: Any, asked: str | None, name: str, networks: tuple[str, ...]) -> _Found:
     attributes: dict[str, dict[str, Any]] = {}
     if _is_tensorflow(part):
         variables = _tensorflow_variables(path, part)
@@ -345,11 +345,11 @@ def _network(path: Path, content: Any, part: Any, wanted: str | None, name: str,
         tensors, family = _tensors(path, part), "state dict"
 
     every = _GENERATOR_MARKS + _DISCRIMINATOR_MARKS
-    marks = {None: every, "D": _DISCRIMINATOR_MARKS}.get(wanted, _GENERATOR_MARKS)
+    marks = {None: every, "D": _DISCRIMINATOR_MARKS}.get(asked, _GENERATOR_MARKS)
     mark, prefix = _place(tensors, marks)
     if mark is None:
         other = ", but another network" if _place(tensors, every)[0] else ""
-        kind = {None: "network", "D": "discriminator"}.get(wanted, "generator")
+        kind = {None: "network", "D": "discriminator"}.get(asked, "generator")
         raise ValueError(f"{path} holds no {kind} that stylereel knows{other}.")
     discriminator = mark in _DISCRIMINATOR_MARKS
     state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -370,7 +370,7 @@ def _network(path: Path, content: Any, part: Any, wanted: str | None, name: str,
         filters = {key: value for key, value in state.items() if names.FILTER.search(key)}
         state = {key: value for key, value in state.items() if key not in filters}
         transform = state.get("synthesis.input.transform")
-        if transform is None or transform.ndim != 2:  # editing tools leave the one of their last pictures
+        if transform is None or transform.ndim != 2:  # editing tools leave the one of their last images
             state["synthesis.input.transform"] = torch.eye(3)
     else:
         state, filters = names.split_filters(state)
@@ -381,8 +381,8 @@ def _network(path: Path, content: Any, part: Any, wanted: str | None, name: str,
         config = stylegan3_config(path, state, filters, attributes)
     else:
         config = stylegan2_config(path, state, filters, attributes)
-    beside = content.get("latent_avg") if isinstance(content, dict) else None
-    mean = beside if isinstance(beside, Tensor) else mean
+    stored = content.get("latent_avg") if isinstance(content, dict) else None
+    mean = stored if isinstance(stored, Tensor) else mean
     if mean is not None and "mapping.w_avg" not in state and not isinstance(config, DiscriminatorConfig):
         if mean.numel() and mean.ndim and mean.shape[-1] == config.w_dim:
             state["mapping.w_avg"] = mean.float().reshape(-1, config.w_dim)[0].clone()  # the rows of W+ are equal
@@ -466,7 +466,7 @@ def _is_e4e(content: Any) -> bool:
     return options.get("encoder_type") in ("Encoder4Editing", "ProgressiveBackboneEncoder")
 
 
-# What a TensorFlow network may be made with, besides what its variables and `Told` say of it, without being another.
+# What a TensorFlow network may be made with, besides what its variables and `Metadata` say, without being another.
 _TENSORFLOW_HARMLESS = set(
     "latent_size label_size label_fmaps dlatent_size dlatent_broadcast dlatent_avg_beta w_avg_beta resolution "
     "num_channels mapping_layers mapping_fmaps mapping_func synthesis_func fmap_base fmap_decay fmap_min fmap_max "
@@ -478,7 +478,7 @@ _TENSORFLOW_HARMLESS = set(
 
 
 def _tensorflow_arguments(path: Path, network: Stub, variables: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What a TensorFlow network was made with, where its variables do not tell; those of the whole hold over parts.
+    """What a TensorFlow network was made with, where its variables do not show it (the whole goes before its parts).
 
     Raises ValueError for what makes another network of it than stylereel's.
     """
@@ -498,10 +498,10 @@ def _tensorflow_arguments(path: Path, network: Stub, variables: Mapping[str, np.
         raise ValueError(f"{path} has a network that has not grown to its full size; train it to the end.")
     if not any(name.startswith("synthesis/") for name in variables):
         arguments.setdefault("mapping_lrmul", 0.1)
-        # StyleGAN2's own default is 4, that of its successor the whole batch; the source text in the file tells.
+        # StyleGAN2's own default is 4, that of its successor the whole batch; the source text in the file says.
         text = state.get("build_module_src")
-        told = re.search(r"mbstd_group_size\s*=\s*(None|\d{1,9})\b", text) if isinstance(text, str) else None
-        arguments.setdefault("mbstd_group_size", int(told[1]) if told and told[1] != "None" else None)
+        stated = re.search(r"mbstd_group_size\s*=\s*(None|\d{1,9})\b", text) if isinstance(text, str) else None
+        arguments.setdefault("mbstd_group_size", int(stated[1]) if stated and stated[1] != "None" else None)
     return arguments
 
 

@@ -101,7 +101,7 @@ def discriminator_from_rosinality(state: Mapping[str, Tensor]) -> dict[str, Tens
 def generator_to_rosinality(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our StyleGAN2's state dict (skip architecture) as a rosinality generator's, its constant kernels included.
 
-    mapping.w_avg is left out: such files keep it beside the state dict, as latent_avg.
+    mapping.w_avg is left out: such files keep it next to the state dict, as latent_avg.
     """
     resolution = max(int(key.split(".")[1][1:]) for key in state if key.startswith("synthesis.b"))
     layers = sum(re.fullmatch(r"mapping\.fc\d+\.weight", key) is not None for key in state)

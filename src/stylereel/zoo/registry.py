@@ -1,6 +1,6 @@
 """The official weight files that the systems can use: where they are, whose they are, and how one is fetched.
 
-A file is kept under its row's name in one folder, with what is known of it in `hashes.json` beside it. Nothing
+A file is kept under its row's name in one folder, with what is known of it in `hashes.json` next to it. Nothing
 here opens a weight file for its contents.
 """
 
@@ -193,7 +193,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "lipsync_expert.pth",
-        "Wav2Lip's expert that judges lips against sound",
+        "Wav2Lip's expert network for lip sync",
         "https://github.com/Rudrabha/Wav2Lip",
         "research and personal use only",
         ("styleheat",),
@@ -318,7 +318,7 @@ ROWS: tuple[Row, ...] = (
     ),
     Row(
         "landmark_embedding.npy",
-        "where FLAME's landmarks lie on its mesh; in DECA's folder data",
+        "positions of FLAME's landmarks on its mesh; in DECA's folder data",
         "https://github.com/yfeng95/DECA",
         MPI,
         ("stylemask", "train"),
@@ -423,7 +423,7 @@ def find(name: str) -> Row:
 def fetch(name: str, folder: str | Path | None = None, report: Callable[[str], object] = print) -> Path:
     """The file of that name in the cache folder (or in `folder`), downloaded if it is not there yet.
 
-    A download that was cut off goes on where it ended. A file that a person put there is taken if it is the right one.
+    An interrupted download resumes. A file that the user put there is taken if it is the right one.
     `report` gets the licence before a download, and the hash of a file whose hash nobody knew: it is written down, and
     later copies are held against it.
 
@@ -466,7 +466,7 @@ def verify(
     paths = {row: _path(row, folder) for row in (ROWS if name is None else (find(name),))}
     found = {row: path for row, path in paths.items() if path.exists()}
     if name is not None and not found:
-        raise ValueError(f"{name} has not been fetched yet; stylereel weights get {name} does it.")
+        raise ValueError(f"{name} is not downloaded; run stylereel weights get {name}.")
     wrong = []
     for row, path in found.items():
         _record(path.parent)  # a damaged record is no fault of the file
@@ -477,7 +477,7 @@ def verify(
             wrong.append(row.name)
             report(str(error))
     if wrong:
-        raise ValueError(f"Not what they should be: {', '.join(wrong)}; delete them and fetch them again.")
+        raise ValueError(f"Wrong content: {', '.join(wrong)}; delete these files and download them again.")
     return list(found.values())
 
 
@@ -496,7 +496,7 @@ def _right_hash(row: Row, path: Path, report: Callable[[str], object], partial: 
     file = path if partial is None else partial
     sha256, problem = _inspect(row, file, path.parent)
     if problem and partial is None:
-        raise ValueError(f"{path} holds {problem}; delete it and fetch it again.")
+        raise ValueError(f"{path} holds {problem}; delete it and download it again.")
     if problem:
         raise ValueError(f"{row.url} sent {problem}; try again, or get it with a browser and put it at {path}.")
     if row.sha256 is None and row.name not in _record(path.parent):
@@ -520,10 +520,10 @@ def _inspect(row: Row, file: Path, folder: Path) -> tuple[str, str]:
     sha256 = pooch.file_hash(str(file))
     if row.sha256 not in (None, sha256):
         return sha256, f"other bytes than the official file (SHA-256 {sha256} instead of {row.sha256})"
-    seen = _record(folder).get(row.name)
-    if row.sha256 is None and seen is not None and seen["sha256"] != sha256:
+    known = _record(folder).get(row.name)
+    if row.sha256 is None and known is not None and known["sha256"] != sha256:
         return sha256, (
-            f"other bytes than on {seen['date']} (SHA-256 {sha256} instead of {seen['sha256']}; if they are wanted, "
+            f"other bytes than on {known['date']} (SHA-256 {sha256} instead of {known['sha256']}; if they are right, "
             f"take {row.name} out of {folder / RECORD})"
         )
     return sha256, ""
@@ -544,7 +544,7 @@ def _record(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_known(path: Path) -> bool:
-    """Whether the file is as it was at its last check, as far as size and time of change tell."""
+    """Whether the file is as it was at its last check, as far as size and time of change show."""
     entry = _record(path.parent).get(path.name)
     status = path.stat()
     return entry is not None and (entry["size"], entry["modified"]) == (status.st_size, status.st_mtime_ns)
@@ -604,13 +604,13 @@ def _download(row: Row, partial: Path, path: Path) -> None:
 
 
 def _cut_off(row: Row, total: int, by_hand: str) -> str:
-    wanted = f"all of its {total} bytes" if total else "its end"
-    return f"{row.url} was cut off before {wanted} had come; the same command goes on with it, or {by_hand}."
+    rest = f"all of its {total} bytes" if total else "its end"
+    return f"The download of {row.url} was cut off before {rest}; the same command resumes it, or {by_hand}."
 
 
 @contextmanager
 def _progress(name: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr if that is a terminal; gives the function to be told how many bytes came."""
+    """A bar on stderr if that is a terminal; gives the function that takes the number of new bytes."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -2,7 +2,7 @@
 
 A pickle is a program for a stack machine whose usual interpreter imports and calls whatever the file names. This
 one has no such power: numbers, strings, containers, NumPy arrays and torch tensors are built here, everything else
-becomes a `Stub`, a record of what the file wanted. Work and memory are bounded by the size of the file.
+becomes a `Stub`, a record of what the file refers to. Work and memory are bounded by the size of the file.
 
 Formats: pickle protocols 0 to 5, and torch.save files, both as zip archive and in the form before torch 1.6.
 """
@@ -59,7 +59,7 @@ class WeightFileError(ValueError):
 
 @dataclass(eq=False, slots=True)
 class Stub:
-    """A class or function that a file names, or what it wanted to make with it; nothing was imported or called.
+    """A class or function that a file names, or what it would make with it; nothing was imported or called.
 
     arguments is None for the bare name, else what it was to be called with. state is what the object was to be
     filled with; items and elements are what was to be added to it as a dict or list.
@@ -80,7 +80,7 @@ class Stub:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Storage:
-    """The numbers behind one or more tensors, as they lie in the file."""
+    """The numbers behind one or more tensors, as stored in the file."""
 
     dtype: torch.dtype
     data: memoryview
@@ -171,7 +171,7 @@ def _read_zip(data: memoryview, budget: _Budget) -> Any:
         return data[start:end]
 
     if f"{root}byteorder" in places and member("byteorder") != b"little":
-        raise Refusal("was written on a big-endian machine; save it again on a common one")
+        raise Refusal("was written on a big-endian machine; save it on a little-endian one")
     storages: dict[str, Storage] = {}
 
     def load(pid: Any) -> Any:
@@ -190,7 +190,7 @@ def _read_legacy(data: memoryview, stream: Stream, budget: _Budget, nested: bool
         raise Refusal("is a torch file of an unknown version")
     system = _Machine(stream, budget, nested).run()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise Refusal("was written on a big-endian machine; save it again on a common one")
+        raise Refusal("was written on a big-endian machine; save it on a little-endian one")
     start = stream.tell()
     # The value needs the storages, which come after it: first find its end.
     kinds: dict[str, tuple[torch.dtype, int]] = {}
@@ -290,7 +290,7 @@ class _Machine:
         persistent: Callable[[Any], Any] | None = None,
         dry: bool = False,
     ) -> None:
-        """nested: this pickle lies in the bytes of another one. dry: build no tensors, for their numbers come later."""
+        """nested: this pickle is in the bytes of another one. dry: build no tensors, for their numbers come later."""
         self.stream = stream
         self.budget = budget
         self.nested = nested
@@ -507,7 +507,7 @@ class _Machine:
             count *= length
             last += (length - 1) * step
             if step == 0 and length > 1:
-                raise Refusal("has a tensor that repeats the same numbers; save it again as a plain copy")
+                raise Refusal("has a tensor that repeats the same numbers; save a plain copy")
         if count == 0:
             return torch.empty(0, dtype=kind)
         if last >= room or count > room:
@@ -609,7 +609,7 @@ _DATA: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 def _numpy_dtype(dtype: Any) -> np.dtype:
-    """The type that numpy.dtype(code, ...) with the state (version, byte order, ...) stands for."""
+    """The type that numpy.dtype(code, ...) with the state (version, byte order, ...) means."""
     if isinstance(dtype, Stub) and (dtype.module, dtype.name) == ("numpy", "dtype") and dtype.arguments:
         code = dtype.arguments[0]
         if type(code) is str and re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248])", code):
