@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from stylereel.core.files import ensure_writable, replacing
 from stylereel.core.record import ratio, sha256
+from stylereel.core.system import Device
 from stylereel.core.version import __version__
 from stylereel.metrics.registry import Clip, Measure, Run, Score, Unfit, find, open_clips
 from stylereel.metrics.registry import measures as all_measures
@@ -94,7 +95,12 @@ def lines(outcome: Outcome) -> Iterator[str]:
 
 
 def evaluate_exact(
-    *, system: str = "stylemask", pairs: int = 64, seed: int = 0, out: str | Path | None = None
+    *,
+    system: str = "stylemask",
+    pairs: int = 64,
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: Device = "auto",
 ) -> Outcome:
     """Measure a system against ground truth: the world's exact images of one person with another's motion.
 
@@ -103,6 +109,7 @@ def evaluate_exact(
         pairs: number of pairs of a source person and a driver.
         seed: random seed of the people and of the 95 % intervals.
         out: results.json to write.
+        device: where the system's networks run; auto takes a GPU if there is one.
 
     Raises:
         ValueError: an unknown system, or one that drives no image of a face.
@@ -113,7 +120,7 @@ def evaluate_exact(
 
     if out is not None:
         ensure_writable(out, ".json")
-    loaded = load(system)
+    loaded = load(system, device=device)
     scores = exact(loaded, pairs, seed)
     if out is not None:
         weights = {file.name: {"sha256": sha256(file)} for file in loaded.weight_files}

@@ -22,6 +22,7 @@ from stylereel.core.files import MediaError, ensure_writable, listed, replacing_
 from stylereel.core.latents import Codes
 from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import pictures
+from stylereel.core.system import Device, choose_device
 from stylereel.encoders import pyramid
 from stylereel.encoders.hfgi import LAYER
 from stylereel.faces import backend, placement
@@ -76,6 +77,7 @@ def invert(
     encoder: str | Path | None = None,
     generator: str | Path | None = None,
     face: str = "largest",
+    device: Device = "auto",
     stages: Stages | None = None,
 ) -> dict[str, Any]:
     """Find the latent codes with which a generator reproduces the face in an image or clip.
@@ -94,6 +96,7 @@ def invert(
         encoder: file of a pSp, e4e, ReStyle or HFGI encoder; the built-in one if not given.
         generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
         face: which of several faces: largest, left, a number from the left, or an image of the person.
+        device: where the networks run; auto takes a GPU if there is one.
         stages: clock to use, for watching the progress.
 
     Returns:
@@ -103,6 +106,7 @@ def invert(
         ValueError: no face, unusable settings or weights, or a file that cannot be read or written (MediaError).
     """
     stages, source, out = stages or Stages(), Path(source), Path(out)
+    place = choose_device(device)
     if steps < 0:
         raise ValueError(f"--steps takes 0 or more, not {steps}.")
     if not os.path.isdir(source):
@@ -120,7 +124,7 @@ def invert(
         inputs = {"source": {"file": source, "sha256": _contents(source)}}
         if Path(face).is_file():
             inputs["face"] = {"file": face, "sha256": sha256(face)}
-        perceptual = Perceptual.best()
+        perceptual = Perceptual.best(place)
         weights = {name: sha256(file) for name, file in {**chosen, "face": builtin("face")}.items()}
         hashes = [each["sha256"] for each in inputs.values()]
         key = json.dumps(
@@ -130,7 +134,7 @@ def invert(
     cached = (kept / "record.json").exists()
     if not cached:
         with stages("load"):
-            nets = networks.load(chosen)
+            nets = networks.load(chosen).to(place)
         if nets.hfgi and space == "features":
             raise ValueError("HFGI corrects a feature map already; choose the space w or w+.")
         with stages("find"):
@@ -245,7 +249,9 @@ def _invert(
                 quality.setdefault(step, []).append(Quality.of(targets[frames], rendered, perceptual, nets.embed))
 
     first = 0
+    device = generator.mean_w.device
     for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk)):
+        crops = crops.to(device)
         targets, last = F.adaptive_avg_pool2d(crops, size), first + len(crops)
         with stages("encode"):
             fit = Fit(nets.encode(crops))
@@ -271,7 +277,8 @@ def _invert(
         delta = tune(generator, whole[chosen], torch.stack(images), look, through=lambda s: stages.through("tune", s))
         generator, first = generator.tuned(delta), 0
         for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk)):
-            note("tuned", whole[first : first + len(crops)], F.adaptive_avg_pool2d(crops, size), generator)
+            targets = F.adaptive_avg_pool2d(crops.to(device), size)
+            note("tuned", whole[first : first + len(crops)], targets, generator)
             first += len(crops)
     codes = Codes(whole.w, name, found.rate, torch.from_numpy(found.rows), whole.features, delta)
     measured = {

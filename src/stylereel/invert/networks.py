@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from stylereel.core.builtin import builtin
@@ -35,6 +36,14 @@ class Networks(NamedTuple):
     encode: nn.Module
     embed: Vectors
     hfgi: HFGI | None = None
+
+    def to(self, device: torch.device) -> Networks:
+        """All of them on a device."""
+        owner = getattr(self.embed, "__self__", self.embed)  # a network, or a method of one
+        for network in (self.generator, self.encode, self.hfgi, owner):
+            if isinstance(network, nn.Module):
+                network.to(device)
+        return self
 
 
 class MeanCode(nn.Module):
