@@ -211,7 +211,7 @@ def test_the_command_improves_on_the_encoder_and_works_only_once(
     def work(*_: object) -> None:
         raise AssertionError("the second run must not invert again")
 
-    monkeypatch.setattr(inversion, "_made", work)
+    monkeypatch.setattr(inversion, "_invert", work)
     copy = tmp_path / "same-contents.png"
     copy.write_bytes(portrait.read_bytes())
     named = tmp_path / "again.safetensors"

@@ -520,7 +520,7 @@ def test_half_precision_shows_the_same(system: StyleMask) -> None:
 def test_mistakes_are_explained(system: StyleMask) -> None:
     with pytest.raises(ValueError, match="seed is 0 or more"):
         system.identify(-1)
-    with pytest.raises(ValueError, match="psi lies between 0 and 1"):
+    with pytest.raises(ValueError, match="psi is between 0 and 1"):
         system.identify(1, psi=3.0)
     with pytest.raises(ValueError, match="No face was found"):
         system.identify(np.full((200, 200, 3), 128, np.uint8))

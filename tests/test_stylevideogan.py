@@ -178,12 +178,12 @@ def test_critic_sees_small_and_fast_motion_as_large_as_slow_and_wide_one(reduced
     model.learn_statistics(track[:, None])
     real = model.made_of(track[:, None])
     critic.learn_scales(real)
-    seen = critic.seen(real[None])[0].unflatten(1, (ORDERS, 4))
+    seen = critic.inputs(real[None])[0].unflatten(1, (ORDERS, 4))
     for order in range(ORDERS):
         assert not seen[:order, order].any(), "no difference before there are frames for it"
         deviation = seen[order:, order].std(0).sort().values
         assert deviation[2:].tolist() == pytest.approx([1, 1], abs=0.1) and deviation[:2].max() < 0.01
-    trembling = critic.seen(model.made_of((track + 0.1 * torch.randn(400, 4))[:, None])[None])[0].unflatten(
+    trembling = critic.inputs(model.made_of((track + 0.1 * torch.randn(400, 4))[:, None])[None])[0].unflatten(
         1, (ORDERS, 4)
     )
     last = ORDERS - 1
@@ -196,7 +196,7 @@ def test_fresh_sequences_have_moments_of_their_own() -> None:
     real = model.made_of(codes.w)
     critic = Critic(model.config)
     critic.learn_scales(real)
-    whole = critic.seen(real[None])  # the clip as one sequence has the clip's moments, exactly
+    whole = critic.inputs(real[None])  # the clip as one sequence has the clip's moments, exactly
     moments = Moments(critic, real)
     assert moments([whole, whole])[0] == pytest.approx(0, abs=1e-6)
     seen = torch.cat([1.3 * whole, whole, (2 - 1.3**2) ** 0.5 * whole]).requires_grad_(True)
@@ -213,7 +213,7 @@ def test_jitter_is_aimed_at_a_share_of_the_clips() -> None:
     real = model.made_of(codes.w)
     critic = Critic(model.config)
     critic.learn_scales(real)
-    whole = critic.seen(real[None])
+    whole = critic.inputs(real[None])
     moments = Moments(critic, real, (0.5, 0.5), aim=0.9)
     calm = torch.cat([*whole.chunk(ORDERS, 2)[:-1], 0.9 * whole.chunk(ORDERS, 2)[-1]], 2)
     for _ in range(20):
@@ -240,7 +240,7 @@ def test_distribution_of_the_clip_is_left_and_a_tail_that_is_too_short_is_pulled
     real = torch.randn(4000, 4) + 4 * (torch.rand(4000, 4) < 0.05)
     critic.learn_scales(real)
     spread = Spread(critic, real)
-    whole = critic.seen(real[None])
+    whole = critic.inputs(real[None])
     same = whole.clone().requires_grad_(True)
     for _ in range(100):
         told = spread(same)
@@ -302,7 +302,7 @@ def test_state_dict_keys_and_every_parameter_learns() -> None:
     model.train()
     first, others = noise(model, 8)
     path = model.recurrence(first, others)
-    score = critic(critic.seen(model.frames(path))).mean() + angle_penalty(wandering(path), first, others)
+    score = critic(critic.inputs(model.frames(path))).mean() + angle_penalty(wandering(path), first, others)
     score.backward()
     for name, parameter in [*model.named_parameters(), *critic.named_parameters()]:
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name

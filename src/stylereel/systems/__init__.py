@@ -35,7 +35,7 @@ def load(name: str, *, family: str = BUILTIN, device: Device = "auto", **files: 
     """The system `name`, ready for use.
 
     Args:
-        name: of the system.
+        name: name of the system.
         family: whose weights: builtin, another known family, or a TOML file (`stylereel.zoo.families`).
         device: where its networks run; auto takes a GPU if there is one.
         files: weight files by the names of its `from_files`, which override the family's.
@@ -49,7 +49,7 @@ def load(name: str, *, family: str = BUILTIN, device: Device = "auto", **files: 
         return system.builtin().to(place)
     needed = [option for option, parameter in known.items() if parameter.default is parameter.empty]
     if missing := [f"--{option}" for option in needed if option not in taken]:
-        raise ValueError(f"Own weights also need {' and '.join(missing)}; --help tells more.")
+        raise ValueError(f"Your own weights also need {' and '.join(missing)}; --help shows all flags.")
     return system.from_files(**taken).to(place)
 
 

@@ -1,6 +1,6 @@
 """Who is to be shown and what moves: what systems of the built-in family have in common.
 
-What a name on the command line stands for, the identity that every system makes of it, and the motion factors of faces
+What a name on the command line means, the identity that every system makes of it, and the motion factors of faces
 in clips and in the family's own portraits.
 """
 
@@ -31,11 +31,11 @@ from stylereel.world.factors import MOTION
 
 SAVED = ".safetensors"  # codes, identities and motions
 CROP = 256  # pixels of what is inverted
-RESTS = 8  # copies of the mean head at rest beside a single driving picture
+RESTS = 8  # copies of the mean head at rest next to a single driving image
 
 
 def read_source(name: str) -> Source:
-    """What `identify` takes for the name of a source: a seed, or the file of a picture, of codes or of an identity.
+    """What `identify` takes for the name of a source: a seed, or the file of an image, of codes or of an identity.
 
     Raises ValueError (MediaError) when the file cannot be read.
     """
@@ -56,18 +56,18 @@ class Encodes(System, Protocol):
 
 
 def identify(system: Encodes, source: Source, psi: float, find: Callable[[np.ndarray], np.ndarray]) -> Identity:
-    """The identity of a source: a seed, a picture uint8 [H, W, 3] with a face, codes (their first frame), an identity.
+    """The identity of a source: a seed, an image uint8 [H, W, 3] with a face, codes (their first frame), an identity.
 
-    Of a picture and of codes the `placement` [4] is kept too. What is inverted is taken as it is, never truncated.
+    Of an image and of codes the `placement` [4] is kept too. What is inverted is taken as it is, never truncated.
 
     Args:
         system: one that can encode images.
         source: who.
-        psi: how far an invented person may lie from the mean face, 0 to 1.
-        find: landmarks [68, 2] of the face that is meant in a picture.
+        psi: how far an invented person may be from the mean face, 0 to 1.
+        find: landmarks [68, 2] of the face that is meant in an image.
 
     Raises:
-        ValueError: a negative seed, psi outside 0 to 1, codes of another generator, a picture without an encoder, or
+        ValueError: a negative seed, psi outside 0 to 1, codes of another generator, an image without an encoder, or
             what `find` raises.
     """
     if isinstance(source, Codes):
@@ -84,7 +84,7 @@ def identify(system: Encodes, source: Source, psi: float, find: Callable[[np.nda
     if source < 0:
         raise ValueError(f"A seed is 0 or more, not {source}.")
     if not 0 <= psi <= 1:
-        raise ValueError(f"psi lies between 0 and 1, not {psi}.")
+        raise ValueError(f"psi is between 0 and 1, not {psi}.")
     z = np.random.default_rng(source).standard_normal((1, system.generator.config.z_dim))
     with torch.inference_mode():
         w = system.generator.map(torch.from_numpy(z).float().to(system.generator.mean_w.device), psi=psi)[0]
@@ -94,7 +94,7 @@ def identify(system: Encodes, source: Source, psi: float, find: Callable[[np.nda
 def encoded(encode: nn.Module | None, crops: np.ndarray) -> Tensor:
     """Codes [B, L, D] of crops uint8 [B, H, W, 3], on the encoder's device. Raises ValueError without an encoder."""
     if encode is None:
-        raise ValueError("Pictures and clips need an encoder of this generator; give one with --encoder.")
+        raise ValueError("Images and clips need an encoder of this generator; give one with --encoder.")
     device = next(itertools.chain(encode.parameters(), encode.buffers())).device
     with torch.inference_mode():
         return encode(torch.tensor(crops, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1)
@@ -102,20 +102,20 @@ def encoded(encode: nn.Module | None, crops: np.ndarray) -> Tensor:
 
 def check_codes(w: Tensor, generator: Any) -> None:
     """Raise ValueError unless W+ codes [L, D] have the shape that the generator takes."""
-    wanted = [generator.num_ws, generator.config.w_dim]
-    if list(w.shape) != wanted:
+    expected = [generator.num_ws, generator.config.w_dim]
+    if list(w.shape) != expected:
         raise ValueError(
-            f"These codes are {list(w.shape)}, this generator takes {wanted}; codes of another generator do not fit."
+            f"These codes are {list(w.shape)}, this generator takes {expected}; codes of another generator do not fit."
         )
 
 
 def face_motion(track: backend.Track) -> Motion:
-    """The motion factors of a tracked face; a single picture, too, has some."""
+    """The motion factors of a tracked face; a single image, too, has some."""
     return _of_picture(track) if len(track.found) == 1 else motion_of(track)
 
 
 def _of_picture(track: backend.Track) -> Motion:
-    """The motion of a single picture, whose rest, which a clip tells by itself, is the mean head's."""
+    """The motion of a single image, whose rest is the mean head's; for a clip it is estimated."""
     if track.points is not None:
         return motion_of(track)
     rest = np.repeat(mean_head()[None, :, :2], RESTS, axis=0) * np.ptp(track.landmarks[0, :, 0])
@@ -132,6 +132,6 @@ def own_motion(system: System, identity: Identity) -> np.ndarray:
     net = load_face(builtin("face")).eval()  # one image a person: it may stay on the CPU
     with torch.inference_mode():
         shown = pictures(system.portrait(identity).synthesize(system.generator))
-        seen = net(torch.from_numpy(shown).permute(0, 3, 1, 2) / 127.5 - 1).motion[0].numpy()
+        predicted = net(torch.from_numpy(shown).permute(0, 3, 1, 2) / 127.5 - 1).motion[0].numpy()
     low, high = world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)]
-    return ((low + high) / 2 + (high - low) / 2 * seen).clip(low, high)
+    return ((low + high) / 2 + (high - low) / 2 * predicted).clip(low, high)

@@ -20,11 +20,12 @@ Different from the paper, and why:
   ArcFace, and the ideal landmarks of "source with the target's motion" are the world's exact ones instead of a 3-D
   model's estimate. It has no mesh, so its shape loss is always that of landmarks.
 - A real clip drives the built-in family through its motion coefficients: the world shows them on a neutral head and
-  that picture is inverted to the target codes, because the built-in encoder knows the world's faces and not yet real
+  that image is inverted to the target codes, because the built-in encoder knows the world's faces and not yet real
   ones. Generators of real faces take the inverted frames themselves, as in the paper.
 - Channels that carry backdrop, clothes or light rather than movement stay the source's, whatever their masks say
   (`effects`, measured behind training). The authors' files know nothing of this and mix as published.
-- Codes of an inverted picture are not truncated again (the authors' code does, which pulls them to the mean face).
+- Codes of an inverted image are not truncated a second time (the authors' code does, which pulls them to the mean
+  face).
 """
 
 from stylereel.systems.stylemask.effects import measured

@@ -1,7 +1,7 @@
-"""What each masked channel changes in a picture, and what it moves: the table by which look stays the source's.
+"""What each masked channel changes in an image, and what it moves: the table by which look stays the source's.
 
 A mask learns from landmarks, motion and identity; none of them sees the backdrop, the clothes or the light, so that
-what these do is left to chance. Here it is measured, for any generator: the derivative of the picture, and of what the
+what these do is left to chance. Here it is measured, for any generator: the derivative of the image, and of what the
 perception reads, by each style at a place between the source and what the masks make of it, times the way that the
 style goes. The sum of squared derivatives over an area needs no pass for each pixel: for independent signs v, the mean
 of (v' J)^2 is that sum (Hutchinson 1989), and one pass backwards gives it for all channels.
@@ -22,7 +22,7 @@ from stylereel.systems.stylemask.training import Perception
 PAIRS = 64  # of people
 BATCH = 4
 SIGNS = 2  # vectors of signs for each pair and area
-LEVELS, PERCENT = 127.5, 50.0  # of a unit of pictures, and of landmarks in -1..1
+LEVELS, PERCENT = 127.5, 50.0  # of a unit of images, and of landmarks in -1..1
 
 
 def measured(
@@ -30,8 +30,8 @@ def measured(
 ) -> MaskNets:
     """The mask networks of `generator` with the effects of their channels (see `MaskNets`), over random pairs.
 
-    nets: a table that they have is not used. psi: how far people lie from the mean face, as in training. Each pair
-    counts with the driver's own code. Raises ValueError for a perception that cannot tell the head from the rest.
+    nets: a table that they have is not used. psi: how far people are from the mean face, as in training. Each pair
+    counts with the driver's own code. Raises ValueError for a perception that cannot separate the head from the rest.
     """
     nets = nets.with_effects(None)
     device = next(generator.parameters()).device
@@ -71,7 +71,7 @@ def _squares(
     areas = [F.interpolate(area, images.shape[-2:]).expand_as(images) for area in (outside, head)]
     values = face.values[:, : len(world.MOTION)] if face.values is not None else torch.zeros_like(images[:, 0, 0, :1])
     parts = [(LEVELS * images, areas[0]), (LEVELS * images, areas[1])]
-    parts += [(seen, torch.ones_like(seen)) for seen in (PERCENT * face.landmarks, values)]
+    parts += [(output, torch.ones_like(output)) for output in (PERCENT * face.landmarks, values)]
     return torch.stack([_mean_square(part, weight, leaves, ways, signs) for part, weight in parts])
 
 
@@ -80,16 +80,16 @@ def _moved(source: list[Tensor], ways: list[Tensor], share: float) -> list[Tenso
 
 
 def _mean_square(
-    seen: Tensor, weight: Tensor, leaves: list[Tensor], ways: list[Tensor], signs: torch.Generator
+    output: Tensor, weight: Tensor, leaves: list[Tensor], ways: list[Tensor], signs: torch.Generator
 ) -> Tensor:
-    """What each channel changes of `seen` [B, ...] where weight is 1: squares [C], means there, summed over B."""
-    total = torch.zeros(sum(way.shape[1] for way in ways), device=seen.device)
-    if not seen.requires_grad:
+    """What each channel changes of `output` [B, ...] where weight is 1: squares [C], means there, summed over B."""
+    total = torch.zeros(sum(way.shape[1] for way in ways), device=output.device)
+    if not output.requires_grad:
         return total
     count = weight.flatten(1).sum(1).clamp(min=1)[:, None]
     for _ in range(SIGNS):
-        sign = (2 * torch.randint(0, 2, seen.shape, generator=signs) - 1).to(seen)
-        found = torch.autograd.grad(seen, leaves, sign * weight, retain_graph=True, allow_unused=True)
+        sign = (2 * torch.randint(0, 2, output.shape, generator=signs) - 1).to(output)
+        found = torch.autograd.grad(output, leaves, sign * weight, retain_graph=True, allow_unused=True)
         slopes = [torch.zeros_like(way) if one is None else one * way for one, way in zip(found, ways)]
         total += (torch.cat(slopes, 1).square() / count).sum(0) / SIGNS
     return total

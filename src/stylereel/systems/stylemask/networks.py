@@ -67,7 +67,7 @@ class MaskNets(nn.Module):
 
     Measured ones hold a table `effects` [4, C] of what each masked channel changes on its way from source to target,
     root mean squares over many pairs of people: pixels outside the head and on it (levels of 8 bits), landmarks
-    (percent of the picture's side) and values of motion that the perception reads.
+    (percent of the image's side) and values of motion that the perception reads.
     """
 
     def __init__(self, config: MaskConfig) -> None:

@@ -1,8 +1,8 @@
-"""The comparisons of StyleMask's paper, repeated on people of the built-in family whom no training has drawn.
+"""The comparisons of StyleMask's paper, repeated on held-out identities of the built-in family.
 
 Four trainings of equal budget: the paper's own (style space, a network for each layer, recurrent cycle), and one each
-with W instead of S, one network instead of one a layer, and no cycle. Results are held against the world's true picture
-of "source with the target's motion", and read by dlib, which no training here has used.
+with W instead of S, one network instead of one a layer, and no cycle. Results are compared with the world's true
+picture of "source with the target's motion", and read by dlib, which no training here has used.
 """
 
 from __future__ import annotations
@@ -96,13 +96,13 @@ def reproduce(
 ) -> list[Path]:
     """StyleMask's paper on the built-in family: S or W, a mask network a layer or one, with or without the cycle.
 
-    Writes report.md, report.json and grid.png. What was trained is kept and used again by the next run.
+    Writes report.md, report.json and grid.png. Trained networks are kept and reused by the next run.
 
     Args:
         out: folder for the report.
-        pairs: of a source person and a target person, 2 or more.
-        steps: of each training; all have the same.
-        seed: of the people and of the intervals.
+        pairs: number of pairs of a source person and a target person, 2 or more.
+        steps: training steps of each variant.
+        seed: random seed of the people and of the intervals.
         trainings: folder for the trainings; null puts them into the folder `out`.
     """
     if pairs < 2 or steps < 2:
@@ -111,18 +111,18 @@ def reproduce(
     ensure_writable(folder / "report.md")
     store = Path(trainings) if trainings else folder / "trainings"
     generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
-    nets = {name: trained(name, steps, store, generator) for name in VARIANTS}
+    nets = {name: train_variant(name, steps, store, generator) for name in VARIANTS}
 
     z = np.random.default_rng((HELD_OUT, 3, seed)).standard_normal((2, pairs, generator.config.z_dim))
     source, target = (world.aligned(world.from_latent(part)) for part in z)
     with torch.inference_mode():
         codes = [generator.map(torch.from_numpy(part).float()) for part in z]
         labels = latents_of(cross(source, target), np.random.default_rng((HELD_OUT, 4, seed)))
-        best = _grouped(generator, labels)
-    shown = {"source": _shown(generator, codes[0]), "target": _shown(generator, codes[1])}
+        best = _grouped_codes(generator, labels)
+    shown = {"source": _synthesize(generator, codes[0]), "target": _synthesize(generator, codes[1])}
     for name, variant in VARIANTS.items():
-        shown[variant.title] = _mixed(generator, nets[name], *codes)
-    made = {"the generator, told the factors": _shown(generator, best), "the source, unmoved": shown["source"]}
+        shown[variant.title] = _mix(generator, nets[name], *codes)
+    made = {"the generator, told the factors": _synthesize(generator, best), "the source, unmoved": shown["source"]}
     made = {variant.title: shown[variant.title] for variant in VARIANTS.values()} | made
     size = generator.resolution
     truth = draw_all(cross(source, target), size)
@@ -165,7 +165,7 @@ def reproduce(
     return [*files, grid]
 
 
-def trained(name: str, steps: int, store: Path, generator: StyleGAN2) -> MaskNets:
+def train_variant(name: str, steps: int, store: Path, generator: StyleGAN2) -> MaskNets:
     """A variant's mask networks: from the store if they are there, else trained, going on where a run was stopped."""
     from stylereel.train.loop import Trainer
 
@@ -271,7 +271,7 @@ def frechet(embeddings: np.ndarray, others: np.ndarray, seed: int) -> Number:
     return Number(value, jackknife(value, without)[0])
 
 
-def _grouped(generator: StyleGAN2, z: np.ndarray) -> torch.Tensor:
+def _grouped_codes(generator: StyleGAN2, z: np.ndarray) -> torch.Tensor:
     """W+ codes [B, L, D] of latents z [B, groups, Z], one for each group of factors."""
     from stylereel.family.people import grouped_w
 
@@ -279,13 +279,13 @@ def _grouped(generator: StyleGAN2, z: np.ndarray) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _shown(generator: StyleGAN2, w: torch.Tensor) -> np.ndarray:
+def _synthesize(generator: StyleGAN2, w: torch.Tensor) -> np.ndarray:
     """Pictures uint8 [N, H, W, 3] of codes [N, L, D]."""
     return np.concatenate([pictures(generator.synthesize(w=part)) for part in w.split(BATCH)])
 
 
 @torch.inference_mode()
-def _mixed(generator: StyleGAN2, nets: MaskNets, source: torch.Tensor, target: torch.Tensor) -> np.ndarray:
+def _mix(generator: StyleGAN2, nets: MaskNets, source: torch.Tensor, target: torch.Tensor) -> np.ndarray:
     """Pictures of the sources as the targets move them."""
     system = StyleMask(generator, None, nets)
     return np.concatenate(
@@ -299,10 +299,10 @@ def _mixed(generator: StyleGAN2, nets: MaskNets, source: torch.Tensor, target: t
 def _grid(generator: StyleGAN2, nets: MaskNets, codes: list[torch.Tensor]) -> np.ndarray:
     """Every source (first column) as every target (first row) moves it, in half size."""
     source, target = (w[:SHOWN] for w in codes)
-    cells = [np.full((generator.resolution, generator.resolution, 3), 255, np.uint8), *_shown(generator, target)]
+    cells = [np.full((generator.resolution, generator.resolution, 3), 255, np.uint8), *_synthesize(generator, target)]
     labels = ["", *["target"] * len(target)]
-    for one, picture in zip(source, _shown(generator, source)):
-        cells += [picture, *_mixed(generator, nets, one[None].expand(len(target), -1, -1), target)]
+    for one, picture in zip(source, _synthesize(generator, source)):
+        cells += [picture, *_mix(generator, nets, one[None].expand(len(target), -1, -1), target)]
         labels += ["source", *[""] * len(target)]
     half = generator.resolution // 2
     small = [np.reshape(cell, (half, 2, half, 2, 3)).mean((1, 3)).round().astype(np.uint8) for cell in cells]

@@ -34,7 +34,7 @@ STEADY = 0.1  # seconds, of the crops in FFHQ's framing, as in `stylereel invert
 
 
 class StyleMask:
-    """Re-enactment of a portrait by the motion of a clip, of a picture or of codes.
+    """Reenactment of a portrait by the motion of a clip, an image or codes.
 
     Motion is in the coordinates FACE (the built-in family only) or CODES (inverted frames); relative motion holds
     differences from the first frame, which are added to the source's own.
@@ -51,7 +51,7 @@ class StyleMask:
         files: Sequence[Path] = (),
         builtin_family: bool = True,
     ) -> None:
-        """encoder: pictures [B, 3, 256, 256] in [-1, 1] to W+ codes, None if only seeds and codes are to come."""
+        """encoder: images [B, 3, 256, 256] in [-1, 1] to W+ codes, None if only seeds and codes are used."""
         self.generator = generator.eval().requires_grad_(False)
         self.encode = None if encoder is None else encoder.eval()
         self.mask_nets = mask_nets.eval()
@@ -78,7 +78,7 @@ class StyleMask:
         Args:
             generator: weight file of a StyleGAN2 generator of any known tool.
             masks: mask networks of this generator: our own, mask_network_1024.pt, or a checkpoint of the authors.
-            encoder: weight file of an encoder of this generator (e4e, pSp, ReStyle), for pictures and clips.
+            encoder: weight file of an encoder of this generator (e4e, pSp, ReStyle), for images and clips.
 
         Raises:
             ValueError: a file cannot be used, or two do not fit each other.
@@ -104,18 +104,19 @@ class StyleMask:
         source_face: str = "largest",
         detector: backend.Detector = "auto",
     ) -> Identity:
-        """Who is to move: a seed, a picture uint8 [H, W, 3] with a face, codes of one, or a saved identity.
+        """The person to animate: a seed, an image uint8 [H, W, 3] with a face, codes of one, or a saved identity.
 
-        Of a picture and of codes the `placement` [4] is kept too. What is inverted is taken as it is, never truncated.
+        Of an image and of codes the `placement` [4] is kept too. What is inverted is taken as it is, never truncated.
 
         Args:
-            source: seed of an invented person (0 or more), a picture, codes (their first frame), or an identity.
-            psi: how far an invented person may lie from the mean face, 0 to 1; nothing else is pulled there.
-            source_face: which one of several faces in the picture; as for `face`.
+            source: seed of an invented person (0 or more), an image, codes (their first frame), or an identity.
+            psi: truncation: how far an invented person may be from the mean face, 0 to 1; other sources are not
+                truncated.
+            source_face: which of several faces in the image; as for `face`.
             detector: what finds and reads faces; auto is the mesh where it is installed, else dlib.
 
         Raises:
-            ValueError: no such face in the picture, a negative seed, psi outside 0 to 1, no such detector, or codes
+            ValueError: no such face in the image, a negative seed, psi outside 0 to 1, no such detector, or codes
                 of another generator.
         """
 
@@ -135,13 +136,13 @@ class StyleMask:
         motion: Reference = "absolute",
         detector: backend.Detector = "auto",
     ) -> Motion:
-        """The motion of a face in a clip or picture, or in codes.
+        """The motion of a face in a clip or image, or in codes.
 
         Args:
-            driving: the clip (its name, or open already), a picture, or codes.
+            driving: the clip (its name, or open already), an image, or codes.
             missing: what to do with frames without a face: hold the last one, interpolate, skip the edit (show the
                 source as it is), or stop.
-            face: which one of several: largest, left, a number (0 is the left-most), or a picture of the person.
+            face: which of several faces: largest, left, a number (0 is the left-most), or an image of the person.
             strength: factor on the expression, 1 as it is; of codes, on their difference from the first frame.
             smoothing: width in seconds of a Gaussian low-pass of the motion, without lag; 0 adds none.
             motion: absolute shows the driver's pose and expression; relative adds what changes since the first frame
@@ -161,7 +162,7 @@ class StyleMask:
             reader = VideoReader(driving) if isinstance(driving, str | Path) else driving
             track = backend.track(reader, reader.rate, missing, self._face_backend(detector), face)
             if not self.builtin_family:
-                found = self._inverted(reader, track)
+                found = self._invert(reader, track)
             else:
                 found = who.face_motion(track)
         values = found.values.astype(np.float32)
@@ -228,7 +229,7 @@ class StyleMask:
                 net.to(device)
         return self
 
-    def _inverted(self, reader: Clip, track: backend.Track) -> Motion:
+    def _invert(self, reader: Clip, track: backend.Track) -> Motion:
         """The codes of every frame, cut out in FFHQ's framing."""
         rows = placement.place_ffhq(track.landmarks, track.rate, track.counted, STEADY)
         codes: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""How StyleMask's mask networks learn: random pairs of any generator, a perception, and no picture on disk."""
+"""How StyleMask's mask networks learn: random pairs of any generator, a perception, and no image on disk."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ from stylereel.zoo.registry import cache_folder, find
 # The code's pairs of landmarks, whose distances count once more.
 MOUTH_PAIRS = ((48, 54), (49, 59), (50, 58), (51, 57), (52, 56), (53, 55), (60, 64), (61, 67), (62, 66), (63, 65))
 EYE_PAIRS = ((36, 39), (37, 41), (38, 40), (42, 45), (43, 47), (44, 46))
-CAMERA = 8.0  # FLAME's metres to pictures in -1..1, the fixed camera of the authors' code
+CAMERA = 8.0  # FLAME's metres to images in -1..1, the fixed camera of the authors' code
 MEAN_SAMPLES = 4096
-HAIR = 0.4  # how far beyond FLAME's bare head hair may reach, in halves of the picture's side
+HAIR = 0.4  # how far beyond FLAME's bare head hair may reach, in halves of the image's side
 
 
 @dataclass(frozen=True)
 class Settings:
     """One reading of the training; the defaults are the paper's where it speaks, else the code's.
 
-    mesh: shape loss on the vertices of the 3-D model instead of landmarks (needs DECA and FLAME); pairs_weight: of the
-    distances of mouth and eye pairs; values_weight: of the world's factors, which only the built-in perception reads;
-    cycle: the recurrent cycle; cycle_identity: the two results of the cycle also have to be alike; psi: how far people
-    lie from the mean face; muon: orthogonalised momentum for matrices, Adam at bias_rate for biases, and a cosine
-    schedule, instead of Adam with weight decay at a constant rate.
+    mesh: shape loss on the vertices of the 3-D model instead of landmarks (needs DECA and FLAME); pairs_weight: weight
+    of the distances of mouth and eye pairs; values_weight: that of the world's factors, which only the built-in
+    perception reads;
+    cycle: the recurrent cycle; cycle_identity: the two results of the cycle also have to show one identity; psi: how
+    far people are from the mean face; muon: orthogonalised momentum for matrices, Adam at bias_rate for biases, and a
+    cosine schedule, instead of Adam with weight decay at a constant learning rate.
     """
 
     steps: int = 70_000
@@ -73,7 +74,7 @@ QUICK = Settings(
 
 
 class Face(NamedTuple):
-    """What the shape loss compares: landmarks [B, 68, 2] in -1..1 of the picture or in the camera's units; values
+    """What the shape loss compares: landmarks [B, 68, 2] in -1..1 of the image or in the camera's units; values
     [B, K] of the world's factors, -1..1; mesh [B, V, 3] in the units of the landmarks."""
 
     landmarks: Tensor
@@ -84,10 +85,10 @@ class Face(NamedTuple):
 class Perception(Protocol):
     """What training asks of the nets that see faces."""
 
-    size: int  # pixels of the pictures it wants
+    size: int  # pixels of the images it takes
 
     def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:
-        """What there is to know [B, F] of the people of latents z [B, Z], or of their pictures [B, 3, H, W]."""
+        """The features [B, F] of the people of latents z [B, Z], or of their images [B, 3, H, W]."""
         ...
 
     def ideal(self, source: Tensor, target: Tensor) -> Face:
@@ -95,15 +96,16 @@ class Perception(Protocol):
         ...
 
     def see(self, images: Tensor) -> Face:
-        """The faces in pictures, with a gradient."""
+        """The faces in images, with a gradient."""
         ...
 
     def embed(self, images: Tensor) -> Tensor:
-        """Who is in pictures: [B, D] of length 1."""
+        """Identity embeddings of images: [B, D] of length 1."""
         ...
 
     def areas(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Where pictures show no head, and where a head: two maps [B, 1, 64, 64] of 0 and 1, with a gap between."""
+        """Where images show no head, and where they show a head: two maps [B, 1, 64, 64] of 0 and 1, with a gap
+        between."""
         ...
 
 
@@ -134,8 +136,8 @@ class WorldFaces(nn.Module):
         return Face(torch.from_numpy(2 * points - 1).to(device), unit_values(values.to(device)))
 
     def see(self, images: Tensor) -> Face:
-        seen = self.face(images)
-        return Face(2 * seen.landmarks - 1, seen.values)
+        predicted = self.face(images)
+        return Face(2 * predicted.landmarks - 1, predicted.values)
 
     def embed(self, images: Tensor) -> Tensor:
         return self.identity(images)
@@ -162,8 +164,8 @@ class DecaFaces(nn.Module):
 
     def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002 (the other's)
         """Shape, expression and pose [B, 156] by DECA."""
-        told = self.deca.read(paint())
-        return torch.cat([told["shape"], told["expression"], told["pose"]], 1)
+        codes = self.deca.read(paint())
+        return torch.cat([codes["shape"], codes["expression"], codes["pose"]], 1)
 
     def ideal(self, source: Tensor, target: Tensor) -> Face:
         return self._face(torch.cat([source[:, :SHAPE], target[:, SHAPE:]], 1))
@@ -175,36 +177,36 @@ class DecaFaces(nn.Module):
         return self.arcface.embed(images)
 
     def areas(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """By the distance from FLAME's vertices; hair, which it lacks, lies in the gap."""
-        told = self.deca.read(images)
-        vertices = self.flame(told["shape"], told["expression"], told["pose"])
+        """By the distance from FLAME's vertices; hair, which it lacks, is in the gap."""
+        codes = self.deca.read(images)
+        vertices = self.flame(codes["shape"], codes["expression"], codes["pose"])
         place = (torch.arange(PARSED_SIZE, device=images.device) + 0.5) / PARSED_SIZE * 2 - 1
         grid = torch.stack(torch.meshgrid(place, place, indexing="xy"), 2).view(1, -1, 2)
-        points = in_portrait(vertices, told["camera"])
+        points = in_portrait(vertices, codes["camera"])
         nearest = torch.cdist(grid.expand(len(points), -1, -1), points).amin(2)
         nearest = nearest.view(-1, 1, PARSED_SIZE, PARSED_SIZE)
         return (nearest > HAIR).float(), (nearest < 2 / PARSED_SIZE).float()
 
-    def _face(self, told: Tensor) -> Face:
-        vertices = self.flame(*told.split([SHAPE, EXPRESSION, POSE], dim=1))
-        picture = CAMERA * self.flame.landmarks(vertices)[..., :2] * vertices.new_tensor([1.0, -1.0])
-        return Face(picture, mesh=CAMERA * vertices)
+    def _face(self, codes: Tensor) -> Face:
+        vertices = self.flame(*codes.split([SHAPE, EXPRESSION, POSE], dim=1))
+        points = CAMERA * self.flame.landmarks(vertices)[..., :2] * vertices.new_tensor([1.0, -1.0])
+        return Face(points, mesh=CAMERA * vertices)
 
 
-def shape_loss(seen: Face, ideal: Face, settings: Settings) -> Tensor:
+def shape_loss(predicted: Face, ideal: Face, settings: Settings) -> Tensor:
     """How far faces are from their ideals, as the settings weigh it; a mean over the batch."""
-    if settings.mesh and seen.mesh is not None and ideal.mesh is not None:
-        loss = (seen.mesh - ideal.mesh).abs().mean()
+    if settings.mesh and predicted.mesh is not None and ideal.mesh is not None:
+        loss = (predicted.mesh - ideal.mesh).abs().mean()
     else:
-        loss = (seen.landmarks - ideal.landmarks).abs().mean()
+        loss = (predicted.landmarks - ideal.landmarks).abs().mean()
     if settings.pairs_weight:
         for pairs in (MOUTH_PAIRS, EYE_PAIRS):
             one, other = torch.tensor(pairs, device=loss.device).T
-            apart = [(face.landmarks[:, one] - face.landmarks[:, other]).abs() for face in (seen, ideal)]
-            loss = loss + settings.pairs_weight * (apart[0] - apart[1]).abs().mean()
+            distances = [(face.landmarks[:, one] - face.landmarks[:, other]).abs() for face in (predicted, ideal)]
+            loss = loss + settings.pairs_weight * (distances[0] - distances[1]).abs().mean()
     loss = settings.shape_weight * loss
-    if settings.values_weight and seen.values is not None and ideal.values is not None:
-        motion, person = (seen.values - ideal.values).abs().tensor_split([len(world.MOTION)], dim=1)
+    if settings.values_weight and predicted.values is not None and ideal.values is not None:
+        motion, person = (predicted.values - ideal.values).abs().tensor_split([len(world.MOTION)], dim=1)
         loss = loss + settings.values_weight * (motion.mean() + person.mean())
     return loss
 
@@ -259,9 +261,9 @@ def train(
             vectors = model.vectors(generator, w)
             facts = perception.read(flat, settings.psi, lambda: paint(model.styles(generator, vectors, w)))
             person, mover, other = facts.chunk(3)
-            wanted = [perception.ideal(person, mover)]
+            targets = [perception.ideal(person, mover)]
             if settings.cycle:
-                wanted += [perception.ideal(person, other)] * 2
+                targets += [perception.ideal(person, other)] * 2
             source, target, second = zip(*(vector.chunk(3) for vector in vectors), strict=True)
             own = w.chunk(3)[0]
             who = perception.embed(paint(model.styles(generator, source, own)))
@@ -271,9 +273,9 @@ def train(
             mixed += [model(source, second), model(mixed[0], second)]
         together = [torch.cat(parts) for parts in zip(*mixed, strict=True)]
         images = paint(model.styles(generator, together, own.repeat(len(mixed), 1, 1)))
-        seen, people = perception.see(images), perception.embed(images).chunk(len(mixed))
-        faces = [Face(*parts) for parts in zip(*(_chunks(part, len(mixed)) for part in seen), strict=True)]
-        shapes = [shape_loss(face, ideal, settings) for face, ideal in zip(faces, wanted, strict=True)]
+        predicted, people = perception.see(images), perception.embed(images).chunk(len(mixed))
+        faces = [Face(*parts) for parts in zip(*(_chunks(part, len(mixed)) for part in predicted), strict=True)]
+        shapes = [shape_loss(face, ideal, settings) for face, ideal in zip(faces, targets, strict=True)]
         same = [identity_loss(who, p) for p in people]
         if settings.cycle and settings.cycle_identity:
             same.append(identity_loss(people[1], people[2]))
@@ -349,7 +351,7 @@ def recipe(
             raise ValueError(f"{generator} is no StyleGAN2 generator, which stylemask needs.")
         teacher = other
     presets = {"paper": PAPER, "code": CODE, "quick": QUICK}
-    seen = {} if generator is None else {"data": f"random people of {generator}; no pictures", "licence": None}
+    card = {} if generator is None else {"data": f"random people of {generator}; no images", "licence": None}
     if perception == "deca":
         if preset == "quick":
             raise ValueError("The quick settings are for the built-in nets; give --preset paper or code.")
@@ -359,7 +361,7 @@ def recipe(
         first = None if path is None else load_masks(path)
         faces, settings = WorldFaces(run.face_net(), run.identity_net()), presets[preset or "quick"]
     nets = train(run.trainer, teacher, faces, settings, first)
-    return run.save({"stylemask": measured(nets, teacher, faces, settings.psi)}, **seen)
+    return run.save({"stylemask": measured(nets, teacher, faces, settings.psi)}, **card)
 
 
 def real_faces() -> DecaFaces:

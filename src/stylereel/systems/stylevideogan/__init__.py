@@ -16,7 +16,7 @@ code: the motion of the one, the looks of the other.
 | offset through a PCA of 32 | `networks.VideoGenerator.offset`, `system.StyleVideoGAN.apply` |
 
 Different from the paper, and why:
-- Heads make coordinates in the codes' principal components, smooth ones apart from quick ones and never outside of the
+- Heads make coordinates in the codes' principal components, slow ones separate from quick ones and never outside of the
   clip's range, or rows of W+ as in the paper (`Recipe.reduced`); rows that equal each other in all codes share a head,
   and rows that never change have none.
 - The recurrent cells begin slow (`networks.Recurrence`): from PyTorch's start every motion trembles and stays so.
@@ -24,7 +24,7 @@ Different from the paper, and why:
   themselves blinks and trembling are too small to see.
 - All but one of 16 sequences go on where an earlier one ended (`training.Ends`): what is learned from start codes
   alone comes to rest after a second or trembles.
-- A term for second moments (`training.Moments`) holds range, speed and jitter, of fresh sequences apart.
+- A term for second moments (`training.Moments`) holds range, speed and jitter, separately for fresh sequences.
 - Batch normalisation is measured anew for the averaged weights, whose activations are not those of the last ones.
 - A finish without the critic (`training.finish`) brings moments and distributions to the clip's.
 - The offset to another person is not at right angles, but weighed by how the generator's people are spread

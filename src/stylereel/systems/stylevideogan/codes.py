@@ -48,7 +48,7 @@ class WorldClip(NamedTuple):
     def codes(self, generator: StyleGAN2, file: str | Path) -> Codes:
         """The exact codes: those that the mapping network makes of the latents of each frame's factors.
 
-        file: of the generator's weights.
+        file: the generator's weights.
         """
         return exact_codes(self.values(), generator, file, self.person, self.rate)
 
@@ -74,7 +74,7 @@ def precision(generator: StyleGAN2 | StyleGAN3) -> Tensor:
 
 
 def resting_code(generator: StyleGAN2, seed: int) -> Tensor:
-    """The W+ code [L, D] of the invented person of a seed with a face at rest, looking ahead: what else lies outside a
+    """The W+ code [L, D] of the invented person of a seed with a face at rest, looking ahead: what else is outside a
     clip's components, such as a wink on one side, would stay in every frame."""
     person = world.person(seed)
     person[: len(MOTION)] = world.neutral()[: len(MOTION)]
@@ -131,7 +131,7 @@ def clip_codes(
 def builtin_framing(rows: np.ndarray, canonical: np.ndarray) -> np.ndarray:
     """Placements [T, 4] by the eyes, in the size and place of the built-in framing [T, 4] of the same frames.
 
-    Between the two lies one similarity, their median over the clip, so that still no mouth moves the crop.
+    Between the two is one similarity, their median over the clip, so that still no mouth moves the crop.
     """
     inside = np.median(placement.to_crop(canonical[:, None, :2], rows)[:, 0], axis=0)
     centre = placement.to_picture(np.broadcast_to(inside, (len(rows), 1, 2)), rows)[:, 0]

@@ -46,8 +46,8 @@ def recipe(
         model = train(trainer, codes, Recipe(seed=seed), f"{KIND}/{stem}")
         files.append(target)
         if trainer.share[0] == 0:
-            seen = "a clip of stylereel.world with exact codes; no real person" if of_world else name
-            card = one.card(seen, "Apache-2.0" if of_world else None)
+            data = "a clip of stylereel.world with exact codes; no real person" if of_world else name
+            card = one.card(data, "Apache-2.0" if of_world else None)
             save_module(target, KIND, model, {"name": stem, "frames": len(codes), **card})
     return files
 

@@ -1,4 +1,4 @@
-"""The networks of StyleVideoGAN: a recurrent generator of W+ sequences, and the critic that judges them.
+"""The networks of StyleVideoGAN: a recurrent generator of W+ sequences, and the critic that scores them.
 
 Axes: B samples, T frames, N noise numbers a frame, L rows of W+, D width of w, K principal components, R numbers of a
 code that the heads make (see `VideoConfig.size`).
@@ -29,10 +29,10 @@ class VideoConfig:
 
     rows: for each row of W+ the number of the head that makes it; rows that equal each other in all training codes
     share one, and -1 marks a row that never changed. rate: frames a second of the clip, as a ratio. generator: SHA-256
-    of the weights that the codes belong to. width: of the mapper and the critic, 512 in the paper. frames: of a
-    training sequence. noise: numbers a frame. components: principal components of the codes, for moving the motion to
-    other people. reduced: the heads make coordinates in the space of these components instead of rows, and the critic
-    judges them.
+    of the weights that the codes belong to. width: channels of the mapper and the critic, 512 in the paper. frames:
+    length of a training sequence. noise: numbers a frame. components: principal components of the codes, for moving
+    the motion to other people. reduced: the heads make coordinates in the space of these components instead of rows,
+    and the critic scores them.
     """
 
     rows: tuple[int, ...]
@@ -149,8 +149,8 @@ class Mapper(nn.Module):
             nn.BatchNorm1d(width),
             nn.Linear(width, width),
         )
-        # One linear layer for the heads of all rows: they share no output, so it is as many heads side by side.
-        # The paper's end in a leaky ReLU. Its knee lies within the range of a component's coordinate and would stop a
+        # One linear layer for the heads of all rows: they share no output, so it equals that many heads side by side.
+        # The paper's end in a leaky ReLU. Its knee is within the range of a component's coordinate and would stop a
         # turning head short, so those are linear; rows share their motion among many coordinates.
         heads = [nn.Linear(width, config.size)] if config.reduced else _layers(width, config.size)
         self.heads = nn.Sequential(*heads, nn.BatchNorm1d(config.size))
@@ -164,7 +164,7 @@ class VideoGenerator(nn.Module):
 
     Buffers: mean [L, D], basis [K, L * D] and deviations [K] of the training codes' principal components. What reduced
     heads make are not these components' own coordinates, but turned ones (`back` [K, K] turns them back): components
-    are turned so that smooth ones stand apart from quick ones (slow features, Wiskott and Sejnowski 2002, but of the
+    are turned so that slow ones are separate from quick ones (slow features, Wiskott and Sejnowski 2002, but of the
     fourth difference). Otherwise the trembling of a turn drowns in the jaw's with which it shares a component. They end
     where the clip's do (`low`, `high` [K]), so that no blink closes an eye twice.
     """
@@ -219,9 +219,9 @@ class VideoGenerator(nn.Module):
 
     def frames(self, codes: Tensor) -> Tensor:
         """Animation codes [B, T, N] to what the heads make [B, T, R]."""
-        return self._made(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+        return self._make(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
 
-    def _made(self, codes: Tensor) -> Tensor:
+    def _make(self, codes: Tensor) -> Tensor:
         made = self.mapper(codes)
         return torch.clamp(made, self.low, self.high) if self.config.reduced else made
 
@@ -234,7 +234,7 @@ class VideoGenerator(nn.Module):
 
     def codes(self, path: Tensor) -> Tensor:
         """Animation codes [T, N] to W+ codes [T, L, D] of the training person."""
-        made = self._made(path)
+        made = self._make(path)
         if self.config.reduced:
             return self.within(made @ self.back)
         heads = made.unflatten(1, (-1, self.config.w_dim))
@@ -250,24 +250,24 @@ class VideoGenerator(nn.Module):
         return self.mean + (coordinates @ self.basis).unflatten(1, self.mean.shape)
 
     def offset(self, w: Tensor, precision: Tensor | None = None) -> Tensor:
-        """What of a person's code [L, D] lies outside the components [L, D]: add it to codes to move them there.
+        """The part of a person's code [L, D] outside the components [L, D]: add it to codes to move them there.
 
-        The part inside is the pose and expression of that one picture and stays behind. The paper projects at right
+        The part inside is the pose and expression of that one image and stays behind. The paper projects at right
         angles, but people differ along the components too, by looks: with `precision` [D, D] (`codes.precision`) the
         part inside is the most probable one, where people are spread as the generator's w are.
         """
-        apart, basis = w - self.mean, self.basis.unflatten(1, w.shape)
+        difference, basis = w - self.mean, self.basis.unflatten(1, w.shape)
         weighed = (basis if precision is None else basis @ precision).flatten(1)
         inverse = torch.linalg.pinv((weighed @ self.basis.T).cpu().double(), hermitian=True).to(w)
-        inside = inverse @ (weighed @ apart.flatten())
-        return apart - (inside @ self.basis).view_as(w)
+        inside = inverse @ (weighed @ difference.flatten())
+        return difference - (inside @ self.basis).view_as(w)
 
 
 class Critic(nn.Module):
     """Sequences [B, T, R] to scores [B, 1]: six layers for each frame, then convolutions in time.
 
-    It sees codes and their differences in time (`seen`), each at a deviation of 1 over the clip: in W+ itself a turning
-    head has a hundred times the variance of a blink, and a trembling that anyone sees is a hundredth of a turn.
+    It sees codes and their differences in time (`inputs`), each at a deviation of 1 over the clip: in W+ itself a
+    turning head has a hundred times the variance of a blink, and a visible jitter is a hundredth of a turn.
     """
 
     def __init__(self, config: VideoConfig) -> None:
@@ -289,8 +289,8 @@ class Critic(nn.Module):
 
     @torch.no_grad()
     def learn_scales(self, real: Tensor) -> None:
-        """Set what `seen` needs from the training codes [T, R]: each coordinate gets a deviation of 1, and one of less
-        than `FLOOR` of all variance less than that."""
+        """Set what `inputs` needs from the training codes [T, R]: each coordinate gets a deviation of 1, and one of
+        less than `FLOOR` of all variance less than that."""
         self.mean.copy_(real.mean(0))
         variance = real.var(0)
         # Turned coordinates are weighed already: small ones deviate by less than 1.
@@ -298,15 +298,15 @@ class Critic(nn.Module):
         for order, scale in enumerate(self.scales):
             scale.copy_(weight / real.diff(order, dim=0).std(0).clamp_min(1e-12))
 
-    def seen(self, codes: Tensor) -> Tensor:
-        """Codes [B, T, R] to what the critic sees of them [B, T, ORDERS * R]; differences begin late, with zeros."""
+    def inputs(self, codes: Tensor) -> Tensor:
+        """Codes [B, T, R] to the critic's inputs [B, T, ORDERS * R]; differences begin late, with zeros."""
         centred = codes - self.mean
         parts = [F.pad(centred.diff(n, dim=1) * scale, (0, 0, n, 0)) for n, scale in enumerate(self.scales)]
         return torch.cat(parts, 2)
 
-    def forward(self, seen: Tensor) -> Tensor:
-        """Scores [B, 1] of what `seen` gave."""
-        each = self.frame(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Scores [B, 1] of what `inputs` gave."""
+        each = self.frame(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
         return self.time(each.transpose(1, 2)).flatten(1)
 
 
@@ -327,11 +327,11 @@ class Wandering(nn.Module):
 
     def forward(self, path: Tensor) -> Tensor:
         """Squared lengths [B] for paths [B, T, N]; moves the running statistics."""
-        apart = path[:, -1] - path[:, 0]
+        way = path[:, -1] - path[:, 0]
         with torch.no_grad():
-            self.mean.lerp_(apart.mean(0), 1 - self.decay)
-            self.variance.lerp_((apart - self.mean).square().mean(0), 1 - self.decay)
-        return ((apart - self.mean) * (self.variance + 1e-8).rsqrt()).square().sum(1)
+            self.mean.lerp_(way.mean(0), 1 - self.decay)
+            self.variance.lerp_((way - self.mean).square().mean(0), 1 - self.decay)
+        return ((way - self.mean) * (self.variance + 1e-8).rsqrt()).square().sum(1)
 
 
 def angle_penalty(distance: Tensor, first: Tensor, noise: Tensor) -> Tensor:
@@ -345,14 +345,15 @@ def angle_penalty(distance: Tensor, first: Tensor, noise: Tensor) -> Tensor:
 
 
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
-    """Two-sided penalty on the slope's distance from 1 at mixtures; share [B, 1, 1] of the real one, all as `seen`."""
+    """Two-sided penalty on the gradient norm's distance from 1 at mixtures; share [B, 1, 1] of the real one, all as
+    `inputs` gives."""
     mixed = torch.lerp(fake, real, share).detach().requires_grad_(True)
-    (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
-    return (_length(slope) - 1).square().mean()
+    (gradient,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+    return (_length(gradient) - 1).square().mean()
 
 
 def _length(x: Tensor) -> Tensor:
-    """Lengths [B] of all that belongs to each sample, with a slope everywhere."""
+    """Lengths [B] of all that belongs to each sample, with a gradient everywhere."""
     return (x.flatten(1).square().sum(1) + 1e-12).sqrt()
 
 

@@ -107,12 +107,12 @@ def reproduce(
     Args:
         out: folder for the report and the trainings.
         trainings: with the angle penalty, and as many without.
-        steps: of each training.
+        steps: training steps of each variant.
         short: samples of 25 frames of each model (the paper: 2048).
         long: longer samples of each model (the paper: 128).
         long_frames: frames of a long sample, 32 or more.
         people: to whom the motion is moved.
-        seed: of the first training; the others count up from it.
+        seed: random seed of the first training; the others count up from it.
         official: FID and FVD by Inception and I3D, whose files must be in the cache folder; else the same distances by
             the built-in face net, which are not comparable with published ones.
     """
@@ -166,7 +166,7 @@ def reproduce(
 
 
 def claims(found: dict[str, list[dict[str, float]]], offset: dict[str, np.ndarray]) -> list[Claim]:
-    """The paper's claims, each judged by the interval of a paired difference."""
+    """The paper's claims, each decided by the interval of a paired difference."""
     with_penalty, without = (
         {name: np.array([each[name] for each in found[variant]]) for name in found[variant][0]} for variant in VARIANTS
     )
@@ -236,10 +236,10 @@ def _measured(
 
 @torch.inference_mode()
 def _moved(generator: StyleGAN2, codes: Codes, values: np.ndarray, people: int, seed: int) -> dict[str, np.ndarray]:
-    """PSNR [people] of the clip's own motion moved to people by both offsets, against the world's exact pictures.
+    """PSNR [people] of the clip's own motion moved to people by both offsets, against the world's exact images.
 
-    A person is given by one picture with a pose and expression of its own. naive: the difference of that code and the
-    mean of the clip's codes is added; through the PCA: what of it lies outside the clip's components; weighed: the
+    A person is given by one image with a pose and expression of its own. naive: the difference of that code and the
+    mean of the clip's codes is added; through the PCA: the part of it outside the clip's components; weighed: the
     same as this package does it.
     """
     model = VideoGenerator(config_of(codes, Recipe(width=8)))  # for its components alone
@@ -255,9 +255,9 @@ def _moved(generator: StyleGAN2, codes: Codes, values: np.ndarray, people: int, 
     for person in range(seed + 500, seed + 500 + people):
         z = np.random.default_rng(person).standard_normal(LATENT_DIM)
         w = generator.map(torch.from_numpy(z).float()[None])[0]
-        wanted = np.tile(world.from_latent(z), (len(chosen), 1))
-        wanted[:, : len(MOTION)] = values[chosen, : len(MOTION)]
-        truth = np.stack([world.draw(each, generator.resolution).image for each in world.aligned(wanted)])
+        factors = np.tile(world.from_latent(z), (len(chosen), 1))
+        factors[:, : len(MOTION)] = values[chosen, : len(MOTION)]
+        truth = np.stack([world.draw(each, generator.resolution).image for each in world.aligned(factors)])
         for name, offset in offsets.items():
             shown = pictures(generator.synthesize(codes.w[chosen] + offset(w)))
             error = np.square(shown.astype(np.float64) - truth).mean((1, 2, 3))

@@ -26,7 +26,7 @@ from stylereel.systems.stylevideogan.training import sample_path
 
 
 def _no_motion(length: int) -> np.ndarray:
-    """Placements [T, 4] of frames that no camera took: the whole picture."""
+    """Placements [T, 4] of generated frames: the whole image."""
     return np.tile(np.array((0.5, 0.5, 1.0, 0.0), np.float32), (length, 1))
 
 
@@ -44,7 +44,7 @@ class StyleVideoGAN:
         files: Sequence[Path],
         builtin_family: bool = True,
     ) -> None:
-        """encode: pictures [B, 3, 256, 256] in [-1, 1] to W+ codes; files: of the weights, the generator's first."""
+        """encode: images [B, 3, 256, 256] in [-1, 1] to W+ codes; files: of the weights, the generator's first."""
         self.generator = generator.eval().requires_grad_(False)
         self.encode, self.builtin_family = encode, builtin_family
         self.models = {name: model.eval() for name, model in models.items()}
@@ -65,7 +65,7 @@ class StyleVideoGAN:
 
         Args:
             generator: weight file of a generator of any known tool.
-            encoder: weight file of an encoder of this generator (e4e, pSp, ReStyle), for pictures.
+            encoder: weight file of an encoder of this generator (e4e, pSp, ReStyle), for images.
 
         Raises:
             ValueError: a file cannot be used, or the two do not fit each other.
@@ -91,7 +91,7 @@ class StyleVideoGAN:
         path = Path(path)
         model, own = load_model(path), sha256(self.weight_files[0])
         if model.config.generator != own:
-            raise ValueError(f"{path} was trained on codes of another generator; train it again on this one's.")
+            raise ValueError(f"{path} was trained on codes of another generator; retrain it on this one's.")
         name = path.stem.removeprefix(f"{KIND}-")
         self.models[name] = model
         self.weight_files = (*self.weight_files, path)
@@ -100,19 +100,19 @@ class StyleVideoGAN:
     # Verbs
 
     def identify(self, source: Source, *, psi: float = 1.0, source_face: str = "largest") -> Identity:
-        """Who is to be shown: a seed, a picture uint8 [H, W, 3] with a face, codes of one, or a saved identity.
+        """The person to show: a seed, an image uint8 [H, W, 3] with a face, codes of one, or a saved identity.
 
         Args:
-            source: seed of an invented person (0 or more), a picture, codes (their first frame), or an identity.
-            psi: how far an invented person may lie from the mean face, 0 to 1.
-            source_face: which one of several faces in the picture: largest, left, or a number (0 is the left-most).
+            source: seed of an invented person (0 or more), an image, codes (their first frame), or an identity.
+            psi: how far an invented person may be from the mean face, 0 to 1.
+            source_face: which of several faces in the image: largest, left, or a number (0 is the left-most).
 
         An invented person of the built-in generator is taken with a face at rest.
 
         Raises:
-            ValueError: no such face in the picture, a negative seed, psi outside 0 to 1, or codes of another generator.
+            ValueError: no such face in the image, a negative seed, psi outside 0 to 1, or codes of another generator.
         """
-        ours = self.weight_files[:1] == (builtin("generator"),)  # whose latents tell expressions
+        ours = self.weight_files[:1] == (builtin("generator"),)  # whose latents include the expression
         if isinstance(source, int) and source >= 0 and 0 <= psi <= 1 and ours:
             assert isinstance(self.generator, StyleGAN2)
             w = resting_code(self.generator, source)
@@ -127,10 +127,10 @@ class StyleVideoGAN:
         The same seed gives the same frames, however many samples are made and however long they are.
 
         Args:
-            seed: of the motion, 0 or more.
+            seed: random seed of the motion, 0 or more.
             num_frames: length, 1 or more.
             model: which motion: talking, listening or expressions, or the file of a model of your own.
-            towards: another seed, for a motion whose start lies between the starts of both.
+            towards: another seed, for a motion that starts between the starts of both.
             share: how far on the way to the other seed's start, 0 to 1.
 
         Raises:
@@ -139,7 +139,7 @@ class StyleVideoGAN:
         if min(seed, towards or 0) < 0 or num_frames < 1:
             raise ValueError("A sample needs a seed of 0 or more and 1 or more frames.")
         if not 0 <= share <= 1:
-            raise ValueError(f"The share of the way between two starts lies between 0 and 1, not {share}.")
+            raise ValueError(f"--share takes a number from 0 to 1, not {share}.")
         name = self._model_name(model)
         net = self.models[name]
         path = sample_path(net, seed, num_frames, towards, share).cpu().numpy()

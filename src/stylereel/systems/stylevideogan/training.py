@@ -1,4 +1,4 @@
-"""How StyleVideoGAN learns: Wasserstein critic on sequences of codes, never a picture."""
+"""How StyleVideoGAN learns: Wasserstein critic on sequences of codes, never an image."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def config_of(codes: Codes, recipe: Recipe) -> VideoConfig:
 def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> VideoGenerator:
     """Train a model of the motion in `codes`, in float32 whatever the precision: the penalties differentiate twice.
 
-    name: of the stage and its folder.
+    name: name of the stage and its folder.
 
     Raises:
         ValueError: a clip shorter than two sequences, or one in which nothing moves.
@@ -137,37 +137,37 @@ def train(trainer: Trainer, codes: Codes, recipe: Recipe, name: str = KIND) -> V
             chosen = torch.randint(len(sequences), (recipe.batch,), generator=random)[rank::ranks].to(trainer.device)
             share = torch.rand(recipe.batch, 1, 1, generator=random)[rank::ranks].to(trainer.device)
             with torch.no_grad():
-                fake, shown = critic.seen(model.frames(roll()[2])), critic.seen(sequences[chosen])
+                fake, shown = critic.inputs(model.frames(roll()[2])), critic.inputs(sequences[chosen])
 
-            def judge(shown: Tensor = shown, share: Tensor = share, fake: Tensor = fake) -> Iterator[Tensor]:
+            def critic_losses(shown: Tensor = shown, share: Tensor = share, fake: Tensor = fake) -> Iterator[Tensor]:
                 of_shown, of_fake = critic(torch.cat([shown, fake])).chunk(2)
                 losses["distance"] = (of_shown - of_fake).mean()
                 yield -losses["distance"]
                 losses["gradient"] = gradient_penalty(critic, shown, fake, share)
                 yield recipe.gradient_weight * losses["gradient"]
 
-            trainer.descend(judge(), [optimizers["critic"]])
+            trainer.descend(critic_losses(), [optimizers["critic"]])
         critic.requires_grad_(False)
 
-        def fool() -> Iterator[Tensor]:
+        def generator_loss() -> Iterator[Tensor]:
             penalised = recipe.angle_weight > 0 and index % recipe.angle_every == 0
             first, others, path, end = roll(penalised)
-            seen = critic.seen(model.frames(path))
-            losses["fooled"] = critic(seen).mean()
+            inputs = critic.inputs(model.frames(path))
+            losses["fooled"] = critic(inputs).mean()
             loss = -losses["fooled"]
             if penalised:
                 losses["angle"] = angle_penalty(wandering(path[:fresh]), first, others)
                 loss = loss + recipe.angle_weight * recipe.angle_every * losses["angle"]
             if recipe.moment_weight:
-                losses["moments"], slope = moments(seen.split([fresh, share_size - fresh]))
-                loss = loss + recipe.moment_weight * slope
+                losses["moments"], moment_loss = moments(inputs.split([fresh, share_size - fresh]))
+                loss = loss + recipe.moment_weight * moment_loss
             if recipe.spread_weight:
-                losses["spread"] = spread(seen)
+                losses["spread"] = spread(inputs)
                 loss = loss + recipe.spread_weight * losses["spread"]
             ends.keep(*end)
             yield loss
 
-        trainer.descend(fool(), [optimizers["model"]])
+        trainer.descend(generator_loss(), [optimizers["model"]])
         follow.update(index)
         return losses
 
@@ -243,13 +243,13 @@ def finish(
 
     def step(index: int) -> dict[str, Tensor]:
         path = roll(torch.Generator().manual_seed((recipe.seed << 32) + index))
-        parts = critic.seen(model.frames(path)).chunk(AGES)
-        told, slope = moments(parts)
+        parts = critic.inputs(model.frames(path)).chunk(AGES)
+        squared, moment_loss = moments(parts)
         distance = torch.stack([spread(part) for spread, part in zip(spreads, parts)]).mean()
-        # Rarely a step through time explodes; without the limit one of them ended a run with a head that stood still.
-        trainer.descend(slope / AGES + 6 * distance, [optimizer], 300.0, model)
+        # Rarely a step through time explodes; without the limit one of them ended a run with a static head.
+        trainer.descend(moment_loss / AGES + 6 * distance, [optimizer], 300.0, model)
         follow.update(index)
-        return {"moments": told, "spread": distance}
+        return {"moments": squared, "spread": distance}
 
     with torch.no_grad():
         for _ in range(3 * size // fresh):  # until few are as young as the first ones
@@ -291,7 +291,7 @@ class Ends(nn.Module):
         return self.states[:, chosen], self.ages[chosen]
 
     def keep(self, states: Tensor, ages: Tensor) -> None:
-        """Take the states [4, B, N] at the ends of fresh sequences and, after them, of those drawn with `ages`."""
+        """Take the states [4, B, N] at the ends of fresh sequences and, after them, of those sampled with `ages`."""
         self.states.copy_(states)
         self.ages.copy_(F.pad(ages, (states.shape[1] - len(ages), 0)) + 1)
 
@@ -301,8 +301,8 @@ class Moments(nn.Module):
 
     For codes and each of their differences: the covariance of the coordinates, or of more than `WIDE` the variances.
     Each kind of sequences counts for itself: fresh ones are few, so the critic hardly minds what motions begin with.
-    Running means over the last steps stand for the samples, since those of one batch say little about slow
-    coordinates; the slope goes through the newest batch.
+    Running means over the last steps replace the samples, since one batch says little about slow coordinates; the
+    gradient goes through the newest batch.
     """
 
     WIDE = 64
@@ -315,40 +315,39 @@ class Moments(nn.Module):
         jitter: float = 1.0,
         aim: float = 1.0,
     ) -> None:
-        """decays: of the running means, one a kind; of fresh sequences and of others if not given. jitter: how large
-        the last difference, in which jitter shows, is seen against the others. aim: jitter wanted, as a share of the
-        clip's."""
+        """decays: of the running means, one a kind; of fresh sequences and of others if not given. jitter: weight of
+        the last difference, in which jitter shows, against the others. aim: target jitter, as a share of the clip's."""
         super().__init__()
         self.decays, self.jitter = decays, jitter
-        wanted = self._of(critic.seen(real[None]))
-        wanted[-1] *= aim**2
-        self.register_buffer("wanted", wanted)
-        self.register_buffer("running", wanted.repeat(len(decays), *[1] * wanted.ndim))
+        target = self._of(critic.inputs(real[None]))
+        target[-1] *= aim**2
+        self.register_buffer("wanted", target)  # the target; checkpoints have this name
+        self.register_buffer("running", target.repeat(len(decays), *[1] * target.ndim))
         self.wanted: Tensor
         self.running: Tensor
 
-    def _of(self, seen: Tensor) -> Tensor:
-        parts = [part[:, order:].flatten(0, 1) for order, part in enumerate(seen.chunk(ORDERS, 2))]
+    def _of(self, inputs: Tensor) -> Tensor:
+        parts = [part[:, order:].flatten(0, 1) for order, part in enumerate(inputs.chunk(ORDERS, 2))]
         parts[-1] = self.jitter * parts[-1]
         if parts[0].shape[1] > self.WIDE:
             return torch.stack([part.square().mean(0) for part in parts])
         return torch.stack([part.T @ part / len(part) for part in parts])
 
     def forward(self, kinds: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Squared distance of the moments, the mean over the kinds, and a loss with the slope of their sum; for what
+        """Squared distance of the moments, the mean over the kinds, and a loss with the gradient of their sum; for what
         the critic sees [B, T, ORDERS * R] of each kind."""
         moments = torch.stack([self._of(kind) for kind in kinds])
         with torch.no_grad():
             for running, new, decay in zip(self.running, moments, self.decays, strict=True):
                 running.lerp_(new, 1 - decay)
-        apart = self.running - self.wanted
-        return apart.square().sum() / len(kinds), (apart * moments).sum()
+        difference = self.running - self.wanted
+        return difference.square().sum() / len(kinds), (difference * moments).sum()
 
 
 class Spread(nn.Module):
     """How far the distribution of each number that the critic sees is from the clip's.
 
-    Of codes and their first difference. Second moments hardly tell rare events, such as a blink: those are the tails
+    Of codes and their first difference. Second moments hardly show rare events, such as a blink: those are the tails
     of a distribution. Every value of a sample has a rank among those of the last steps and is pulled towards the
     clip's value of this rank, which is the optimal transport in one dimension. All numbers count alike, in units of
     their deviation over the clip.
@@ -358,24 +357,24 @@ class Spread(nn.Module):
 
     def __init__(self, critic: Critic, real: Tensor) -> None:
         super().__init__()
-        seen = self._of(critic.seen(real[None]))
+        values = self._of(critic.inputs(real[None]))
         levels = (1 - torch.linspace(0, math.pi, self.KNOTS).cos()) / 2  # close together in the tails
         self.register_buffer("levels", levels)
-        self.register_buffer("unit", seen.std(1, keepdim=True).clamp_min(1e-6))
-        self.register_buffer("knots", torch.quantile(seen / self.unit, levels, 1).T.contiguous())
-        self.register_buffer("running", levels.diff().repeat(len(seen), 1))
+        self.register_buffer("unit", values.std(1, keepdim=True).clamp_min(1e-6))
+        self.register_buffer("knots", torch.quantile(values / self.unit, levels, 1).T.contiguous())
+        self.register_buffer("running", levels.diff().repeat(len(values), 1))
         self.levels: Tensor
         self.unit: Tensor
         self.knots: Tensor  # the clip's quantiles [SEEN * R, KNOTS]
         self.running: Tensor  # share of the samples' values between them [SEEN * R, KNOTS - 1]
 
-    def _of(self, seen: Tensor) -> Tensor:
-        return seen[:, ORDERS - 1 :, : seen.shape[2] // ORDERS * self.SEEN].flatten(0, 1).T.contiguous()
+    def _of(self, inputs: Tensor) -> Tensor:
+        return inputs[:, ORDERS - 1 :, : inputs.shape[2] // ORDERS * self.SEEN].flatten(0, 1).T.contiguous()
 
-    def forward(self, seen: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Half the mean squared distance of values and their targets, summed over the SEEN * R numbers, for what the
         critic sees [B, T, ORDERS * R]; moves the running ranks."""
-        values = self._of(seen) / self.unit
+        values = self._of(inputs) / self.unit
         with torch.no_grad():
             place, share = _between(self.knots, values)
             count = torch.zeros_like(self.running).scatter_add_(1, place, torch.ones_like(values))
