@@ -63,7 +63,7 @@ def of_generator(generator: StyleGAN2, sheets: Path | None) -> dict[str, Any]:
         while tried < 200:
             z = np.random.default_rng(HELD_OUT + 1000 + index).standard_normal((1, LATENT_DIM))
             index += 1
-            values = world.aligned(world.from_latent(z))[0]
+            values = world.align(world.from_latent(z))[0]
             if abs(values[INDEX["yaw"]]) > 30:
                 continue
             tried += 1
@@ -195,7 +195,7 @@ def of_stylemask(system: StyleMask, sheets: Path | None) -> dict[str, Any]:
     """Generated pairs: codes of one, motion of the other, against the world's exact image; then the same people as
     images, through the encoder."""
     z = np.random.default_rng(HELD_OUT + 9).standard_normal((2, 64, LATENT_DIM))
-    source, driver = world.aligned(world.from_latent(z))
+    source, driver = world.align(world.from_latent(z))
     with torch.inference_mode():
         first, second = (system.generator.map(torch.from_numpy(part).float()) for part in z)
         parts = []

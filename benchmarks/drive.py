@@ -105,7 +105,7 @@ def stages(clip: Path, frames: int, precision: Precision) -> dict[str, float]:
     values = motion.values[:size]
     heads = np.tile(world.neutral(), (len(values), 1))
     heads[:, : len(world.MOTION)] = np.clip(values, *(limit[: len(world.MOTION)] for limit in (world.LOW, world.HIGH)))
-    heads = world.aligned(heads)
+    heads = world.align(heads)
     drawn = lap("draw the neutral head", size, lambda: np.stack([world.draw(v, 128).image for v in heads]))
     dtype = torch.bfloat16 if precision == "bf16" else None
     encode = system.encode
@@ -140,7 +140,7 @@ def response(source: int = 1, frames: int = 96) -> dict[str, dict[str, float]]:
     def drawn(person: np.ndarray) -> np.ndarray:
         values = np.tile(person, (len(asked), 1))
         values[:, :count] = asked
-        return np.stack([world.draw(each, 256).image for each in world.aligned(values)])
+        return np.stack([world.draw(each, 256).image for each in world.align(values)])
 
     z = np.random.default_rng(source).standard_normal(system.generator.config.z_dim)
     with torch.inference_mode():

@@ -57,7 +57,7 @@ def generate(generator: Generator, z: np.ndarray, **options: Any) -> np.ndarray:
 def truth(generator: Generator, z: np.ndarray) -> np.ndarray:
     """The world's images of the latents, the targets of this generator."""
     if not isinstance(generator, StyleGAN3):
-        return draw_all(world.aligned(world.from_latent(z)), generator.resolution)
+        return draw_all(world.align(world.from_latent(z)), generator.resolution)
     parts = [z[i : i + 50] for i in range(0, len(z), 50)]  # cut out of a wider canvas, whose backdrop is another
     return np.concatenate(
         [pictures(draw_at(p, torch.eye(3).repeat(len(p), 1, 1), generator.resolution).images) for p in parts]

@@ -55,7 +55,7 @@ def still(values: np.ndarray, motion: np.ndarray, region: str) -> np.ndarray:
     """Which pixels [256, 256] show a region in the source and in every frame, well inside."""
     frames = np.tile(values, (1 + len(motion), 1))
     frames[1:, :MOTION] = np.clip(motion, world.LOW[:MOTION], world.HIGH[:MOTION])
-    shown = np.stack([world.draw(v, HALF).regions for v in world.aligned(frames)]) == REGIONS.index(region)
+    shown = np.stack([world.draw(v, HALF).regions for v in world.align(frames)]) == REGIONS.index(region)
     inside = np.logical_not(binary_dilation(~shown.all(0), iterations=MARGIN))
     return inside.repeat(2, 0).repeat(2, 1)
 

@@ -18,7 +18,7 @@ from stylereel.world.factors import LATENT_DIM
 def portrait(seed: int, yaw: float = 0.0) -> np.ndarray:
     """A picture of an invented person."""
     latent = np.random.default_rng(seed).standard_normal((1, LATENT_DIM))
-    values = world.aligned(world.from_latent(latent))[0]
+    values = world.align(world.from_latent(latent))[0]
     values[0] = yaw
     return world.draw(values, 192).image
 

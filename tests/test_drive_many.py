@@ -34,13 +34,13 @@ def place(system: StyleMask, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "people").mkdir()
     values = np.tile(world.neutral(), (6, 1))
     values[:, 0] = np.linspace(-15, 15, 6)
-    heads = [world.draw(v, 160).image for v in world.aligned(values)]
+    heads = [world.draw(v, 160).image for v in world.align(values)]
     for name, frames in (("turns", heads), ("empty", [np.full((96, 96, 3), 99, np.uint8)] * 3)):
         with VideoWriter(folder / "clips" / f"{name}.mp4", Fraction(25)) as writer:
             for frame in frames:
                 writer.write(frame)
             writer.finish()
-    person = world.aligned(world.from_latent(np.random.default_rng(2).standard_normal(LATENT_DIM)))
+    person = world.align(world.from_latent(np.random.default_rng(2).standard_normal(LATENT_DIM)))
     save_picture(folder / "people" / "ann.png", world.draw(person, 256).image)
     w = system.identify(4).w
     Codes(w[None], "", Fraction(1), torch.ones(1, 4)).save(folder / "people" / "codes.safetensors")

@@ -185,7 +185,7 @@ def test_codes_and_identities_come_back_from_their_files(tmp_path: Path) -> None
 
 
 def draw_portrait(path: Path) -> Path:
-    save_picture(path, world.draw(world.aligned(world.neutral()[None])[0], 256).image)
+    save_picture(path, world.draw(world.align(world.neutral()[None])[0], 256).image)
     return path
 
 

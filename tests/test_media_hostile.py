@@ -290,9 +290,9 @@ def test_an_unreadable_member_is_named_and_the_rest_is_made(tmp_path: Path, caps
     heads = np.tile(world.neutral(), (2, 1))
     heads[1, 0] = 15
     with VideoWriter(tmp_path / "clips" / "b.mp4", Fraction(25)) as writer:
-        for values in world.aligned(heads):
+        for values in world.align(heads):
             writer.write(world.draw(values, 160).image)
-    save_picture(tmp_path / "people" / "b.png", world.draw(world.aligned(world.neutral()), 160).image)
+    save_picture(tmp_path / "people" / "b.png", world.draw(world.align(world.neutral()), 160).image)
     for name in ("a", "c"):
         (tmp_path / "clips" / f"{name}.mp4").write_text("no clip")
         (tmp_path / "people" / f"{name}.png").write_text("no picture")

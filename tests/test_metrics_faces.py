@@ -21,7 +21,7 @@ MOTION = len(world.MOTION)
 
 
 def person(seed: int) -> np.ndarray:
-    return world.aligned(world.from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM)))
+    return world.align(world.from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM)))
 
 
 def factors(who: np.ndarray, motion: np.ndarray) -> np.ndarray:

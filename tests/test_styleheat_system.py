@@ -189,7 +189,7 @@ def test_frames_of_a_clip_become_coefficients(authors: dict[str, str], monkeypat
     from stylereel.faces import backend
 
     system = StyleHEAT.from_files(**authors)
-    portraits = [world.draw(world.aligned(world.neutral()[None])[0], 256)] * 4
+    portraits = [world.draw(world.align(world.neutral()[None])[0], 256)] * 4
     points = np.stack([face.landmarks * 256 for face in portraits]).astype(np.float32)
     track = backend.Track(points, None, np.ones(4, bool), Fraction(25), (256, 256))
     monkeypatch.setattr(backend, "track", lambda *arguments: track)

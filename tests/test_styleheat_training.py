@@ -141,7 +141,7 @@ def test_a_window_is_natural_and_shows_the_wanted_frame_in_its_middle() -> None:
 
 def test_pairs_are_one_person_twice_and_processes_share_a_step() -> None:
     pairs = draw_pairs(5, 4)
-    before, after = (world.aligned(mixed_values(z.double().numpy())) for z in (pairs.source, pairs.target))
+    before, after = (world.align(mixed_values(z.double().numpy())) for z in (pairs.source, pairs.target))
     person = slice(COUNT, None)
     np.testing.assert_array_equal(before[:, person], after[:, person])
     assert np.abs(before[:, :COUNT] - after[:, :COUNT]).max() > 0.1

@@ -366,7 +366,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values = np.tile(world.neutral(), (12, 1))
     values[:, : len(NAMES)] = world.natural_motion(3, 12)
     with VideoWriter(path, Fraction(25)) as writer:
-        for v in world.aligned(values):
+        for v in world.align(values):
             writer.write(world.draw(v, 192).image)
         writer.finish()
     return path
@@ -400,9 +400,7 @@ def test_chunks_do_not_change_the_frames(system: StyleMask) -> None:
 def test_seeds_and_pictures_identify(system: StyleMask) -> None:
     assert torch.equal(system.identify(4).w, system.identify(4).w)
     assert not torch.equal(system.identify(4).w, system.identify(5).w)
-    drawn = world.draw(
-        world.aligned(world.from_latent(np.random.default_rng(2).standard_normal(LATENT_DIM))), 256
-    ).image
+    drawn = world.draw(world.align(world.from_latent(np.random.default_rng(2).standard_normal(LATENT_DIM))), 256).image
     assert system.identify(drawn).w.shape == system.identify(4).w.shape
     # The encoder's picture of it looks like that person to the identity net, and seeds look like others.
     net = load_module(builtin("identity"), "identity", lambda config: IdentityNet()).eval()
@@ -421,9 +419,7 @@ def test_codes_and_identities_identify_and_are_never_truncated(system: StyleMask
     assert torch.equal(system.identify(Identity(w[1], "other"), psi=0.5).w, w[1])
     with pytest.raises(ValueError, match="this generator takes"):
         system.identify(Identity(w[0, :3], "other"))
-    drawn = world.draw(
-        world.aligned(world.from_latent(np.random.default_rng(2).standard_normal(LATENT_DIM))), 256
-    ).image
+    drawn = world.draw(world.align(world.from_latent(np.random.default_rng(2).standard_normal(LATENT_DIM))), 256).image
     assert torch.equal(system.identify(drawn, psi=0.2).w, system.identify(drawn).w)
 
 
@@ -472,7 +468,7 @@ def test_a_single_picture_drives_with_its_own_expression(system: StyleMask, tmp_
         values = world.neutral()
         for factor, value in factors.items():
             values[world.NAMES.index(factor)] = value
-        save_picture(tmp_path / f"{name}.png", world.draw(world.aligned(values), 256).image)
+        save_picture(tmp_path / f"{name}.png", world.draw(world.align(values), 256).image)
     shut, opened = (system.extract(tmp_path / f"{name}.png") for name in ("shut", "open"))
     assert len(shut) == 1 and abs(shut.column("yaw")[0]) < 6
     assert opened.column("jaw")[0] > shut.column("jaw")[0] + 0.4

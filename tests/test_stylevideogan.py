@@ -501,7 +501,7 @@ def test_a_clip_is_learned_by_official_files_alone(tmp_path: Path, capsys: pytes
     values = np.tile(world.neutral(), (52, 1))
     values[:, : len(world.MOTION)] = world.natural_motion(3, 52, Fraction(25))
     with VideoWriter(clip, Fraction(25)) as writer:
-        for each in world.aligned(values):
+        for each in world.align(values):
             writer.write(world.draw(each, 128).image)
     files = ["--encoder", str(official)]
     run = ["train", "stylevideogan", "--data", str(clip), *files, "--folder", str(runs), "--scale", "0.002"]

@@ -35,7 +35,7 @@ def place(
     expression.
 
     The crop follows the middle between eyes and mouth of the fitted head, its size and its roll, not single
-    landmarks: a turned face stays where a frontal one is, as `world.aligned` draws it.
+    landmarks: a turned face stays where a frontal one is, as `world.align` draws it.
 
     landmarks: [T, 68, 2] picture pixels. found: [T] bool, frames that count. seconds: width (standard
     deviation) of the Gaussian in time. Returns [T, 4] float32: centre x, centre y, side (pixels), roll

@@ -77,7 +77,7 @@ def draw_batch(
     """`count` random portraits of `size` pixels; a part `mix` of them takes each group from one of two latents."""
     z = mixed_latents(seed, count, mix)
     values = mixed_values(z)
-    return draw_portraits(z, world.aligned(values) if aligned else values, size, share)
+    return draw_portraits(z, world.align(values) if aligned else values, size, share)
 
 
 def mixed_latents(seed: tuple[int, ...], count: int, mix: float) -> np.ndarray:
@@ -96,7 +96,7 @@ def draw_pairs(seed: tuple[int, ...], count: int, size: int, share: Share = WHOL
     z = mixed_latents(seed, count, 0.5).astype(np.float32).astype(np.float64)
     group = np.where(random.random(count) < 2 / 3, GROUPS.index("expression"), GROUPS.index("shape"))
     z[np.arange(count), group] = random.standard_normal((count, LATENT_DIM))
-    second = draw_portraits(z, world.aligned(mixed_values(z)), size, share)
+    second = draw_portraits(z, world.align(mixed_values(z)), size, share)
     return Batch(*(torch.cat(parts) for parts in zip(first, second, strict=True)))
 
 

@@ -52,7 +52,7 @@ _NUMBERS: dict[str, tuple[str, Better, str]] = {
 def pairs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Factor values [count, K] of sources and of drivers, aligned held-out identities."""
     z = np.random.default_rng((HELD_OUT, seed)).standard_normal((2, count, LATENT_DIM))
-    source, driver = world.aligned(world.from_latent(z))
+    source, driver = world.align(world.from_latent(z))
     return source, driver
 
 

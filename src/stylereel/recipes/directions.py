@@ -119,7 +119,7 @@ class _Scale:
         return self.face(self.generator.synthesize(**inputs, noise="none", stop=self._small)).values
 
     def _predict_drawn(self, normal: np.ndarray) -> Tensor:
-        images = [world.draw(values, SIZE).image for values in world.aligned(from_normal(normal))]
+        images = [world.draw(values, SIZE).image for values in world.align(from_normal(normal))]
         return self.face(to_unit(np.stack(images))).values
 
     def exact(self, factor: str) -> Tensor:

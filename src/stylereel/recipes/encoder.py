@@ -61,7 +61,7 @@ class EncoderBatch(NamedTuple):
 def batch_of(index: int, share: Share = WHOLE) -> Batch:
     """Random portraits, the last `NEUTRAL` of the whole batch with the neutral identity."""
     z = mixed_latents((41, index), COUNT, mix=0.7)
-    values = world.aligned(mixed_values(z))
+    values = world.align(mixed_values(z))
     neutral = np.tile(world.neutral(), (NEUTRAL, 1))
     neutral[:, : len(MOTION)] = values[-NEUTRAL:, : len(MOTION)]
     z[-NEUTRAL:], values[-NEUTRAL:] = latents_of(neutral, np.random.default_rng((43, index))), neutral

@@ -101,7 +101,7 @@ def upright(values: np.ndarray) -> np.ndarray:
     """Factor values [B, K] of the same heads, aligned and without roll."""
     values = np.array(values, np.float32)
     values[:, INDEX["roll"]] = 0
-    return world.aligned(values)
+    return world.align(values)
 
 
 def draw_at(z: np.ndarray, transform: Tensor, size: int) -> Batch:

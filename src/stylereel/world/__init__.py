@@ -28,7 +28,7 @@ def _refresh_kernel_cache() -> None:
 
 _refresh_kernel_cache()
 
-from stylereel.world.draw import Portrait, aligned, draw, project_landmarks  # noqa: E402
+from stylereel.world.draw import Portrait, align, draw, project_landmarks  # noqa: E402
 from stylereel.world.factors import (  # noqa: E402
     HIGH,
     IDENTITY,
@@ -50,7 +50,7 @@ __all__ = [
     "MOTION",
     "NAMES",
     "Portrait",
-    "aligned",
+    "align",
     "draw",
     "from_latent",
     "from_normal",

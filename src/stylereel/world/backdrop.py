@@ -1,4 +1,4 @@
-"""What lies behind the head, out of focus: painted on a coarse grid and stretched smoothly over the picture."""
+"""The backdrop, out of focus: painted on a coarse grid and interpolated smoothly over the image."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def backdrop_grid(v, p):
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def backdrop(u, w, grid, rgb):
-    """Linear colour of the backdrop at picture position (u, w) in 0..1."""
+    """Linear colour of the backdrop at image position (u, w) in 0..1."""
     x, y = u * (NODES - 1), w * (NODES - 1)
     i, j = min(NODES - 2, int(x)), min(NODES - 2, int(y))
     a, b = x - i, y - j

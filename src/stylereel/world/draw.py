@@ -15,7 +15,7 @@ from stylereel.world.backdrop import backdrop, backdrop_grid
 from stylereel.world.factors import INDEX, NAMES, POSE
 from stylereel.world.materials import FLOW, GLASSES_REGION, LIGHT, SCENE, SHADOW, TURN, palette
 
-# Camera: distance [dm] and picture widths per dm, so that a canonical face has the midpoint of its eyes at
+# Camera: distance [dm] and image widths per dm, so that a canonical face has the midpoint of its eyes at
 # (0.5, EYE_LINE) and its mouth centre EYE_TO_MOUTH below.
 EYE_LINE, EYE_TO_MOUTH = 0.43, 0.21
 _DISTANCE, ZOOM = 14.0, 0.2993
@@ -26,7 +26,7 @@ _GLASSES = INDEX["glasses"]
 
 @dataclass(frozen=True)
 class Portrait:
-    """A picture with its truth.
+    """An image with its labels.
 
     image: uint8 [H, W, 3]; landmarks: float32 [68, 2] in 0..1 (iBUG order, origin top left); visible: bool [68];
     regions: uint8 [H, W], indices into `shading.REGIONS`.
@@ -90,7 +90,7 @@ def _rasterise(screen, triangles, parts, depth, covering):
         area = bx * cy - by * cx
         if area > -1e-9 and area < 1e-9:
             continue
-        # The far side of closed parts is never seen.
+        # The far side of closed parts is never visible.
         if area > none:
             part = parts[t]
             if part == g.HEAD or (g.NECK <= part <= g.HAIR) or part == g.HAT or part == g.KNOT:
@@ -140,14 +140,14 @@ def _light_frame(p):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _shadow_map(camera, frame, triangles, parts, seen, nearest, covering):
-    """Distance towards the light of what it meets first into `nearest` [SHADOW, SHADOW]; `seen` [V, 3] for work."""
+def _shadow_map(camera, frame, triangles, parts, light, nearest, covering):
+    """Distance towards the light of what it meets first into `nearest` [SHADOW, SHADOW]; `light` [V, 3] for work."""
     for i in range(camera.shape[0]):
         for k in range(3):
-            seen[i, k] = frame[k, 0] * camera[i, 0] + frame[k, 1] * camera[i, 1] + frame[k, 2] * camera[i, 2]
-        seen[i, 0] = seen[i, 0] * _SHADOW_SCALE + 0.5 * SHADOW
-        seen[i, 1] = (seen[i, 1] - 0.2) * _SHADOW_SCALE + 0.5 * SHADOW
-    _rasterise(seen, triangles, parts, nearest, covering)
+            light[i, k] = frame[k, 0] * camera[i, 0] + frame[k, 1] * camera[i, 1] + frame[k, 2] * camera[i, 2]
+        light[i, 0] = light[i, 0] * _SHADOW_SCALE + 0.5 * SHADOW
+        light[i, 1] = (light[i, 1] - 0.2) * _SHADOW_SCALE + 0.5 * SHADOW
+    _rasterise(light, triangles, parts, nearest, covering)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -199,7 +199,7 @@ def _point_colour(part, front, glasses, aa, scene):
     x, y, z, e0, e1, e2 = point[0], point[1], point[2], point[3], point[4], point[5]
     nx, ny, nz = point[6], point[7], point[8]
     norm = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-9)
-    if not front and part != g.TORSO:  # a thin sheet seen from behind
+    if not front and part != g.TORSO:  # a thin sheet from behind
         norm = -norm
     if part == g.TORSO:  # the rim of the shoulders: never lit from behind or below
         nz = abs(nz)
@@ -226,7 +226,7 @@ def _alike(row, column, part, z, covering, depth, parts):
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _prepare(v, p, head, body, size, triangles, parts, table, scene, buffers):
-    """Everything before the pixels: geometry, depth buffer, shadow map, and the record of the picture."""
+    """Everything before the pixels: geometry, depth buffer, shadow map, and the record of the image."""
     screen, camera, local, depth, covering, extra, normal, nearest, shadow_covering, surface = buffers
     cut = hair.style(v)
     g.build(v, local, extra)
@@ -242,7 +242,7 @@ def _prepare(v, p, head, body, size, triangles, parts, table, scene, buffers):
     _rasterise(screen, triangles, parts, depth, covering)
     frame = _light_frame(p)
     _shadow_map(camera, frame, triangles, parts, normal, nearest, shadow_covering)
-    # Strands fall, run back, or lie to the side of the parting.
+    # Strands fall, run back, or go to the side of the parting.
     fx, fy, fz = hair.flow(v, cut)
     for k in range(3):
         p[TURN + k, 0], p[TURN + k, 1], p[TURN + k, 2] = head[k, 0], head[k, 1], head[k, 2]
@@ -264,7 +264,7 @@ def _prepare(v, p, head, body, size, triangles, parts, table, scene, buffers):
 
 @njit(cache=True, fastmath=True, error_model="numpy", nogil=True)
 def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scenes, buffers, light):
-    """The whole picture into `image` [H * W * 3] uint8; samples lie on a grid of twice the size."""
+    """The whole image into `image` [H * W * 3] uint8; samples are on a grid of twice the size."""
     scene = scenes[0]
     _prepare(v, p, head, body, size, triangles, parts, table, scene, buffers)
     screen, depth, covering, surface = buffers[0], buffers[3], buffers[4], buffers[9]
@@ -348,7 +348,7 @@ def _draw(v, p, head, body, size, triangles, parts, table, image, regions, scene
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _develop(light, image):
-    """Linear light to picture values; a soft shoulder keeps the lights from clipping."""
+    """Linear light to pixel values; a soft shoulder keeps the lights from clipping."""
     none, one, gain, bend = np.float32(0.0), np.float32(1.0), np.float32(1.30), np.float32(0.34)
     for i in range(light.shape[0]):
         value = max(none, light[i])
@@ -356,7 +356,7 @@ def _develop(light, image):
         image[i] = np.uint8(np.int32(np.float32(255.0) * np.sqrt(value) + np.float32(0.5)))
 
 
-# The samples of a 4 x 4 block from its middle outwards: where they lie, and their weights under the tent.
+# The samples of a 4 x 4 block from its middle outwards: their places, and their weights under the tent.
 _CENTRE_OUT = np.array([5, 6, 9, 10, 1, 2, 4, 7, 8, 11, 13, 14, 0, 3, 12, 15])
 _DOWN, _RIGHT = _CENTRE_OUT // 4 - 1, _CENTRE_OUT % 4 - 1
 _WEIGHT = np.repeat((9.0, 3.0, 1.0), (4, 8, 4))
@@ -439,10 +439,10 @@ MOST_SIZE = 4096  # takes 900 MB
 
 
 def _buffers(size: int) -> tuple[np.ndarray, ...]:
-    """Working arrays for a picture size, made once per thread: fresh pages would cost a tenth of the drawing.
+    """Working arrays for an image size, made once per thread: fresh pages would cost a tenth of the drawing.
 
     screen, camera, local [V, 3]; depth, covering [2 size, 2 size]; extra, normal [V, 3]; the shadow map and what covers
-    it; surface [V, 12]; then the picture's record and its light [size * size * 3].
+    it; surface [V, 12]; then the image's record and its light [size * size * 3].
 
     Raises ValueError for a size that takes too much memory.
     """
@@ -467,7 +467,7 @@ def _buffers(size: int) -> tuple[np.ndarray, ...]:
 def draw(values: np.ndarray, size: int = 256) -> Portrait:
     """Draw the portrait of a value vector [K] (order of `factors.NAMES`) at `size` pixels.
 
-    Deterministic: the same values give the same picture. Raises ValueError for a vector of another length and for
+    Deterministic: the same values give the same image. Raises ValueError for a vector of another length and for
     more than MOST_SIZE pixels a side.
     """
     v = np.ascontiguousarray(values, np.float32)
@@ -488,11 +488,11 @@ def draw(values: np.ndarray, size: int = 256) -> Portrait:
     return Portrait(image.reshape(size, size, 3), landmarks, inside & (nearness > depth[row, column] - 0.09), regions)
 
 
-def aligned(values: np.ndarray) -> np.ndarray:
+def align(values: np.ndarray) -> np.ndarray:
     """Values [..., K] with shift and scale as a face-aligned data set has them.
 
     The middle of eyes and mouth of the mean head stays where it is in a frontal face, at the canonical size, however
-    the head turns; the built-in generator knows only such pictures, as the published ones know only aligned faces.
+    the head turns; the built-in generator was trained on such images alone, as the published ones on aligned faces.
     """
     out = np.array(values, np.float32)
     out[..., _SCALE] = 1.0

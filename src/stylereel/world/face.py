@@ -1,4 +1,4 @@
-"""The face: lines of eyes, brows and mouth (landmarks lie on them), and what is painted along them on the skin.
+"""The face: lines of eyes, brows and mouth (landmarks are on them), and what is painted along them on the skin.
 
 Distances are signed and in face coordinates (dm), so edges are clean at any size.
 """
@@ -408,7 +408,7 @@ def _paint_mouth(x, y, aa, scene):
 def paint_face(x, y, z, rest, theta, border, aa, scene):
     """Paint the head at face point (x, y, z), rest height `rest` and azimuth `theta`; returns the region.
 
-    `border` is the rest height of the hairline there, `aa` half a pixel in dm, `scene` the picture's record
+    `border` is the rest height of the hairline there, `aa` half a pixel in dm, `scene` the image's record
     (see `materials`).
     """
     v, p, cut, out = scene.v, scene.p, scene.cut, scene.out
@@ -417,7 +417,7 @@ def paint_face(x, y, z, rest, theta, border, aa, scene):
     grain = noise(1, x * 110.0, rest * 110.0 + 17.0)
     tint = 1.0 + (0.10 + 0.08 * v[AGE]) * (blotch - 0.5) + 0.05 * (grain - 0.5)
     out[0], out[1], out[2] = p[SKIN, 0] * tint, p[SKIN, 1] * (2.0 * tint - 1.0 + 0.5 * (1.0 - tint)), p[SKIN, 2] * tint
-    # Oil lies on the middle of the face.
+    # Oil is on the middle of the face.
     out[5], out[6], out[7] = 0.11 + 0.06 * bump(x, rest, 0.0, -0.2, 0.45, 0.6) + 0.05 * (grain - 0.5), 0.25, 1.0
     # Under the chin and jaw little light comes in.
     out[7] -= 0.30 * smoothstep(0.98, 1.14, rest)

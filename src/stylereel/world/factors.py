@@ -1,11 +1,11 @@
-"""What a portrait of the world is made of: 76 named factors, their ranges, and their latent coordinates.
+"""The factors of a portrait of the world: 76 names, their ranges, and their latent coordinates.
 
 A factor belongs to one of four groups. `POSE` and `EXPRESSION` together are `MOTION` (they change from frame to
 frame), `SHAPE` and `LOOK` together are `IDENTITY` (they stay: head geometry and hair cut; colours, light, clothes and
 background). A value vector holds all of them in the order of `NAMES`.
 
 `from_latent` turns a latent z into values and `to_normal` goes back to normal numbers, so a generator that is trained
-on pictures of `from_latent(z)` knows which number of z means what.
+on images of `from_latent(z)` knows which number of z means what.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ EXPRESSION = (
 MOTION = POSE + EXPRESSION
 
 _TABLE = (
-    # pose: degrees, fractions of the picture, ratio
+    # pose: degrees, fractions of the image, ratio
     Factor("yaw", "pose", 0, -40, 40),
     Factor("pitch", "pose", 0, -18, 18),
     Factor("roll", "pose", 0, -10, 10),

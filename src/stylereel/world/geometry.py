@@ -1,6 +1,6 @@
 """The shape of a portrait: every part is a grid of vertices computed from the factor values.
 
-Lengths are decimetres in head coordinates: x to the picture's right, y down, z towards the viewer; the origin lies
+Lengths are decimetres in head coordinates: x to the image's right, y down, z towards the viewer; the origin is
 between the pupils in the plane of the ears. `build` fills one vertex array with head, ears, neck, torso, collar and
 glasses, `hair.build_hair` and `hair.build_worn` the rest; the triangles never change, so they are made once.
 """
@@ -238,7 +238,7 @@ def head_point(theta, rest, v):
     return skin_point(c, s, abs(s) ** 0.92, a, front, back, rest, v)
 
 
-LENS_Z = 0.985  # where the lenses stand [dm]
+LENS_Z = 0.985  # depth of the lenses [dm]
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -264,7 +264,7 @@ def _tube(vertices, start, columns, column, px, py, pz, radius, ux, uy, uz, wx, 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def azimuth(column):
-    """Azimuth [rad] of a column of the head grid; columns lie closer together in the face."""
+    """Azimuth [rad] of a column of the head grid; columns are closer together in the face."""
     u = 2.0 * column / (HEAD_COLUMNS - 1) - 1.0
     return math.pi * abs(u) ** 1.35 * (1.0 if u >= 0.0 else -1.0)
 
@@ -284,7 +284,7 @@ def build(v, vertices, extra):
             i = row * HEAD_COLUMNS + column
             theta, c, s, across = turns[column, 0], turns[column, 1], turns[column, 2], turns[column, 3]
             x, y, z = skin_point(c, s, across, a, front, back, rest, v)
-            # A full beard stands off a little, least at its edge.
+            # A full beard rises a little, least at its edge.
             if v[_BEARD] > 0.55 and rest > 0.45 and c > -0.1:
                 thick = (
                     0.05 * smoothstep(0.55, 1.0, v[_BEARD]) * smoothstep(0.72, 0.95, rest) * smoothstep(-0.1, 0.2, c)
@@ -296,7 +296,7 @@ def build(v, vertices, extra):
             i = (row + 1) * HEAD_COLUMNS - 1 - column
             vertices[i, 0], vertices[i, 1], vertices[i, 2] = -x, y, z
             extra[i, 0], extra[i, 1], extra[i, 2] = rest, -theta, 0.0
-    # Ears: half discs that stand off the sides of the head and lean back.
+    # Ears: half discs that rise from the sides of the head and lean back.
     size = 1.0 + 0.18 * v[_EAR_SIZE]
     width, _, _ = outline(0.2, v)
     for which in range(2):
@@ -341,7 +341,7 @@ def build(v, vertices, extra):
             vertices[i, 1] = top + 0.75 * t * t + 0.85 * t**6
             vertices[i, 2] = -0.46 + 1.0 * math.sqrt(t) * math.sqrt(max(0.0, 1.0 - (ax / 2.45) ** 2))
             extra[i, 0], extra[i, 1], extra[i, 2] = t, s, 0.0
-    # A standing collar around the neck moves as the neck does; without one it lies inside.
+    # A standing collar around the neck moves as the neck does; without one it is inside.
     shirt = smoothstep(0.46, 0.54, v[_NECKLINE])
     roll = smoothstep(0.76, 0.84, v[_NECKLINE])
     for row in range(5):

@@ -1,6 +1,6 @@
 """Ten hair styles and what is worn on the head: a table of styles, and the geometry of hair, hats and earrings.
 
-The hair is a shell over the scalp (where its thickness is negative it lies hidden under the skin), a curtain that
+The hair is a shell over the scalp (where its thickness is negative it is hidden under the skin), a curtain that
 hangs from it, and a knot or tail behind. Locks are stripes of a lock coordinate that `build_hair` stores per vertex.
 """
 
@@ -17,7 +17,7 @@ from stylereel.world.geometry import bump, smoothstep
 
 STYLES = ("shaved", "buzz", "side part", "swept back", "receding", "fringe", "long", "wavy", "curly", "knot")
 # What a style is made of, lengths in dm: thickness on top, above the ears, behind; quiff over the forehead; how far the
-# front edge comes down; how far the side edge comes down; how far the hair hangs and how wide it stands off there;
+# front edge comes down; how far the side edge comes down; how far the hair hangs and how wide it spreads there;
 # curls; density of the roots on the skin; bald top; lock coordinate along azimuth, along x and along z; knot; wave.
 (TOP, SIDE, BACK, QUIFF, FRONT, SIDES, FALL, SPREAD, CURLS, ROOTS, BALD, ALONG, ACROSS, DEPTH, KNOT, WAVE) = range(16)
 _TABLE = np.array(
@@ -145,7 +145,7 @@ def roots(theta, rest, v, s):
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _clear(vertices, start, count):
-    """What is not worn has no size: its vertices [start, start + count) lie in one point."""
+    """What is not worn has no size: its vertices [start, start + count) are in one point."""
     for i in range(start, start + count):
         vertices[i, 0] = vertices[i, 1] = vertices[i, 2] = 0.0
 

@@ -40,7 +40,7 @@ LIGHT_CONTRAST, ACCENT_HUE = INDEX["light_contrast"], INDEX["accent_hue"]
 SKIN, HAIR, IRIS, LIP, CLOTH, CLOTH_2, BACK_1, BACK_2, ACCENT, KEY, AMBIENT, LIGHT, RIM, HALF, TURN = range(15)
 FLOW, ROWS = 17, 18
 
-# What every point of a picture needs: factor values, palette, hair parameters, the camera in head coordinates, the
+# The inputs of every point of an image: factor values, palette, hair parameters, the camera in head coordinates, the
 # light's axes and its shadow map; and the point itself: its twelve attributes and its paint. One record travels as one
 # pointer; as many arrays, they would be counted and copied at every call.
 SHADOW = 96  # size of the shadow map

@@ -1,4 +1,4 @@
-"""The look of a point of the picture: what each part is painted with, and how light and shadow fall on it."""
+"""The look of a point of the image: what each part is painted with, and how light and shadow fall on it."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def shade(part, place, normal, shadow, aa, scene):
 def lens(x, y, z, dx, dy, dz, depth, aa, scene):
     """Look through the glasses at a colour: tint and a reflection; returns how much of the lens covers it.
 
-    The ray x + s d (head coordinates, d towards the viewer) starts at the surface seen; `depth` is how far in front
+    The ray x + s d (head coordinates, d towards the viewer) starts at the visible surface; `depth` is how far in front
     of it the ray may meet a lens at most.
     """
     v, p, out = scene.v, scene.p, scene.out

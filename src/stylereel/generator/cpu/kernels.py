@@ -1,6 +1,6 @@
 """Numba kernels of the StyleGAN2 layers on a CPU: each does in one pass over memory what takes torch five.
 
-Features are arrays [H, W, C], one picture at a time, float32 or bfloat16 (as uint16); arithmetic is float32. Each runs
+Features are arrays [H, W, C], one sample at a time, float32 or bfloat16 (as uint16); arithmetic is float32. Each runs
 on one core without Python's lock; `fast`, which calls them, gives each core rows of its own. The plain form that they
 equal is in `ops` and `resample`.
 """
@@ -181,7 +181,7 @@ def winograd_input(x, first, rows, across, pad, style, out, plane, wide):
     step = 6 * WIDTH
     inside, starts = np.empty(6, np.float32), np.empty(6, np.int64)
     for row in range(rows):
-        # What lies outside is read at the border and counts nothing.
+        # Values outside are read at the border and count nothing.
         for i in range(6):
             y = 4 * (first + row) - pad + i
             inside[i] = y >= 0 and y < height
@@ -231,7 +231,7 @@ def winograd_input(x, first, rows, across, pad, style, out, plane, wide):
 def winograd_output(product, plane, wide, first, rows, across, out, scale, shift, noise, slope, clamp):
     """Back transform of product [36, plane] into tile rows first..first + rows of out [H, W, C], then as `finish`.
 
-    The planes hold tiles times `wide` channels, the first C of which count. Tiles may reach beyond the picture; `slope`
+    The planes hold tiles times `wide` channels, the first C of which count. Tiles may reach beyond the image; `slope`
     1 leaves the activation out.
     """
     height, width, channels = out.shape
@@ -470,20 +470,20 @@ def _pair_sum(ring, upper, lower, column):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def filtered_leaky_relu(x, out, shift, up_taps, up, pad, clamp, down_taps, begin, end, first, last, left, right):
-    """Up-sample, leaky ReLU, down-sample by 2 (Karras et al. 2021, section 3), without the high-rate picture.
+    """Up-sample, leaky ReLU, down-sample by 2 (Karras et al. 2021, section 3), without the high-rate features.
 
     x [H, W, C or more] plus shift [C] counts as zero outside. up_taps [2, 6 up] serve the columns and the rows and hold
-    the gain `up` (2 or 4), the latter that of the activation too; `pad` = (left, top) zeros stand before the
-    zero-stuffed picture. down_taps [1, 12] serve both axes, or [12, 12] is radially symmetric. Makes rows first..last,
+    the gain `up` (2 or 4), the latter that of the activation too; `pad` = (left, top) zeros come before the
+    zero-stuffed features. down_taps [1, 12] serve both axes, or [12, 12] is radially symmetric. Makes rows first..last,
     columns left..right and channels begin..end of out [H', W', C], a register of channels at a time.
 
-    The up filter sees `up` high-rate columns through the same six columns of x; they are made two at a time, in
+    The up filter makes `up` high-rate columns from the same six columns of x; they are made two at a time, in
     registers, and the filter down the row takes them from there. Twelve rows wait in memory for the filter down the
     column. Symmetric taps are added before they are multiplied.
     """
     height, width, channels = x.shape
     radial = len(down_taps) > 1
-    group = (2 * left - pad[0] - 1) // up  # the first group of columns that see the same ones of x
+    group = (2 * left - pad[0] - 1) // up  # the first group of columns from the same ones of x
     start = pad[0] + 1 + up * group  # its first high-rate column
     late = start % 2 == 0  # the second of a pair ends a window of the filter that halves the rate, not the first
     base = (start - 10) // 2  # the column of the result whose window ends with the first pair

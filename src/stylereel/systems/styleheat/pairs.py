@@ -72,7 +72,7 @@ def draw_pairs(index: int, count: int, share: Share = WHOLE, seed: int = SEED) -
     target[:, _EXPRESSION] = other[:, _EXPRESSION]
     turning = random.random(count) >= FACING
     target[turning, _POSE] = other[turning, _POSE]
-    before, after = (world.aligned(mixed_values(z)) for z in (source, target))
+    before, after = (world.align(mixed_values(z)) for z in (source, target))
     windows = np.stack([coordinates(window_around(values[:COUNT], random)).T for values in after])
     own = coordinates(before[:, :COUNT])
     own += OWN_ERROR * random.standard_normal(own.shape).astype(np.float32)

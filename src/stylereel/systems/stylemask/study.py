@@ -114,7 +114,7 @@ def reproduce(
     nets = {name: train_variant(name, steps, store, generator) for name in VARIANTS}
 
     z = np.random.default_rng((HELD_OUT, 3, seed)).standard_normal((2, pairs, generator.config.z_dim))
-    source, target = (world.aligned(world.from_latent(part)) for part in z)
+    source, target = (world.align(world.from_latent(part)) for part in z)
     with torch.inference_mode():
         codes = [generator.map(torch.from_numpy(part).float()) for part in z]
         labels = latents_of(cross(source, target), np.random.default_rng((HELD_OUT, 4, seed)))

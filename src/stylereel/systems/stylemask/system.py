@@ -216,7 +216,7 @@ class StyleMask:
         """W+ codes [B, L, D] of the neutral head with motion values [B, 16] of the world."""
         values = np.tile(world.neutral(), (len(motion), 1))
         values[:, : len(MOTION)] = np.clip(motion, world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)])
-        return who.encoded(self.encode, np.stack([world.draw(v, 128).image for v in world.aligned(values)]))
+        return who.encoded(self.encode, np.stack([world.draw(v, 128).image for v in world.align(values)]))
 
     def portrait(self, identity: Identity) -> Frames:
         """What shows an identity as it is: its own code."""

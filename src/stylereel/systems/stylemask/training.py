@@ -121,12 +121,12 @@ class WorldFaces(nn.Module):
     def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:
         """World factors [B, K], on the CPU: exact for whole latents, by the face net for truncated ones."""
         if psi == 1:
-            return torch.from_numpy(world.aligned(world.from_latent(z)))
+            return torch.from_numpy(world.align(world.from_latent(z)))
         middle, half = (
             torch.from_numpy(limit) for limit in ((world.HIGH + world.LOW) / 2, (world.HIGH - world.LOW) / 2)
         )
         values = middle + half * self.face(paint()).values.float().cpu().clamp(-1, 1)
-        return torch.from_numpy(world.aligned(values.numpy()))
+        return torch.from_numpy(world.align(values.numpy()))
 
     def ideal(self, source: Tensor, target: Tensor) -> Face:
         motion = len(world.MOTION)

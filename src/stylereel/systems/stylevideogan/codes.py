@@ -43,7 +43,7 @@ class WorldClip(NamedTuple):
         motion = world.natural_motion(self.movement, self.frames, self.rate, self.manner)
         values = np.tile(world.person(self.person), (len(motion), 1))
         values[:, : len(MOTION)] = motion
-        return world.aligned(values)
+        return world.align(values)
 
     def codes(self, generator: StyleGAN2, file: str | Path) -> Codes:
         """The exact codes: those that the mapping network makes of the latents of each frame's factors.
@@ -78,7 +78,7 @@ def resting_code(generator: StyleGAN2, seed: int) -> Tensor:
     clip's components, such as a wink on one side, would stay in every frame."""
     person = world.person(seed)
     person[: len(MOTION)] = world.neutral()[: len(MOTION)]
-    z = torch.from_numpy(latents_of(world.aligned(person[None]), np.random.default_rng(seed))).float()
+    z = torch.from_numpy(latents_of(world.align(person[None]), np.random.default_rng(seed))).float()
     with torch.inference_mode():
         return grouped_w(generator, z.to(generator.mean_w.device))[0]
 

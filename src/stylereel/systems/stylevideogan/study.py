@@ -85,7 +85,7 @@ def _person(seed: int, motion: np.ndarray) -> np.ndarray:
     """Aligned factor values [T, K] of a person with a motion [T, 16]."""
     values = np.tile(world.person(seed), (len(motion), 1))
     values[:, : len(MOTION)] = motion
-    return world.aligned(values)
+    return world.align(values)
 
 
 def reproduce(
@@ -257,7 +257,7 @@ def _moved(generator: StyleGAN2, codes: Codes, values: np.ndarray, people: int, 
         w = generator.map(torch.from_numpy(z).float()[None])[0]
         factors = np.tile(world.from_latent(z), (len(chosen), 1))
         factors[:, : len(MOTION)] = values[chosen, : len(MOTION)]
-        truth = np.stack([world.draw(each, generator.resolution).image for each in world.aligned(factors)])
+        truth = np.stack([world.draw(each, generator.resolution).image for each in world.align(factors)])
         for name, offset in offsets.items():
             shown = pictures(generator.synthesize(codes.w[chosen] + offset(w)))
             error = np.square(shown.astype(np.float64) - truth).mean((1, 2, 3))
