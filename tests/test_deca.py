@@ -154,7 +154,7 @@ def test_missing_or_wrong_files_are_named(
         )
     with pytest.raises(ValueError, match="is no FLAME model: it lacks v_template"):
         load_flame(files["deca_model.tar"], files["landmark_embedding.npy"])
-    with pytest.raises(ValueError, match="does not say where the 68 landmarks lie"):
+    with pytest.raises(ValueError, match="has no positions of the 68 landmarks"):
         np.save(tmp_path / "other.npy", np.zeros(3))
         load_flame(files["generic_model.pkl"], tmp_path / "other.npy")
     with pytest.raises(ValueError, match="holds no DECA encoder"):

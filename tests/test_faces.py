@@ -169,7 +169,7 @@ def test_cut_keeps_pixels_turns_clockwise_and_averages() -> None:
         assert np.abs(shrunk[1:-1, 1:-1].astype(int) - 128).max() <= 20
     outside = placement.cut(picture, np.array([0, 32, 64, 0]), 64)
     np.testing.assert_array_equal(outside[:, 0], picture[:, 0])
-    with pytest.raises(ValueError, match="outside the picture"):
+    with pytest.raises(ValueError, match="outside the image"):
         placement.cut(picture, np.array([-200, 32, 64, 0]), 64)
 
 

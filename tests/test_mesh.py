@@ -70,7 +70,7 @@ def test_a_frame_without_a_face_has_none(faces: mesh.MeshBackend) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
     assert backend.Tracker(faces).step(noise) is None
     assert faces.look(noise, backend.Box(128.0, 128.0, 120.0)) is None
-    with pytest.raises(ValueError, match="outside the picture"):
+    with pytest.raises(ValueError, match="outside the image"):
         faces.look(noise, backend.Box(-900.0, 128.0, 120.0))
 
 

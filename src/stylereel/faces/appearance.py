@@ -41,7 +41,7 @@ def read(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Readings of the subject's right and left side of one frame.
 
     frame: uint8 [H, W, 3]; landmarks: [68, 2] pixels. Returns float32 [2, 4] in the order of `READINGS`:
-    iris x and y (from the middle of the eye corners, in eye widths, picture right and down), colour (how
+    iris x and y (from the middle of the eye corners, in eye widths, image right and down), colour (how
     much the eye's opening differs in hue from the cheek, 0 = closed) and brow (its height above the eye
     line in head units).
     """

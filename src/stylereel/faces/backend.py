@@ -1,7 +1,7 @@
-"""Finding and following one face: boxes, 68 landmarks in iBUG order, and an embedding that tells who.
+"""Detecting and tracking one face: boxes, 68 landmarks in iBUG order, and an identity embedding.
 
 `mesh.MeshBackend` is taken where it is installed. `DlibBackend` needs the packages dlib-bin and
-face_recognition_models; its 68-point model was trained on iBUG 300-W, whose pictures are for research use.
+face_recognition_models; its 68-point model was trained on iBUG 300-W, whose images are for research use.
 `landmarker.MediaPipeBackend` is MediaPipe's own package. Pixels are continuous: pixel i covers i..i+1.
 """
 
@@ -58,7 +58,7 @@ class Box(NamedTuple):
 
 class Face(NamedTuple):
     """One face of a frame: 68 landmarks float32 [68, 2] in iBUG order, in pixels; the box in which to look for it next,
-    whose score tells how sure it is (zero is the usual threshold); the mesh float32 [620, 3], see `mesh`, if any; and
+    whose score says how sure it is (zero is the usual threshold); the mesh float32 [620, 3], see `mesh`, if any; and
     how sure its `PARTS` are, float32 [4] in 0..1, with what that is by.
     """
 
@@ -82,7 +82,7 @@ class FaceBackend(Protocol):
         ...
 
     def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """float32 [128]; two pictures of one person lie close."""
+        """float32 [128]; two images of one person are close."""
         ...
 
 
@@ -171,7 +171,7 @@ class DlibBackend:
         return to_picture(points, square).astype(np.float32)
 
     def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """See `FaceBackend`. Two pictures of one person are usually closer than 0.6 (Euclidean)."""
+        """See `FaceBackend`. Two images of one person are usually closer than 0.6 (Euclidean)."""
         dlib = self._dlib
         box = box_around(landmarks).placement * (1, 1, 2, 1)
         chip = cut(frame, box, 300)
@@ -215,7 +215,7 @@ def _model_folder() -> Path:
 
 
 def is_picture(face: str) -> bool:
-    """Whether a choice of face, see `Tracker`, names the file of a picture."""
+    """Whether a choice of face, see `Tracker`, names the file of an image."""
     return not (face in ("largest", "left") or face.isdecimal())
 
 
@@ -224,14 +224,14 @@ class Tracker:
 
     The whole frame is searched only where there is nobody to follow, and in `check`. Which face is meant decides then:
 
-    face: "largest", "left", a number (0 is the left-most), or the file of a picture: the face most like the largest
-    one in it, and none that is another person's. Where a clip has shown several faces, they are told apart by the
+    face: "largest", "left", a number (0 is the left-most), or the file of an image: the face most like the largest
+    one in it, and none that is another person's. Where a clip has shown several faces, they are distinguished by the
     embedding of the one that was chosen first.
 
     Attributes:
         num_faces: the most faces that one search of a whole frame has shown.
 
-    Raises ValueError when the picture shows no face, or a frame has no face of that number.
+    Raises ValueError when the image shows no face, or a frame has no face of that number.
     """
 
     JUMP, GROW = 0.6, 1.5  # what moves or grows more from a frame to the next is another face: box sides, ratio
@@ -243,7 +243,7 @@ class Tracker:
         self.face = face
         self.num_faces = 0
         self._followed: Face | None = None
-        self._lost = 0  # searches since a face was seen
+        self._lost = 0  # searches since a face was found
         self._first: tuple[np.ndarray, Face] | None = None  # the first frame with the face that was chosen
         self._known: np.ndarray | None = None  # embedding of the person who is meant
         if is_picture(face):
@@ -251,7 +251,7 @@ class Tracker:
             self._known = self.backend.embedding(picture, find_face(picture, self.backend))
 
     def step(self, frame: np.ndarray) -> Face | None:
-        """The face in a frame uint8 [H, W, 3], or None where it is not seen."""
+        """The face in a frame uint8 [H, W, 3], or None where it is not found."""
         face = self._follow(frame, self._followed) if self._followed else None
         if face is None:
             boxes = self.search(frame, turns=self._lost % self.TURNS == 0)
@@ -268,9 +268,9 @@ class Tracker:
         if face is None or not boxes:
             return face
         if not any(_moved(face.box, box) < self.JUMP for box in boxes) or len(boxes) > 1:
-            again = self._choose(frame, boxes)
-            if again is None or _moved(again.box, face.box) > self.JUMP / 2:
-                return self._take(frame, again)
+            found = self._choose(frame, boxes)
+            if found is None or _moved(found.box, face.box) > self.JUMP / 2:
+                return self._take(frame, found)
         return face
 
     def search(self, frame: np.ndarray, turns: bool = False) -> list[Box]:
@@ -297,8 +297,8 @@ class Tracker:
 
     def _choose(self, frame: np.ndarray, boxes: list[Box]) -> Face | None:
         if self._known is None and self._first is not None and self.num_faces > 1:
-            first, seen = self._first
-            self._known = self.backend.embedding(first, seen.landmarks)
+            first, known = self._first
+            self._known = self.backend.embedding(first, known.landmarks)
         if self._known is not None:
             found = [face for box in boxes if (face := self._look(frame, box)) is not None]
             far = [float(np.linalg.norm(self.backend.embedding(frame, face.landmarks) - self._known)) for face in found]
@@ -328,7 +328,7 @@ class Tracker:
     def _follow(self, frame: np.ndarray, last: Face) -> Face | None:
         try:
             face = self.backend.look(frame, last.box, last)
-        except ValueError:  # it has left the picture
+        except ValueError:  # it has left the image
             return None
         if face is None or _moved(face.box, last.box) > self.JUMP:
             return None
@@ -336,7 +336,7 @@ class Tracker:
 
 
 def _moved(box: Box, other: Box) -> float:
-    """How far apart two boxes are, in sides of the second."""
+    """The distance between two boxes, in sides of the second."""
     return float(np.hypot(box.x - other.x, box.y - other.y)) / other.side
 
 
@@ -353,9 +353,9 @@ class Track:
 
     landmarks: [T, 68, 2] float32 pixels; readings: [T, 2, 4] float32, see `appearance.read`, or None where there are
     points; found: [T] bool, False where they are filled in; rate: frames a second; size: (width, height) of the frames
-    in pixels; bridged: whether what is filled in lies between its neighbours and counts, or is merely held; num_faces:
+    in pixels; bridged: whether filled-in frames are interpolated and used, or only held; num_faces:
     the most faces seen in one frame, among those looked at as a whole (the first, about one a second, and wherever the
-    face was lost); points: the mesh [T, 620, 3] float32, see `mesh`, if the backend tells it; sure: [T, 4] float32 in
+    face was lost); points: the mesh [T, 620, 3] float32, see `mesh`, if the backend has one; sure: [T, 4] float32 in
     0..1, how sure the `PARTS` are, 0 in frames without a face, by default 1 in all others.
     """
 
@@ -371,7 +371,7 @@ class Track:
 
     @property
     def missing(self) -> list[int]:
-        """Frames in which no face was seen."""
+        """Frames in which no face was found."""
         return np.flatnonzero(~self.found).tolist()
 
     @property
@@ -394,13 +394,13 @@ class Track:
 
 
 def find_face(picture: np.ndarray, backend: FaceBackend | None = None, face: str = "largest") -> np.ndarray:
-    """Landmarks [68, 2] float32 of a face in a picture uint8 [H, W, 3]; which one, see `Tracker`.
+    """Landmarks [68, 2] float32 of a face in an image uint8 [H, W, 3]; which one, see `Tracker`.
 
     Raises ValueError when there is none.
     """
     found = Tracker(backend, face).step(picture)
     if found is None:
-        raise ValueError("No face was found in the picture; use one in which a face is clear.")
+        raise ValueError("No face was found in the image; use one in which a face is clear.")
     return found.landmarks
 
 

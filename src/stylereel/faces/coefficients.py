@@ -1,7 +1,7 @@
 """From a track of one face to its motion: where the head points and what the face does, frame by frame.
 
 Landmarks are turned back to the front (see `pose`), and expression is read there, relative to the person's
-own neutral face over the clip. What landmarks tell badly, lids, brows and gaze, is taken from `appearance`
+own neutral face over the clip. What landmarks show poorly, lids, brows and gaze, is taken from `appearance`
 where it was read.
 """
 
@@ -114,15 +114,15 @@ def coefficients(
 ) -> Motion:
     """The motion of one face, of kind "face".
 
-    landmarks: [T, 68, 2] picture pixels. found: [T] bool, False where landmarks are held; those frames are
-    bridged by their neighbours. size: (width, height) of a picture that is meant to be in canonical
+    landmarks: [T, 68, 2] image pixels. found: [T] bool, False where landmarks are held; those frames are
+    bridged by their neighbours. size: (width, height) of an image that is meant to be in canonical
     framing; shift and scale are then measured in it. Without it they are measured against the clip's own
     usual framing, so that their median is neutral however small the face is in the frame. readings: [T, 2,
     4] of `appearance.read`; without them gaze stays 0 and brows and lids are read from the landmarks alone.
     head: [68, 3], by default `mean_head()`.
 
     Columns, in the order of `NAMES`: yaw, pitch, roll in degrees (see `rotation`; absolute, nothing is
-    subtracted); shift_x, shift_y in picture widths; scale, 1 = canonical; jaw, pucker, press, blink 0..1
+    subtracted); shift_x, shift_y in image widths; scale, 1 = canonical; jaw, pucker, press, blink 0..1
     and smile, brow -1..1, all relative to the person's own neutral over the clip; gaze -1..1.
     """
     found = np.asarray(found, bool)
@@ -208,8 +208,8 @@ def dense_coefficients(track: Track) -> Motion:
     """The `coefficients` of a mesh, see `expression`. Needs a track with points.
 
     Expression is absolute where people share a scale: the person's rest is estimated next to a population prior. A part
-    that is not sure counts as little as it is sure, so that it is held from its neighbours in time. A face that lies on
-    its side or upside down for most of the clip is turned by quarters first; `turned` tells the degrees.
+    that is not sure counts as little as it is sure, so that it is held from its neighbours in time. A face that is on
+    its side or upside down for most of the clip is turned by quarters first; `turned` gives the degrees.
     """
     assert track.points is not None and track.sure is not None
     sure = np.where(track.found[:, None], track.sure, float(track.bridged)) if track.bridged else track.sure
@@ -225,7 +225,7 @@ def dense_coefficients(track: Track) -> Motion:
     trust = trusts(sure)
     shown = measures(frontal)
     out.update(factors(shown, rest_of(shown, trust.measures)))
-    # An eye that is not seen does what the other does; a closed eye has no gaze.
+    # A hidden eye does what the other does; a closed eye has no gaze.
     for own, other, left in ((2, 3, False), (3, 2, True)):
         names = ("blink_left", "blink_right") if left else ("blink_right", "blink_left")
         out[names[0]] = np.where((sure[:, own] < DOUBT) & (sure[:, other] >= DOUBT), out[names[1]], out[names[0]])

@@ -1,4 +1,4 @@
-"""DECA: shape, expression and pose of a face as FLAME's numbers, from one picture, differentiable.
+"""DECA: shape, expression and pose of a face as FLAME's numbers, from one image, differentiable.
 
 Feng et al., "Learning an Animatable Detailed 3D Face Model from In-The-Wild Images" (2021). Only the coarse encoder of
 deca_model.tar is used (`E_flame`: ResNet-50 of He et al. 2016 and two linear layers); detail and rendering are not
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Pictures [B, 3, H, W] to features [B, 32 width]; blocks a stage and width of the first are ResNet-50's."""
+    """Images [B, 3, H, W] to features [B, 32 width]; blocks a stage and width of the first are ResNet-50's."""
 
     def __init__(self, blocks: tuple[int, ...] = (3, 4, 6, 3), width: int = 64) -> None:
         super().__init__()
@@ -92,8 +92,8 @@ class Deca(nn.Module):
 def face_crop(portraits: Tensor) -> Tensor:
     """Portraits [B, 3, H, W] in FFHQ framing, in [-1, 1], to what DECA takes: [B, 3, 224, 224] in 0..1.
 
-    DECA crops around detected landmarks. In FFHQ framing these lie where those of the mean head do, so that one crop
-    serves all pictures and a batch needs no detector. Beyond the picture it is black, as in DECA.
+    DECA crops around detected landmarks. In FFHQ framing these are where those of the mean head are, so that one crop
+    serves all images and a batch needs no detector. Beyond the image it is black, as in DECA.
     """
     x, y, side = _BOX
     theta = portraits.new_tensor([[side, 0, 2 * x - 1], [0, side, 2 * y - 1]]).expand(len(portraits), 2, 3)
@@ -115,7 +115,7 @@ def in_portrait(vertices: Tensor, camera: Tensor) -> Tensor:
 
 
 def _mean_box() -> tuple[float, float, float]:
-    """Centre and side, in picture sides, of the crop around the mean head's landmarks in FFHQ framing."""
+    """Centre and side, in image sides, of the crop around the mean head's landmarks in FFHQ framing."""
     points = mean_head()[:, :2]
     points = to_crop(points, place_ffhq(points[None])[0])
     low, high = points.min(0), points.max(0)

@@ -1,4 +1,4 @@
-"""Deep3D: expression, pose and place of a face as numbers of the Basel Face Model, from one picture.
+"""Deep3D: expression, pose and place of a face as numbers of the Basel Face Model, from one image.
 
 Deng et al., "Accurate 3D Face Reconstruction with Weakly-Supervised Learning" (2019): a ResNet-50 with linear heads.
 StyleHEAT drives by 73 of its numbers. Nothing is drawn, so that the Basel Face Model itself is not needed. Parameter
@@ -32,14 +32,14 @@ STANDARD = np.array(
         [0.2484662, -0.5812824, 0.22235769],
     ]
 )
-LARGEST = 8192  # pixels of a picture after scaling
+LARGEST = 8192  # pixels of an image after scaling
 COUNT = 73  # numbers of a frame that drive StyleHEAT: expression, angles, translation, crop
 
 
 class Crop(NamedTuple):
-    """How a picture was scaled and cut for the network.
+    """How an image was scaled and cut for the network.
 
-    ratio: pixels of the crop a pixel of the picture; x, y: where the origin of the standard points lies, in pixels
+    ratio: pixels of the crop a pixel of the image; x, y: where the origin of the standard points is, in pixels
     from the left and from the bottom.
     """
 
@@ -70,26 +70,26 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def crop_of(landmarks: np.ndarray, height: int) -> Crop:
-    """The crop of a picture `height` pixels high with landmarks [68, 2] in pixels from its upper left.
+    """The crop of an image `height` pixels high with landmarks [68, 2] in pixels from its upper left.
 
     Least squares of an affine camera that maps the standard points to the five of the face; its scale is the mean
     length of the two rows.
 
-    Raises ValueError if the points lie in one place.
+    Raises ValueError if all points are in one place.
     """
     points = five_points(np.asarray(landmarks, np.float64))
     points[:, 1] = height - 1 - points[:, 1]
     camera = np.linalg.lstsq(np.column_stack([STANDARD, np.ones(5)]), points, rcond=None)[0]  # [4, 2]
     scale = np.linalg.norm(camera[:3], axis=0).mean()
     if not scale > 1e-6:
-        raise ValueError("The landmarks lie in one place; give those of a face.")
+        raise ValueError("All landmarks are in one place; give those of a face.")
     return Crop(FACE_SIZE / scale, *camera[3])
 
 
 def aligned(picture: np.ndarray, crop: Crop) -> np.ndarray:
-    """The crop uint8 [224, 224, 3] of a picture uint8 [H, W, 3], scaled as a whole first; black beyond its edges.
+    """The crop uint8 [224, 224, 3] of an image uint8 [H, W, 3], scaled as a whole first; black beyond its edges.
 
-    Raises ValueError for a face that is tiny in the picture.
+    Raises ValueError for a face that is tiny in the image.
     """
     height, width = picture.shape[:2]
     large = int(width * crop.ratio), int(height * crop.ratio)
@@ -105,12 +105,12 @@ def aligned(picture: np.ndarray, crop: Crop) -> np.ndarray:
 def coefficients(net: Deep3D, pictures: list[np.ndarray], landmarks: np.ndarray) -> np.ndarray:
     """What drives StyleHEAT [T, 73]: expression 64, angles 3 in radians, translation 3, crop 3.
 
-    pictures: uint8 [256, 256, 3] each, of faces in FFHQ's framing; landmarks: [T, 68, 2] in their pixels.
+    images: uint8 [256, 256, 3] each, of faces in FFHQ's framing; landmarks: [T, 68, 2] in their pixels.
     """
     crops = [crop_of(points, picture.shape[0]) for picture, points in zip(pictures, landmarks, strict=True)]
     faces = np.stack([aligned(picture, crop) for picture, crop in zip(pictures, crops, strict=True)])
-    told = net(torch.from_numpy(faces).permute(0, 3, 1, 2).float() / 255)
-    parts = [told[name] for name in ("expression", "angles", "shift", "depth")]
+    outputs = net(torch.from_numpy(faces).permute(0, 3, 1, 2).float() / 255)
+    parts = [outputs[name] for name in ("expression", "angles", "shift", "depth")]
     return np.concatenate([torch.cat(parts, 1).numpy(), np.array(crops, np.float32)], axis=1).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""What a dense mesh tells: where the head points and what the face does, in the coordinates of the world's motion.
+"""Head pose and expression from a dense mesh, in the coordinates of the world's motion.
 
 Pose comes from the rigid points alone, which are laid onto a fixed head in three dimensions. Turned back to the front,
 a mesh gives eleven measures; they become the ten factors of expression by what the world draws for each factor, times
@@ -15,7 +15,7 @@ import numpy as np
 from stylereel.faces.mesh import CONTOUR, IRIS
 from stylereel.faces.pose import PIVOT
 
-# Rigid points of one side (the picture's left) and of the middle line, thousandths of the distance between the outer
+# Rigid points of one side (the image's left) and of the middle line, thousandths of the distance between the outer
 # corners of the eyes: the network's own mean over 300 portraits of the world, made symmetric. Axes as in `pose`.
 _SIDE = {
     33: (-500, 0, 0), 133: (-192, 23, 64), 98: (-189, 490, 177), 129: (-229, 412, 143), 127: (-761, 2, -536),
@@ -126,7 +126,7 @@ def measures(frontal: np.ndarray) -> np.ndarray:
         outer, inner = around[:, 0], around[:, 8]
         width = np.linalg.norm(inner - outer, axis=1)
         columns.append((around[:, 2:7, 1] - around[:, 10:15, 1]).mean(1) / width)
-        across = (inner - outer) * np.sign(inner[:, :1] - outer[:, :1])  # to the picture's right
+        across = (inner - outer) * np.sign(inner[:, :1] - outer[:, :1])  # to the image's right
         off = frontal[:, iris.start, :2] - (outer + inner) / 2
         irises.append((off * across).sum(1) / width**2)
         irises.append((off[:, 1] * across[:, 0] - off[:, 0] * across[:, 1]) / width**2)

@@ -2,7 +2,7 @@
 
 Li et al., "Learning a Model of Facial Shape and Expression from 4D Scans" (2017). The model generic_model.pkl (FLAME
 2020, FLAME licence) is a pickle of chumpy arrays and is read as data, without chumpy; landmark_embedding.npy (DECA's
-folder data) says in which triangles the 68 landmarks lie.
+folder data) says in which triangles the 68 landmarks are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Flame(nn.Module):
     """Shape, expression and pose to vertices and landmarks, differentiable."""
 
     def __init__(self, model: Mapping[str, np.ndarray], triangles: np.ndarray, weights: np.ndarray) -> None:
-        """model: the arrays of generic_model.pkl; triangles [68], weights [68, 3]: where the landmarks lie."""
+        """model: the arrays of generic_model.pkl; triangles [68], weights [68, 3]: where the landmarks are."""
         super().__init__()
         basis = model["shapedirs"]
         columns = [*range(SHAPE), *range(FIRST_EXPRESSION, FIRST_EXPRESSION + EXPRESSION)]
@@ -98,9 +98,9 @@ def load_flame(model: str | Path, embedding: str | Path) -> Flame:
     arrays = {name: _array(content.get(name)) if isinstance(content, dict) else None for name in names}
     if lacking := [name for name, value in arrays.items() if value is None]:
         raise ValueError(f"{model} is no FLAME model: it lacks {', '.join(lacking)}.")
-    told = {name: value for name, value in arrays.items() if value is not None}
-    if told["shapedirs"].ndim != 3 or told["shapedirs"].shape[2] < FIRST_EXPRESSION + EXPRESSION:
-        raise ValueError(f"{model} has {told['shapedirs'].shape[-1]} basis vectors; give FLAME 2020, which has 400.")
+    known = {name: value for name, value in arrays.items() if value is not None}
+    if known["shapedirs"].ndim != 3 or known["shapedirs"].shape[2] < FIRST_EXPRESSION + EXPRESSION:
+        raise ValueError(f"{model} has {known['shapedirs'].shape[-1]} basis vectors; give FLAME 2020, which has 400.")
     places = unpickle_npy(embedding)
     if isinstance(places, np.ndarray) and places.dtype == object and places.size == 1:
         places = places.item()
@@ -109,9 +109,9 @@ def load_flame(model: str | Path, embedding: str | Path) -> Flame:
         for name in ("faces_idx", "bary_coords")
     )
     if triangles is None or weights is None or triangles.size != 68 or weights.size != 204:
-        raise ValueError(f"{embedding} does not say where the 68 landmarks lie; give the file of DECA's folder data.")
+        raise ValueError(f"{embedding} has no positions of the 68 landmarks; give the file of DECA's folder data.")
     try:
-        return Flame(told, triangles.reshape(68), weights.reshape(68, 3)).eval()
+        return Flame(known, triangles.reshape(68), weights.reshape(68, 3)).eval()
     except (IndexError, ValueError, RuntimeError) as error:
         raise ValueError(f"The arrays in {model} and {embedding} do not fit each other: {error}.") from error
 

@@ -1,7 +1,7 @@
 """MediaPipe's FaceLandmarker as a face backend: faster than dlib, with a model file that is fetched once.
 
 Needs the package mediapipe, which no extra of this one installs, and its model: `stylereel weights get
-face_landmarker.task`. Its 478 points are reduced to iBUG's 68; who is who it cannot tell, so that is left to dlib.
+face_landmarker.task`. Its 478 points are reduced to iBUG's 68; it cannot identify people, so dlib does.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stylereel.zoo.registry import cache_folder
 
 MODEL = "face_landmarker.task"
 
-# Which of the 478 points stands for each of the 68: jaw, brows, nose, eyes, outer and inner lips.
+# Which of the 478 points is each of the 68: jaw, brows, nose, eyes, outer and inner lips.
 POINTS = np.array(
     [127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356,
      70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
@@ -56,7 +56,7 @@ class MediaPipeBackend:
         return DlibBackend()
 
     def _faces(self, picture: np.ndarray) -> list[np.ndarray]:
-        """Landmarks [68, 2] of every face, as fractions of the picture's width and height."""
+        """Landmarks [68, 2] of every face, as fractions of the image's width and height."""
         mediapipe: Any = self._mediapipe
         image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(picture))
         faces = self._landmarker.detect(image).face_landmarks

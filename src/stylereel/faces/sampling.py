@@ -45,15 +45,15 @@ def sample(frame: np.ndarray, placement: np.ndarray, size: int, low: float = 0.0
     """The crop of a frame uint8 [H, W, 3] at a placement [4], float32 [size, size, 3]; black is `low` and white 1.
 
     What is shrunk more than threefold is averaged over a grid of points half as dense as the frame's pixels; beyond the
-    edge the outermost pixels are repeated. Raises ValueError when the crop lies outside the frame, which has 2 x 2
+    edge the outermost pixels are repeated. Raises ValueError when the crop is outside the frame, which has 2 x 2
     pixels or more.
     """
     corners = to_picture(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), placement)
     height, width = frame.shape[:2]
     if (corners.max(0) <= 0).any() or (corners.min(0) >= (width, height)).any():
-        raise ValueError("The crop lies outside the picture; place it on the face.")
+        raise ValueError("The crop is outside the image; place it on the face.")
     if min(height, width) < 2:
-        raise ValueError("No face fits into a picture of one pixel's width; give a larger one.")
+        raise ValueError("No face fits into an image of one pixel's width; give a larger one.")
     (left, top), right, down = corners[0], (corners[1] - corners[0]) / size, (corners[2] - corners[0]) / size
     dense = int(np.clip(round(placement[2] / size / 2), 1, 16))
     out = np.empty((size, size, 3), np.float32)

@@ -139,7 +139,7 @@ class StyleVideoGAN:
         if min(seed, towards or 0) < 0 or num_frames < 1:
             raise ValueError("A sample needs a seed of 0 or more and 1 or more frames.")
         if not 0 <= share <= 1:
-            raise ValueError(f"--share takes a number from 0 to 1, not {share}.")
+            raise ValueError(f"The share of the way between two starts is between 0 and 1, not {share}.")
         name = self._model_name(model)
         net = self.models[name]
         path = sample_path(net, seed, num_frames, towards, share).cpu().numpy()
