@@ -337,7 +337,7 @@ def test_the_sound_is_the_drivers_or_the_one_given(
 def test_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("clip.mp4", "clip.mkv"):  # with and without an index of frames
         clip = make_clip(tmp_path / name, num_frames=11)
-        assert main(["look", str(clip), "--columns", "3", "--rows", "2"]) == 0
+        assert main(["look", str(clip), "--columns", "3", "--rows", "2", "--overwrite"]) == 0
         page = read_picture(tmp_path / "clip-look.png")[-(2 * 64 + 2) :, : 3 * 64 + 4]
         for place, index in enumerate([0, 2, 4, 6, 8, 10]):
             top, left = 16 + place // 3 * 66, place % 3 * 66
@@ -361,6 +361,7 @@ def test_world_sheet_gives_each_portrait_its_own_seed(tmp_path: Path) -> None:
             "32",
             "--out",
             str(path),
+            "--overwrite",
         ]
         assert main(["world", "sheet", *words]) == 0
         page = read_picture(path)

@@ -214,7 +214,17 @@ def test_the_command_improves_on_the_encoder_and_works_only_once(
     monkeypatch.setattr(inversion, "_invert", work)
     copy = tmp_path / "same-contents.png"
     copy.write_bytes(portrait.read_bytes())
-    named = tmp_path / "again.safetensors"
+    named = tmp_path / "new" / "again.safetensors"
+    with monkeypatch.context() as full:  # the disk is full once the codes are written
+
+        def copy_codes_only(source: Path, target: Path) -> None:
+            if source.suffix == ".png":
+                raise OSError("No space left on device")
+            target.write_bytes(source.read_bytes())
+
+        full.setattr(inversion.shutil, "copyfile", copy_codes_only)
+        assert main(["invert", str(copy), "--steps", "25", "--out", str(named)]) == 2
+    assert not named.parent.exists(), "codes and picture are put in place together"
     assert main(["invert", str(copy), "--steps", "25", "--out", str(named)]) == 0
     assert named.read_bytes() == first
     again = json.loads(named.with_suffix(".json").read_text())

@@ -118,7 +118,7 @@ def test_other_facts_begin_again_and_a_live_run_is_not_disturbed(tmp_path: Path)
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     theirs, ours = tmp_path / "theirs.mp4", tmp_path / "ours.mp4"
     theirs.write_bytes(b"theirs")
-    with pytest.raises(MediaError, match="theirs.mp4 exists and was not made by an earlier run.*--overwrite"):
+    with pytest.raises(MediaError, match="theirs.mp4 exists, and no record says.*--overwrite"):
         claim([theirs, theirs.with_suffix(".json")])
     claim([theirs, theirs.with_suffix(".json")], overwrite=True)
     ours.write_bytes(b"ours")
@@ -132,10 +132,10 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
             claim(again, [ours], overwrite=True)
     with pytest.raises(MediaError, match="would be written over the input"):
         claim([ours], [tmp_path], overwrite=True)  # a folder means the files in it
-    with pytest.raises(MediaError, match="exists and was not made"):
+    with pytest.raises(MediaError, match="exists, and no record"):
         claim([tmp_path / "ours.webm", tmp_path / "ours.json"])  # whose record is that of ours.mp4
     ours.write_bytes(b"changed")
-    with pytest.raises(MediaError, match="ours.mp4 exists and was not made"):
+    with pytest.raises(MediaError, match="ours.mp4 exists, and no record"):
         claim(files)
     with pytest.raises(MediaError, match="would be written twice"):
         claim([tmp_path / "new", tmp_path / "new"])
@@ -205,3 +205,61 @@ def test_signals_end_a_command_alike(words: list[str], tmp_path: Path, number: i
     assert main(command[3:]) == 0
     assert json.loads((tmp_path / "out.json").read_text())["frames of an earlier run"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["look", "{in}", "--out", "{in}"], "in.png"),
+        (["look", "{in}", "--out", "{theirs}.png"], "theirs.png"),
+        (["world", "sheet", "--out", "{theirs}.png"], "theirs.png"),
+        (["world", "portrait", "--truth", "--out", "{new}.png"], "new.npz"),
+        (["world", "clip", "--motion", "{theirs}.safetensors", "--out", "{new}.mp4"], "theirs.safetensors"),
+        (["invert", "{in}", "--out", "{in}.safetensors"], "in.png"),
+        (["invert", "{in}", "--out", "{theirs}.safetensors"], "theirs.safetensors"),
+        (["weights", "convert", "{in}", "--out", "{theirs}.safetensors"], "theirs.safetensors"),
+        (["eval", "{in}", "--out", "{folder}"], "plot.png"),
+        (["eval", "exact", "--out", "{theirs}.json"], "theirs.json"),
+        (["reproduce", "stylemask", "--out", "{folder}"], "report.json"),
+        (["demo", "--out", "{folder}"], "sheet.png"),
+        (["train", "directions", "--folder", "{folder}"], "directions.safetensors"),
+        (["train", "perception", "--folder", "{folder}"], "identity.json"),
+    ],
+)
+def test_every_command_spares_what_it_did_not_make(
+    words: list[str], name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, folder = tmp_path / "theirs", tmp_path / "folder"
+    folder.mkdir()
+    names = ("plot.png", "report.json", "sheet.png", "directions.safetensors", "identity.json")
+    others = [folder / each for each in names]
+    others += [theirs.with_suffix(ending) for ending in (".png", ".safetensors", ".json")] + [tmp_path / "new.npz"]
+    for path in others:
+        path.write_bytes(b"theirs")
+    save_picture(tmp_path / "in.png", np.zeros((32, 32, 3), np.uint8))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    places = {"in": tmp_path / "in.png", "theirs": theirs, "new": tmp_path / "new", "folder": folder}
+    words = [word.replace("{in}.safetensors", str(tmp_path / "in.safetensors")).format(**places) for word in words]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert name in said.err and ("exists, and no record" in said.err or "over the input" in said.err), said.err
+    assert not said.out and len(said.err.splitlines()) == 1, "nothing is said before the sentence"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_what_an_earlier_training_of_the_folder_made_is_replaced(tmp_path: Path) -> None:
+    from toy import train as toy
+
+    from stylereel.recipes.run import Run
+    from stylereel.train.loop import Trainer
+
+    trainer = Trainer(tmp_path, scale=0.1, accelerator="cpu", precision="32")
+    (path,) = toy(Run("toy", trainer))
+    assert json.loads(path.with_suffix(".json").read_text())["written"].keys() == {path.name}
+    assert toy(Run("toy", trainer)) == [path]
+    with pytest.raises(MediaError, match="over the input"):
+        toy(Run("toy", trainer, start=str(path), overwrite=True))
+    path.write_bytes(b"theirs")
+    with pytest.raises(MediaError, match="no record"):
+        toy(Run("toy", trainer))
+    assert path.read_bytes() == b"theirs" and toy(Run("toy", trainer, overwrite=True)) == [path]

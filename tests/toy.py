@@ -83,6 +83,7 @@ def train(run: Run, *, target: float = 1.0) -> list[Path]:
     Args:
         target: the constant.
     """
+    run.claim("toy")
     torch.manual_seed(1)
     net = nn.Linear(1, 16, bias=False)
     optimizers = {"net": torch.optim.SGD(net.parameters(), 0.1)}

@@ -5,6 +5,7 @@ The driving clip is drawn by the world and then treated like any clip: found by 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +15,8 @@ import av
 import numpy as np
 
 from stylereel.commands.drive import drive, result_lines
-from stylereel.core.files import ensure_writable
-from stylereel.core.record import Stages
+from stylereel.core.record import Stages, write_record
+from stylereel.core.runs import claim
 from stylereel.media.clip import ffmpeg_name
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
@@ -58,22 +59,21 @@ def speaker_clip(path: Path, seconds: int = SECONDS) -> None:
     motion = natural_motion(MOVEMENT, int(seconds * RATE), RATE)
     values = np.tile(person(SPEAKER), (len(motion), 1))
     values[:, : len(MOTION)] = motion
-    sound = path.with_suffix(".wav")
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        sound = Path(folder) / "sound.wav"
         write_sound(sound, murmur(motion[:, MOTION.index("jaw")], RATE))
         with VideoWriter(path, RATE, audio_from=sound) as writer:
             for frame in values:
                 writer.write(draw(frame, SIZE).image)
             writer.finish()
-    finally:
-        sound.unlink(missing_ok=True)
 
 
-def demo(*, out: str | Path, stages: Stages | None = None) -> dict[str, Any]:
+def demo(*, out: str | Path, overwrite: bool = False, stages: Stages | None = None) -> dict[str, Any]:
     """Make the demonstration clips: driving.mp4, drive.mp4 (source, driving and result side by side) and sheet.png.
 
     Args:
         out: folder for the files; created if needed.
+        overwrite: also replace files that an earlier run did not make.
         stages: clock to use, for watching the progress.
 
     Returns:
@@ -84,17 +84,27 @@ def demo(*, out: str | Path, stages: Stages | None = None) -> dict[str, Any]:
     """
     out, stages = Path(out), stages or Stages()
     driving, result, sheet = out / "driving.mp4", out / "drive.mp4", out / "sheet.png"
-    for path in (driving, result, sheet):
-        ensure_writable(path)
+    about, log = driving.with_suffix(".json"), result.with_suffix(".json")
+    claim([driving, about, result, log, sheet], overwrite=overwrite)
     with stages("world clip"):
         speaker_clip(driving)
-    record = drive("stylemask", source=str(SOURCE), driving=str(driving), out=str(result), compare=True, stages=stages)
+        write_record(driving, {"seeds": {"person": SPEAKER, "movement": MOVEMENT}, "files": [driving, about]})
+    record = drive(
+        "stylemask",
+        source=str(SOURCE),
+        driving=str(driving),
+        out=str(result),
+        compare=True,
+        overwrite=True,
+        stages=stages,
+    )
     with stages("contact sheet"):
         frames = [frame for index, frame in enumerate(VideoReader(result)) if index % 9 == 4]
         save_picture(sheet, contact_sheet(frames[:10], 2))
     record["seconds"] = {name: round(seconds, 3) for name, seconds in stages.seconds.items()}
-    record["files"] = [driving, *record["files"], sheet]
-    return record
+    record["files"] = [*record["files"], sheet]
+    write_record(result, record)
+    return record | {"files": [driving, about, *record["files"]]}
 
 
 def lines(record: Mapping[str, Any]) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tempfile
@@ -12,14 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylereel.core.files import ensure_writable, replacing
-from stylereel.core.record import ratio, sha256
+from stylereel.core.record import ratio, sha256, write_record
+from stylereel.core.runs import claim
 from stylereel.core.system import Device
-from stylereel.core.version import __version__
 from stylereel.metrics.registry import Clip, Measure, Run, Score, Unfit, find, open_clips
 from stylereel.metrics.registry import measures as all_measures
 
 UNDEFINED = "not told"  # the count's key in results.json since version 0.1
 Scores = tuple[list[Score], dict[str, str]]  # and why each measure was left out
+
+FILES = ("results.json", "table.md", "plot.png")
 
 
 class Outcome(NamedTuple):
@@ -41,6 +42,7 @@ def evaluate(
     seed: int = 0,
     batch: int = 8,
     video_protocol: str = "windows",
+    overwrite: bool = False,
 ) -> Outcome:
     """Measure a clip, a folder of clips or a folder of images, and print the values as a Markdown table.
 
@@ -53,6 +55,7 @@ def evaluate(
         seed: random seed of the 95 % intervals and of all random choices.
         batch: frames in a batch; changes speed and memory, not the values.
         video_protocol: how Frechet video distances choose windows of frames; docs/measures.md lists the protocols.
+        overwrite: also replace files that an earlier run did not make; never the inputs.
 
     Returns:
         The scores, and for each measure left out the reason. A measure that was asked for by name is never left out.
@@ -71,7 +74,8 @@ def evaluate(
     chosen = [find(name.strip()) for name in names if name.strip()]
     if out is not None:
         _require_matplotlib()
-        ensure_writable(Path(out) / "results.json")
+        inputs = [each for each in (result, reference) if isinstance(each, str | Path)]
+        claim([Path(out) / name for name in FILES], inputs, overwrite)
     ours = _clips(result)
     theirs = None if reference is None else _clips(reference)
     run = Run(seed, batch, video_protocol)
@@ -91,7 +95,7 @@ def lines(outcome: Outcome) -> Iterator[str]:
     for name, reason in outcome.skipped.items():
         yield f"not measured: {name}: {reason}"
     if outcome.out is not None:
-        yield f"{outcome.out}: results.json, table.md, plot.png"
+        yield f"{outcome.out}: {', '.join(FILES)}"
 
 
 def evaluate_exact(
@@ -101,6 +105,7 @@ def evaluate_exact(
     seed: int = 0,
     out: str | Path | None = None,
     device: Device = "auto",
+    overwrite: bool = False,
 ) -> Outcome:
     """Measure a system against ground truth: the world's exact images of one person with another's motion.
 
@@ -110,6 +115,7 @@ def evaluate_exact(
         seed: random seed of the people and of the 95 % intervals.
         out: results.json to write.
         device: where the system's networks run; auto takes a GPU if there is one.
+        overwrite: also replace files that an earlier run did not make.
 
     Raises:
         ValueError: an unknown system, or one that drives no image of a face.
@@ -119,15 +125,13 @@ def evaluate_exact(
     from stylereel.systems import load
 
     if out is not None:
-        ensure_writable(out, ".json")
+        claim([ensure_writable(out, ".json")], overwrite=overwrite)
     loaded = load(system, device=device)
     scores = exact(loaded, pairs, seed)
     if out is not None:
         weights = {file.name: {"sha256": sha256(file)} for file in loaded.weight_files}
         plain = {score.name: _plain(score) for score in scores}
-        data = {"stylereel": __version__, "system": system, "seed": seed, "scores": plain, "weights": weights}
-        with replacing(out) as partial:
-            partial.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_record(out, {"system": system, "seed": seed, "scores": plain, "weights": weights})
     return Outcome(scores, {})
 
 
@@ -225,14 +229,13 @@ def write(
     """Write results.json, table.md and plot.png into the folder `out`."""
     from stylereel.metrics.sets import VIDEO_PROTOCOLS
 
-    known = all_measures()
+    known, files = all_measures(), [out / name for name in FILES]
     weights = {}
     for score in scores:
         if (net := known[score.name.split("[")[0]].net) is not None:
             file = net().file
             weights[file.name] = {"sha256": sha256(file)}
     data: dict[str, Any] = {
-        "stylereel": __version__,
         "seed": run.seed,
         "video protocol": {"name": run.video_protocol, "settings": str(VIDEO_PROTOCOLS[run.video_protocol])},
         "scores": {score.name: _plain(score) for score in scores},
@@ -240,13 +243,13 @@ def write(
         "result": [_about(clip) for clip in ours],
         "reference": [_about(clip) for clip in theirs or ()],
         "weights": weights,
+        "files": files,
     }
-    with replacing(out / "results.json") as partial:
-        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    with replacing(out / "table.md") as partial:
+    with replacing(files[1]) as partial:
         partial.write_text(table(scores), encoding="utf-8")
-    with replacing(out / "plot.png") as partial:
+    with replacing(files[2]) as partial:
         _plot(partial, scores)
+    write_record(files[0], data)
 
 
 def _plain(score: Score) -> dict[str, Any]:

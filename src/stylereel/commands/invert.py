@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stylereel.core.builtin import builtin
-from stylereel.core.files import MediaError, ensure_writable, listed, replacing_folder, require_file
+from stylereel.core.files import ensure_writable, listed, replacing, replacing_folder, require_file
 from stylereel.core.latents import Codes
 from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import pictures
+from stylereel.core.runs import claim
 from stylereel.core.system import Device, choose_device
 from stylereel.encoders import pyramid
 from stylereel.encoders.hfgi import LAYER
@@ -78,6 +79,7 @@ def invert(
     generator: str | Path | None = None,
     face: str = "largest",
     device: Device = "auto",
+    overwrite: bool = False,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
     """Find the latent codes with which a generator reproduces the face in an image or clip.
@@ -97,6 +99,7 @@ def invert(
         generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
         face: which of several faces: largest, left, a number from the left, or an image of the person.
         device: where the networks run; auto takes a GPU if there is one.
+        overwrite: also replace files that an earlier run did not make; never the inputs.
         stages: clock to use, for watching the progress.
 
     Returns:
@@ -113,8 +116,7 @@ def invert(
         require_file(source)
     target = ensure_writable(out if out.suffix == ".safetensors" else out / f"{source.stem}.safetensors")
     files = [target, target.with_suffix(".png"), target.with_suffix(".json")]
-    if source.resolve() in [file.resolve() for file in files]:
-        raise MediaError(f"{out} would overwrite {source}; choose another name.")
+    claim(files, [source, encoder, generator, face if Path(face).is_file() else None], overwrite)
     with stages("load"):
         chosen = networks.choose(encoder, generator)
         if steps == 0 and "encoder" not in chosen:
@@ -145,8 +147,9 @@ def invert(
             save_picture(folder / "codes.png", picture)
             measured["identity"] = "arcface" if chosen["identity"].name == ARCFACE else "builtin"
             (folder / "record.json").write_text(json.dumps(measured), encoding="utf-8")
-    shutil.copyfile(kept / "codes.safetensors", target)
-    shutil.copyfile(kept / "codes.png", files[1])
+    with replacing(target) as codes_file, replacing(files[1]) as shown:  # both or, after an error, neither
+        shutil.copyfile(kept / "codes.safetensors", codes_file)
+        shutil.copyfile(kept / "codes.png", shown)
     record = {
         "command": command_line("invert", str(source), settings | {"face": face, "out": out}),
         "settings": settings,

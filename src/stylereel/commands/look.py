@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stylereel.core.files import ensure_writable, require_file
 from stylereel.core.latents import CODES, Codes, Identity, Motion
+from stylereel.core.runs import claim
 from stylereel.core.weights import own_kind
 from stylereel.media.pictures import FORMATS, check_size, read_picture, save_picture
 from stylereel.media.sheet import BACKGROUND, contact_sheet, shrink
@@ -23,7 +24,14 @@ MAIN_TRACKS = 6
 SMOOTH = 3  # curves are drawn so many times larger and shrunk
 
 
-def look(*files: str | Path, out: str | Path | None = None, columns: int = 6, rows: int = 4, size: int = 192) -> Path:
+def look(
+    *files: str | Path,
+    out: str | Path | None = None,
+    columns: int = 6,
+    rows: int = 4,
+    size: int = 192,
+    overwrite: bool = False,
+) -> Path:
     """Make an overview image of files: frames of clips, curves of a motion; several files go side by side.
 
     Args:
@@ -32,6 +40,7 @@ def look(*files: str | Path, out: str | Path | None = None, columns: int = 6, ro
         columns: frames in a row.
         rows: rows of frames, at most.
         size: longer side of a frame, in pixels.
+        overwrite: also replace a picture that is there; never one of the files looked at.
 
     Raises:
         ValueError: as `page_of`, or (MediaError) the picture cannot be written.
@@ -40,6 +49,7 @@ def look(*files: str | Path, out: str | Path | None = None, columns: int = 6, ro
         raise ValueError("`stylereel look` needs a file; give one or more.")
     first = Path(files[0])
     target = ensure_writable(out or first.with_name(f"{first.stem}-look.png"), *FORMATS)
+    claim([target], files, overwrite)
     save_picture(target, page_of(files, columns, rows, size))
     return target
 

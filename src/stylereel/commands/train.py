@@ -46,6 +46,7 @@ def train(
     nodes: int = 1,
     precision: Precision = "auto",
     accelerator: Accelerator = "auto",
+    overwrite: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Train a network on the procedural world or on your own data; the same command resumes an interrupted run.
@@ -61,6 +62,7 @@ def train(
         precision: number format of features and convolutions; auto takes bf16 where the hardware supports it, else 32;
             16 needs CUDA.
         accelerator: auto takes CUDA where there is one.
+        overwrite: also replace finished weights in the folder that no earlier run there made; never what is read.
         options: values for the recipe's own options; the others keep their defaults.
 
     Returns:
@@ -89,7 +91,7 @@ def train(
         precision=precision,
         settings={"network": network, "start": start, **reader, **chosen},
     )
-    return recipe(Run(network, trainer, start, chosen), **given)
+    return recipe(Run(network, trainer, start, chosen, overwrite), **given)
 
 
 def flags(network: str) -> dict[str, dict[str, tuple[inspect.Parameter, Callable[..., Any]]]]:

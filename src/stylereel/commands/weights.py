@@ -39,7 +39,12 @@ def weights_info(file: str, /) -> None:
 
 
 def weights_convert(
-    file: str, /, *, out: str, network: Literal["G_ema", "G", "D", "style_encoder", "hfgi", "arcface"] = "G_ema"
+    file: str,
+    /,
+    *,
+    out: str,
+    network: Literal["G_ema", "G", "D", "style_encoder", "hfgi", "arcface"] = "G_ema",
+    overwrite: bool = False,
 ) -> None:
     """Convert a network in a weight file of any known tool to stylereel's own format.
 
@@ -48,12 +53,14 @@ def weights_convert(
         out: the file to write (.safetensors), in half precision.
         network: which network of the file: G_ema (the averaged generator, the best images), G, D (the discriminator),
             style_encoder (pSp, e4e, ReStyle), hfgi, or arcface (the identity network).
+        overwrite: also replace a file that is there; never the one that is copied.
     """
     from stylereel.core.files import ensure_writable
+    from stylereel.core.runs import claim
     from stylereel.core.weights import save_module
     from stylereel.zoo.formats import inspect, load_discriminator_file, load_generator_file
 
-    ensure_writable(out, ".safetensors")
+    claim([ensure_writable(out, ".safetensors")], [file], overwrite)
     if network in ("style_encoder", "hfgi", "arcface"):
         from stylereel.zoo.encoders import convert
 

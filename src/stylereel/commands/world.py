@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 
-def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, size: int = 192) -> Path:
+def world_sheet(
+    *, out: str, seed: int = 0, columns: int = 6, rows: int = 4, size: int = 192, overwrite: bool = False
+) -> Path:
     """Draw a sheet of invented people of the procedural world, each from its own seed.
 
     Args:
@@ -20,13 +22,16 @@ def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, siz
         columns: portraits in a row.
         rows: rows of portraits.
         size: side of a portrait, in pixels.
+        overwrite: also replace files that are there.
     """
     from stylereel.core.files import ensure_writable
-    from stylereel.media.pictures import check_size, save_picture
+    from stylereel.core.runs import claim
+    from stylereel.media.pictures import FORMATS, check_size, save_picture
     from stylereel.media.sheet import contact_sheet
     from stylereel.world import draw, person
 
-    path = ensure_writable(out)
+    path = ensure_writable(out, *FORMATS)
+    claim([path], overwrite=overwrite)
     if min(columns, rows, size) < 1 or seed < 0:
         raise ValueError("A sheet needs a seed of 0 or more and 1 or more columns, rows and pixels.")
     check_size(columns * size, rows * size, "The sheet")
@@ -36,7 +41,9 @@ def world_sheet(*, out: str, seed: int = 0, columns: int = 6, rows: int = 4, siz
     return path
 
 
-def world_portrait(*, out: str, seed: int = 0, size: int = 256, set: str = "", truth: bool = False) -> list[Path]:
+def world_portrait(
+    *, out: str, seed: int = 0, size: int = 256, set: str = "", truth: bool = False, overwrite: bool = False
+) -> list[Path]:
     """Draw one invented person.
 
     Args:
@@ -45,26 +52,29 @@ def world_portrait(*, out: str, seed: int = 0, size: int = 256, set: str = "", t
         size: side of the portrait, in pixels.
         set: factors to fix, such as yaw=20,smile=1; docs/world.md lists them.
         truth: also write NAME.npz with landmarks, regions, depth, normals and factor values, and an image of them.
+        overwrite: also replace files that are there.
     """
 
     import numpy as np
 
     from stylereel.core.files import ensure_writable, replacing
+    from stylereel.core.runs import claim
     from stylereel.media.pictures import FORMATS, save_picture
     from stylereel.world import draw
     from stylereel.world.factors import NAMES, person
 
     path = ensure_writable(out, *FORMATS)
+    exact, look = path.with_suffix(".npz"), path.with_name(f"{path.stem}-truth{path.suffix}")
+    files = [path, exact, look] if truth else [path]
+    claim(files, overwrite=overwrite)
     _require(size=size, seed=seed)
     values = _with(person(seed), set)
     portrait = draw(values, size)
     save_picture(path, portrait.image)
-    files = [path]
     if truth:
         from stylereel.world.truth import truth as dense
 
         maps = dense(values, size)
-        exact = path.with_suffix(".npz")
         with replacing(exact) as partial, partial.open("wb") as file:
             labels = {name: getattr(portrait, name) for name in ("landmarks", "visible", "regions")}
             np.savez_compressed(file, names=np.array(NAMES), values=values, **labels, **maps._asdict())
@@ -73,9 +83,7 @@ def world_portrait(*, out: str, seed: int = 0, size: int = 256, set: str = "", t
         depth = np.where(near, 255 * (highest - maps.depth) / max(highest - lowest, 1e-6), 0)
         shades = [depth, 20.0 * portrait.regions]
         grey = [np.repeat(shade.astype(np.uint8)[..., None], 3, 2) for shade in shades]
-        look = path.with_name(f"{path.stem}-truth{path.suffix}")
         save_picture(look, np.concatenate([grey[0], (127.5 + 127.5 * maps.normals).astype(np.uint8), grey[1]], 1))
-        files += [exact, look]
     return files
 
 
@@ -91,6 +99,7 @@ def world_clip(
     rate: int = 25,
     size: int = 256,
     motion: str | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Draw a clip of an invented person, whose synthetic voice matches the mouth exactly.
 
@@ -105,6 +114,7 @@ def world_clip(
         rate: frames a second.
         size: side of the frames, in pixels.
         motion: also write the exact motion to this file (.safetensors); `stylereel look` plots it.
+        overwrite: also replace files that are there; a folder of pictures must be new.
     """
     from tempfile import TemporaryDirectory
 
@@ -112,6 +122,7 @@ def world_clip(
     from scipy.io import wavfile
 
     from stylereel.core.files import ensure_writable
+    from stylereel.core.runs import claim
     from stylereel.media.video import VideoWriter
     from stylereel.world import MOTION, draw, espeak, natural_motion, speech
     from stylereel.world.dataset import clip_values
@@ -127,6 +138,8 @@ def world_clip(
         raise ValueError("eSpeak NG needs words to say; give --text.")
     if motion:
         ensure_writable(motion, ".safetensors")
+    files = [Path(path) for path in (out, motion) if path]
+    claim([path for path in files if path.suffix], overwrite=overwrite)
     if text:
         frame_rate = Fraction(rate)
         said = speech.speak(text, seed, frame_rate) if voice == "own" else espeak.speak(text, rate=frame_rate)
@@ -146,13 +159,11 @@ def world_clip(
             for values in clip_values(seed, track):
                 writer.write(draw(values, size).image)
             writer.finish()
-    files = [Path(out)]
     if motion:
         from stylereel.core.latents import FACE, Motion
 
         placement = np.tile(np.array([size / 2, size / 2, size, 0], np.float32), (frames, 1))
         Motion(track, FACE, MOTION, Fraction(rate), placement).save(motion)
-        files.append(Path(motion))
     return files
 
 

@@ -71,9 +71,10 @@ def write_record(path: str | Path, data: dict[str, Any]) -> Path:
     """
     path = Path(path).with_suffix(".json")
     files = [Path(file) for file in data.get("files", ()) if Path(file) != path]
-    if written := {file.name: sha256(file) for file in files if file.is_file()}:
-        data = data | {"written": written}
-    text = json.dumps({"stylereel": __version__, **data}, indent=2, ensure_ascii=False, default=plain)
+    written = {file.name: sha256(file) for file in files if file.is_file()}
+    text = json.dumps(
+        {"stylereel": __version__, **data, "written": written}, indent=2, ensure_ascii=False, default=plain
+    )
     with replacing(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
     return path

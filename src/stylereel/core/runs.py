@@ -61,8 +61,8 @@ def claim(outputs: Iterable[str | Path], inputs: Iterable[str | Path | None] = (
         for path in files:
             if path.exists() and path not in made:
                 raise MediaError(
-                    f"{path} exists and was not made by an earlier run of this command; choose another name or give "
-                    "--overwrite."
+                    f"{path} exists, and no record says that an earlier run of this command made it; choose another "
+                    "name or give --overwrite."
                 )
 
 

@@ -5,7 +5,6 @@ The sentences are computed from the numbers, not written by hand.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stylereel.core.files import replacing
+from stylereel.core.record import write_record
 from stylereel.metrics.intervals import Interval, bootstrap
 
 
@@ -70,11 +70,12 @@ def write_report(
     rows: Mapping[str, Mapping[str, Number | str]],
     claims: Sequence[Claim] = (),
     facts: Mapping[str, Any] | None = None,
+    pictures: Sequence[Path] = (),
 ) -> list[Path]:
-    """Write report.md (table, claims, facts) and report.json into the folder `out`.
+    """Write report.md (table, claims, facts) and report.json into the folder `out`; gives these and the pictures.
 
     rows: for each row its numbers by column; the columns are those of the first row. facts: how it was measured; plain
-    values.
+    values. pictures: files beside the report that belong to it.
     """
     columns = list(next(iter(rows.values())))
     lines = [f"# {title}", "", f"| | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
@@ -93,11 +94,10 @@ def write_report(
         "claims": [asdict(claim) | {"difference": claim.difference._asdict()} for claim in claims],
         "facts": dict(facts or {}),
     }
-    files = [out / "report.md", out / "report.json"]
+    files = [out / "report.md", out / "report.json", *pictures]
     with replacing(files[0]) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with replacing(files[1]) as partial:
-        partial.write_text(json.dumps(_without_nan(data), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_record(files[1], _without_nan(data) | {"files": files})
     return files
 
 

@@ -164,8 +164,9 @@ def _together(factor: str, other: str) -> bool:
 def recipe(run: Run) -> list[Path]:
     """Find the directions of the generator's W that change one attribute each."""
     run.only_from_scratch()
+    (path,) = run.claim("directions")
     found = find(run.generator().eval(), run.face_net().eval())
     found.card.update({"name": "directions", **run.card()})
-    path = run.folder / "directions.safetensors"
     found.save(path)
+    run.write_record(path, found.card)
     return [path]

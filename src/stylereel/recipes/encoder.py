@@ -232,6 +232,7 @@ def recipe(run: Run, *, data: str | None = None, generator: str | None = None) -
         data: images for another generator's encoder; without them it learns that generator's random people alone.
         generator: weight file of a generator of any known tool; the one in the folder if not given.
     """
+    run.claim("encoder")
     path = run.first("encoder")
     first, nets = None if path is None else load_encoder(path), (run.face_net(), run.identity_net())
     if generator is None:

@@ -453,6 +453,7 @@ def train_identity(trainer: Trainer, trunk: FaceNet, start: IdentityNet | None =
 
 def recipe(run: Run) -> list[Path]:
     """Train the nets that read faces: landmarks, factors and regions, and identity."""
+    run.claim("face", "identity")
     path = run.first("face")
     face = train_face(run.trainer, None if path is None else load_face(path))
     face = train_lips(run.trainer, face)

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from stylereel.core.builtin import BUILTIN, builtin
+from stylereel.core.record import write_record
+from stylereel.core.runs import claim
 from stylereel.core.weights import load_module, save_module
 from stylereel.family.nets import FaceNet, IdentityNet, load_face
 from stylereel.generator import StyleGAN2
@@ -35,18 +37,32 @@ class Run:
         trainer: the loop, its device and its folder.
         start: "scratch", "builtin", a weight file or a folder of them.
         options: those of the recipe that differ from their defaults, by name.
+        overwrite: whether it may replace finished weights that no earlier run in the folder made.
     """
 
     network: str
     trainer: Trainer
     start: str = "scratch"
     options: Mapping[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
     began: float = field(default_factory=time.time)
 
     @property
     def folder(self) -> Path:
         """Where checkpoints, logs and the finished weight files go."""
         return self.trainer.folder
+
+    def claim(self, *names: str) -> list[Path]:
+        """The weight files that the run is to write. A recipe calls it first.
+
+        Raises:
+            MediaError: one is what the run reads, or is there and no earlier run in the folder made it.
+        """
+        files = [self.folder / f"{name}.safetensors" for name in names]
+        read = [self.start, *(value for value in self.options.values() if isinstance(value, str))]
+        outputs = [each for path in files for each in (path, path.with_suffix(".json"))]
+        self.trainer.on_first(lambda: claim(outputs, [one for one in read if _exists(one)], self.overwrite))
+        return files
 
     def weight_file(self, name: str) -> Path:
         """The file of a network that another recipe trains: from the folder, else the built-in one."""
@@ -96,13 +112,26 @@ class Run:
     def save(
         self, networks: Mapping[str, nn.Module], data: str = WORLD, licence: str | None = "Apache-2.0"
     ) -> list[Path]:
-        """Write NAME.safetensors for each network, by process 0 alone; the paths."""
+        """Write NAME.safetensors and its record NAME.json for each network, by process 0 alone; the weights' paths."""
         files = [self.folder / f"{name}.safetensors" for name in networks]
         if self.trainer.share[0] == 0:
             for (name, module), path in zip(networks.items(), files):
                 kind = module.kind if isinstance(module, Generator) else name
-                save_module(path, kind, module, {"name": name, **self.card(data, licence)})
+                card = {"name": name, **self.card(data, licence)}
+                save_module(path, kind, module, card)
+                self.write_record(path, card)
         return files
+
+    def write_record(self, path: Path, card: Mapping[str, Any]) -> None:
+        """Write NAME.json beside NAME.safetensors, by which a later run knows that it may replace both."""
+        write_record(path, {**card, "settings": self.trainer.settings, "files": [path, path.with_suffix(".json")]})
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):  # a pattern too long for a name
+        return False
 
 
 def weight_file(folder: Path, name: str) -> Path:

@@ -341,6 +341,7 @@ def recipe(run: Run, *, data: str | None = None) -> list[Path]:
     Args:
         data: your images, which are learned adversarially; the world if not given.
     """
+    run.claim("generator")
     path = run.first("generator")
     first = None if path is None else StyleGAN2.load(path)
     if data is None:

@@ -290,6 +290,7 @@ def samples(generator: StyleGAN3) -> np.ndarray:
 
 def recipe(run: Run) -> list[Path]:
     """Train a StyleGAN3-R generator of the world, whose heads shift and roll in the frame."""
+    run.claim("generator3")
     path = run.first("generator3")
     first = None if path is None else StyleGAN3.load(path)
     return run.save({"generator3": train(run.trainer, run.face_net(), first)})

@@ -110,11 +110,13 @@ class Trainer:
         Raises:
             ValueError: a setting that cannot be honoured, or the extra `train` is not installed.
         """
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every setting
         try:
             from lightning_fabric import Fabric
         except ImportError as error:
             raise ValueError("Training needs the extra train: pip install 'stylereel[train]'.") from error
+        logging.getLogger("lightning_fabric").setLevel(
+            logging.WARNING
+        )  # it announces every setting; importing resets it
         if not 0 < scale <= 1:
             raise ValueError(f"The scale is a share of the steps between 0 and 1, not {scale}.")
         if min(devices, nodes) < 1:
@@ -314,7 +316,7 @@ class Trainer:
             except Timeout as error:
                 raise ValueError(f"Another run is training in {folder}; wait for it or give another folder.") from error
 
-        self._on_first(take)
+        self.on_first(take)
         try:
             yield
         finally:
@@ -336,7 +338,7 @@ class Trainer:
                     )
             return state
 
-        state = self._on_first(read)
+        state = self.on_first(read)
         if state is None:
             if ranks > 1:  # begin from the same weights, whatever each process drew
                 for module in modules.values():
@@ -371,7 +373,7 @@ class Trainer:
             "settings": self.settings,
             "git": self._git,
         }
-        self._on_first(lambda: checkpoints.write(folder, state))
+        self.on_first(lambda: checkpoints.write(folder, state))
 
     def _describe(self, folder: Path) -> None:
         """settings.json: with what the stage runs."""
@@ -411,7 +413,7 @@ class Trainer:
         for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors])):
             tensor.copy_(part.view(tensor.shape))
 
-    def _on_first(self, work: Callable[[], Any]) -> Any:
+    def on_first(self, work: Callable[[], Any]) -> Any:
         """The result of `work` on process 0, on all processes; its ValueError ends all of them."""
         rank, ranks = self.share
         if ranks == 1:

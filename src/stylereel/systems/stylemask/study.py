@@ -18,9 +18,9 @@ import torch
 
 from stylereel import world
 from stylereel.core.builtin import builtin
-from stylereel.core.files import ensure_writable
 from stylereel.core.record import sha256
 from stylereel.core.render import pictures
+from stylereel.core.runs import claim
 from stylereel.core.weights import load_module, read_card, save_module
 from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.faces.pose import pose_from_landmarks, unrotate
@@ -92,7 +92,13 @@ CLAIMS = (
 
 
 def reproduce(
-    *, out: str, pairs: int = 500, steps: int = QUICK.steps, seed: int = 0, trainings: str | None = None
+    *,
+    out: str,
+    pairs: int = 500,
+    steps: int = QUICK.steps,
+    seed: int = 0,
+    trainings: str | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """StyleMask's paper on the built-in family: S or W, a mask network a layer or one, with or without the cycle.
 
@@ -104,11 +110,13 @@ def reproduce(
         steps: training steps of each variant.
         seed: random seed of the people and of the intervals.
         trainings: folder for the trainings; null puts them into the folder `out`.
+        overwrite: also replace a report that no earlier run made.
     """
     if pairs < 2 or steps < 2:
         raise ValueError("A comparison needs 2 pairs and 2 steps or more.")
     folder = Path(out)
-    ensure_writable(folder / "report.md")
+    grid = folder / "grid.png"
+    claim([folder / "report.md", folder / "report.json", grid], overwrite=overwrite)
     store = Path(trainings) if trainings else folder / "trainings"
     generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
     nets = {name: train_variant(name, steps, store, generator) for name in VARIANTS}
@@ -159,10 +167,8 @@ def reproduce(
         "last rows": "bounds: what the generator can show at all, what doing nothing gives, and dlib's own error",
         "weights": {name: sha256(builtin(name)) for name in ("generator", "face", "identity")},
     }
-    files = write_report(folder, "StyleMask on the built-in family", rows, claims, facts)
-    grid = folder / "grid.png"
     save_picture(grid, _grid(generator, nets["paper"], codes))
-    return [*files, grid]
+    return write_report(folder, "StyleMask on the built-in family", rows, claims, facts, [grid])
 
 
 def train_variant(name: str, steps: int, store: Path, generator: StyleGAN2) -> MaskNets:

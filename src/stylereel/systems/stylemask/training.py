@@ -341,6 +341,7 @@ def recipe(
     """
     from stylereel.systems.stylemask.effects import measured  # which knows this module
 
+    run.claim("stylemask")
     if generator is None:
         teacher = run.generator()
     else:

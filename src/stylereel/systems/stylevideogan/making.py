@@ -36,19 +36,20 @@ def recipe(
         seed: random seed of the training, 0 or more.
     """
     run.only_from_scratch()
-    trainer, files = run.trainer, list[Path]()
-    for name in (data or ",".join(CLIPS)).split(","):
-        name, of_world = name.strip(), name.strip() in CLIPS
-        stem = name if of_world else Path(name).stem
-        target = ensure_writable(trainer.folder / f"{KIND}-{stem}.safetensors")
+    trainer = run.trainer
+    names = [name.strip() for name in (data or ",".join(CLIPS)).split(",")]
+    stems = [name if name in CLIPS else Path(name).stem for name in names]
+    files = run.claim(*(f"{KIND}-{stem}" for stem in stems))
+    for name, stem, target in zip(names, stems, files):
+        of_world = name in CLIPS
         codes = codes_of(name, trainer.folder, encoder, generator)
         one = replace(run, began=time.time())
         model = train(trainer, codes, Recipe(seed=seed), f"{KIND}/{stem}")
-        files.append(target)
         if trainer.share[0] == 0:
-            data = "a clip of stylereel.world with exact codes; no real person" if of_world else name
-            card = one.card(data, "Apache-2.0" if of_world else None)
-            save_module(target, KIND, model, {"name": stem, "frames": len(codes), **card})
+            seen = "a clip of stylereel.world with exact codes; no real person" if of_world else name
+            card = {"name": stem, "frames": len(codes), **one.card(seen, "Apache-2.0" if of_world else None)}
+            save_module(target, KIND, model, card)
+            run.write_record(target, card)
     return files
 
 

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from stylereel import world
 from stylereel.core.builtin import builtin
-from stylereel.core.files import ensure_writable, replacing
+from stylereel.core.files import replacing
 from stylereel.core.latents import Codes
 from stylereel.core.render import pictures
+from stylereel.core.runs import claim
 from stylereel.core.weights import save_module
 from stylereel.generator import StyleGAN2
 from stylereel.metrics.clips import Clip
@@ -99,6 +100,7 @@ def reproduce(
     people: int = 20,
     seed: int = 0,
     official: bool = False,
+    overwrite: bool = False,
 ) -> list[Path]:
     """StyleVideoGAN's paper on the built-in family: looping, short and long distances, and the offset.
 
@@ -115,11 +117,12 @@ def reproduce(
         seed: random seed of the first training; the others count up from it.
         official: FID and FVD by Inception and I3D, whose files must be in the cache folder; else the same distances by
             the built-in face net, which are not comparable with published ones.
+        overwrite: also replace a report that no earlier run made.
     """
     if min(trainings, steps, long, people) < 1 or short < 2 or long_frames < 32:
         raise ValueError("The study needs 1 training, step, long sample and person, 2 short ones and 32 frames.")
     folder = Path(out)
-    ensure_writable(folder / "report.md")
+    claim([folder / "report.md", folder / "report.json"], overwrite=overwrite)
     run = Run(seed, BATCH)  # keeps the features of the references
     chosen = ["fid", "fvd"] if official else ["frechet", "frechet-video"]
     generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
