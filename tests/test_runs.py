@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -263,3 +264,76 @@ def test_what_an_earlier_training_of_the_folder_made_is_replaced(tmp_path: Path)
     with pytest.raises(MediaError, match="no record"):
         toy(Run("toy", trainer))
     assert path.read_bytes() == b"theirs" and toy(Run("toy", trainer, overwrite=True)) == [path]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["world", "sheet", "--out", "{out}.png"],
+        ["world", "dataset", "--count", "1", "--out", "{out}"],
+        ["sample", "stylevideogan", "--frames", "2", "--out", "{out}.mp4"],
+        ["eval", "exact", "--out", "{out}.json"],
+        ["reproduce", "stylevideogan", "--out", "{out}"],
+        ["train", "stylevideogan", "--data", "talking", "--folder", "{out}"],
+    ],
+)
+def test_a_negative_seed_is_refused(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*(word.format(out=tmp_path / "new") for word in words), "--seed", "-1"]) == 2
+    said = capsys.readouterr()
+    assert said.err == "stylereel: A random seed is 0 or more, not -1; choose another --seed.\n" and not said.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_negative_seed_is_refused_by_the_library() -> None:
+    from stylereel.systems.stylevideogan.training import Recipe
+    from stylereel.world import person
+
+    for take in (person, lambda seed: Recipe(seed=seed)):
+        take(0)
+        with pytest.raises(ValueError, match="random seed is 0 or more, not -1"):
+            take(-1)
+
+
+def test_a_training_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    from stylereel.train.loop import Trainer
+
+    def step(index: int) -> dict[str, torch.Tensor]:
+        raise ValueError("the data cannot be read")
+
+    trainer, net = Trainer(tmp_path / "a" / "runs", accelerator="cpu", precision="32"), torch.nn.Linear(1, 1)
+    (tmp_path / "a").mkdir()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the data"):
+            trainer.fit("toy", {"net": net}, {"net": torch.optim.SGD(net.parameters(), 0.1)}, step, 2)
+        assert list(tmp_path.rglob("*")) == [tmp_path / "a"]
+
+
+def test_kernels_are_compiled_where_neither_package_nor_home_can_be_written(tmp_path: Path) -> None:
+    """Files in the places of the folders, because root may write in any folder."""
+    package = tmp_path / "src" / "stylereel"
+    source = Path(files.__file__).parents[1]
+    shutil.copytree(source, package, ignore=shutil.ignore_patterns("builtin", "__pycache__"))
+    for folder in {path.parent for path in package.rglob("*.py")}:
+        (folder / "__pycache__").write_text("no folder")
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.write_text("no folder")
+    temporary.mkdir()
+    program = """
+import numpy as np, numba
+from stylereel.core.record import sha256
+import stylereel.world, stylereel.generator.cpu.kernels, stylereel.faces.sampling, stylereel.codec.entropy
+from stylereel.world.geometry import azimuth
+azimuth(3), print(stylereel.__file__)
+"""
+    given = {"HOME": home, "XDG_CACHE_HOME": home / "cache", "TMPDIR": temporary, "PYTHONPATH": tmp_path / "src"}
+    kept = {name: value for name, value in environment().items() if name != "NUMBA_CACHE_DIR"}
+    command = [sys.executable, "-B", "-c", program]
+    for others in (False, True):  # and a folder of that name in which others may write is not trusted
+        done = subprocess.run(command, capture_output=True, text=True, env=kept | {k: str(v) for k, v in given.items()})
+        assert done.returncode == 0, done.stderr
+        assert str(package) in done.stdout
+        ours = temporary / f"stylereel-{os.getuid()}"
+        kernels = {path.parents[1] for path in temporary.rglob("*.nbi")}
+        assert {path.parent for path in kernels} - {ours} == ({temporary} if others else set())
+        assert len(kernels) == 1 + others
+        ours.chmod(0o777)

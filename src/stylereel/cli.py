@@ -21,6 +21,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union, get_args, get_origin
 
 from stylereel.commands import COMMANDS
+from stylereel.core.seeds import check_seed
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -131,6 +132,9 @@ def _command(name: str, arguments: list[str]) -> None:
         for option, (parameter, documented) in group.items():
             _add_flag(parser, option, parameter, _argument_texts(documented).get(option, ""))
     given = _parse(parser, arguments)
+    for flag in ("seed", "movement", "towards"):
+        if given.get(flag) is not None:
+            check_seed(given[flag], f"--{flag}")
     parameters = inspect.signature(function).parameters
     given = {f"{name}_" if f"{name}_" in parameters else name: value for name, value in given.items()}
     for keyword, group in groups.items():

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
+from stylereel.core import compiled  # noqa: F401 (before any kernel)
+
 SCALES, ACTIVITY = 15, 3  # contexts: how much a track moves lately, and how much the frame so far moves
 UNARY = 14  # a longer magnitude is escaped
 CONTEXT_SIZE = 1 + UNARY  # of one scale and activity: whether 0, and the steps of the magnitude

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
+from stylereel.core import compiled  # noqa: F401 (before any kernel)
 from stylereel.faces.placement import to_picture
 
 _FRAME = types.Array(types.uint8, 3, "C", readonly=True)

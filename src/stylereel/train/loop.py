@@ -19,6 +19,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -305,20 +306,30 @@ class Trainer:
     @contextmanager
     def _alone(self, folder: Path, batch: int) -> Iterator[None]:
         """Lock a stage's folder, which a second run may not use at the same time."""
-        ranks, lock = self.share[1], FileLock(folder / ".lock")
+        (rank, ranks), lock = self.share, FileLock(folder / ".lock")
 
-        def take() -> None:
+        def take() -> list[Path]:
             if batch % ranks:
                 raise ValueError(f"{ranks} processes cannot share {folder.name}'s batch of {batch}; choose a divisor.")
+            lacking = [each for each in (folder, *folder.parents) if not each.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
             except Timeout as error:
                 raise ValueError(f"Another run is training in {folder}; wait for it or give another folder.") from error
+            return lacking
 
-        self.on_first(take)
+        made = self.on_first(take)
         try:
             yield
+        except Exception as error:
+            lock.release()
+            if rank == 0 and folder in made and not isinstance(error, Diverged) and not any(folder.glob("*.pt")):
+                shutil.rmtree(folder, ignore_errors=True)  # a run that cannot begin leaves nothing
+                for parent in made[1:]:
+                    if not any(parent.iterdir()):
+                        parent.rmdir()
+            raise
         finally:
             lock.release()  # the system does it for a process that is killed
 

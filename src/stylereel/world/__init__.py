@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from stylereel.core import compiled  # noqa: F401 (before any kernel)
+
 
 def _refresh_kernel_cache() -> None:
     """Drop compiled kernels of older sources: numba does not see that a function of another file has changed."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from stylereel.core.seeds import check_seed
+
 LATENT_DIM = 80
 
 
@@ -177,7 +179,7 @@ def from_latent(z: np.ndarray) -> np.ndarray:
 
 def person(seed: int) -> np.ndarray:
     """Values [K] of the invented person of a seed, as `world sheet` and `world portrait` draw them."""
-    return from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM))
+    return from_latent(np.random.default_rng(check_seed(seed)).standard_normal(LATENT_DIM))
 
 
 def from_normal(n: np.ndarray) -> np.ndarray:

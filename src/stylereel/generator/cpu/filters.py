@@ -17,6 +17,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from stylereel.core import compiled  # noqa: F401 (before any kernel)
 from stylereel.generator.cpu import fast
 from stylereel.generator.cpu.kernels import SLOPE, ZERO
 from stylereel.generator.cpu.lanes import WIDTH, add, fill, fma, leaky, load, spread, store

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
+from stylereel.core import compiled  # noqa: F401 (before any kernel)
 from stylereel.generator.cpu.lanes import WIDTH, add, fill, fma, leaky, load, product, spread, store, subtract
 
 SLOPE, ZERO = np.float32(0.2), np.float32(0.0)

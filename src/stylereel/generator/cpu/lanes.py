@@ -15,6 +15,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+from stylereel.core import compiled  # noqa: F401 (before any kernel)
+
 WIDE = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 WIDTH = 16 if WIDE else 8  # numbers in a register
 ROWS = 14 if WIDE else 6  # of a block of the matrix product, two registers wide: as many as there are registers

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stylereel.core.builtin import BUILTIN, builtin
 from stylereel.core.latents import Identity, Motion, MotionKind
 from stylereel.core.record import sha256
+from stylereel.core.seeds import check_seed
 from stylereel.core.system import Frames, Source, device_of
 from stylereel.core.weights import own_kind
 from stylereel.faces import backend
@@ -136,8 +137,9 @@ class StyleVideoGAN:
         Raises:
             ValueError: a negative seed, no frame, a share outside 0 to 1, or no such model.
         """
-        if min(seed, towards or 0) < 0 or num_frames < 1:
-            raise ValueError("A sample needs a seed of 0 or more and 1 or more frames.")
+        check_seed(seed), check_seed(towards or 0, "towards")
+        if num_frames < 1:
+            raise ValueError("A sample needs 1 or more frames.")
         if not 0 <= share <= 1:
             raise ValueError(f"The share of the way between two starts is between 0 and 1, not {share}.")
         name = self._model_name(model)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stylereel.core.latents import Codes
 from stylereel.core.record import ratio
+from stylereel.core.seeds import check_seed
 from stylereel.systems.stylevideogan.codes import distinct_rows
 from stylereel.systems.stylevideogan.networks import (
     KIND,
@@ -65,6 +66,9 @@ class Recipe:
     frames: int = 25
     reduced: bool = True
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def steps(self, frames: int) -> int:
         """Generator steps for a clip of so many frames."""
