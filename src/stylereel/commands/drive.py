@@ -54,7 +54,7 @@ class _Who(NamedTuple):
 
 
 class _What(NamedTuple):
-    """A driver: its file, its frames if it is a clip or picture, and its motion."""
+    """A driver: its file, its frames if it is a clip or image, and its motion."""
 
     path: Path
     reader: VideoReader | None

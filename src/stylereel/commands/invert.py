@@ -1,4 +1,4 @@
-"""The command `stylereel invert`: a picture or clip to codes of a generator, kept by content."""
+"""The command `stylereel invert`: an image or clip to codes of a generator, cached by content."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from stylereel.zoo.registry import cache_folder
 METHOD = 2  # part of the cache's key: counts up when the same settings give other codes
 CHUNK = 16  # frames at a time, at up to 256 px
 TUNED = 64  # frames of a clip, evenly spaced, for tuning
-SHOWN = 6  # of these in the picture
+SHOWN = 6  # of these in the image
 LARGEST = 2**30  # bytes of feature maps in one file
 SMOOTH = 0.1  # seconds, of the crops in FFHQ's framing; the built-in one has its own
 
@@ -186,10 +186,10 @@ def _contents(source: Path) -> str:
 
 
 class Found(NamedTuple):
-    """A face in a picture or clip.
+    """A face in an image or clip.
 
     frames: uint8 [H, W, 3], iterable any number of times; rows: the crop of each [T, 4]; rate: frames a
-    second, 1 for a picture; missing: frames without the face; jitter: of the crops, and of crops that follow the
+    second, 1 for an image; missing: frames without the face; jitter: of the crops, and of crops that follow the
     landmarks of every frame; empty for an image or under 5 frames.
     """
 
@@ -235,7 +235,7 @@ def _invert(
     name: str,
     stages: Stages,
 ) -> tuple[dict[str, Any], Codes, np.ndarray]:
-    """What the record says of the result, the codes, and the picture of target, reconstruction and difference."""
+    """What the record says of the result, the codes, and the image of target, reconstruction and difference."""
     generator, count, size = nets.generator, len(found.rows), nets.generator.resolution
     look, chunk = likeness(perceptual, nets.embed), at_once(CHUNK, size)
     chosen = sorted(set(np.linspace(0, count - 1, TUNED if pti else SHOWN).round().astype(int).tolist()))

@@ -1,4 +1,4 @@
-"""Pictures for looking at files: clips as contact sheets, several files as rows, motions and codes as curves, maps."""
+"""Images for looking at files: clips as contact sheets, several files as rows, motions and codes as curves, maps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stylereel.media.sheet import BACKGROUND, contact_sheet, shrink
 from stylereel.media.video import VideoReader
 
 INK, PALE, GRID, CURVE, GONE = (40, 40, 40), (130, 130, 130), (215, 215, 215), (31, 119, 180), (250, 215, 215)
-PANEL_WIDTH, PANEL_HEIGHT, NUMBERS, NAME = 420, 100, 46, 20  # a track's picture, its numbers at the left, its name
+PANEL_WIDTH, PANEL_HEIGHT, NUMBERS, NAME = 420, 100, 46, 20  # a track's image, its numbers at the left, its name
 MOST_TRACKS = 48
 MAIN_TRACKS = 6
 SMOOTH = 3  # curves are drawn so many times larger and shrunk
@@ -36,14 +36,14 @@ def look(
 
     Args:
         files: clips, folders of images, images, or one saved motion, identity or file of codes.
-        out: the picture to write (.png, .jpg or .webp); null writes FILE-look.png next to the first file.
+        out: the image to write (.png, .jpg or .webp); null writes FILE-look.png next to the first file.
         columns: frames in a row.
         rows: rows of frames, at most.
         size: longer side of a frame, in pixels.
         overwrite: also replace a picture that is there; never one of the files looked at.
 
     Raises:
-        ValueError: as `page_of`, or (MediaError) the picture cannot be written.
+        ValueError: as `page_of`, or (MediaError) the image cannot be written.
     """
     if not files:
         raise ValueError("`stylereel look` needs a file; give one or more.")
@@ -55,15 +55,15 @@ def look(
 
 
 def page_of(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: int = 192) -> np.ndarray:
-    """A picture uint8 [H, W, 3] that shows what is in the files, found from their contents.
+    """An image uint8 [H, W, 3] that shows what is in the files, found from their contents.
 
-    One clip or folder of pictures: frames evenly spaced from the first to the last. Several: a row of frames for each,
-    at the same shares of their lengths; pictures alone are one row. A motion: the curve of each of its tracks, of
+    One clip or folder of images: frames evenly spaced from the first to the last. Several: a row of frames for each,
+    at the same shares of their lengths; images alone are one row. A motion: the curve of each of its tracks, of
     the 48 that vary most if there are more. An identity: its W+ code, a row a layer. Codes: what the built-in generator
-    makes of them, if they are its own, over the W+ code of a picture or the main tracks of a clip's.
+    makes of them, if they are its own, over the W+ code of an image or the main tracks of a clip's.
 
     Args:
-        files: clips, folders, pictures, or one motion, identity or file of codes.
+        files: clips, folders, images, or one motion, identity or file of codes.
         columns, rows: frames in a row, rows at most.
         size: longer side of a frame, in pixels.
 
@@ -119,7 +119,7 @@ def _sheet(path: Path, columns: int, rows: int, size: int) -> np.ndarray:
 
 
 def _strip(paths: list[Path], columns: int, size: int) -> np.ndarray:
-    """A row of frames for each clip, or one row of all the pictures if there are no clips."""
+    """A row of frames for each clip, or one row of all the images if there are no clips."""
     if all(_is_still(path) for path in paths):
         pictures = [shrink(read_picture(path), size) for path in paths]
         return contact_sheet(_pad(pictures), len(pictures), [path.name for path in paths])
@@ -136,7 +136,7 @@ def _strip(paths: list[Path], columns: int, size: int) -> np.ndarray:
 
 
 def _pad(pictures: list[np.ndarray]) -> list[np.ndarray]:
-    """The pictures in the middle of cells as high as the highest and as wide as the widest."""
+    """The images in the middle of cells as high as the highest and as wide as the widest."""
     height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     cells = []
     for picture in pictures:
@@ -160,7 +160,7 @@ def _description(reader: VideoReader) -> list[str]:
 
 
 def _add_title(picture: np.ndarray, lines: Sequence[str]) -> np.ndarray:
-    """The picture under lines of text, made as wide as they need."""
+    """The image under lines of text, made as wide as they need."""
     font = ImageFont.load_default(12)
     width = max(picture.shape[1], *(int(font.getlength(line)) + 12 for line in lines))
     page = Image.new("RGB", (width, picture.shape[0] + 18 * len(lines) + 4), (BACKGROUND,) * 3)

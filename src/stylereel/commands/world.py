@@ -17,7 +17,7 @@ def world_sheet(
     """Draw a sheet of invented people of the procedural world, each from its own seed.
 
     Args:
-        out: the picture to write (.png, .jpg or .webp).
+        out: the image to write (.png, .jpg or .webp).
         seed: random seed of the first person; the others count up from it.
         columns: portraits in a row.
         rows: rows of portraits.
@@ -47,7 +47,7 @@ def world_portrait(
     """Draw one invented person.
 
     Args:
-        out: the picture to write (.png, .jpg or .webp).
+        out: the image to write (.png, .jpg or .webp).
         seed: random seed of the person.
         size: side of the portrait, in pixels.
         set: factors to fix, such as yaw=20,smile=1; docs/world.md lists them.
