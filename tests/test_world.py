@@ -1,6 +1,10 @@
 """The world: factors and latents, exact labels, equal pictures for equal values, and faces that a detector finds."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,3 +194,23 @@ def test_drawing_is_fast_enough_to_train_on() -> None:
     for values in people(20):
         world.draw(values, 128)
     assert time.perf_counter() - start < 4
+
+
+def test_kernels_compile_in_two_processes_and_that_is_said(tmp_path: Path) -> None:
+    """What the processes compile is what drawing asks for: nothing is compiled twice, and later runs say nothing."""
+    program = """
+import importlib
+from stylereel import world
+world.draw(world.person(1), 16)
+kernels = importlib.import_module("stylereel.world.draw")
+print(len(kernels._prepare.signatures), len(kernels._point_colour.signatures), len(kernels.backdrop_grid.signatures))
+print(sum(kernels._prepare.stats.cache_hits.values()), sum(kernels._point_colour.stats.cache_misses.values()))
+"""
+    given = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(world.__file__).parents[2])}
+    first, second = (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=given, check=True)
+        for _ in range(2)
+    )
+    assert first.stderr == "stylereel: compiling the drawing kernels (once)\n"
+    assert first.stdout.split() == ["1", "1", "1", "1", "1"]
+    assert second.stderr == ""

@@ -16,7 +16,7 @@ _KIND, _PATTERN = INDEX["backdrop_kind"], INDEX["backdrop_pattern"]
 NODES = 45
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _box(u, w, left, right, top, bottom, soft):
     """A blurred rectangle."""
     across = smoothstep(left - soft, left + soft, u) * smoothstep(right + soft, right - soft, u)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from numba import njit
+from numba import boolean, float64, int32, njit, typeof
 
 from stylereel.world import face, hair, shading
 from stylereel.world import geometry as g
@@ -217,7 +221,7 @@ def _point_colour(part, front, glasses, aa, scene):
     return region
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def _alike(row, column, part, z, covering, depth, parts):
     """Whether a sample shows this part (not the backdrop) at about this depth."""
     t = covering[row, column]
@@ -464,6 +468,43 @@ def _buffers(size: int) -> tuple[np.ndarray, ...]:
     return _LOCAL.arrays
 
 
+_COMPILING = threading.Lock()
+
+
+@functools.cache
+def _compile() -> None:
+    """Compile the kernels where none are kept, in two processes at once, and say so on stderr: it takes long.
+
+    The other process compiles the geometry meanwhile and leaves it in Numba's cache. If it cannot, this one does.
+    """
+    if any(Path(_draw.stats.cache_path).glob("draw._draw-*.nbc")):
+        return
+    print("stylereel: compiling the drawing kernels (once)", file=sys.stderr, flush=True)
+    program = f"import sys; sys.path[:] = {sys.path!r}; from stylereel.world.draw import compile_geometry as c; c()"
+    try:
+        nothing = subprocess.DEVNULL
+        other = subprocess.Popen([sys.executable, "-c", program], stdin=nothing, stdout=nothing, stderr=nothing)
+    except OSError:
+        return
+    try:
+        _point_colour.compile((int32, boolean, boolean, float64, typeof(_buffers(16)[-2][0])))
+    except BaseException:
+        other.kill()
+        raise
+    finally:
+        other.wait()
+
+
+def compile_geometry() -> None:
+    """Compile what comes before the pixels, for the types of arguments with which `_draw` calls it."""
+    *buffers, scene, _ = _buffers(16)
+    v, turn = np.zeros(len(NAMES), np.float32), np.eye(3, dtype=np.float32)
+    tables = g.TRIANGLES, g.TRIANGLE_PART, g.GRID_TABLE
+    given = (v, palette(v), turn, turn, 16, *tables, scene[0], tuple(buffers))
+    _prepare.compile(tuple(typeof(each) for each in given))
+    backdrop_grid(v, palette(v))
+
+
 def draw(values: np.ndarray, size: int = 256) -> Portrait:
     """Draw the portrait of a value vector [K] (order of `factors.NAMES`) at `size` pixels.
 
@@ -473,6 +514,9 @@ def draw(values: np.ndarray, size: int = 256) -> Portrait:
     v = np.ascontiguousarray(values, np.float32)
     if v.shape != (len(NAMES),):
         raise ValueError(f"A portrait needs {len(NAMES)} factor values, got an array of shape {v.shape}.")
+    if not _draw.signatures:
+        with _COMPILING:
+            _compile()
     head = rotation(v[_YAW], v[_PITCH], v[_ROLL]).astype(np.float32)
     body = rotation(0.18 * v[_YAW], 0.0, 0.12 * v[_ROLL]).astype(np.float32)
     *buffers, scene, light = _buffers(size)

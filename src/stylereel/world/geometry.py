@@ -104,7 +104,7 @@ _, HAT_ROWS, HAT_COLUMNS = GRIDS[13]
 _NECK_ROWS, _TORSO_ROWS, _TORSO_COLUMNS, _RING = GRIDS[3][1], GRIDS[4][1], GRIDS[4][2], GRIDS[7][2]
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def smoothstep(low, high, x):
     """0 below `low`, 1 above `high`, a smooth cubic between (either order of the limits)."""
     t = (x - low) / (high - low)
@@ -115,7 +115,7 @@ def smoothstep(low, high, x):
     return t * t * (3.0 - 2.0 * t)
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def bump(x, y, cx, cy, sx, sy):
     """A hill of height 1, nearly Gaussian but of finite width (and cheaper)."""
     dx = (x - cx) / sx
@@ -127,7 +127,7 @@ def bump(x, y, cx, cy, sx, sy):
     return t * t
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def wave(x):
     """The sine of x within 0.001, cheaper than the exact one."""
     u = x * 0.15915494309
@@ -162,7 +162,7 @@ def outline(y, v):
     return a, front, back
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def stretch(y, v):
     """Rest height y of the mean head moved by forehead height and chin length."""
     if y < -0.15:
@@ -172,7 +172,7 @@ def stretch(y, v):
     return y
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def jaw_drop(x, y, z, v):
     """How far [dm] the open jaw lowers a point of the rest face."""
     low = smoothstep(0.62, 0.92, y) * smoothstep(-0.35, 0.45, z)
@@ -213,7 +213,7 @@ def relief(x, y, v):
     return d
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def skin_point(c, s, across, a, front, back, rest, v):
     """`head_point` for cosine c and sine s of the azimuth, across = |s| ** 0.92, and the outline a, front, back."""
     x = a * across * (1.0 if s >= 0.0 else -1.0)

@@ -45,7 +45,7 @@ BEANIE, CAP = 0, 1
 STYLE_EDGES = np.cumsum([0.0] + [0.055 if name in ("shaved", "receding") else 0.11125 for name in STYLES])
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def bins(value, count, width):
     """Index of the lower bin and the share of the next one for a value in 0..1 over `count` equal bins."""
     place = value * count - 0.5
@@ -106,7 +106,7 @@ def flow(v, s):
     return x / norm, y / norm, z / norm
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def worn(v):
     """How much of a hat is there, 0..1."""
     return smoothstep(0.64, 0.67, v[_HAT])
@@ -129,14 +129,14 @@ def hairline(theta, v, s):
     return ear + (0.66 - ear) * smoothstep(1.78, 2.15, t)
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def lock(q):
     """Rounded section of the locks at lock coordinate q: 0 in the grooves, 1 in the middle."""
     u = q - math.floor(q)
     return 4.0 * u * (1.0 - u)
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def roots(theta, rest, v, s):
     """Density 0..1 of hair on the skin of the head: all of it above the hairline but a bald top."""
     bald = s[BALD] * smoothstep(0.12, -0.22, rest + 0.30 + 0.12 * smoothstep(1.2, 2.6, abs(theta)))

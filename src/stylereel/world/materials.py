@@ -77,7 +77,7 @@ def _noise_texture() -> np.ndarray:
 NOISE = _noise_texture()
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def noise(layer, u, w):
     """Bilinear look-up in noise layer 0 or 1; one unit of u, w is one texture cell of 256."""
     fu, fw = math.floor(u), math.floor(w)
@@ -167,7 +167,7 @@ def palette(v):
     return p
 
 
-@njit(cache=True, fastmath=True, error_model="numpy", inline="always")
+@njit(cache=True, fastmath=True, error_model="numpy")
 def cover(distance, aa):
     """Coverage 0..1 of a pixel of half size `aa` by a shape with signed distance (negative inside)."""
     t = 0.5 - distance / (2.0 * aa)
