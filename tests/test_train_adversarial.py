@@ -140,6 +140,9 @@ def test_a_killed_run_goes_on_with_the_same_p_to_the_same_bits(tmp_path: Path) -
     assert child.wait() == -signal.SIGKILL
     stopped = checkpoints.read_newest(stage)
     assert stopped is not None and 0 < stopped["step"] < 14
+    # The names that checkpoints of version 0.1 have.
+    assert set(stopped["modules"]) == {"model", "average", "critic", "lengths", "augment"}
+    assert set(stopped["optimizers"]) == {"model", "critic"}
     assert 0 < stopped["modules"]["augment"]["p"] < 1
     train_briefly(killed)
     states = [checkpoints.read_newest(folder / "generator" / "adversarial") for folder in (whole, killed)]
