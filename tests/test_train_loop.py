@@ -72,7 +72,7 @@ def test_two_processes_equal_one(launcher: tuple[str, ...], whole: Path, tmp_pat
 
 
 def test_a_full_disk_is_one_sentence_and_keeps_the_checkpoints(whole: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk: it lets the small files pass and stops the checkpoint."""
+    """A limit on the size of files simulates a full disk: it lets the small files pass and stops the checkpoint."""
     shutil.copytree(whole / "line", tmp_path / "line")
     before = {path.name: path.read_bytes() for path in (tmp_path / "line").glob("checkpoint-*")}
     done = run(tmp_path, STEPS + 9, "--disk", 6000)

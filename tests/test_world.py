@@ -78,9 +78,9 @@ def test_landmarks_follow_the_factors(name: str, value: float, point: int, axis:
 
 
 def test_labels_fit_the_picture() -> None:
-    """Eye points lie on eyes, mouth points on lips, and a turned head hides its far cheek."""
+    """Eye points are on eyes, mouth points on lips, and a turned head hides its far cheek."""
     portrait = world.draw(world.neutral(), 256)
-    assert portrait.visible[2:15].all() and portrait.visible[17:].all()  # the ends of the jaw lie under the hair
+    assert portrait.visible[2:15].all() and portrait.visible[17:].all()  # the ends of the jaw are under the hair
     row, column = (portrait.landmarks[:, ::-1] * 256).astype(int).T
     found = portrait.regions[row, column]
     centres = portrait.landmarks[36:42].mean(0), portrait.landmarks[42:48].mean(0)

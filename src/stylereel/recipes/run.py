@@ -123,7 +123,7 @@ class Run:
         return files
 
     def write_record(self, path: Path, card: Mapping[str, Any]) -> None:
-        """Write NAME.json beside NAME.safetensors, by which a later run knows that it may replace both."""
+        """Write NAME.json next to NAME.safetensors, by which a later run knows that it may replace both."""
         write_record(path, {**card, "settings": self.trainer.settings, "files": [path, path.with_suffix(".json")]})
 
 

@@ -45,7 +45,7 @@ def write(folder: Path, state: dict[str, Any]) -> None:
             f"{path} cannot be written ({reason}); make room on the disk and start again: training goes on from the "
             "checkpoint before it."
         ) from error
-    for old in _stored(folder)[KEEP:]:
+    for old in _list_checkpoints(folder)[KEEP:]:
         old.unlink()
 
 
@@ -59,7 +59,7 @@ def read_newest(folder: Path, check: Callable[[Any], None] = lambda state: None)
     """
     for partial in folder.glob(".*.part"):  # left by a process that was killed while it wrote
         partial.unlink()
-    stored = _stored(folder)
+    stored = _list_checkpoints(folder)
     for path in stored:
         try:
             with zipfile.ZipFile(path) as archive:  # torch writes a checksum of each part and does not look at it
@@ -79,7 +79,7 @@ def read_newest(folder: Path, check: Callable[[Any], None] = lambda state: None)
     return None
 
 
-def _stored(folder: Path) -> list[Path]:
+def _list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints of a folder, the newest first."""
     return sorted(folder.glob("checkpoint-*.pt"), reverse=True)
 

@@ -28,7 +28,7 @@ from stylereel.core.files import MediaError, require_file
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 BUFFER = 1000  # pictures, as files, among which the next of a streamed shard is drawn
 RANGE = re.compile(r"\{(-?[0-9]+)\.\.(-?[0-9]+)(?:\.\.-?([1-9][0-9]*))?\}")
-MOST_SHARDS = 200_000  # that a pattern may stand for
+MOST_SHARDS = 200_000  # that a pattern may mean
 TRIES, WAIT, TIMEOUT = 6, 1.0, 60.0  # of a connection; the wait in seconds doubles after each try
 
 Note = Callable[[str, str], None]  # takes the name of an unusable file and the reason
@@ -55,7 +55,7 @@ def is_picture(name: str) -> bool:
 
 
 def expand(pattern: str) -> list[str]:
-    """The names that a pattern such as `shards-{000000..000099}.tar` stands for.
+    """The names that a pattern such as `shards-{000000..000099}.tar` means.
 
     Raises:
         ValueError: the extra `train` is not installed, a file on this machine is missing, or there are more than
@@ -69,7 +69,7 @@ def expand(pattern: str) -> list[str]:
     ranges = RANGE.sub(lambda found: f"\0{abs(int(found[2]) - int(found[1])) // int(found[3] or 1) + 1}\0", pattern)
     counted = islice(braceexpand(ranges), MOST_SHARDS + 1)
     if sum(math.prod(map(int, re.findall("\0([0-9]+)\0", name))) for name in counted) > MOST_SHARDS:
-        raise ValueError(f"{pattern} stands for more than {MOST_SHARDS} shards; give a pattern of those that exist.")
+        raise ValueError(f"{pattern} means more than {MOST_SHARDS} shards; give a pattern of those that exist.")
     names = list(braceexpand(pattern))
     if "://" not in pattern:
         for name in names:
