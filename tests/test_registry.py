@@ -300,8 +300,8 @@ def test_commands(rows: dict[str, Row], cache: Path, capsys: pytest.CaptureFixtu
     weights_verify()
     assert capsys.readouterr().out == "right: right\n"
     weights_list()
-    lines = capsys.readouterr().out.partition("each beside its card.\n")[2].splitlines()
-    assert lines[0] == "right (here, 768.0 kB): a test file; licence: its own licence; for metrics"
+    lines = capsys.readouterr().out.partition("each next to its card.\n")[2].splitlines()
+    assert lines[0] == "right (downloaded, 768.0 kB): a test file; licence: its own licence; for metrics"
     assert lines[1].startswith("unannounced (not downloaded)") and len(lines) == len(rows) + 1
 
 
