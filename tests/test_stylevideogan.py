@@ -423,7 +423,7 @@ def test_training_repeats_itself_and_goes_on_where_it_stopped(tmp_path: Path) ->
     finished = train(trainer, codes, RECIPE)
     assert torch.equal(finished.basis, whole.basis) and (tmp_path / KIND / "log.jsonl").read_text() == log
     with pytest.raises(ValueError, match="16 frames or more"):
-        train(trainer, replace(codes, w=codes.w[:10]), RECIPE, "short")
+        train(trainer, replace(codes, w=codes.w[:10], placement=codes.placement[:10]), RECIPE, "short")
 
 
 def test_finish_widens_a_motion_that_is_too_narrow(tmp_path: Path) -> None:

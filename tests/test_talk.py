@@ -88,7 +88,7 @@ def test_mistakes(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
     cases = [
         (["encode", str(clip), "--out", str(tmp_path / "x.mp4")], "must end in .talk"),
         (["encode", str(clip), "--out", str(tmp_path / "mine.talk")], "--overwrite"),
-        (["encode", str(clip), "--out", str(tmp_path / "x.talk"), "--rate", "0"], "above 0"),
+        (["encode", str(clip), "--out", str(tmp_path / "x.talk"), "--rate", "0"], "more than 0"),
         (["encode", str(clip), "--out", str(tmp_path / "x.talk"), "--rate", "0.001"], "does not fit into"),
         (["encode", str(tmp_path / "no.mp4"), "--out", str(tmp_path / "x.talk")], "no.mp4"),
         (["decode", str(clip), "--out", str(tmp_path / "x.mp4")], "no talk file"),
