@@ -108,11 +108,11 @@ def stages(clip: Path, frames: int, precision: Precision) -> dict[str, float]:
     heads = world.align(heads)
     drawn = lap("draw the neutral head", size, lambda: np.stack([world.draw(v, 128).image for v in heads]))
     dtype = torch.bfloat16 if precision == "bf16" else None
-    encode = system.encode
-    assert encode is not None
+    encoder = system.encode
+    assert encoder is not None
     with torch.inference_mode():
         source = system.identify(1).w[None]
-        target = lap("invert it", size, lambda: encode(torch.from_numpy(drawn).permute(0, 3, 1, 2) / 127.5 - 1))
+        target = lap("invert it", size, lambda: encoder(torch.from_numpy(drawn).permute(0, 3, 1, 2) / 127.5 - 1))
         styles = lap("styles and masks", size, lambda: system.mix(source, target))
         images = lap("synthesize", size, lambda: system.generator.synthesize(s=styles, dtype=dtype))
         shown = lap("to uint8", size, lambda: pictures(images))

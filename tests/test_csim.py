@@ -44,7 +44,10 @@ def test_csim_is_arcfaces_where_the_official_file_is(no_file: Path, monkeypatch:
     monkeypatch.setattr(likeness, "official", lambda name: no_file)
     score = find("csim")(clips[:1], clips[1:])
     net = filled(empty(ArcFace), {key: value.float() for key, value in state.items()})
-    crops = [placement.cut(each, placement.place_ffhq(backend.find_face(each, backend.open_backend("dlib"))[None])[0], 256) for each in pictures]
+    crops = [
+        placement.cut(each, placement.place_ffhq(backend.find_face(each, backend.open_backend("dlib"))[None])[0], 256)
+        for each in pictures
+    ]
     one, two = net.embed(torch.tensor(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1)
     assert score.name == "csim[arcface]" and score.value == pytest.approx(float(one @ two), abs=1e-4)
     assert score.value < 0.9999

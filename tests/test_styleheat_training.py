@@ -166,10 +166,12 @@ def test_the_exact_flow_moves_the_source_to_the_target(generator: StyleGAN2, tmp
     batch = teacher(pairs)
     count = pairs.seen[:, None].float()
 
-    def off(images: Tensor) -> float:
-        return float(((images - batch.pictures).abs() * count).sum() / (3 * count.sum()))
+    pictures = batch.pictures
+    assert batch.images is not None and pictures is not None
 
-    assert batch.images is not None
+    def off(images: Tensor) -> float:
+        return float(((images - pictures).abs() * count).sum() / (3 * count.sum()))
+
     unmoved, moved = batch.images, warp(batch.images, pairs.flow)
     opposite = warp(batch.images, -pairs.flow)
     assert off(moved) < 0.65 * off(unmoved) < 0.65 * off(opposite)

@@ -24,7 +24,8 @@ def choose_cache() -> None:
     name = f"kernels-{hashlib.sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()[:16]}"
     own = (place / name for place in _places() if _usable(place / name) and _mine(place) and _mine(place / name))
     folder = next(own, None) or tempfile.mkdtemp(prefix="stylereel-")  # at worst one of this run alone
-    os.environ[VARIABLE] = config.CACHE_DIR = str(folder)
+    os.environ[VARIABLE] = str(folder)
+    setattr(config, "CACHE_DIR", str(folder))  # noqa: B010 (no attribute that types know; numba has read the variable)
 
 
 def _places() -> list[Path]:

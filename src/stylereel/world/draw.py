@@ -477,7 +477,7 @@ def _compile() -> None:
 
     The other process compiles the geometry meanwhile and leaves it in Numba's cache. If it cannot, this one does.
     """
-    if any(Path(_draw.stats.cache_path).glob("draw._draw-*.nbc")):
+    if any(Path(str(_draw.stats.cache_path)).glob("draw._draw-*.nbc")):
         return
     print("stylereel: compiling the drawing kernels (once)", file=sys.stderr, flush=True)
     program = f"import sys; sys.path[:] = {sys.path!r}; from stylereel.world.draw import compile_geometry as c; c()"

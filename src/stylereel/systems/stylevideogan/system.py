@@ -137,7 +137,8 @@ class StyleVideoGAN:
         Raises:
             ValueError: a negative seed, no frame, a share outside 0 to 1, or no such model.
         """
-        check_seed(seed), check_seed(towards or 0, "towards")
+        check_seed(seed)
+        check_seed(towards or 0, "towards")
         if num_frames < 1:
             raise ValueError("A sample needs 1 or more frames.")
         if not 0 <= share <= 1:
