@@ -248,6 +248,17 @@ def test_every_command_spares_what_it_did_not_make(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_a_look_may_be_taken_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture of the same command is replaced, a picture of the user's or of another command is not."""
+    source, sheet = tmp_path / "a.png", tmp_path / "a-look.png"
+    save_picture(source, np.zeros((32, 32, 3), np.uint8))
+    assert main(["look", str(source)]) == 0 and main(["look", str(source)]) == 0
+    assert main(["world", "sheet", "--out", str(sheet), "--rows", "1", "--columns", "1", "--size", "32"]) == 2
+    assert "no record" in capsys.readouterr().err
+    save_picture(sheet, np.zeros((32, 32, 3), np.uint8))
+    assert main(["look", str(source)]) == 2 and "--overwrite" in capsys.readouterr().err
+
+
 def test_what_an_earlier_training_of_the_folder_made_is_replaced(tmp_path: Path) -> None:
     from toy import train as toy
 

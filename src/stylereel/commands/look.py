@@ -13,7 +13,7 @@ from stylereel.core.files import ensure_writable, require_file
 from stylereel.core.latents import CODES, Codes, Identity, Motion
 from stylereel.core.runs import claim
 from stylereel.core.weights import own_kind
-from stylereel.media.pictures import FORMATS, check_size, read_picture, save_picture
+from stylereel.media.pictures import FORMATS, check_size, read_picture, save_picture, was_made_by
 from stylereel.media.sheet import BACKGROUND, contact_sheet, shrink
 from stylereel.media.video import VideoReader
 
@@ -49,8 +49,8 @@ def look(
         raise ValueError("`stylereel look` needs a file; give one or more.")
     first = Path(files[0])
     target = ensure_writable(out or first.with_name(f"{first.stem}-look.png"), *FORMATS)
-    claim([target], files, overwrite)
-    save_picture(target, page_of(files, columns, rows, size))
+    claim([target], files, overwrite, lambda path: was_made_by(path, "look"))
+    save_picture(target, page_of(files, columns, rows, size), made_by="look")
     return target
 
 

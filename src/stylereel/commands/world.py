@@ -26,18 +26,18 @@ def world_sheet(
     """
     from stylereel.core.files import ensure_writable
     from stylereel.core.runs import claim
-    from stylereel.media.pictures import FORMATS, check_size, save_picture
+    from stylereel.media.pictures import FORMATS, check_size, save_picture, was_made_by
     from stylereel.media.sheet import contact_sheet
     from stylereel.world import draw, person
 
     path = ensure_writable(out, *FORMATS)
-    claim([path], overwrite=overwrite)
+    claim([path], overwrite=overwrite, is_ours=lambda path: was_made_by(path, "world sheet"))
     if min(columns, rows, size) < 1 or seed < 0:
         raise ValueError("A sheet needs a seed of 0 or more and 1 or more columns, rows and pixels.")
     check_size(columns * size, rows * size, "The sheet")
     seeds = range(seed, seed + columns * rows)
     portraits = [draw(person(each), size).image for each in seeds]
-    save_picture(path, contact_sheet(portraits, columns, [f"seed {each}" for each in seeds]))
+    save_picture(path, contact_sheet(portraits, columns, [f"seed {each}" for each in seeds]), made_by="world sheet")
     return path
 
 
@@ -59,18 +59,18 @@ def world_portrait(
 
     from stylereel.core.files import ensure_writable, replacing
     from stylereel.core.runs import claim
-    from stylereel.media.pictures import FORMATS, save_picture
+    from stylereel.media.pictures import FORMATS, save_picture, was_made_by
     from stylereel.world import draw
     from stylereel.world.factors import NAMES, person
 
     path = ensure_writable(out, *FORMATS)
     exact, look = path.with_suffix(".npz"), path.with_name(f"{path.stem}-truth{path.suffix}")
     files = [path, exact, look] if truth else [path]
-    claim(files, overwrite=overwrite)
+    claim(files, overwrite=overwrite, is_ours=lambda path: was_made_by(path, "world portrait"))
     _require(size=size, seed=seed)
     values = _with(person(seed), set)
     portrait = draw(values, size)
-    save_picture(path, portrait.image)
+    save_picture(path, portrait.image, made_by="world portrait")
     if truth:
         from stylereel.world.truth import truth as dense
 
@@ -83,7 +83,11 @@ def world_portrait(
         depth = np.where(near, 255 * (highest - maps.depth) / max(highest - lowest, 1e-6), 0)
         shades = [depth, 20.0 * portrait.regions]
         grey = [np.repeat(shade.astype(np.uint8)[..., None], 3, 2) for shade in shades]
-        save_picture(look, np.concatenate([grey[0], (127.5 + 127.5 * maps.normals).astype(np.uint8), grey[1]], 1))
+        save_picture(
+            look,
+            np.concatenate([grey[0], (127.5 + 127.5 * maps.normals).astype(np.uint8), grey[1]], 1),
+            made_by="world portrait",
+        )
     return files
 
 

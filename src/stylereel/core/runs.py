@@ -32,7 +32,12 @@ class Saved(Protocol):
     def load(cls, path: str | Path) -> Self: ...
 
 
-def claim(outputs: Iterable[str | Path], inputs: Iterable[str | Path | None] = (), overwrite: bool = False) -> None:
+def claim(
+    outputs: Iterable[str | Path],
+    inputs: Iterable[str | Path | None] = (),
+    overwrite: bool = False,
+    is_ours: Callable[[Path], bool] = lambda path: False,
+) -> None:
     """Refuse a run that would write over one of its inputs, or over a file that it did not make.
 
     Call it with all files that a run reads and writes, before any work. What an earlier run made may be replaced:
@@ -43,6 +48,7 @@ def claim(outputs: Iterable[str | Path], inputs: Iterable[str | Path | None] = (
         outputs: all files to write, records (.json) too.
         inputs: all files and folders to read; None is nothing.
         overwrite: replace any file but the inputs.
+        is_ours: further files that an earlier run made, as they show by themselves.
 
     Raises:
         MediaError: one sentence that names the file.
@@ -59,7 +65,7 @@ def claim(outputs: Iterable[str | Path], inputs: Iterable[str | Path | None] = (
     if not overwrite:
         made = _written(files)
         for path in files:
-            if path.exists() and path not in made:
+            if path.exists() and path not in made and not is_ours(path):
                 raise MediaError(
                     f"{path} exists, and no record says that an earlier run of this command made it; choose another "
                     "name or give --overwrite."

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from stylereel.core.files import MediaError, ensure_writable, replacing, require_file
 
@@ -98,12 +99,28 @@ def over_white(picture: np.ndarray) -> np.ndarray:
     return ((mixed + 127) // 255).astype(np.uint8)
 
 
-def save_picture(path: str | Path, picture: np.ndarray) -> None:
+def save_picture(path: str | Path, picture: np.ndarray, made_by: str = "") -> None:
     """Save uint8 RGB [H, W, 3] as PNG, JPEG or WebP, as the name's ending says.
+
+    A PNG names the command that made it, by which a later run of that command knows that it may replace it.
 
     Raises:
         MediaError: another ending, or the folder cannot be written.
     """
     file_format = FORMATS[ensure_writable(path, *FORMATS).suffix.lower()]
     with replacing(path) as partial:
-        Image.fromarray(picture).save(partial, format=file_format)
+        text = PngInfo()
+        if made_by:
+            text.add_text("Software", f"stylereel {made_by}")
+        Image.fromarray(picture).save(
+            partial, format=file_format, **({"pnginfo": text} if file_format == "PNG" else {})
+        )
+
+
+def was_made_by(path: Path, command: str) -> bool:
+    """Whether a file is a PNG that a command wrote."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.info.get("Software") == f"stylereel {command}"
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return False
