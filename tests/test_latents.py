@@ -134,3 +134,15 @@ def test_public_names() -> None:
     assert "stylemask" in stylereel.list_systems()
     with pytest.raises(ValueError, match="did you mean stylemask"):
         stylereel.load("stylmask")
+
+
+@pytest.mark.parametrize(("text", "relative"), [("face changes", True), ("face", False)])
+def test_a_motion_of_version_0_1_reads(text: str, relative: bool, tmp_path: Path) -> None:
+    """It said relative by the ending of the kind, and had no checksum."""
+    from safetensors.torch import save_file
+
+    tensors = {"values": torch.ones(2, 1), "placement": torch.ones(2, 4), "missing": torch.tensor([1])}
+    header = {"format": "stylereel", "version": "1", "kind": "motion", "motion_kind": text, "names": '["yaw"]'}
+    save_file(tensors, tmp_path / "old.safetensors", {**header, "rate": "30000/1001", "num_faces": "2"})
+    motion = Motion.load(tmp_path / "old.safetensors")
+    assert motion.kind == MotionKind("face", relative) and motion.missing == (1,) and motion.num_faces == 2

@@ -12,11 +12,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from fractions import Fraction
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from stylereel.cli import main
 from stylereel.commands.weights import weights_get, weights_list, weights_verify
@@ -388,3 +392,60 @@ def test_families_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[st
         with pytest.raises(ValueError, match=reason):
             open_family(name)
     assert main(["weights", "get"]) == 2 and "give --family" in capsys.readouterr().err
+
+
+def test_two_commands_with_the_published_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`weights get --family ffhq --for stylemask`, then `drive stylemask --family ffhq`, on small stand-ins.
+
+    They have the architectures and the names of the official files, behind a server on this machine.
+    """
+    from test_encoders import save_checkpoint, small_encoder, small_generator
+
+    from stylereel.core.latents import Codes
+    from stylereel.media.video import VideoReader
+    from stylereel.systems.stylemask.networks import MaskConfig, MaskNets
+    from stylereel.zoo import families
+
+    served = tmp_path / "served"
+    served.mkdir()
+    torch.manual_seed(0)
+    generator = small_generator(32)
+    save_checkpoint(served / "e4e_ffhq_encode.pt", small_encoder(offsets=True), {"encoder_type": "Encoder4Editing"})
+    torch.save(generator.state_dict(), served / "stylegan2-ffhq-config-f.pt")
+    masks = MaskNets(MaskConfig.of(generator, 6))
+    torch.save({"mask_net": masks.state_dict(), "num_layers_control": 6}, served / "mask_network_1024.pt")
+
+    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *ignored: None)
+    monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = f"http://127.0.0.1:{server.server_address[1]}"
+        rows = tuple(
+            replace(row, url=f"{place}/{row.name}", size=None, sha256=None, manual=False)
+            for row in registry.ROWS
+            if (served / row.name).exists()
+        )
+        assert len(rows) == 3
+        monkeypatch.setattr(registry, "ROWS", rows)
+        monkeypatch.setattr(families, "ROWS", rows)
+        drive = ["drive", "stylemask", "--family", "ffhq", "--source", "3", "--device", "cpu"]
+        out, driver = tmp_path / "out.mkv", tmp_path / "driver.safetensors"
+        w = generator.map(torch.randn(5, generator.config.z_dim)).detach()
+        Codes(w, "", Fraction(25), torch.ones(5, 4)).save(driver)
+        words = [*drive, "--driving", str(driver), "--out", str(out)]
+        assert main(words) == 2 and "weights get --family ffhq --for stylemask fetches" in capsys.readouterr().err
+        assert main(["weights", "get", "--family", "ffhq", "--for", "stylemask", "--yes"]) == 0
+        assert capsys.readouterr().out.count("licence") >= 3
+        server.shutdown()
+    assert main(words) == 0, capsys.readouterr().err
+    record = json.loads(out.with_suffix(".json").read_text())
+    assert record["settings"]["family"] == "ffhq" and "mask_network_1024.pt" in record["weights"]
+    assert VideoReader(out).num_frames == 5 and VideoReader(out).width == 32
+    other = tmp_path / "single.mkv"  # a single file still overrides
+    single = ["--masks", str(served / "mask_network_1024.pt"), "--driving", str(driver), "--out", str(other)]
+    assert main([*drive, *single]) == 0, capsys.readouterr().err
+    assert np.array_equal(list(VideoReader(other)), list(VideoReader(out)))

@@ -38,6 +38,7 @@ from stylereel.media.sheet import contact_sheet, side_by_side
 from stylereel.media.video import VideoReader
 from stylereel.metrics.likeness import ARCFACE
 from stylereel.metrics.motion import crop_jitter
+from stylereel.zoo.families import open_family
 from stylereel.zoo.registry import cache_folder
 
 METHOD = 2  # part of the cache's key: counts up when the same settings give other codes
@@ -78,6 +79,7 @@ def invert(
     encoder: str | Path | None = None,
     generator: str | Path | None = None,
     face: str = "largest",
+    family: str = "builtin",
     device: Device = "auto",
     overwrite: bool = False,
     stages: Stages | None = None,
@@ -98,6 +100,7 @@ def invert(
         encoder: file of a pSp, e4e, ReStyle or HFGI encoder; the built-in one if not given.
         generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
         face: which of several faces: largest, left, a number from the left, or an image of the person.
+        family: whose encoder and generator, where none is given: builtin, ffhq, or a TOML file that names them.
         device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace files that an earlier run did not make; never the inputs.
         stages: clock to use, for watching the progress.
@@ -116,6 +119,8 @@ def invert(
         require_file(source)
     target = ensure_writable(out if out.suffix == ".safetensors" else out / f"{source.stem}.safetensors")
     files = [target, target.with_suffix(".png"), target.with_suffix(".json")]
+    own = open_family(family).options(None, ["encoder", "generator"])
+    encoder, generator = encoder or own.get("encoder"), generator or own.get("generator")
     claim(files, [source, encoder, generator, face if Path(face).is_file() else None], overwrite)
     with stages("load"):
         chosen = networks.choose(encoder, generator)

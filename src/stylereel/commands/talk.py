@@ -32,6 +32,7 @@ def encode(
     rate: float = 1.0,
     sound_rate: float = 8.0,
     system: str = "stylemask",
+    family: str = "builtin",
     device: Device = "auto",
     overwrite: bool = False,
     stages: Stages | None = None,
@@ -46,6 +47,7 @@ def encode(
         rate: kbit/s of motion, index and checksums.
         sound_rate: kbit/s of the sound; 0 leaves it out.
         system: the system that measures the motion and renders it.
+        family: whose weights: builtin, ffhq, or a TOML file that names them.
         device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace files that stylereel did not write; inputs are never replaced.
         stages: clock to use, for watching the progress.
@@ -64,7 +66,7 @@ def encode(
         raise ValueError("--rate takes more than 0 kbit/s, --sound-rate 0 or more.")
     reader = VideoReader(clip)
     with stages("load"):
-        loaded = systems.load(system, device=device)
+        loaded = systems.load(system, family=family, device=device)
     if not isinstance(loaded, Drives):
         raise ValueError(f"{system} does not measure motion in clips, so it cannot encode; choose another.")
     with stages("extract"):
@@ -121,6 +123,7 @@ def decode(
     *,
     out: str | Path,
     source: str | None = None,
+    family: str = "builtin",
     device: Device = "auto",
     chunk: int = 8,
     overwrite: bool = False,
@@ -132,6 +135,7 @@ def decode(
         file: the talk file.
         out: the clip to write, .mp4, .webm, .mkv or .gif; its record is written next to it as .json.
         source: the person to show instead of the file's own; as for `encode`.
+        family: whose weights: builtin, ffhq, or a TOML file that names them.
         device: where the networks run; auto takes a GPU if there is one.
         chunk: frames rendered at a time.
         overwrite: also replace files that stylereel did not write; inputs are never replaced.
@@ -149,7 +153,7 @@ def decode(
     with stages("read"):
         found = codec.read(require_file(file))
     with stages("load"):
-        loaded = systems.load(found.header.system, device=device)
+        loaded = systems.load(found.header.system, family=family, device=device)
         own = _generator(loaded)
     if found.header.generator and found.header.generator.hex() != own:
         raise ValueError(

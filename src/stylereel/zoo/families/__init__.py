@@ -46,11 +46,11 @@ class Family:
     files: Mapping[str, Mapping[str, Path]]
     rows: Mapping[Path, Row]
 
-    def of(self, system: str) -> dict[str, Path]:
-        """All files of a system by option, those of every system included."""
-        return {**self.files.get("files", {}), **self.files.get(system, {})}
+    def of(self, system: str | None) -> dict[str, Path]:
+        """All files of a system by option, those of every system included; those alone without a system."""
+        return {**self.files.get("files", {}), **self.files.get(system or "files", {})}
 
-    def options(self, system: str, known: list[str]) -> dict[str, str]:
+    def options(self, system: str | None, known: list[str]) -> dict[str, str]:
         """The files that a system takes (`known` option names), all of which must be here.
 
         Raises ValueError that names those that are not, and the command or the page that gives them.
@@ -60,7 +60,8 @@ class Family:
         if missing:
             names = ", ".join(path.name for path in missing)
             fetched = all(path in self.rows for path in missing)
-            command = f"stylereel weights get --family {self.name} --for {system} fetches them"
+            whom = f" --for {system}" if system else ""
+            command = f"stylereel weights get --family {self.name}{whom} fetches them"
             how = command if fetched else "put them there"
             raise ValueError(f"The family {self.name} lacks {names} in {missing[0].parent}; {how}.")
         return {option: str(path) for option, path in found.items()}
