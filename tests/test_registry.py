@@ -449,3 +449,10 @@ def test_two_commands_with_the_published_names(
     single = ["--masks", str(served / "mask_network_1024.pt"), "--driving", str(driver), "--out", str(other)]
     assert main([*drive, *single]) == 0, capsys.readouterr().err
     assert np.array_equal(list(VideoReader(other)), list(VideoReader(out)))
+    own = tmp_path / "own.toml"  # a family of one's own, which also says what reads faces
+    files = '[files]\ngenerator = "served/stylegan2-ffhq-config-f.pt"\n[stylemask]\nmasks = "mask_network_1024.pt"\n'
+    own.write_text(f'detector = "dlib"\n{files}')
+    again = tmp_path / "own.mkv"
+    words = ["drive", "stylemask", "--family", str(own), "--source", "3", "--driving", str(driver), "--out", str(again)]
+    assert main(words) == 0, capsys.readouterr().err
+    assert json.loads(again.with_suffix(".json").read_text())["settings"]["detector"] == "dlib"

@@ -34,6 +34,7 @@ from stylereel.media.writer import ENDINGS
 from stylereel.metrics.motion import crop_jitter
 from stylereel.systems import Flags
 from stylereel.systems.sources import SAVED, read_source
+from stylereel.zoo.families import open_family
 
 Made = TypeVar("Made")
 VERBS = ("identify", "extract", "apply")
@@ -177,7 +178,7 @@ def drive(
     if isinstance(system, str):
         with stages("load"):
             system = systems.load(system, family=family, device=device, **(files or {}))
-    own, chosen = systems.choose(system, VERBS, options)
+    own, chosen = systems.choose(system, VERBS, options, open_family(family).detector)
     settings = {"compare": compare, "paste_back": paste_back, "chunk": chunk, "precision": precision, **own}
     settings |= {"audio": audio, "family": family, "device": device_of(system).type}
     settings["precision"] = choose_precision(precision, device_of(system))

@@ -21,6 +21,7 @@ from stylereel.media.video import VideoWriter
 from stylereel.media.writer import ENDINGS
 from stylereel.systems import Flags
 from stylereel.systems.sources import read_source
+from stylereel.zoo.families import open_family
 
 VERBS = ("sample", "identify", "apply")
 
@@ -86,7 +87,7 @@ def sample(
     if isinstance(system, str):
         with stages("load"):
             system = systems.load(system, family=family, device=device, **(files or {}))
-    own, chosen = systems.choose(system, VERBS, options)
+    own, chosen = systems.choose(system, VERBS, options, open_family(family).detector)
     settings = {"chunk": chunk, "precision": precision, **own}
     settings |= {"audio": audio, "family": family, "device": device_of(system).type}
     settings["precision"] = choose_precision(precision, device_of(system))

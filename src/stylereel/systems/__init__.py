@@ -116,12 +116,20 @@ class Chosen(NamedTuple):
     verbs: dict[str, dict[str, Any]]
 
 
-def choose(system: System, verbs: Sequence[str], given: Mapping[str, Any] | None) -> Chosen:
-    """The options of several verbs: the given ones, and the defaults of the others. Raises ValueError for others."""
+def choose(
+    system: System, verbs: Sequence[str], given: Mapping[str, Any] | None, detector: str | None = None
+) -> Chosen:
+    """The options of several verbs: the given ones, and the defaults of the others.
+
+    detector: the family's, where the system has that option and it is left to auto. Raises ValueError for an option
+    that the system does not have.
+    """
     known = {name: parameter for name, (parameter, _) in verb_flags(system, verbs).items()}
     if unknown := sorted((given or {}).keys() - known.keys()):
         raise ValueError(f"{system.name} has no option {unknown[0]}; it has {', '.join(sorted(known)) or 'none'}.")
     settings = {name: (given or {}).get(name, parameter.default) for name, parameter in known.items()}
+    if detector is not None and settings.get("detector") == "auto":
+        settings["detector"] = detector
     return Chosen(
         settings, {verb: {name: settings[name] for name in options_of(getattr(system, verb))} for verb in verbs}
     )
