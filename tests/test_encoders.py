@@ -408,14 +408,14 @@ def test_weights_info_tells_the_encoder_and_the_generator_in_a_file(
     path = save_checkpoint(tmp_path / "e4e.pt", small_encoder(offsets=True), {"encoder_type": "Encoder4Editing"})
     weights_info(str(path))
     encoder, decoder = capsys.readouterr().out.splitlines()
-    assert encoder == "encoder Encoder4Editing; pictures of 3 channels; 8 rows of W+ of 32; with latent_avg"
+    assert encoder == "encoder Encoder4Editing; images of 3 channels; 8 rows of W+ of 32; with latent_avg"
     assert decoder.startswith("StyleGAN2 of 32 px; e4e decoder")
     restyle = small_encoder(heads="last", channels=6)
     hfgi = HFGI(HFGIConfig(channels=8))
     parts = {"residue": hfgi.encoder.state_dict(), "grid_align": hfgi.aligner.state_dict()}
     weights_info(str(save_checkpoint(path, restyle, {"encoder_type": "BackboneEncoder"}, **parts)))
     line = capsys.readouterr().out.splitlines()[0]
-    assert line == "encoder BackboneEncoder; pictures of 6 channels; 8 rows of W+ of 32; with latent_avg; HFGI"
+    assert line == "encoder BackboneEncoder; images of 6 channels; 8 rows of W+ of 32; with latent_avg; HFGI"
     save_arcface(tmp_path / "model_ir_se50.pth")
     weights_info(str(tmp_path / "model_ir_se50.pth"))
     assert capsys.readouterr().out == "ArcFace IR-SE50\n"

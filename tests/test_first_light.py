@@ -36,7 +36,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_demo_makes_what_it_says(made: Path) -> None:
-    assert {path.name for path in made.iterdir()} == {"driving.mp4", "drive.mp4", "drive.json", "sheet.png"}
+    names = {"driving.mp4", "driving.json", "drive.mp4", "drive.json", "sheet.png"}
+    assert {path.name for path in made.iterdir()} == names
     driving, result = VideoReader(made / "driving.mp4"), VideoReader(made / "drive.mp4")
     assert driving.num_frames == result.num_frames == demo.SECONDS * 25
     assert driving.rate == result.rate == Fraction(25) and result.has_audio

@@ -30,6 +30,7 @@ def test_record_lies_beside_its_output_in_plain_json(tmp_path: Path) -> None:
         "seeds": [0, 1, 2],
         "best": 0.5,
         "files": ["a/b.mp4"],
+        "written": {},  # of these files, those that are there
     }
 
 
