@@ -43,7 +43,7 @@ TO_YUV = (
 # sizes up to 144, never at 256; without it files are a tenth to a third larger.
 TREE = 256
 # Frames of a segment, which is encoded for itself: those of an interrupted run can be kept and joined without a trace.
-# At 25 frames a second and 256 px each costs under a hundredth of the file against one encoder for all.
+# Each begins with a key frame, which costs some bytes against one encoder for all.
 SEGMENT = 120
 GIF_CLOCK = Fraction(1, 100)  # seconds; players slow down what is shown for less than two of it
 

@@ -383,7 +383,7 @@ def _surface(x, y, v):
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _put(points, row, point):
-    """points[row] = point, without the code for shapes that differ, which takes ten seconds to compile."""
+    """points[row] = point, without the code for shapes that differ, which takes long to compile."""
     points[row, 0], points[row, 1], points[row, 2] = point
 
 
