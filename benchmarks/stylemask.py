@@ -1,12 +1,14 @@
 """What of a driver comes into StyleMask's picture beside the motion: how much backdrop and clothes move.
 
     python benchmarks/stylemask.py [CLIP...] [--people 20] [--frames 16] [--sheet sheet.png]
+    python benchmarks/stylemask.py --exact 24 [--seed 77]
     python benchmarks/stylemask.py --measure stylemask.safetensors
 
 For seeds of people and every clip (six motions of the world, where none is given), with every channel mixed, as
 published, and with look kept at the source's: the standard deviation over frames of pixels that are backdrop in the
 source and in all frames, 6 pixels or more from the head's silhouette, by the world's exact regions; and how far they
-are from the source's. With --measure instead: the built-in masks with a new table of the channels' effects, as
+are from the source's. With --exact instead: the error of both against the world's exact images, on so many pairs of
+people. With --measure instead: the built-in masks with a new table of the channels' effects, as
 training makes it.
 """
 
@@ -27,9 +29,10 @@ from stylereel.family.nets import IdentityNet, load_face
 from stylereel.generator import StyleGAN2
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
+from stylereel.metrics.exact import exact
 from stylereel.systems import stylemask
 from stylereel.systems.stylemask import StyleMask
-from stylereel.systems.stylemask.networks import KIND
+from stylereel.systems.stylemask.networks import EFFECTS, KIND
 from stylereel.world.shading import REGIONS
 
 MOTION = len(world.MOTION)
@@ -73,6 +76,8 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=20)
     parser.add_argument("--frames", type=int, default=16, help="of each clip, evenly")
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--exact", type=int, metavar="PAIRS")
+    parser.add_argument("--seed", type=int, default=77, help="random seed of the pairs")
     parser.add_argument("--measure", metavar="FILE")
     arguments = parser.parse_args()
     if arguments.measure:
@@ -81,6 +86,12 @@ def main() -> None:
     systems = {name: StyleMask.builtin() for name in ("every channel mixed", "look the source's")}
     plain, kept = systems.values()
     plain.mask_nets = plain.mask_nets.with_effects(None)
+    if arguments.exact:
+        for name, system in systems.items():
+            print(f"\n{name}:")
+            for score in exact(system, arguments.exact, arguments.seed):
+                print(f"{score.name} {score.value:.4g}")
+        return
     motions = [kept.extract(clip).values for clip in arguments.clips]
     motions = motions or [world.natural_motion(seed, 250) for seed in range(6)]
     picked = [m[np.linspace(0, len(m) - 1, arguments.frames).round().astype(int)] for m in motions]
@@ -114,6 +125,10 @@ def main() -> None:
             f"| {region}, {name} | {std.mean():.2f} | {std.max():.2f} | {(std < 1).mean():.0%} | {shift.mean():.2f} |"
         )
     moving = kept.mask_nets.moving().split(kept.mask_nets.config.channels)
+    table = kept.mask_nets.get_buffer("effects").square()
+    away = ~kept.mask_nets.moving()
+    shares = ", ".join(f"{float(row[away].sum() / row.sum()):.2%} of {name}" for name, row in zip(EFFECTS, table))
+    print(f"\nkept: {int(away.sum())} of {len(away)} channels, with the energy of {shares}")
     effects = kept.mask_nets.get_buffer("effects").split(kept.mask_nets.config.channels, dim=1)
     layers = [layer.name for layer in kept.generator.style_layers if layer.kind == "conv"]
     print("\n| layer | channels kept | outside | of these kept | head | of these kept |\n|---|---|---|---|---|---|")
