@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -193,17 +192,26 @@ def test_no_folder_is_left_by_what_fails(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_a_command_alike(words: list[str], tmp_path: Path, number: int) -> None:
-    out = tmp_path / "out.mp4"
-    command = [sys.executable, "-m", "stylereel", *words, "--out", str(out)]
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
-    folder, patience = tmp_path / "out.mp4.unfinished", time.monotonic() + 120
-    while not list(folder.glob("*.segment")) and run.poll() is None and time.monotonic() < patience:
-        time.sleep(0.005)
-    run.send_signal(number)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 130 and said.startswith("stylereel: stopped; the same command goes on") and folder.exists()
+    out, folder = tmp_path / "out.mp4", tmp_path / "out.mp4.unfinished"
+    command = [*words, "--out", str(out)]
+    code = f"""
+import os, sys
+from stylereel.cli import main
+from stylereel.media import writer
+write = writer._write_segment
+def write_and_signal(*arguments):
+    write(*arguments)
+    if arguments[0].name == "000001.segment":
+        os.kill(os.getpid(), {int(number)})
+writer._write_segment = write_and_signal
+sys.exit(main(sys.argv[1:]))
+"""
+    run = [sys.executable, "-c", code, *command]
+    done = subprocess.run(run, stderr=subprocess.PIPE, text=True, env=environment(), timeout=300)
+    said, unfinished = done.stderr, "stylereel: stopped; the same command goes on"
+    assert done.returncode == 130 and said.startswith(unfinished) and folder.exists()
     assert "Traceback" not in said and not list(tmp_path.glob(".*.part")) and not list(folder.glob(".*.part"))
-    assert main(command[3:]) == 0
+    assert main(command) == 0
     assert json.loads((tmp_path / "out.json").read_text())["frames of an earlier run"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.mp4"]
 
