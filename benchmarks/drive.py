@@ -150,7 +150,7 @@ def response(source: int = 1, frames: int = 96) -> dict[str, dict[str, float]]:
         heads = [pictures(system.generator.synthesize(w=code)) for code in codes.split(8)]
     shown = {
         "the world's true picture": drawn(world.from_latent(z)),
-        "the driver's head, inverted": np.concatenate(heads),
+        "the driver's head, generated": np.concatenate(heads),
         "the result": np.concatenate(results),
     }
     rows: dict[str, dict[str, float]] = {}

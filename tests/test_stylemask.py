@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Codes, Identity, Motion
-from stylereel.core.render import portrait, render, tuned
+from stylereel.core.render import pictures, portrait, render, tuned
 from stylereel.core.weights import load_module, read_header, save_module
 from stylereel.faces.coefficients import NAMES
 from stylereel.family.nets import FaceNet, IdentityNet
@@ -393,7 +393,9 @@ def test_the_source_keeps_its_look_and_takes_the_motion(system: StyleMask) -> No
 def test_chunks_do_not_change_the_frames(system: StyleMask) -> None:
     motion = face_motion(jaw=np.linspace(0, 0.8, 5), blink_left=np.linspace(0, 1, 5))
     identity = system.identify(3)
-    runs = [np.stack(list(render(system, identity, motion, chunk=chunk))).astype(int) for chunk in (1, 3, 8)]
+    runs = [
+        np.stack(list(render(system, identity, motion, chunk=chunk, precision="32"))).astype(int) for chunk in (1, 3, 8)
+    ]
     assert np.abs(runs[1] - runs[0]).max() <= 1 and np.abs(runs[2] - runs[0]).max() <= 1
 
 
@@ -426,8 +428,10 @@ def test_codes_and_identities_identify_and_are_never_truncated(system: StyleMask
 def test_codes_drive_and_relative_motion_of_a_still_driver_is_the_source(system: StyleMask) -> None:
     source = system.identify(1)
     codes = Codes(system.identify(2).w.repeat(3, 1, 1), "", Fraction(25), torch.ones(3, 4))
-    moved = np.stack(list(render(system, source, system.extract(codes)))).astype(int)
-    still = np.stack(list(render(system, source, system.extract(codes, motion="relative")))).astype(int)
+    moved, still = (
+        np.stack(list(render(system, source, motion, precision="32"))).astype(int)
+        for motion in (system.extract(codes), system.extract(codes, motion="relative"))
+    )
     alone = portrait(system, source).astype(int)
     assert np.abs(moved - alone).mean() > 3 and np.abs(still - alone).max() <= 1
     with pytest.raises(ValueError, match="hold pose and expression in one"):
@@ -520,3 +524,18 @@ def test_mistakes_are_explained(system: StyleMask) -> None:
         system.identify(1, psi=3.0)
     with pytest.raises(ValueError, match="No face was found"):
         system.identify(np.full((200, 200, 3), 128, np.uint8))
+
+
+def test_codes_by_the_mapping_show_the_motion_better_than_inverted_drawings(system: StyleMask) -> None:
+    z = np.random.default_rng(12).standard_normal((2, 12, LATENT_DIM))
+    source, driver = world.from_latent(z)
+    motion = driver[:, : len(world.MOTION)]
+    exact = world.align(np.concatenate([motion, source[:, len(world.MOTION) :]], axis=1))
+    images = np.stack([world.draw(values, 256).image for values in exact]) / 255.0
+    drawing = StyleMask(system.generator, system.encode, system.mask_nets)
+    w = system.generator.map(torch.from_numpy(z[0]).float())
+    errors = []
+    for each in (system, drawing):
+        shown = pictures(each.generator.synthesize(s=each.mix(w, each.target_codes(motion)))) / 255.0
+        errors.append(-10 * np.log10(np.square(shown - images).mean((1, 2, 3))))
+    assert errors[0].mean() > 24 and errors[0].mean() > errors[1].mean()

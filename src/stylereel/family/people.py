@@ -15,7 +15,18 @@ from torch import Tensor
 from stylereel import world
 from stylereel.core.prefetch import WHOLE, Share
 from stylereel.generator import StyleGAN2
-from stylereel.world.factors import GROUP, LATENT_DIM, NAMES, from_normal, normalize, to_normal
+from stylereel.world.factors import (
+    GROUP,
+    HIGH,
+    LATENT_DIM,
+    LOW,
+    MOTION,
+    NAMES,
+    from_normal,
+    neutral,
+    normalize,
+    to_normal,
+)
 
 GROUPS = ("pose", "shape", "expression", "look")
 # The rows of W+ that carry each group of factors in the built-in generator, from coarse to fine.
@@ -120,3 +131,15 @@ def grouped_w(generator: StyleGAN2, z: Tensor) -> Tensor:
     batch, groups, width = z.shape
     w = generator.mapping(z.reshape(batch * groups, width)).view(batch, groups, -1)
     return w[:, [group_of_row(row) for row in range(generator.num_ws)]]
+
+
+def motion_codes(generator: StyleGAN2, motion: np.ndarray) -> Tensor:
+    """W+ codes [B, L, D] of the neutral head with motion values [B, M] of the world, by the mapping network alone.
+
+    The generator's latent numbers must mean the factors, as those of the built-in one do.
+    """
+    values = np.tile(neutral(), (len(motion), 1))
+    values[:, : len(MOTION)] = np.clip(motion, LOW[: len(MOTION)], HIGH[: len(MOTION)])
+    z = torch.from_numpy(latents_of(values, np.random.default_rng(0), steady=True)).float()
+    with torch.inference_mode():
+        return grouped_w(generator, z.to(generator.mean_w.device))

@@ -19,9 +19,10 @@ Different from the paper, and why:
 - The built-in family has its own face: landmarks, factors and identity come from the built-in nets instead of DECA and
   ArcFace, and the ideal landmarks of "source with the target's motion" are the world's exact ones instead of a 3-D
   model's estimate. It has no mesh, so its shape loss is always that of landmarks.
-- A real clip drives the built-in family through its motion coefficients: the world shows them on a neutral head and
-  that image is inverted to the target codes, because the built-in encoder knows the world's faces and not yet real
-  ones. Generators of real faces take the inverted frames themselves, as in the paper.
+- A real clip drives the built-in family through its motion coefficients: the numbers of its latents mean the world's
+  factors, so the mapping network gives the target codes of a neutral head in that motion. (Another generator in the
+  same framing gets a drawing of that head through its encoder.) Generators of real faces take the inverted frames
+  themselves, as in the paper.
 - Channels that carry backdrop, clothes or light rather than movement stay the source's, whatever their masks say
   (`effects`, measured behind training). The authors' files know nothing of this and mix as published.
 - Codes of an inverted image are not truncated a second time (the authors' code does, which pulls them to the mean

@@ -21,6 +21,7 @@ from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES
 from stylereel.faces.pose import smooth
 from stylereel.family.encoder import load_encoder
+from stylereel.family.people import motion_codes
 from stylereel.generator import StyleGAN2
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources as who
@@ -50,13 +51,22 @@ class StyleMask:
         mask_nets: MaskNets,
         files: Sequence[Path] = (),
         builtin_family: bool = True,
+        factor_latents: bool = False,
     ) -> None:
-        """encoder: images [B, 3, 256, 256] in [-1, 1] to W+ codes, None if only seeds and codes are used."""
+        """A system of given networks.
+
+        Args:
+            encoder: images [B, 3, 256, 256] in [-1, 1] to W+ codes, None if only seeds and codes are used.
+            builtin_family: whether the generator frames portraits as the world does.
+            factor_latents: whether each number of its latents means a factor of the world; then codes of a motion
+                need neither a drawing nor the encoder, and have none of its error.
+        """
         self.generator = generator.eval().requires_grad_(False)
         self.encode = None if encoder is None else encoder.eval()
         self.mask_nets = mask_nets.eval()
         self.weight_files = tuple(files)
         self.builtin_family = builtin_family
+        self.factor_latents = factor_latents
         kinds = (FACE, CODES) if builtin_family else (CODES,)
         self.motion_kinds = tuple(kind._replace(relative=relative) for kind in kinds for relative in (False, True))
         self._faces: dict[backend.Detector, backend.FaceBackend] = {}
@@ -69,7 +79,7 @@ class StyleMask:
         generator = StyleGAN2.load(files[0])
         encoder = load_encoder(files[1])
         mask_nets = load_module(files[2], KIND, lambda config: MaskNets(config_of(MaskConfig, config)))
-        return cls(generator, encoder, mask_nets, files)
+        return cls(generator, encoder, mask_nets, files, factor_latents=True)
 
     @classmethod
     def from_files(cls, *, generator: str, masks: str, encoder: str | None = None) -> StyleMask:
@@ -213,7 +223,9 @@ class StyleMask:
         return nets.styles(generator, mixed, source)
 
     def target_codes(self, motion: np.ndarray) -> Tensor:
-        """W+ codes [B, L, D] of the neutral head with motion values [B, 16] of the world."""
+        """W+ codes [B, L, D] of the neutral head with motion values [B, M] of the world."""
+        if self.factor_latents:
+            return motion_codes(self.generator, motion)
         values = np.tile(world.neutral(), (len(motion), 1))
         values[:, : len(MOTION)] = np.clip(motion, world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)])
         return who.encoded(self.encode, np.stack([world.draw(v, 128).image for v in world.align(values)]))
