@@ -123,9 +123,9 @@ def takes_subject(command: str) -> bool:
 def shared_flags(command: str) -> str:
     """The table of a command's flags but those that a system or network brings."""
     function = function_of(command)
-    parameters = inspect.signature(function, eval_str=True).parameters
+    parameters = cli.parameters_of(function)
     skip = {cli.CLOCK, next(iter(parameters)), *cli.OWN} if takes_subject(command) else {cli.CLOCK}
-    rows = flag_rows({name: (each, function) for name, each in parameters.items() if name not in skip})
+    rows = flag_rows({name: each for name, each in parameters.items() if name not in skip})
     return table(HEAD, rows) if rows else "No flags.\n"
 
 

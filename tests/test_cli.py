@@ -18,6 +18,7 @@ from stylereel import systems
 from stylereel.cli import main
 from stylereel.commands.drive import drive
 from stylereel.core.latents import Identity, Motion, MotionKind
+from stylereel.core.precision import choose_precision
 from stylereel.core.system import Frames, Spec
 from stylereel.core.version import __version__
 from stylereel.media.pictures import read_picture, save_picture
@@ -139,7 +140,12 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "compare": False,
         "paste_back": False,
         "chunk": 8,
-        "precision": "32",
+        "precision": choose_precision("auto", torch.device("cpu")),
+        "start": None,
+        "duration": None,
+        "frames": None,
+        "fps": None,
+        "size": None,
         "detail": None,
         "smooth_frames": 1.5,
         "missing": "stop",

@@ -31,11 +31,10 @@ def test_auto_is_what_the_processor_has(monkeypatch: pytest.MonkeyPatch, flags: 
 def test_auto_is_the_default_everywhere() -> None:
     import inspect
 
-    from stylereel.commands.drive import drive
-    from stylereel.commands.sample import sample
+    from stylereel.commands.rendering import RenderOptions
     from stylereel.commands.train import train
     from stylereel.core.render import render
     from stylereel.train.loop import Trainer
 
-    for function in (drive, sample, train, render, Trainer):
+    for function in (RenderOptions, train, render, Trainer):
         assert inspect.signature(function).parameters["precision"].default == "auto", function

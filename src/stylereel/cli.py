@@ -126,8 +126,8 @@ def _command(name: str, arguments: list[str]) -> None:
             return
         subject, arguments = [arguments[0]], arguments[1:]
         groups = own(subject[0])
-    parser = _parser(" ".join([name, *subject]), _description(function))
-    _add_flags(parser, function, skip=(*list(inspect.signature(function).parameters)[: len(subject)], CLOCK, *groups))
+    parser, parameters = _parser(" ".join([name, *subject]), _description(function)), parameters_of(function)
+    _add_flags(parser, function, skip=(*list(parameters)[: len(subject)], CLOCK, *groups))
     for group in groups.values():
         for option, (parameter, documented) in group.items():
             _add_flag(parser, option, parameter, _argument_texts(documented).get(option, ""))
@@ -135,12 +135,12 @@ def _command(name: str, arguments: list[str]) -> None:
     for flag in ("seed", "movement", "towards"):
         if given.get(flag) is not None:
             check_seed(given[flag], f"--{flag}")
-    parameters = inspect.signature(function).parameters
     given = {f"{name}_" if f"{name}_" in parameters else name: value for name, value in given.items()}
     for keyword, group in groups.items():
         given[keyword] = {option: value for option in group if (value := given.pop(option)) is not None}
-    positional = [given.pop(p.name) for p in parameters.values() if p.kind is p.POSITIONAL_ONLY and p.name in given]
-    positional += [each for p in parameters.values() if p.kind is p.VAR_POSITIONAL for each in given.pop(p.name)]
+    kinds = [parameter for parameter, _ in parameters.values()]
+    positional = [given.pop(p.name) for p in kinds if p.kind is p.POSITIONAL_ONLY and p.name in given]
+    positional += [each for p in kinds if p.kind is p.VAR_POSITIONAL for each in given.pop(p.name)]
     if CLOCK in parameters:
         from stylereel.core.record import Stages
 
@@ -186,11 +186,23 @@ def _argument_texts(function: Callable[..., Any]) -> dict[str, str]:
     return {text.arg_name: " ".join((text.description or "").split()) for text in texts}
 
 
-def _add_flags(parser: ArgumentParser, function: Callable[..., Any], skip: Container[str] = ()) -> None:
-    texts = _argument_texts(function)
+def parameters_of(function: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter, Callable[..., Any]]]:
+    """A command's arguments, each with what documents it; `**rendering` stands for those that rendering ones share."""
+    found: dict[str, tuple[inspect.Parameter, Callable[..., Any]]] = {}
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            from stylereel.commands.rendering import RenderOptions
+
+            found |= parameters_of(RenderOptions)
+        else:
+            found[name] = parameter, function
+    return found
+
+
+def _add_flags(parser: ArgumentParser, function: Callable[..., Any], skip: Container[str] = ()) -> None:
+    for name, (parameter, documented) in parameters_of(function).items():
         if name not in skip:
-            _add_flag(parser, name, parameter, texts.get(name, ""))
+            _add_flag(parser, name, parameter, _argument_texts(documented).get(name, ""))
 
 
 def _add_flag(parser: ArgumentParser, name: str, parameter: inspect.Parameter, text: str) -> None:
@@ -276,7 +288,7 @@ def _progress() -> Iterator[Callable[[Stages], None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from stylereel.commands.drive import LOOP
+    from stylereel.commands.rendering import LOOP
 
     columns = [
         TextColumn("{task.description}"),

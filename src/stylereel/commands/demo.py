@@ -14,7 +14,8 @@ from typing import Any
 import av
 import numpy as np
 
-from stylereel.commands.drive import drive, result_lines
+from stylereel.commands.drive import drive
+from stylereel.commands.rendering import result_lines
 from stylereel.core.record import Stages, write_record
 from stylereel.core.runs import claim
 from stylereel.media.clip import ffmpeg_name

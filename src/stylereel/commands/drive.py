@@ -5,31 +5,39 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, Unpack
 
 import numpy as np
 from PIL import Image
 
 from stylereel import systems
-from stylereel.core.files import ensure_writable, listed, require_file
+from stylereel.commands.rendering import (
+    RenderKeywords,
+    RenderOptions,
+    Sound,
+    part_facts,
+    part_of,
+    result_lines,
+    scaled,
+    write_clip,
+)
+from stylereel.core.files import ensure_writable, listed
 from stylereel.core.latents import Codes, Identity, Motion
-from stylereel.core.precision import Precision, choose_precision
 from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import portrait, render
 from stylereel.core.runs import Unfinished, claim
-from stylereel.core.system import Device, Drives, Source, System, device_of
+from stylereel.core.system import Drives, Source, System
 from stylereel.core.weights import own_kind
 from stylereel.faces.backend import is_picture
 from stylereel.faces.paste import paste
 from stylereel.faces.placement import cut
-from stylereel.media.ahead import Ahead
-from stylereel.media.clip import sound_index
 from stylereel.media.pictures import FORMATS, save_picture
 from stylereel.media.sheet import contact_sheet, side_by_side
-from stylereel.media.video import VideoReader, VideoWriter
+from stylereel.media.video import VideoReader
 from stylereel.media.writer import ENDINGS
 from stylereel.metrics.motion import crop_jitter
 from stylereel.systems import Flags
@@ -38,7 +46,6 @@ from stylereel.zoo.families import open_family
 
 Made = TypeVar("Made")
 VERBS = ("identify", "extract", "apply")
-LOOP = ("render", "decode", "paste", "encode")  # the stages that run frame by frame
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 
 
@@ -55,11 +62,18 @@ class _Who(NamedTuple):
 
 
 class _What(NamedTuple):
-    """A driver: its file, its frames if it is a clip or image, and its motion."""
+    """The part of a driver that is used: its file, its frames if it is a clip or image, its motion, and where it is."""
 
     path: Path
     reader: VideoReader | None
     motion: Motion
+    whole: int  # frames of a file without a reader
+    first: int  # and where in it the part begins
+
+    @property
+    def start(self) -> Fraction:
+        """Seconds of the file before the part."""
+        return self.first / self.motion.rate if self.reader is None else self.reader.start
 
 
 class _Run(NamedTuple):
@@ -68,6 +82,7 @@ class _Run(NamedTuple):
     system: System
     files: dict[str, str]
     settings: dict[str, Any]
+    rendering: RenderOptions
     options: dict[str, Any]
     hashes: dict[Path, str]  # of the inputs so far
 
@@ -106,17 +121,12 @@ def drive(
     source: str,
     driving: str,
     out: str,
-    audio: str | None = None,
     compare: bool = False,
     paste_back: bool = False,
-    family: str = "builtin",
-    device: Device = "auto",
-    precision: Precision = "auto",
-    chunk: int = 8,
-    overwrite: bool = False,
     files: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
+    **rendering: Unpack[RenderKeywords],
 ) -> dict[str, Any]:
     """Animate a portrait with the face in a clip; the result has the clip's frame rate, length and sound.
 
@@ -131,17 +141,12 @@ def drive(
             images only is one clip).
         out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written next to it as .json. With a
             folder of sources or clips, a folder: one clip for each pair, index.json and grid.png.
-        audio: file with the sound for the result; the driving clip if not given.
         compare: show source, driving face and result side by side.
         paste_back: paste the result back into the source image, from which the face was cropped.
-        family: which set of weights: builtin, ffhq, or a TOML file that lists them.
-        device: where the networks run; auto takes a GPU if there is one.
-        precision: number format of the generator's features; auto takes bf16 where the hardware supports it, else 32.
-        chunk: frames rendered at a time; more is faster and takes more memory; the result is the same.
-        overwrite: also replace files that stylereel did not write; inputs are never replaced.
         files: weight files of the system's own file options, which override the family's; for the record too.
         options: values for the system's own options; the others keep their defaults.
         stages: clock to use, for watching the progress.
+        rendering: what all commands that render take, see `RenderOptions`.
 
     Returns:
         The record: what was written to the .json file, and the files. With folders: the content of the index, with
@@ -152,7 +157,7 @@ def drive(
             (MediaError). Nothing is left under the name `out` then. With folders a pair that fails is listed in the
             index, and it is an error only if all fail.
     """
-    stages = stages or Stages()
+    stages, shared = stages or Stages(), RenderOptions(**rendering)
     sources, drivers = _members(source, (*FORMATS, SAVED)), _members(driving, (*CLIPS, SAVED))
     several = sources is not None or drivers is not None
     if several:
@@ -162,27 +167,22 @@ def drive(
     else:
         targets, index = [ensure_writable(out, *filter(None, ENDINGS))], []
         _refuse_pasting_without_picture(source, paste_back)
-    inputs = [*(sources or [source]), *(drivers or [driving]), *(files or {}).values(), audio]
+    inputs = [*(sources or [source]), *(drivers or [driving]), *(files or {}).values(), *shared.files().values()]
     inputs += [each for name, each in (options or {}).items() if _is_file_option(name, each)]
-    claim([*index, *targets, *(each.with_suffix(".json") for each in targets)], inputs, overwrite)
-    if chunk < 1:
-        raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
+    claim([*index, *targets, *(each.with_suffix(".json") for each in targets)], inputs, shared.overwrite)
     # A clip that cannot be opened is reported before anything is loaded; of several, the others are made.
-    opened = [_or_error(lambda: _clip(one)) for one in drivers or [driving]]  # noqa: B023 (called at once)
+    opened = [_or_error(lambda: _clip(one, shared)) for one in drivers or [driving]]  # noqa: B023 (called at once)
     if all(isinstance(one, ValueError) for one in opened):
         _value(opened[0])
     given = read_source(source) if sources is None else None
 
-    if audio is not None:
-        require_sound(audio)
+    shared.require_inputs()
     if isinstance(system, str):
         with stages("load"):
-            system = systems.load(system, family=family, device=device, **(files or {}))
-    own, chosen = systems.choose(system, VERBS, options, open_family(family).detector)
-    settings = {"compare": compare, "paste_back": paste_back, "chunk": chunk, "precision": precision, **own}
-    settings |= {"audio": audio, "family": family, "device": device_of(system).type}
-    settings["precision"] = choose_precision(precision, device_of(system))
-    run = _Run(system, dict(files or {}), settings, chosen["apply"], {})
+            system = systems.load(system, family=shared.family, device=shared.device, **(files or {}))
+    own, chosen = systems.choose(system, VERBS, options, open_family(shared.family).detector)
+    settings = {"compare": compare, "paste_back": paste_back, **own, **shared.settings(system)}
+    run = _Run(system, dict(files or {}), settings, shared, chosen["apply"], {})
 
     def who(name: str, kept: Unfinished, kept_as: str) -> _Who:
         taken = read_source(name) if given is None else given
@@ -193,11 +193,17 @@ def drive(
     def what(name: str, reader: VideoReader | None, kept: Unfinished, kept_as: str) -> _What:
         with stages("extract"):
             if reader is None and own_kind(name) == "motion":
-                return _What(Path(name), None, Motion.load(name))
-            taken = Codes.load(name) if reader is None else reader
+                saved = Motion.load(name)
+                first, count = shared.part(len(saved), saved.rate, name)
+                return _What(Path(name), None, saved.part(first, first + count), len(saved), first)
+            taken, whole, first = reader, 0, 0
+            if taken is None:
+                taken = Codes.load(name)
+                whole, (first, count) = len(taken), shared.part(len(taken), taken.rate, name)
+                taken = taken.part(first, first + count)
             assert isinstance(system, Drives)  # choose has checked it
             motion = kept.keep(kept_as, Motion, partial(system.extract, taken, **chosen["extract"]))
-            return _What(Path(name), reader, motion)
+            return _What(Path(name), reader, motion, whole, first)
 
     if several:
         return _each_pair(
@@ -207,12 +213,6 @@ def drive(
     with Unfinished(targets[0], facts) as unfinished:
         person = who(source, unfinished, "identity")
         return _write(run, person, what(driving, _value(opened[0]), unfinished, "motion"), facts, unfinished, stages)
-
-
-def require_sound(path: str) -> None:
-    """Raise ValueError unless a file has sound."""
-    if sound_index(require_file(path)) is None:
-        raise ValueError(f"{path} has no sound; give a file with sound, or leave out --audio.")
 
 
 def flags(system: str) -> dict[str, Flags]:
@@ -251,13 +251,6 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
     yield from result_lines(record)
 
 
-def result_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    """Seconds a stage, frames a second, and the files of a record."""
-    yield "seconds: " + ", ".join(f"{name} {spent:.1f}" for name, spent in record["seconds"].items())
-    yield "frames a second: " + ", ".join(f"{name} {speed:.1f}" for name, speed in record["frames_per_second"].items())
-    yield from map(str, record["files"])
-
-
 def _target(out: Path, source: str, driver: str) -> Path:
     return out / f"{Path(source).stem}--{Path(driver).stem}.mp4"
 
@@ -283,74 +276,61 @@ def _write(
     run: _Run, who: _Who, what: _What, facts: dict[str, Any], unfinished: Unfinished, stages: Stages
 ) -> dict[str, Any]:
     """Render one pair into a clip and its record."""
-    system, weights, settings, options, _ = run
+    system, settings, options = run.system, run.settings, run.rendering
     identity, motion, reader, picture = who.identity, what.motion, what.reader, who.picture
-    target = unfinished.target
-    made = render(system, identity, motion, chunk=settings["chunk"], precision=settings["precision"], **options)
     if settings["paste_back"] and (picture is None or "placement" not in identity.tensors):
         raise ValueError(f"{system.name} does not record the face's crop; leave out --paste-back.")
-
     base = picture if settings["paste_back"] else None
+    edited, still = set[int](), np.zeros(0)
+    if settings.get("missing") == "skip-edit" and motion.missing:
+        edited = set(options.shown(motion).missing)
+        still = scaled(portrait(system, identity) if base is None else base, options.size)
 
-    def frames(first: int) -> Iterator[tuple[np.ndarray, float | None]]:
-        """The frames of the result from index `first` on, and the seam of each if it is pasted."""
-        shown = _Compared(portrait(system, identity) if picture is None else picture, what, first, stages)
-        still, edited = np.zeros(0), set()
-        if settings.get("missing") == "skip-edit" and motion.missing:
-            still, edited = portrait(system, identity) if base is None else base, set(motion.missing)
-        ahead = Ahead(made.start_at(first))
-        for index, frame in enumerate(stages.through("render", ahead, len(made) - first), first):
+    def finish(moments: Iterator[tuple[int, Sequence[np.ndarray]]]) -> Iterator[tuple[np.ndarray, float | None]]:
+        """The frames of the result, and the seam of each if it is pasted."""
+        compared = None
+        for index, (frame,) in moments:
             seam = None
             if base is not None:
                 with stages("paste"):
                     frame, seam = paste(base, frame, identity.tensors["placement"].numpy())
-            if index in edited:
-                frame = still
-            yield shown.with_result(frame) if settings["compare"] else frame, seam
+            frame = still if index in edited else scaled(frame, options.size)
+            if settings["compare"]:
+                if compared is None:
+                    source = portrait(system, identity) if picture is None else picture
+                    compared = _Compared(source, what, options.rate or motion.rate, index, stages)
+                frame = compared.with_result(frame, index)
+            yield frame, seam
 
     own_sound = reader.path if reader is not None and reader.has_audio else None
-    sound = own_sound if settings["audio"] is None else settings["audio"]
-    with VideoWriter(target, motion.rate, audio_from=sound, unfinished=unfinished) as writer:
-        resumed = writer.num_frames
-        for frame, seam in frames(resumed):
-            with stages("encode"):
-                writer.write(frame, seam)
-        with stages("encode"):
-            writer.finish()
-    num_frames = writer.num_frames
-    assert num_frames == len(motion.values), f"{len(motion.values)} frames in, {num_frames} out"
-
+    sound = Sound(own_sound if options.audio is None else options.audio, what.start)
+    made = write_clip(
+        system, [identity], motion, options, run.options, sound, unfinished.target, unfinished, stages, finish
+    )
     files = {"source": facts["inputs"].get("source", {}).get("file", facts["seeds"].get("source"))}
-    files |= {"driving": str(what.path), "out": str(target)}
-    seams = [seam for seam in writer.notes if seam is not None]
+    files |= {"driving": str(what.path), "out": str(unfinished.target)}
+    seams = [seam for seam in made.pop("notes") if seam is not None]
     record = {
-        "command": command_line("drive", system.name, files | weights | settings),
+        "command": command_line("drive", system.name, files | run.files | settings),
         **facts,
+        **made,
         "frames": {
-            "driving": len(motion.values) if reader is None else reader.num_frames,
-            "written": num_frames,
+            "driving": len(motion),
+            **made["frames"],
             "without a face": motion.missing,
             "doubtful": motion.doubtful,
         },
-        "frames of an earlier run": resumed,
+        "part": part_facts(round(what.start * motion.rate), motion),
         "faces in the clip": motion.num_faces,
         "face turned by degrees": motion.turned,
-        "crop jitter": crop_jitter(motion.placement) if num_frames >= 5 else None,
+        "crop jitter": crop_jitter(motion.placement) if len(motion) >= 5 else None,
         "seam": float(np.mean(seams)) if seams else None,
-        "size": [writer.width, writer.height],
-        "rate": motion.rate,
         "timing": "constant" if reader is None else reader.timing,
         "colours": "BT.709" if reader is None else reader.colours,
-        "sound": writer.has_audio,
-        "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
-        "frames_per_second": {
-            "render": round(stages.frames_per_second(num_frames - resumed, "render"), 2),
-            "file to file": round(stages.frames_per_second(num_frames - resumed), 2),
-        },
         "run": unfinished.key,
-        "files": [target, target.with_suffix(".json")],
+        "files": [unfinished.target, unfinished.target.with_suffix(".json")],
     }
-    write_record(target, record)
+    write_record(unfinished.target, record)
     return record
 
 
@@ -434,8 +414,9 @@ def _each_pair_in(
     }
 
 
-def _clip(name: str) -> VideoReader | None:
-    return None if Path(name).suffix == SAVED else VideoReader(name)
+def _clip(name: str, options: RenderOptions) -> VideoReader | None:
+    """The chosen part of a clip, None for codes and motions."""
+    return None if Path(name).suffix == SAVED else part_of(VideoReader(name), options)
 
 
 def _record_of(pair: Unfinished) -> dict[str, Any] | None:
@@ -484,21 +465,25 @@ def _square(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 class _Compared:
-    """Puts the source and, if the driver has frames, the driving face to the left of each result, at one height."""
+    """Puts the source and, if the driver has frames, the driving face to the left of each result, at one height.
 
-    def __init__(self, source: np.ndarray, what: _What, first: int, stages: Stages) -> None:
-        self._source, self._stages = source, stages
-        self._clip = None if what.reader is None else itertools.islice(what.reader, first, None)
-        self._placement = iter(what.motion.placement[first:])
-        self._left: np.ndarray | None = None
+    At another frame rate than the driver's, each result has the frame of the driver beside it that is shown then.
+    """
 
-    def with_result(self, frame: np.ndarray) -> np.ndarray:
-        size = frame.shape[0]
-        if self._left is None:
-            width = round(self._source.shape[1] * size / self._source.shape[0])
-            self._left = np.asarray(Image.fromarray(self._source).resize((width, size), Image.Resampling.LANCZOS))
+    def __init__(self, source: np.ndarray, what: _What, rate: Fraction, first: int, stages: Stages) -> None:
+        self._source, self._stages, self._step = source, stages, what.motion.rate / rate
+        self._placement, self._have, self._face = what.motion.placement, -1, np.zeros(0)
+        begin = int(first * self._step)
+        self._clip = None
+        if what.reader is not None:
+            self._clip = enumerate(what.reader.frames(begin, what.reader.num_frames - begin), begin)
+
+    def with_result(self, frame: np.ndarray, index: int) -> np.ndarray:
+        source = scaled(self._source, len(frame))
         if self._clip is None:
-            return side_by_side([self._left, frame], ["source", "result"])
+            return side_by_side([source, frame], ["source", "result"])
         with self._stages("decode"):
-            face = cut(next(self._clip), next(self._placement), size)
-        return side_by_side([self._left, face, frame], ["source", "driving", "result"])
+            while self._have < int(index * self._step):
+                self._have, picture = next(self._clip)
+                self._face = cut(picture, self._placement[self._have], len(frame))
+        return side_by_side([source, self._face, frame], ["source", "driving", "result"])

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from stylereel import systems
-from stylereel.commands.drive import require_sound, result_lines
+from stylereel.commands.rendering import RenderKeywords, RenderOptions, Sound, result_lines, write_clip
 from stylereel.core.files import ensure_writable
 from stylereel.core.latents import Identity, Motion
-from stylereel.core.precision import Precision, choose_precision
 from stylereel.core.record import Stages, command_line, sha256, write_record
-from stylereel.core.render import render
 from stylereel.core.runs import Unfinished, claim
-from stylereel.core.system import Device, Samples, System, device_of
-from stylereel.media.sheet import side_by_side
-from stylereel.media.video import VideoWriter
+from stylereel.core.system import Samples, System
 from stylereel.media.writer import ENDINGS
 from stylereel.systems import Flags
 from stylereel.systems.sources import read_source
 from stylereel.zoo.families import open_family
 
 VERBS = ("sample", "identify", "apply")
+FRAMES = 250  # where no length is given
 
 
 def sample(
@@ -32,17 +31,11 @@ def sample(
     *,
     seed: int,
     out: str,
-    frames: int = 250,
     identity: str | None = None,
-    audio: str | None = None,
-    family: str = "builtin",
-    device: Device = "auto",
-    precision: Precision = "auto",
-    chunk: int = 8,
-    overwrite: bool = False,
     files: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
+    **rendering: Unpack[RenderKeywords],
 ) -> dict[str, Any]:
     """Generate a video of any length from a random seed, with one person or several side by side.
 
@@ -53,18 +46,12 @@ def sample(
         seed: random seed of the motion.
         out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record (.json) and its motion (.safetensors)
             are written next to it.
-        frames: number of frames; any number, in constant memory.
         identity: the person shown: a seed, an image, codes or an identity (.safetensors, PTI's tuning included), or
             several of these separated by commas; the person of the training clip if not given.
-        audio: file with the sound for the result; no sound if not given.
-        family: which set of weights: builtin, ffhq, or a TOML file that lists them.
-        device: where the networks run; auto takes a GPU if there is one.
-        precision: number format of the generator's features; auto takes bf16 where the hardware supports it, else 32.
-        chunk: frames rendered at a time; more is faster and takes more memory; the result is the same.
-        overwrite: also replace files that stylereel did not write; inputs are never replaced.
         files: weight files of the system's own file options, which override the family's; for the record too.
         options: values for the system's own options; the others keep their defaults.
         stages: clock to use, for watching the progress.
+        rendering: what all commands that render take, see `RenderOptions`.
 
     Returns:
         The record: what was written to the .json file, and the files.
@@ -73,54 +60,47 @@ def sample(
         ValueError: an unknown system or option, an unusable value, or a file that cannot be read or written
             (MediaError). Nothing is left under the name `out` then.
     """
-    stages = stages or Stages()
+    stages, shared = stages or Stages(), RenderOptions(**rendering)
     target = ensure_writable(out, *filter(None, ENDINGS))
-    motion_file = target.with_suffix(".safetensors")
-    outputs = [target, target.with_suffix(".json"), motion_file]
+    outputs = [target, target.with_suffix(".json"), target.with_suffix(".safetensors")]
     names = [name.strip() for name in (identity or "").split(",") if name.strip()]
-    inputs = [name for name in names if not name.isdecimal()]
-    claim(outputs, [*inputs, *(files or {}).values(), audio], overwrite)
-    if chunk < 1:
-        raise ValueError(f"A chunk is 1 frame or more, not {chunk}.")
-    if audio is not None:
-        require_sound(audio)
+    inputs = {name: name for name in names if not name.isdecimal()} | shared.files()
+    claim(outputs, [*inputs.values(), *(files or {}).values()], shared.overwrite)
+    shared.require_inputs()
     if isinstance(system, str):
         with stages("load"):
-            system = systems.load(system, family=family, device=device, **(files or {}))
-    own, chosen = systems.choose(system, VERBS, options, open_family(family).detector)
-    settings = {"chunk": chunk, "precision": precision, **own}
-    settings |= {"audio": audio, "family": family, "device": device_of(system).type}
-    settings["precision"] = choose_precision(precision, device_of(system))
+            system = systems.load(system, family=shared.family, device=shared.device, **(files or {}))
+    own, chosen = systems.choose(system, VERBS, options, open_family(shared.family).detector)
     assert isinstance(system, Samples)  # choose has checked it
     facts = {
         "system": system.name,
-        "settings": settings,
+        "settings": own | shared.settings(system),
         "seeds": {"motion": seed},
         "people": identity or "the person of the training clip",
-        "inputs": {name: {"file": name, "sha256": sha256(name)} for name in (*inputs, *filter(None, [audio]))},
+        "inputs": {name: {"file": file, "sha256": sha256(file)} for name, file in inputs.items()},
         "weights": {Path(path).name: sha256(path) for path in system.weight_files},
     }
-    with Unfinished(target, {"frames": frames, **facts}) as unfinished:
-        return _sample(system, unfinished, facts, frames, names, chosen, dict(files or {}), stages)
+    with Unfinished(target, facts) as unfinished:
+        return _sample(system, unfinished, facts, names, shared, chosen, dict(files or {}), stages)
 
 
 def _sample(
     system: Samples,
     unfinished: Unfinished,
     facts: dict[str, Any],
-    frames: int,
     names: list[str],
+    options: RenderOptions,
     chosen: dict[str, dict[str, Any]],
     files: dict[str, str],
     stages: Stages,
 ) -> dict[str, Any]:
-    target, settings, seed = unfinished.target, facts["settings"], facts["seeds"]["motion"]
+    target, seed = unfinished.target, facts["seeds"]["motion"]
     motion_file = target.with_suffix(".safetensors")
     made: list[tuple[Identity, Motion]] = []
 
     def part(index: int) -> Any:
         if not made:
-            made.append(system.sample(seed, frames, **chosen["sample"]))
+            made.append(_sampled(system, seed, options, chosen["sample"]))
         return made[0][index]
 
     with stages("sample"):
@@ -130,38 +110,37 @@ def _sample(
         with stages("identify"):
             identify = partial(system.identify, read_source(name), **chosen["identify"])
             people.append(unfinished.keep(f"identity-{index}", Identity, identify))
-    with VideoWriter(target, motion.rate, audio_from=settings["audio"], unfinished=unfinished) as writer:
-        resumed = writer.num_frames
-        shown = [
-            render(system, each, motion, settings["chunk"], settings["precision"], **chosen["apply"]).start_at(resumed)
-            for each in people
-        ]
-        for pictures in stages.through("render", zip(*shown, strict=True), len(motion) - resumed):
-            with stages("encode"):
-                writer.write(pictures[0] if len(pictures) == 1 else side_by_side(pictures))
-        with stages("encode"):
-            writer.finish()
+
+    sound = Sound(options.audio, options.begin)
+    written = write_clip(system, people, motion, options, chosen["apply"], sound, target, unfinished, stages)
     motion.save(motion_file)
-    flags: dict[str, Any] = {"seed": seed, "frames": frames, "out": str(target), **files, **settings}
+    flags: dict[str, Any] = {"seed": seed, "out": str(target), **files, **facts["settings"]}
     if names:
         flags["identity"] = ",".join(names)
+    del written["notes"]
     record = {
         "command": command_line("sample", system.name, flags),
         **facts,
-        "frames": {"written": writer.num_frames},
-        "frames of an earlier run": resumed,
-        "size": [writer.width, writer.height],
-        "rate": motion.rate,
-        "seconds": {name: round(spent, 3) for name, spent in stages.seconds.items()},
-        "frames_per_second": {
-            "render": round(stages.frames_per_second(writer.num_frames - resumed, "render"), 2),
-            "file": round(stages.frames_per_second(writer.num_frames - resumed), 2),
-        },
+        **written,
         "run": unfinished.key,
         "files": [target, target.with_suffix(".json"), motion_file],
     }
     write_record(target, record)
     return record
+
+
+def _sampled(system: Samples, seed: int, options: RenderOptions, own: Mapping[str, Any]) -> tuple[Identity, Motion]:
+    """Who, and the chosen part of the motion at its own frame rate."""
+    wanted = replace(options, frames=FRAMES) if options.frames is None and options.duration is None else options
+    if not wanted.choosing:
+        assert wanted.frames is not None
+        return system.sample(seed, wanted.frames, **own)
+    rate = system.sample(seed, 1, **own)[1].rate  # the length depends on it
+    first, length = math.ceil(wanted.begin * rate), wanted.length(rate)
+    assert length is not None
+    count = math.ceil(length / (wanted.rate or rate) * rate)
+    who, motion = system.sample(seed, first + count, **own)
+    return who, motion.part(first, first + count)
 
 
 def flags(system: str) -> dict[str, Flags]:

@@ -6,17 +6,17 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from stylereel import codec, systems
 from stylereel.codec.sound import save_wav
+from stylereel.commands.rendering import RenderKeywords, RenderOptions, Sound, part_facts, write_clip
 from stylereel.core.files import MediaError, ensure_writable, require_file
 from stylereel.core.latents import Identity
 from stylereel.core.record import Stages, sha256, write_record
-from stylereel.core.render import render
 from stylereel.core.runs import claim
 from stylereel.core.system import Device, Drives, System
-from stylereel.media.video import VideoReader, VideoWriter
+from stylereel.media.video import VideoReader
 from stylereel.media.writer import ENDINGS
 from stylereel.systems.sources import read_source
 
@@ -123,11 +123,8 @@ def decode(
     *,
     out: str | Path,
     source: str | None = None,
-    family: str = "builtin",
-    device: Device = "auto",
-    chunk: int = 8,
-    overwrite: bool = False,
     stages: Stages | None = None,
+    **rendering: Unpack[RenderKeywords],
 ) -> dict[str, Any]:
     """Render a talk file to a clip, with its sound.
 
@@ -135,11 +132,8 @@ def decode(
         file: the talk file.
         out: the clip to write, .mp4, .webm, .mkv or .gif; its record is written next to it as .json.
         source: the person to show instead of the file's own; as for `encode`.
-        family: whose weights: builtin, ffhq, or a TOML file that names them.
-        device: where the networks run; auto takes a GPU if there is one.
-        chunk: frames rendered at a time.
-        overwrite: also replace files that stylereel did not write; inputs are never replaced.
         stages: clock to use, for watching the progress.
+        rendering: what all commands that render take, see `RenderOptions`.
 
     Returns:
         The record; `lost` lists first frame and count of each damaged part, which was filled in.
@@ -147,13 +141,17 @@ def decode(
     Raises:
         ValueError: the file was made with other weights, has no person, or cannot be read or written (MediaError).
     """
-    stages = stages or Stages()
+    stages, options = stages or Stages(), RenderOptions(**rendering)
     target = ensure_writable(out, *filter(None, ENDINGS))
-    claim([target, target.with_suffix(".json")], [file, source], overwrite)
+    inputs = {"file": str(file)} | options.files()
+    claim([target, target.with_suffix(".json")], [*inputs.values(), source], options.overwrite)
     with stages("read"):
         found = codec.read(require_file(file))
+        first, count = options.part(len(found.motion), found.motion.rate, str(file))
+        motion = found.motion.part(first, first + count)
+    options.require_inputs()
     with stages("load"):
-        loaded = systems.load(found.header.system, family=family, device=device)
+        loaded = systems.load(found.header.system, family=options.family, device=options.device)
         own = _generator(loaded)
     if found.header.generator and found.header.generator.hex() != own:
         raise ValueError(
@@ -168,26 +166,22 @@ def decode(
         else:
             name = f", {found.identity.name} here" if isinstance(found.identity, codec.Reference) else ""
             raise MediaError(f"{file} holds no person; give one with --source{name}.")
-    frames = render(loaded, identity, found.motion, chunk=chunk)
     with tempfile.TemporaryDirectory() as folder:
-        sound = None
-        if found.sound is not None and target.suffix.lower() != ".gif":
+        sound = options.audio
+        if sound is None and found.sound is not None and target.suffix.lower() != ".gif":
             sound = Path(folder) / "sound.wav"
             save_wav(sound, found.sound)
-        with VideoWriter(target, found.motion.rate, audio_from=sound) as writer:
-            for frame in stages.through("render", frames):
-                with stages("encode"):
-                    writer.write(frame)
+        heard = Sound(sound, first / motion.rate)
+        made = write_clip(loaded, [identity], motion, options, {}, heard, target, None, stages)
+    del made["notes"], made["frames of an earlier run"]
     record = {
-        "settings": {"source": source, "chunk": chunk},
-        "inputs": {"file": {"file": Path(file), "sha256": sha256(file)}},
+        "settings": {"source": source, **options.settings(loaded)},
+        "inputs": {name: {"file": Path(path), "sha256": sha256(path)} for name, path in inputs.items()},
         "system": loaded.name,
-        "frames": {"written": writer.num_frames, "without a face": found.motion.missing},
+        **made,
+        "frames": {**made["frames"], "without a face": motion.missing},
+        "part": part_facts(first, motion),
         "lost": found.lost,
-        "size": [writer.width, writer.height],
-        "rate": found.motion.rate,
-        "sound": writer.has_audio,
-        "seconds": {name: round(spent, 3) for name, spent in stages.seconds.items()},
         "files": [target, target.with_suffix(".json")],
     }
     write_record(target, record)

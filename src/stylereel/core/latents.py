@@ -7,6 +7,7 @@ header; reading one never runs anything in it.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,13 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from stylereel.core.weights import HOSTILE, check_finite, read_header, read_tensors, write_tensors
 
 VERSION = 1
+AT_ONCE = 256  # frames interpolated at a time: of codes a thousand would take hundreds of megabytes
 
 Saved = TypeVar("Saved", "Identity", "Codes", "Motion")
 
@@ -83,6 +86,12 @@ class Codes:
 
     def __len__(self) -> int:
         return len(self.w)
+
+    def part(self, first: int, last: int) -> Codes:
+        """Frames `first` to before `last`."""
+        cut = slice(first, last)
+        features = {layer: maps[cut] for layer, maps in self.features.items()}
+        return replace(self, w=self.w[cut], placement=self.placement[cut], features=features)
 
     def identity(self, system: str, frame: int = 0) -> Identity:
         """Who is shown, by one frame. Feature maps stay behind: they hold that frame's pose."""
@@ -169,6 +178,34 @@ class Motion:
             self, values=self.values[index], placement=self.placement[index], missing=missing, doubtful=doubtful
         )
 
+    def at_rate(self, rate: Fraction) -> Motion:
+        """The same motion with `rate` frames a second: new frame k shows what happens at k / rate seconds.
+
+        Values and placements between frames are interpolated by monotone cubics (Fritsch and Carlson 1980, as in
+        scipy's PCHIP), which pass through every frame and overshoot none: a lid does not open wider than it did.
+        Frames begin before the end of the last, whose values hold to its end; rolls turn the shorter way. A new
+        frame counts as missing or doubtful with the frame nearest to it.
+        """
+        if rate == self.rate:
+            return self
+        count = math.ceil(len(self) * rate / self.rate)
+        place = np.array([float(k * self.rate / rate) for k in range(count)]).clip(0, len(self) - 1)
+        nearest = np.floor(place + 0.5).astype(int).tolist()
+        turned = self.placement.astype(np.float64)
+        turned[:, 3] = np.unwrap(turned[:, 3], period=360)
+        missing, doubtful = (
+            tuple(k for k, frame in enumerate(nearest) if frame in frames)
+            for frames in (set(self.missing), set(self.doubtful))
+        )
+        return replace(
+            self,
+            values=_between(self.values, place),
+            placement=_between(turned, place),
+            rate=rate,
+            missing=missing,
+            doubtful=doubtful,
+        )
+
     def save(self, path: str | Path) -> None:
         """Write a safetensors file (replaced only when complete)."""
         tensors = {
@@ -210,6 +247,18 @@ class Motion:
             )
 
         return _load(path, "motion", build)
+
+
+def _between(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Values [T, K] at places [N] between frames, rising, as float32 [N, K]."""
+    if len(values) == 1:
+        return values.repeat(len(place), axis=0).astype(np.float32)
+    found = np.empty((len(place), values.shape[1]), np.float32)
+    for begin in range(0, len(place), AT_ONCE):
+        wanted = place[begin : begin + AT_ONCE]
+        low, high = max(0, int(wanted[0]) - 2), min(len(values), int(wanted[-1]) + 4)  # a cubic sees two on each side
+        found[begin : begin + AT_ONCE] = PchipInterpolator(np.arange(low, high), values[low:high])(wanted)
+    return found
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

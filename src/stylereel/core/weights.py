@@ -99,7 +99,10 @@ def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
         value = tensors[name]
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
         if value.numel():
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+            flat = value.reshape(-1)
+            if flat.stride(0) != 1:  # numpy gives a single number any stride
+                flat = flat.clone(memory_format=torch.contiguous_format)
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -62,12 +62,12 @@ def _decoded(container: InputContainer, stream: AudioStream, path: str | Path) -
         raise MediaError(f"The sound of {path} is damaged; give a complete copy of it.") from error
 
 
-def _on_clock(parts: Iterable[Part], path: Path | str) -> Iterator[Part]:
-    """Frames or packets of sound with times that count from the first frame on and never restart.
+def _on_clock(parts: Iterable[Part], path: Path | str, begin: Fraction = Fraction(0)) -> Iterator[Part]:
+    """Frames or packets of sound with times that count from `begin` seconds after the first frame and never restart.
 
     What comes after a hole of more than HOLE is left out with a warning: silence takes memory.
     """
-    start, shifts = first_time(path), restarts(path)
+    start, shifts = first_time(path) + begin, restarts(path)
     run, heard, before = 0, Fraction(0), None
     for part in parts:
         if part.pts is None or not part.time_base:
@@ -135,6 +135,7 @@ class Track:
         target: the container to write to, before anything was written.
         copied: codecs that the target takes as they are, or None for every codec.
         encoder: what other sound is encoded with.
+        begin: seconds after its first frame from which on the sound is taken.
     """
 
     def __init__(
@@ -145,8 +146,9 @@ class Track:
         target: OutputContainer,
         copied: frozenset[str] | None,
         encoder: str,
+        begin: Fraction = Fraction(0),
     ) -> None:
-        self._target, self._path = target, path
+        self._target, self._path, self._begin = target, path, begin
         stream = source.streams[index]
         assert isinstance(stream, AudioStream)
         context = stream.codec_context
@@ -168,7 +170,7 @@ class Track:
     def _copy(self, source: InputContainer, stream: AudioStream) -> Iterator[Packet]:
         try:
             last: int | None = None
-            for packet in _on_clock(source.demux(stream), self._path):
+            for packet in _on_clock(source.demux(stream), self._path, self._begin):
                 assert packet.pts is not None and packet.time_base is not None
                 if last is not None and packet.pts <= last:
                     continue  # where clips were joined, the sound of the first may reach into the second
@@ -185,7 +187,7 @@ class Track:
         resampler = av.AudioResampler(
             context.format, context.layout, context.sample_rate, context.frame_size, options=STEADY
         )
-        for frame in _steady(_on_clock(frames, self._path), resampler):
+        for frame in _steady(_on_clock(frames, self._path, self._begin), resampler):
             yield from output.encode(frame)
         yield from output.encode(None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class VideoReader:
             an index, the ones before or after are shown.
         width, height: pixels of the frames given.
         has_audio: whether there is sound.
+        start: when the first frame given is shown in the file, seconds as an exact fraction; 0 but for a `part`.
 
     Args:
         path: the file or folder.
@@ -71,6 +73,7 @@ class VideoReader:
         self.width, self.height, self.has_audio = clip.width, clip.height, clip.has_audio
         self.colours = f"HDR ({clip.hdr}), tone mapped to BT.709" if clip.hdr else "BT.709"
         self.timing = "constant"
+        self._first = 0  # of the file's frames at the constant rate, for a part
         self._shown: np.ndarray | None = None  # the clip's frame for each frame given, if they differ
         self.num_frames = max(clip.promised or 0, len(clip.ticks))
         for candidate in [Fraction(rate)] if rate else self._rates():
@@ -144,6 +147,21 @@ class VideoReader:
         if lost := len(places) - len(np.unique(self._shown)):
             self.timing += f", {lost} of them never shown"
 
+    @property
+    def start(self) -> Fraction:
+        return self._first / self.rate
+
+    def part(self, first: int, count: int) -> VideoReader:
+        """The same clip with `count` frames from index `first` on alone; sound belongs to it from `start` on.
+
+        Raises:
+            ValueError: there are no such frames.
+        """
+        self._require(first, count)
+        other = copy.copy(self)
+        other._first, other.num_frames = self._first + first, count
+        return other
+
     def __iter__(self) -> Iterator[np.ndarray]:
         return self.frames(0, self.num_frames)
 
@@ -155,9 +173,12 @@ class VideoReader:
         Raises:
             ValueError: there are no such frames.
         """
+        self._require(start, count)
+        return self._between(self._first + start, count)
+
+    def _require(self, start: int, count: int) -> None:
         if not 0 <= start <= start + count <= self.num_frames:
             raise ValueError(f"{self.path} has frames 0 to {self.num_frames - 1}, not {start} to {start + count - 1}.")
-        return self._between(start, count)
 
     def _between(self, start: int, count: int) -> Iterator[np.ndarray]:
         if not count:

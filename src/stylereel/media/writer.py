@@ -100,6 +100,7 @@ class VideoWriter:
         rate: frames per second, kept as this exact fraction.
         audio_from: a file whose sound, if it has any, is put under the frames and ends with them; its first frame
             and the first frame coincide.
+        audio_start: seconds of `audio_from`, after its first frame, that are left out before its sound begins.
         crf: constant rate factor of H.264 (0 to 51, 16 if None) or AV1 (0 to 63, 24 if None); lower is better.
         unfinished: of the run, whose facts include all that decides the frames, the rate, the sound and the crf.
 
@@ -114,6 +115,8 @@ class VideoWriter:
         rate: Fraction,
         audio_from: str | Path | None = None,
         crf: int | None = None,
+        *,
+        audio_start: Fraction = Fraction(0),
         unfinished: Unfinished | None = None,
     ) -> None:
         self.path = Path(path)
@@ -135,6 +138,7 @@ class VideoWriter:
         elif crf is not None:
             raise MediaError(f"{path} has no crf, which goes with .mp4 and .webm; leave it out.")
         self._audio_from = None if audio_from is None else require_file(audio_from)
+        self._audio_start = audio_start
         self._exit = ExitStack()
         self._stream: VideoStream | None = None
         self._container: OutputContainer | None = None
@@ -220,7 +224,9 @@ class VideoWriter:
             index = sound_index(self._audio_from)
             if index is not None:
                 source = self._exit.enter_context(open_container(self._audio_from))
-                self._sound = Track(self._audio_from, index, source, self._container, form.copied, form.sound)
+                self._sound = Track(
+                    self._audio_from, index, source, self._container, form.copied, form.sound, self._audio_start
+                )
         self.has_audio = self._sound is not None
         self._stream = stream
 
