@@ -146,6 +146,7 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "frames": None,
         "fps": None,
         "size": None,
+        "background": None,
         "detail": None,
         "smooth_frames": 1.5,
         "missing": "stop",

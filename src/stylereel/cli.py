@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, Literal, Optional, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from stylereel.commands import COMMANDS
 from stylereel.core.seeds import check_seed
@@ -229,7 +229,17 @@ def _as_text(kind: Any) -> Any:
     parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if not any(part in (str, Path) for part in parts):
         return kind
-    return Optional[str] if NoneType in parts else str  # noqa: UP045 (made at run time)
+    return _TextOrNothing() if NoneType in parts else str
+
+
+class _TextOrNothing:
+    """A word as it is, null for None: read as YAML, #3060a0 would be a comment."""
+
+    def __call__(self, word: str) -> str | None:
+        return None if word == "null" else word
+
+    def __repr__(self) -> str:
+        return "text"
 
 
 def _parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:

@@ -90,6 +90,7 @@ class _Run(NamedTuple):
         """What decides the result, with the inputs `source` and `driving`, for `Unfinished` and the record."""
         paths = {name: Path(one) for name, one in inputs.items() if not (name == "source" and one.isdecimal())}
         paths |= {name: Path(one) for name, one in self.settings.items() if _is_file_option(name, one)}
+        paths |= {name: Path(one) for name, one in self.rendering.files().items()}
         for path in {*paths.values(), *map(Path, self.system.weight_files)} - self.hashes.keys():
             try:
                 self.hashes[path] = sha256(path)
@@ -105,13 +106,7 @@ class _Run(NamedTuple):
 
 
 def _is_file_option(name: str, value: Any) -> bool:
-    return (
-        name == "audio"
-        and value is not None
-        or name in ("face", "source_face")
-        and isinstance(value, str)
-        and is_picture(value)
-    )
+    return name in ("face", "source_face") and isinstance(value, str) and is_picture(value)
 
 
 def drive(
@@ -177,6 +172,8 @@ def drive(
     given = read_source(source) if sources is None else None
 
     shared.require_inputs()
+    if paste_back and shared.background is not None:
+        raise ValueError("--background and --paste-back both say what is behind the face; give one of them.")
     if isinstance(system, str):
         with stages("load"):
             system = systems.load(system, family=shared.family, device=shared.device, **(files or {}))
@@ -281,10 +278,7 @@ def _write(
     if settings["paste_back"] and (picture is None or "placement" not in identity.tensors):
         raise ValueError(f"{system.name} does not record the face's crop; leave out --paste-back.")
     base = picture if settings["paste_back"] else None
-    edited, still = set[int](), np.zeros(0)
-    if settings.get("missing") == "skip-edit" and motion.missing:
-        edited = set(options.shown(motion).missing)
-        still = scaled(portrait(system, identity) if base is None else base, options.size)
+    resting = set(options.shown(motion).missing) if settings.get("missing") == "skip-edit" else set[int]()
 
     def finish(moments: Iterator[tuple[int, Sequence[np.ndarray]]]) -> Iterator[tuple[np.ndarray, float | None]]:
         """The frames of the result, and the seam of each if it is pasted."""
@@ -294,7 +288,8 @@ def _write(
             if base is not None:
                 with stages("paste"):
                     frame, seam = paste(base, frame, identity.tensors["placement"].numpy())
-            frame = still if index in edited else scaled(frame, options.size)
+                frame = base if index in resting else frame
+            frame = scaled(frame, options.size)
             if settings["compare"]:
                 if compared is None:
                     source = portrait(system, identity) if picture is None else picture
@@ -305,7 +300,7 @@ def _write(
     own_sound = reader.path if reader is not None and reader.has_audio else None
     sound = Sound(own_sound if options.audio is None else options.audio, what.start)
     made = write_clip(
-        system, [identity], motion, options, run.options, sound, unfinished.target, unfinished, stages, finish
+        system, [identity], motion, options, run.options, sound, unfinished.target, unfinished, stages, finish, resting
     )
     files = {"source": facts["inputs"].get("source", {}).get("file", facts["seeds"].get("source"))}
     files |= {"driving": str(what.path), "out": str(unfinished.target)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -19,13 +19,16 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 from PIL import Image
 
+from stylereel.commands.background import Background, require_matte
+from stylereel.core.builtin import builtin
 from stylereel.core.files import require_file
 from stylereel.core.latents import Identity, Motion, parse_rate
 from stylereel.core.precision import Precision, choose_precision
-from stylereel.core.record import Stages
-from stylereel.core.render import render
+from stylereel.core.record import Stages, sha256
+from stylereel.core.render import portrait, render
 from stylereel.core.runs import Unfinished
 from stylereel.core.system import Device, System, device_of
+from stylereel.family.matte import matte
 from stylereel.media.ahead import Ahead
 from stylereel.media.clip import sound_index
 from stylereel.media.sheet import side_by_side
@@ -33,7 +36,7 @@ from stylereel.media.video import VideoReader, VideoWriter
 
 SIZES = range(32, 4097)  # pixels; more than 4096 is beyond what encoders and players take side by side
 RATES = range(1, 241)  # frames a second
-LOOP = ("render", "decode", "paste", "encode")  # the stages that run frame by frame
+LOOP = ("render", "background", "decode", "paste", "encode")  # the stages that run frame by frame
 UPSCALER = "Lanczos (Pillow)"
 TIME = re.compile(r"(?:(?:(\d{1,4}):)?(\d{1,4}):)?(\d{1,7}(?:\.\d{1,20})?)")
 
@@ -46,6 +49,7 @@ class RenderKeywords(TypedDict, total=False):
     frames: int | None
     fps: str | None
     size: int | None
+    background: str | None
     audio: str | None
     family: str
     device: Device
@@ -66,6 +70,8 @@ class RenderOptions:
         fps: frames a second of the result, N or N/M (30000/1001); the motion is interpolated, no frame is doubled. The
             driver's own if not given.
         size: height of the result in pixels, or of each image in it; the width follows. As rendered if not given.
+        background: what is behind the person instead: a colour (white, #3060a0), blur, or the file of an image or clip.
+            Built-in people only.
         audio: file with the sound for the result, from --start on; the driver's own if not given.
         family: which set of weights: builtin, ffhq, or a TOML file that lists them.
         device: where the networks run; auto takes a GPU if there is one.
@@ -82,6 +88,7 @@ class RenderOptions:
     frames: int | None = None
     fps: str | None = None
     size: int | None = None
+    background: str | None = None
     audio: str | None = None
     family: str = "builtin"
     device: Device = "auto"
@@ -165,13 +172,16 @@ class RenderOptions:
             yield shown[0] if len(shown) == 1 else side_by_side(shown), None
 
     def settings(self, system: System) -> dict[str, Any]:
-        """All of them for the record, with what auto stands for."""
+        """All of them for the record, with what auto stands for. Raises ValueError if the system cannot take one."""
+        if self.behind is not None:
+            require_matte(system)
         return {
             "start": self.start,
             "duration": self.duration,
             "frames": self.frames,
             "fps": self.fps,
             "size": self.size,
+            "background": self.background,
             "audio": self.audio,
             "family": self.family,
             "device": device_of(system).type,
@@ -179,14 +189,21 @@ class RenderOptions:
             "chunk": self.chunk,
         }
 
+    @cached_property
+    def behind(self) -> Background | None:
+        """What is put behind the person."""
+        return None if self.background is None else Background(self.background)
+
     def require_inputs(self) -> None:
         """Raise ValueError unless the files among them can be used."""
+        _ = self.behind
         if self.audio is not None and sound_index(require_file(self.audio)) is None:
             raise ValueError(f"{self.audio} has no sound; give a file with sound, or leave out --audio.")
 
     def files(self) -> dict[str, str]:
         """The files among them, by their names."""
-        return {} if self.audio is None else {"audio": self.audio}
+        given = {"audio": self.audio, "background": str(self.behind.path) if self.behind and self.behind.path else None}
+        return {name: path for name, path in given.items() if path is not None}
 
 
 def parse_time(text: str, flag: str) -> Fraction:
@@ -228,6 +245,7 @@ def write_clip(
     unfinished: Unfinished | None,
     stages: Stages,
     finish: Finish | None = None,
+    resting: Collection[int] = (),
 ) -> dict[str, Any]:
     """Render a motion shown by each of `people`, and write what `finish` makes of each moment as a clip.
 
@@ -236,6 +254,7 @@ def write_clip(
     Args:
         motion: as extracted or sampled, the chosen part alone.
         own: options of the system's `apply`.
+        resting: frames of the result that show the first of the people at rest.
 
     Returns:
         What the record says of it; `notes` are those of `finish`.
@@ -245,8 +264,19 @@ def write_clip(
     with VideoWriter(target, shown.rate, sound.path, audio_start=sound.start, unfinished=unfinished) as writer:
         resumed = writer.num_frames
         ahead = Ahead(zip(*(film.start_at(resumed) for film in films), strict=True))
-        moments = enumerate(stages.through("render", ahead, len(shown) - resumed), resumed)
-        for frame, note in (finish or options.side_by_side)(moments):
+        still = [portrait(system, people[0])] if resting else []
+
+        def moments() -> Iterator[tuple[int, Sequence[np.ndarray]]]:
+            behind = options.behind and options.behind.frames(resumed, shown.rate)
+            for index, pictures in enumerate(stages.through("render", ahead, len(shown) - resumed), resumed):
+                pictures = still if index in resting else pictures
+                if options.behind and behind:
+                    with stages("background"):
+                        back, height = next(behind), options.size or len(pictures[0])
+                        pictures = [options.behind.replace(matte(each), back, height) for each in pictures]
+                yield index, pictures
+
+        for frame, note in (finish or options.side_by_side)(moments()):
             with stages("encode"):
                 writer.write(frame, note)
         with stages("encode"):
@@ -258,6 +288,7 @@ def write_clip(
         "frames of an earlier run": resumed,
         "size": [writer.width, writer.height],
         "resized": None if options.size is None else {"height": options.size, "by": UPSCALER},
+        "background": options.background and {"is": options.background, "face net": sha256(builtin("face"))},
         "rate": shown.rate,
         "interpolated": None if shown.rate == motion.rate else {"from": motion.rate, "by": "monotone cubics (PCHIP)"},
         "sound": writer.has_audio,

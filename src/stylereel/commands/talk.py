@@ -158,6 +158,7 @@ def decode(
             f"{file} was made with another generator ({found.header.generator.hex()[:12]}...) than this one's "
             f"({own[:12]}...); decode it with the version that has it."
         )
+    settings = options.settings(loaded)
     with stages("identify"):
         if source is not None:
             identity = loaded.identify(read_source(source))
@@ -175,7 +176,7 @@ def decode(
         made = write_clip(loaded, [identity], motion, options, {}, heard, target, None, stages)
     del made["notes"], made["frames of an earlier run"]
     record = {
-        "settings": {"source": source, **options.settings(loaded)},
+        "settings": {"source": source, **settings},
         "inputs": {name: {"file": Path(path), "sha256": sha256(path)} for name, path in inputs.items()},
         "system": loaded.name,
         **made,
