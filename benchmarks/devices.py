@@ -4,8 +4,9 @@ python benchmarks/devices.py --device cuda [--out results.json]
 python benchmarks/devices.py --device cpu --tiny
 
 Every registered system with its built-in weights is moved to the device; its portrait, its motion and half precision
-are compared with the CPU's, and frames a second are measured on both in turn. StyleGAN2 and StyleGAN3 of official sizes
-with random weights follow (`--tiny` leaves them out). Exits with 1 if an image differs by more than the tolerance.
+are compared with the CPU's, and frames a second are measured on both in turn. The values of measures with built-in
+networks are compared too. StyleGAN2 and StyleGAN3 of official sizes with random weights follow (`--tiny` leaves them
+out). Exits with 1 if an image or a value differs by more than the tolerance.
 """
 
 from __future__ import annotations
@@ -28,8 +29,13 @@ from stylereel.core.latents import Codes, Motion
 from stylereel.core.render import portrait, render
 from stylereel.core.system import Samples, System
 from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config
+from stylereel.metrics.exact import draw_all
+from stylereel.metrics.registry import Clip, Run, find
+from stylereel.world import align, from_latent
+from stylereel.world.factors import LATENT_DIM
 
 TOLERANCE = {"32": 3.0, "bf16": 12.0}  # levels of 255, mean of the 1 % worst values
+MEASURE_TOLERANCE = 1e-3  # of a value
 OFFICIAL: dict[str, tuple[type[Any], Any]] = {
     "stylegan2-256": (StyleGAN2, StyleGAN2Config(256)),
     "stylegan2-1024": (StyleGAN2, StyleGAN2Config(1024)),
@@ -106,6 +112,22 @@ def official(name: str, device: str) -> dict[str, Any]:
     }
 
 
+MEASURES = ("face-feature-distance", "frechet", "frechet-video", "identity-cosine")
+
+
+def measured(device: str) -> dict[str, Any]:
+    """Measures with built-in networks on the CPU and on the device: the relative difference of their values."""
+    latents = np.random.default_rng(1).standard_normal((2, 32, LATENT_DIM))
+    frames = [draw_all(align(from_latent(z)), 192) for z in latents]
+    found = {}
+    for name in MEASURES:
+        here, there = (
+            find(name)(*([Clip(each)] for each in frames), Run(device=place)).value for place in ("cpu", device)
+        )
+        found[name] = {"cpu": here, device: there, "relative difference": abs(there - here) / abs(here)}
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -121,6 +143,9 @@ def main() -> int:
         print(system, json.dumps(results[system]), flush=True)
         wrong = [p for p in TOLERANCE if results[system][p]["difference"] > TOLERANCE[p]]
         failed += [f"{system} at {precision}" for precision in wrong]
+    results["measures"] = measured(given.device)
+    print("measures", json.dumps(results["measures"]), flush=True)
+    failed += [name for name, each in results["measures"].items() if each["relative difference"] > MEASURE_TOLERANCE]
     for model in () if given.tiny else OFFICIAL:
         results[model] = official(model, given.device)
         print(model, json.dumps(results[model]), flush=True)

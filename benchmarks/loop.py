@@ -67,7 +67,7 @@ def main() -> None:
         began = now
 
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(folder, accelerator="cpu", precision="32")
+        trainer = Trainer(folder, device="cpu", precision="32")
 
         def step(index: int) -> dict[str, Tensor]:
             nonlocal began

@@ -123,7 +123,7 @@ def judge(model: VideoGenerator, codes: Codes, readout: Readout, first: int = 0)
 def seconds_of(steps: int, codes: Codes, recipe: Recipe, folder: str | Path) -> tuple[float, VideoGenerator]:
     """Processor time of a training, and its model."""
     began = time.process_time()
-    model = train(Trainer(folder, precision="32", accelerator="cpu"), codes, recipe.lasting(steps, len(codes)))
+    model = train(Trainer(folder, precision="32", device="cpu"), codes, recipe.lasting(steps, len(codes)))
     return time.process_time() - began, model
 
 

@@ -132,7 +132,7 @@ def test_training_the_mouth_network_leaves_all_else(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(perception, "LIPS_STEPS", 2)
     net = FaceNet()
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    perception.train_lips(Trainer(tmp_path, accelerator="cpu"), net)
+    perception.train_lips(Trainer(tmp_path, device="cpu"), net)
     changed = {key.split(".")[0] for key, value in net.state_dict().items() if not torch.equal(value, before[key])}
     assert changed == {"lips"}
 

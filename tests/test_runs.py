@@ -273,7 +273,7 @@ def test_what_an_earlier_training_of_the_folder_made_is_replaced(tmp_path: Path)
     from stylereel.recipes.run import Run
     from stylereel.train.loop import Trainer
 
-    trainer = Trainer(tmp_path, scale=0.1, accelerator="cpu", precision="32")
+    trainer = Trainer(tmp_path, scale=0.1, device="cpu", precision="32")
     (path,) = toy(Run("toy", trainer))
     assert json.loads(path.with_suffix(".json").read_text())["written"].keys() == {path.name}
     assert toy(Run("toy", trainer)) == [path]
@@ -319,7 +319,7 @@ def test_a_training_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
     def step(index: int) -> dict[str, torch.Tensor]:
         raise ValueError("the data cannot be read")
 
-    trainer, net = Trainer(tmp_path / "a" / "runs", accelerator="cpu", precision="32"), torch.nn.Linear(1, 1)
+    trainer, net = Trainer(tmp_path / "a" / "runs", device="cpu", precision="32"), torch.nn.Linear(1, 1)
     (tmp_path / "a").mkdir()
     for _ in range(2):
         with pytest.raises(ValueError, match="the data"):

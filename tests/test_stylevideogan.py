@@ -411,9 +411,9 @@ def test_models_are_saved_and_checked_against_the_generator(system: StyleVideoGA
 
 def test_training_repeats_itself_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     codes = tiny()[1]
-    trainer = Trainer(tmp_path, precision="32", accelerator="cpu")
+    trainer = Trainer(tmp_path, precision="32", device="cpu")
     whole = train(trainer, codes, RECIPE)
-    again = train(Trainer(tmp_path / "two", precision="32", accelerator="cpu"), codes, RECIPE)
+    again = train(Trainer(tmp_path / "two", precision="32", device="cpu"), codes, RECIPE)
     for name, value in whole.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), f"the same seed gives the same weights: {name}"
     counts = {int(value) for name, value in whole.state_dict().items() if name.endswith("num_batches_tracked")}
@@ -439,7 +439,7 @@ def test_finish_widens_a_motion_that_is_too_narrow(tmp_path: Path) -> None:
         return float((made.std(0) / real.std(0)).mean())
 
     before = width(model)
-    trainer = Trainer(tmp_path, precision="32", accelerator="cpu")
+    trainer = Trainer(tmp_path, precision="32", device="cpu")
     finished = finish(trainer, model, real, replace(RECIPE, rate=0.003), 200)
     assert abs(width(finished) - 1) < 0.5 * abs(before - 1)
     assert not any(parameter.requires_grad for parameter in finished.parameters())
@@ -479,8 +479,8 @@ def test_commands_train_on_codes_and_sample(tmp_path: Path, capsys: pytest.Captu
     generator.save(file)
     replace(tiny()[1], generator=sha256(file)).save(tmp_path / "me.safetensors")
     run = ["train", "stylevideogan", "--data", str(tmp_path / "me.safetensors"), "--folder", str(tmp_path / "runs")]
-    assert main([*run, "--scale", "0.002", "--accelerator", "cpu"]) == 0, capsys.readouterr().err
-    assert main([*run, "--scale", "0.002", "--accelerator", "cpu", "--seed", "1"]) == 2
+    assert main([*run, "--scale", "0.002", "--device", "cpu"]) == 0, capsys.readouterr().err
+    assert main([*run, "--scale", "0.002", "--device", "cpu", "--seed", "1"]) == 2
     assert "holds a run with seed 0, not 1" in capsys.readouterr().err
     model = tmp_path / "runs" / "stylevideogan-me.safetensors"
     arguments = ["sample", "stylevideogan", "--generator", str(file), "--model", str(model), "--seed", "3"]
@@ -505,7 +505,7 @@ def test_a_clip_is_learned_by_official_files_alone(tmp_path: Path, capsys: pytes
             writer.write(world.draw(each, 128).image)
     files = ["--encoder", str(official)]
     run = ["train", "stylevideogan", "--data", str(clip), *files, "--folder", str(runs), "--scale", "0.002"]
-    assert main([*run, "--precision", "32", "--accelerator", "cpu"]) == 0, capsys.readouterr().err
+    assert main([*run, "--precision", "32", "--device", "cpu"]) == 0, capsys.readouterr().err
     (kept,) = (runs / KIND).glob("clip-*-codes.safetensors")
     codes, model = Codes.load(kept), load_model(runs / f"{KIND}-clip.safetensors")
     assert codes.w.shape == (52, 8, 32) and codes.generator == sha256(official) == model.config.generator

@@ -168,7 +168,7 @@ def test_a_new_system_needs_one_line(
     assert main(words) == 0
     record = json.loads(out.with_suffix(".json").read_text())
     assert record["frames"]["written"] == 12 and record["rate"] == "30000/1001" and record["sound"]
-    command = ["train", "toy", "--folder", str(tmp_path / "runs"), "--accelerator", "cpu", "--precision", "32"]
+    command = ["train", "toy", "--folder", str(tmp_path / "runs"), "--device", "cpu", "--precision", "32"]
     assert main([*command, "--target", "2"]) == 0
     assert "toy.safetensors" in capsys.readouterr().out
     assert main([*command, "--target", "2"]) == 0, "a finished run goes on from its end"

@@ -114,7 +114,7 @@ class Pictures:
 def train_briefly(folder: Path, killed_at: int | None = None) -> None:
     """A run of few steps in which p moves fast; its networks go to weights.pt. Step `killed_at` kills the process."""
     config = StyleGAN2Config(16, z_dim=8, w_dim=16, channel_base=128, channel_max=8, mapping_layers=2)
-    trainer = Trainer(folder, accelerator="cpu", precision="32", checkpoint_seconds=0.0)
+    trainer = Trainer(folder, device="cpu", precision="32", checkpoint_seconds=0.0)
     source = Pictures()
     draw = source.batch
 

@@ -94,7 +94,7 @@ def fit(
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
-    trainer = Trainer(folder, accelerator="cpu", precision="32", checkpoint_seconds=seconds, settings=settings)
+    trainer = Trainer(folder, device="cpu", precision="32", checkpoint_seconds=seconds, settings=settings)
 
     def step(index: int) -> dict[str, Tensor]:
         during(index)
@@ -197,7 +197,7 @@ def test_a_checkpoint_holds_settings_and_git_state(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_named_and_keeps_the_state(bad: float, tmp_path: Path) -> None:
     fit(tmp_path, 4)
     before = {path.name: path.read_bytes() for path in (tmp_path / "sum").glob("checkpoint-*")}
-    trainer, model = Trainer(tmp_path, accelerator="cpu"), nn.Linear(3, 1)
+    trainer, model = Trainer(tmp_path, device="cpu"), nn.Linear(3, 1)
     optimizers = {"model": torch.optim.Adam(model.parameters())}
     with pytest.raises(Diverged, match=f"sum: the loss 'shape' is {bad} at step 4, on the batch of index 4"):
         trainer.fit("sum", {"model": model}, optimizers, lambda index: {"shape": bad}, 9)
@@ -247,15 +247,15 @@ def test_random_numbers_go_on_where_they_were() -> None:
         ({"devices": 0}, "1 or more devices"),
         ({"scale": 2.0}, "between 0 and 1"),
         pytest.param(
-            {"accelerator": "cuda"},
-            "no CUDA device",
+            {"device": "cuda"},
+            "no cuda device",
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
         ),
     ],
 )
 def test_settings_that_cannot_be_honoured(settings: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        Trainer(tmp_path, **{"accelerator": "cpu", **settings})
+        Trainer(tmp_path, **{"device": "cpu", **settings})
 
 
 def test_the_average_follows_its_source() -> None:

@@ -24,7 +24,7 @@ BATCH = 8
 
 def train(folder: Path, steps: int, devices: int = 1, slow: float = 0.0) -> nn.Module:
     """Fit a small network with Muon, Adam and an average; rank 0 leaves the result in weights.pt."""
-    trainer = Trainer(folder, devices=devices, accelerator="cpu", precision="32", checkpoint_seconds=0.0)
+    trainer = Trainer(folder, devices=devices, device="cpu", precision="32", checkpoint_seconds=0.0)
     rank, ranks = trainer.share
     torch.manual_seed(0)
 

@@ -18,6 +18,7 @@ from stylereel.commands.drive import drive
 from stylereel.commands.rendering import result_lines
 from stylereel.core.record import Stages, write_record
 from stylereel.core.runs import claim
+from stylereel.core.system import Device
 from stylereel.media.clip import ffmpeg_name
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
@@ -69,11 +70,14 @@ def speaker_clip(path: Path, seconds: int = SECONDS) -> None:
             writer.finish()
 
 
-def demo(*, out: str | Path, overwrite: bool = False, stages: Stages | None = None) -> dict[str, Any]:
+def demo(
+    *, out: str | Path, device: Device = "auto", overwrite: bool = False, stages: Stages | None = None
+) -> dict[str, Any]:
     """Make the demonstration clips: driving.mp4, drive.mp4 (source, driving and result side by side) and sheet.png.
 
     Args:
         out: folder for the files; created if needed.
+        device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace files that an earlier run did not make.
         stages: clock to use, for watching the progress.
 
@@ -96,6 +100,7 @@ def demo(*, out: str | Path, overwrite: bool = False, stages: Stages | None = No
         driving=str(driving),
         out=str(result),
         compare=True,
+        device=device,
         overwrite=True,
         stages=stages,
     )

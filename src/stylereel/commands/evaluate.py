@@ -6,16 +6,17 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylereel.core.files import ensure_writable, replacing
 from stylereel.core.record import ratio, sha256, write_record
 from stylereel.core.runs import claim
-from stylereel.core.system import Device
+from stylereel.core.system import Device, choose_device
 from stylereel.metrics.registry import Clip, Measure, Run, Score, Unfit, find, open_clips
 from stylereel.metrics.registry import measures as all_measures
+from stylereel.zoo.families import BUILTIN
 
 UNDEFINED = "not told"  # the count's key in results.json since version 0.1
 Scores = tuple[list[Score], dict[str, str]]  # and why each measure was left out
@@ -42,6 +43,7 @@ def evaluate(
     seed: int = 0,
     batch: int = 8,
     video_protocol: str = "windows",
+    device: Device = "auto",
     overwrite: bool = False,
 ) -> Outcome:
     """Measure a clip, a folder of clips or a folder of images, and print the values as a Markdown table.
@@ -55,6 +57,7 @@ def evaluate(
         seed: random seed of the 95 % intervals and of all random choices.
         batch: frames in a batch; changes speed and memory, not the values.
         video_protocol: how Frechet video distances choose windows of frames; docs/measures.md lists the protocols.
+        device: where the measures' networks run; auto takes a GPU if there is one.
         overwrite: also replace files that an earlier run did not make; never the inputs.
 
     Returns:
@@ -78,7 +81,7 @@ def evaluate(
         claim([Path(out) / name for name in FILES], inputs, overwrite)
     ours = _clips(result)
     theirs = None if reference is None else _clips(reference)
-    run = Run(seed, batch, video_protocol)
+    run = Run(seed, batch, video_protocol, choose_device(device).type)
     scores, skipped = _share(chosen, ours, theirs, run, processes)
     if not scores:
         raise ValueError(f"No measure applies: {next(iter(skipped.values()))}")
@@ -104,21 +107,23 @@ def evaluate_exact(
     pairs: int = 64,
     seed: int = 0,
     out: str | Path | None = None,
+    family: str = BUILTIN,
     device: Device = "auto",
     overwrite: bool = False,
 ) -> Outcome:
     """Measure a system against ground truth: the world's exact images of one person with another's motion.
 
     Args:
-        system: the system to measure, with its built-in weights.
+        system: the system to measure.
         pairs: number of pairs of a source person and a driver.
         seed: random seed of the people and of the 95 % intervals.
         out: results.json to write.
+        family: whose weights: builtin, or a TOML file that names others of the world's people.
         device: where the system's networks run; auto takes a GPU if there is one.
         overwrite: also replace files that an earlier run did not make.
 
     Raises:
-        ValueError: an unknown system, or one that drives no image of a face.
+        ValueError: an unknown system or family, or one that drives no image of the world's faces.
         MediaError: the file cannot be written.
     """
     from stylereel.metrics.exact import exact
@@ -126,12 +131,12 @@ def evaluate_exact(
 
     if out is not None:
         claim([ensure_writable(out, ".json")], overwrite=overwrite)
-    loaded = load(system, device=device)
+    loaded = load(system, family=family, device=device)
     scores = exact(loaded, pairs, seed)
     if out is not None:
         weights = {file.name: {"sha256": sha256(file)} for file in loaded.weight_files}
         plain = {score.name: _plain(score) for score in scores}
-        write_record(out, {"system": system, "seed": seed, "scores": plain, "weights": weights})
+        write_record(out, {"system": system, "family": family, "seed": seed, "scores": plain, "weights": weights})
     return Outcome(scores, {})
 
 
@@ -164,7 +169,7 @@ def _share(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, r
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")
         world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-        return _measure(chosen, ours, theirs, Run(run.seed, run.batch, run.video_protocol, rank, world))
+        return _measure(chosen, ours, theirs, replace(run, rank=rank, world=world))
     if processes == 1:
         return _measure(chosen, ours, theirs, run)
     names = [one.name for one in chosen]
@@ -194,7 +199,7 @@ def _work(
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     try:
         chosen = [find(name) for name in names]
-        return _measure(chosen, ours, theirs, Run(run.seed, run.batch, run.video_protocol, rank, world))
+        return _measure(chosen, ours, theirs, replace(run, rank=rank, world=world))
     except Exception:
         if rank == 0:
             raise
@@ -237,6 +242,7 @@ def write(
             weights[file.name] = {"sha256": sha256(file)}
     data: dict[str, Any] = {
         "seed": run.seed,
+        "device": run.device,
         "video protocol": {"name": run.video_protocol, "settings": str(VIDEO_PROTOCOLS[run.video_protocol])},
         "scores": {score.name: _plain(score) for score in scores},
         "not measured": skipped,
@@ -255,7 +261,7 @@ def write(
 def _plain(score: Score) -> dict[str, Any]:
     """A score for JSON, which knows no infinity ("inf") and no nan (null)."""
 
-    def number(value: Any) -> Any:
+    def number(value: object) -> object:
         if isinstance(value, (tuple, list)):
             return [number(part) for part in value]
         if isinstance(value, dict):

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from stylereel.core.builtin import builtin
 from stylereel.core.files import ensure_writable, require_file
 from stylereel.core.latents import CODES, Codes, Identity, Motion
 from stylereel.core.runs import claim
+from stylereel.core.system import Device
 from stylereel.core.weights import own_kind
 from stylereel.media.pictures import FORMATS, check_size, read_picture, save_picture, was_made_by
 from stylereel.media.sheet import BACKGROUND, contact_sheet, shrink
 from stylereel.media.video import VideoReader
+from stylereel.zoo.families import BUILTIN, open_family
 
 INK, PALE, GRID, CURVE, GONE = (40, 40, 40), (130, 130, 130), (215, 215, 215), (31, 119, 180), (250, 215, 215)
 PANEL_WIDTH, PANEL_HEIGHT, NUMBERS, NAME = 420, 100, 46, 20  # a track's image, its numbers at the left, its name
@@ -30,6 +33,8 @@ def look(
     columns: int = 6,
     rows: int = 4,
     size: int = 192,
+    family: str = BUILTIN,
+    device: Device = "auto",
     overwrite: bool = False,
 ) -> Path:
     """Make an overview image of files: frames of clips, curves of a motion; several files go side by side.
@@ -40,6 +45,8 @@ def look(
         columns: frames in a row.
         rows: rows of frames, at most.
         size: longer side of a frame, in pixels.
+        family: whose generator shows codes: builtin, ffhq, or a TOML file that names one.
+        device: where that generator runs; auto takes a GPU if there is one.
         overwrite: also replace a picture that is there; never one of the files looked at.
 
     Raises:
@@ -50,22 +57,30 @@ def look(
     first = Path(files[0])
     target = ensure_writable(out or first.with_name(f"{first.stem}-look.png"), *FORMATS)
     claim([target], files, overwrite, lambda path: was_made_by(path, "look"))
-    save_picture(target, page_of(files, columns, rows, size), made_by="look")
+    save_picture(target, page_of(files, columns, rows, size, family, device), made_by="look")
     return target
 
 
-def page_of(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: int = 192) -> np.ndarray:
+def page_of(
+    files: Sequence[str | Path],
+    columns: int = 6,
+    rows: int = 4,
+    size: int = 192,
+    family: str = BUILTIN,
+    device: Device = "auto",
+) -> np.ndarray:
     """An image uint8 [H, W, 3] that shows what is in the files, found from their contents.
 
     One clip or folder of images: frames evenly spaced from the first to the last. Several: a row of frames for each,
     at the same shares of their lengths; images alone are one row. A motion: the curve of each of its tracks, of
-    the 48 that vary most if there are more. An identity: its W+ code, a row a layer. Codes: what the built-in generator
+    the 48 that vary most if there are more. An identity: its W+ code, a row a layer. Codes: what the family's generator
     makes of them, if they are its own, over the W+ code of an image or the main tracks of a clip's.
 
     Args:
         files: clips, folders, images, or one motion, identity or file of codes.
         columns, rows: frames in a row, rows at most.
         size: longer side of a frame, in pixels.
+        family, device: whose generator shows codes, and where it runs.
 
     Raises:
         ValueError: no file, numbers below 1, a saved file among several, or (MediaError) one that cannot be read.
@@ -79,7 +94,7 @@ def page_of(files: Sequence[str | Path], columns: int = 6, rows: int = 4, size: 
         raise ValueError(f"{saved} is a saved {kinds[saved]}; give it alone.")
     if saved:
         if kinds[saved] == "codes":
-            return _codes(Path(saved), columns, rows, size)
+            return _codes(Path(saved), columns, rows, size, family, device)
         return _motion_curves(Path(saved)) if kinds[saved] == "motion" else _identity(Path(saved))
     if len(files) == 1:
         return _sheet(Path(files[0]), columns, rows, size)
@@ -235,10 +250,12 @@ def _code_map(code: np.ndarray) -> tuple[np.ndarray, str]:
     return cells.repeat(16, axis=0).repeat(wide, axis=1), f"W+ of {layers} layers x {width}, full colour at {limit:.3g}"
 
 
-def _codes(path: Path, columns: int, rows: int, size: int) -> np.ndarray:
+def _codes(path: Path, columns: int, rows: int, size: int, family: str, device: Device) -> np.ndarray:
     codes = Codes.load(path)
     count = len(codes)
-    parts = _reconstructions(codes, columns, rows, size)
+    named = open_family(family).options(None, ["generator"])
+    generator = Path(named["generator"]) if named else builtin("generator")
+    parts = _reconstructions(codes, generator, device, columns, rows, size)
     if count == 1:
         picture, facts = _code_map(codes.w[0].float().numpy())
     else:
@@ -246,26 +263,29 @@ def _codes(path: Path, columns: int, rows: int, size: int) -> np.ndarray:
     tuned = "   with a tuned generator" if codes.delta else ""
     lines = [f"{path.name}   {count} frame{'s' * (count > 1)}   {facts}{tuned}"]
     if not parts:
-        lines.append(f"of another generator than the built-in one: {codes.generator[:8]}")
+        which = "the built-in one" if family == BUILTIN else generator.name
+        lines.append(f"of another generator than {which}: {codes.generator[:8]}")
     parts.append(picture)
     width = max(part.shape[1] for part in parts)
     wide = [np.pad(part, ((0, 4), (0, width - part.shape[1]), (0, 0)), constant_values=BACKGROUND) for part in parts]
     return _add_title(np.concatenate(wide), lines)
 
 
-def _reconstructions(codes: Codes, columns: int, rows: int, size: int) -> list[np.ndarray]:
-    """A sheet of what the built-in generator makes of evenly spaced frames; none if the codes are another's."""
+def _reconstructions(codes: Codes, file: Path, device: Device, columns: int, rows: int, size: int) -> list[np.ndarray]:
+    """A sheet of what the generator in a file makes of evenly spaced frames; none if the codes are another's."""
     import torch
 
-    from stylereel.core.builtin import builtin
     from stylereel.core.record import sha256
     from stylereel.core.render import pictures
-    from stylereel.generator import StyleGAN2
+    from stylereel.core.system import choose_device
     from stylereel.invert.optimise import Fit
+    from stylereel.zoo.formats import load_generator_file
 
-    if codes.generator != sha256(builtin("generator")):
+    if codes.generator != sha256(file):
         return []
-    generator, fit = StyleGAN2.load(builtin("generator")).tuned(codes.delta), Fit(codes.w, codes.features)
+    place = choose_device(device)
+    generator = load_generator_file(file).eval().requires_grad_(False).tuned(codes.delta).to(place)
+    fit = Fit(codes.w.to(place), {layer: maps.to(place) for layer, maps in codes.features.items()})
     chosen = np.linspace(0, len(codes) - 1, min(columns * rows, len(codes))).round().astype(int).tolist()
     with torch.inference_mode():
         shown = [shrink(pictures(fit[i : i + 1].render(generator))[0], size) for i in chosen]

@@ -9,9 +9,11 @@ from typing import Any
 
 from stylereel.core.files import ensure_writable
 from stylereel.core.record import sha256
+from stylereel.core.system import Device
 from stylereel.recipes.run import Run, weight_file
 from stylereel.systems import SPECS, hint, options_of, resolve
-from stylereel.train.loop import Accelerator, Precision, Trainer
+from stylereel.train.loop import Precision, Trainer
+from stylereel.zoo.families import BUILTIN, open_family
 
 _RECIPES = {
     "perception": "stylereel.recipes.perception:recipe",
@@ -45,7 +47,8 @@ def train(
     devices: int = 1,
     nodes: int = 1,
     precision: Precision = "auto",
-    accelerator: Accelerator = "auto",
+    family: str = BUILTIN,
+    device: Device = "auto",
     overwrite: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> list[Path]:
@@ -61,7 +64,9 @@ def train(
         nodes: number of machines; torchrun sets this and devices itself.
         precision: number format of features and convolutions; auto takes bf16 where the hardware supports it, else 32;
             16 needs CUDA.
-        accelerator: auto takes CUDA where there is one.
+        family: whose generator and encoder a network is trained for, where it takes one and none is given: builtin,
+            ffhq, or a TOML file that names them.
+        device: where the networks are trained; auto takes a GPU if there is one.
         overwrite: also replace finished weights in the folder that no earlier run there made; never what is read.
         options: values for the recipe's own options; the others keep their defaults.
 
@@ -69,15 +74,18 @@ def train(
         The weight files.
 
     Raises:
-        ValueError: no such network, weights that the recipe needs are missing, the folder cannot be written, or a
-            setting is not supported.
+        ValueError: no such network or family, weights that the recipe needs are missing, the folder cannot be
+            written, or a setting is not supported.
         KeyboardInterrupt: stopped by a signal, after the state was saved.
     """
     recipe = recipe_of(network)
     known = {name: each.default for name, each in options_of(recipe).items()}
     if unknown := sorted((options or {}).keys() - known.keys()):
         raise ValueError(f"The recipe of {network} has no {unknown[0]}; leave out --{unknown[0]}.")
-    given = known | dict(options or {})
+    own = open_family(family).options(network, list(known))
+    if family != BUILTIN and not own:
+        raise ValueError(f"The recipe of {network} takes no weights of another family; leave out --family.")
+    given = known | own | dict(options or {})
     chosen = {name: value for name, value in given.items() if value != known[name]}
     place = Path(folder)
     ensure_writable(place / "try")
@@ -85,7 +93,7 @@ def train(
     trainer = Trainer(
         place,
         scale=scale,
-        accelerator=accelerator,
+        device=device,
         devices=devices,
         nodes=nodes,
         precision=precision,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from stylereel.family.nets import SIZE, Trunk
 from stylereel.metrics.features import face_trunk, official
@@ -34,14 +34,11 @@ class Perceptual:
     @classmethod
     def best(cls, device: torch.device | str = "cpu") -> Perceptual:
         """LPIPS over AlexNet, as PTI and e4e use it, if its files are in the cache; else the built-in face net."""
-        network: nn.Module
         try:
-            network = lpips_network("alex", official(LPIPS.BACKBONES["alex"]), lpips_heads("alex"))
+            network = lpips_network("alex", official(LPIPS.BACKBONES["alex"]), lpips_heads("alex"), str(device))
         except Unfit:
-            network = face_trunk()
-        network = copy.deepcopy(network).to(device)  # the measures keep theirs
-        assert isinstance(network, (LPIPS, Trunk))
-        return cls(network)
+            network = face_trunk(str(device))
+        return cls(copy.deepcopy(network))  # the measures keep theirs, which may be without gradients
 
     def __call__(self, images: Tensor) -> Tensor:
         parts = []

@@ -103,10 +103,13 @@ def equivariance(generator: StyleGAN3, count: int = 64, seed: int = 0) -> list[S
         errors = []
         for one in z.split(1):
             transform = transforms(kind, generator.resolution, random)
-            w = generator.map(one)
-            made = generator.synthesize(w, transform=transform).double()
+            w = generator.map(one.to(generator.mean_w.device))
+            made, still = (
+                generator.synthesize(w, transform=each.to(w.device)).cpu().double()  # moved in float64, on the CPU
+                for each in (transform, torch.eye(3))
+            )
             kernel = disk if kind == "rotation" else lanczos
-            target, mask = moved(generator.synthesize(w, transform=torch.eye(3)), transform, kernel)
+            target, mask = moved(still, transform, kernel)
             if kind == "rotation":
                 made, also = moved(made, torch.eye(3), kernel)
                 mask = mask & also

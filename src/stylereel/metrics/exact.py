@@ -18,7 +18,7 @@ from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Motion
 from stylereel.core.render import render
-from stylereel.core.system import System
+from stylereel.core.system import System, device_of
 from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.faces.coefficients import NAMES
 from stylereel.faces.pose import pose_from_landmarks
@@ -69,19 +69,19 @@ def draw_all(values: np.ndarray, size: int) -> np.ndarray:
 
 
 @cache
-def _face_net() -> FaceNet:
-    return load_face(builtin("face")).eval()
+def _face_net(device: str) -> FaceNet:
+    return load_face(builtin("face")).eval().to(device)
 
 
-def by_face_net(portraits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def by_face_net(portraits: np.ndarray, device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
     """Landmarks [N, 68, 2] in 0..1 and motion factors [N, 16] of portraits uint8 [N, H, W, 3], canonically framed."""
     low, high = world.LOW[:MOTION], world.HIGH[:MOTION]
     landmarks, motion = [], []
     for picture in portraits:  # one by one: large ones need memory
         with torch.inference_mode():
-            predicted = _face_net()(to_unit(picture[None]))
-        landmarks.append(predicted.landmarks[0].numpy())
-        motion.append((low + high) / 2 + (high - low) / 2 * predicted.motion[0].numpy())
+            predicted = _face_net(device)(to_unit(picture[None], device))
+        landmarks.append(predicted.landmarks[0].cpu().numpy())
+        motion.append((low + high) / 2 + (high - low) / 2 * predicted.motion[0].cpu().numpy())
     return np.stack(landmarks), np.stack(motion)
 
 
@@ -98,24 +98,26 @@ def _by_dlib(portraits: np.ndarray, backend: DlibBackend) -> tuple[np.ndarray, n
     return landmarks, angles
 
 
-def errors(results: np.ndarray, source: np.ndarray, driver: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def errors(
+    results: np.ndarray, source: np.ndarray, driver: np.ndarray, device: str = "cpu"
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """For each number of this file, its value [N] on the results and, as a floor, on the true images themselves.
 
-    results: uint8 [N, H, H, 3], canonically framed; source, driver: factor values [N, K].
+    results: uint8 [N, H, H, 3], canonically framed; source, driver: factor values [N, K]; device: where networks run.
     """
     values = cross(source, driver)
     truth = draw_all(values, results.shape[1])
     points = np.stack([world.project_landmarks(v)[0] for v in values])
-    people = builtin_embeddings(truth), builtin_embeddings(draw_all(driver, results.shape[1]))
+    sources, drivers = (builtin_embeddings(each, device) for each in (truth, draw_all(driver, results.shape[1])))
     backend = DlibBackend()
     true_angles = _by_dlib(truth, backend)[1]
 
     def read(pictures: np.ndarray) -> dict[str, np.ndarray]:
         shown, target = Clip(pictures), Clip(truth)
-        predicted, motion = by_face_net(pictures)
+        predicted, motion = by_face_net(pictures, device)
         moved = motion_errors(motion, values[:, :MOTION])
         found, angles = _by_dlib(pictures, backend)
-        embeddings = builtin_embeddings(pictures)
+        embeddings = builtin_embeddings(pictures, device)
         return {
             "psnr": psnr(shown, target),
             "l1": l1(shown, target),
@@ -125,8 +127,8 @@ def errors(results: np.ndarray, source: np.ndarray, driver: np.ndarray) -> dict[
             "pose-error-face-net": moved["pose"],
             "pose-error-dlib": np.abs(angles - true_angles).mean(1),
             "aed-face-net": moved["expression"],
-            "identity-source": cosine(embeddings, people[0]),
-            "identity-driver": cosine(embeddings, people[1]),
+            "identity-source": cosine(embeddings, sources),
+            "identity-driver": cosine(embeddings, drivers),
         }
 
     ours, floor = read(results), read(truth)
@@ -147,7 +149,10 @@ def exact(system: System, count: int = 64, seed: int = 0) -> list[Score]:
     no face; those pairs are left out. Raises ValueError when the system takes no face motion or finds no face at all.
     """
     if FACE not in system.motion_kinds:
-        raise ValueError(f"{system.name} does not drive an image of a face; choose one that does, such as stylemask.")
+        raise ValueError(
+            f"{system.name} does not drive an image of a face with these weights; choose a system and a family that "
+            "do, such as stylemask and builtin."
+        )
     if count < 2:
         raise ValueError(f"An interval needs 2 pairs or more, not {count}.")
     source, driver = pairs(count, seed)
@@ -163,7 +168,7 @@ def exact(system: System, count: int = 64, seed: int = 0) -> list[Score]:
     if not results:
         raise ValueError(f"{system.name} found no face in {count} images of the world; its weights do not fit it.")
     kept = list(results)
-    measured = errors(np.stack(list(results.values())), source[kept], driver[kept])
+    measured = errors(np.stack(list(results.values())), source[kept], driver[kept], device_of(system).type)
     scores = []
     for name, (ours, floor) in measured.items():
         unit, better, protocol = _NUMBERS[name]

@@ -55,9 +55,9 @@ def load_state(module: nn.Module, path: Path, state: Any) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def to_unit(frames: np.ndarray) -> Tensor:
-    """Pixels 0..255 [N, H, W, 3] as float32 [N, 3, H, W] in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def to_unit(frames: np.ndarray, device: str = "cpu") -> Tensor:
+    """Pixels 0..255 [N, H, W, 3] as float32 [N, 3, H, W] in [-1, 1] on a device."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
 
 
 # --- the built-in face net
@@ -80,10 +80,14 @@ def _hash(file: Path) -> str:
     return sha256(file)
 
 
+def face_trunk(device: str = "cpu") -> Trunk:
+    """The built-in face net's trunk on a device."""
+    return _face_trunk(device)
+
+
 @cache
-def face_trunk() -> Trunk:
-    """The built-in face net's trunk."""
-    return load_face(builtin("face")).eval().requires_grad_(False).trunk
+def _face_trunk(device: str) -> Trunk:
+    return load_face(builtin("face")).eval().requires_grad_(False).trunk.to(device)
 
 
 def _bilinear(frame: np.ndarray, size: int) -> np.ndarray:
@@ -98,16 +102,16 @@ def shrink_for_face(frame: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def face_features(frames: np.ndarray) -> np.ndarray:
+def face_features(frames: np.ndarray, device: str = "cpu") -> np.ndarray:
     """Features [N, 512] of frames made small by `shrink_for_face` [N, 128, 128, 3]."""
-    return face_trunk()(to_unit(frames)).numpy()
+    return face_trunk(device)(to_unit(frames, device)).cpu().numpy()
 
 
-def face_motion_features(windows: np.ndarray) -> np.ndarray:
+def face_motion_features(windows: np.ndarray, device: str = "cpu") -> np.ndarray:
     """Features [N, 1024] of windows [N, T, 128, 128, 3]: the mean of the frames' features, and the root mean square
     of their differences from frame to frame. The first half describes the content, the second its motion."""
     batch, length = windows.shape[:2]
-    features = np.float64(face_features(windows.reshape(-1, *windows.shape[2:]))).reshape(batch, length, -1)
+    features = np.float64(face_features(windows.reshape(-1, *windows.shape[2:]), device)).reshape(batch, length, -1)
     moves = np.sqrt(np.square(np.diff(features, axis=1)).mean(1))
     return np.concatenate([features.mean(1), moves], axis=1)
 
@@ -129,17 +133,17 @@ def shrink_for_inception(frame: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _inception(path: Path) -> nn.Module:
+def _inception(path: Path, device: str) -> nn.Module:
     from stylereel.metrics.inception import Inception
 
-    return load_state(Inception(), path, unpickle(path))
+    return load_state(Inception(), path, unpickle(path)).to(device)
 
 
 @torch.inference_mode()
-def inception_features(frames: np.ndarray) -> np.ndarray:
+def inception_features(frames: np.ndarray, device: str = "cpu") -> np.ndarray:
     """Features [N, 2048] of frames made small by `shrink_for_inception`, scaled as (x - 128) / 128."""
-    images = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    return _inception(official(INCEPTION))((images - 128) / 128).numpy()
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2).to(device)
+    return _inception(official(INCEPTION), device)((images - 128) / 128).cpu().numpy()
 
 
 # --- I3D, as the Frechet video distance uses it
@@ -157,16 +161,16 @@ def shrink_for_i3d(frame: np.ndarray, rounded: bool) -> np.ndarray:
 
 
 @cache
-def _i3d(path: Path) -> Any:
+def _i3d(path: Path, device: str) -> Any:
     # TorchScript holds a program: only the known one is run, whatever an earlier check noted.
     if _hash(path) != find_row(I3D).sha256:
         raise Unfit(f"{path} is not the official file; delete it, then stylereel weights get {I3D} fetches it.")
-    return torch.jit.load(str(path), map_location="cpu").eval()
+    return torch.jit.load(str(path), map_location=device).eval()
 
 
 @torch.inference_mode()
-def i3d_features(windows: np.ndarray) -> np.ndarray:
+def i3d_features(windows: np.ndarray, device: str = "cpu") -> np.ndarray:
     """Features [N, 400] of windows [N, T, H, W, 3] in 0..255; the network scales and, unless 224 px, resizes itself."""
-    video = torch.from_numpy(np.ascontiguousarray(windows)).permute(0, 4, 1, 2, 3).float()
+    video = torch.from_numpy(np.ascontiguousarray(windows)).permute(0, 4, 1, 2, 3).float().to(device)
     resize = windows.shape[2:4] != (224, 224)
-    return _i3d(official(I3D))(video, rescale=True, resize=resize, return_features=True).numpy()
+    return _i3d(official(I3D), device)(video, rescale=True, resize=resize, return_features=True).cpu().numpy()

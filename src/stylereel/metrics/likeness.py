@@ -37,15 +37,15 @@ def shows_one_face(picture: np.ndarray, backend: FaceBackend) -> bool:
 
 
 @cache
-def _identity_net() -> IdentityNet:
-    return load_module(builtin("identity"), "identity", lambda config: IdentityNet()).eval()
+def _identity_net(device: str) -> IdentityNet:
+    return load_module(builtin("identity"), "identity", lambda config: IdentityNet()).eval().to(device)
 
 
-def builtin_embeddings(portraits: np.ndarray) -> np.ndarray:
+def builtin_embeddings(portraits: np.ndarray, device: str = "cpu") -> np.ndarray:
     """Embeddings [N, 128] by the built-in identity net of portraits uint8 [N, H, W, 3] in canonical framing."""
-    net = _identity_net()
+    net = _identity_net(device)
     with torch.inference_mode():
-        parts = [net(to_unit(portraits[i : i + 32])) for i in range(0, len(portraits), 32)]
+        parts = [net(to_unit(portraits[i : i + 32], device)).cpu() for i in range(0, len(portraits), 32)]
     return torch.cat(parts).double().numpy()
 
 
@@ -125,14 +125,14 @@ def dlib_embeddings(clip: Clip) -> np.ndarray:
     return clip.keep("dlib embeddings", embed)
 
 
-def _builtin_embeddings(clip: Clip) -> np.ndarray:
+def _builtin_embeddings(clip: Clip, device: str) -> np.ndarray:
     """The built-in net's embeddings [T, 128] of the steady crop of each frame, NaN where no face is found."""
     track = track_of(clip)
 
     def embed() -> np.ndarray:
         squares = place(track.landmarks, track.rate, track.found)
         rows = np.concatenate(
-            [builtin_embeddings(cut(frame, squares[i], 128)[None].copy()) for i, frame in enumerate(clip)]
+            [builtin_embeddings(cut(frame, squares[i], 128)[None].copy(), device) for i, frame in enumerate(clip)]
         )  # one by one: constant memory
         rows[~track.found] = np.nan
         return rows
@@ -141,23 +141,24 @@ def _builtin_embeddings(clip: Clip) -> np.ndarray:
 
 
 @cache
-def _arcface(file: Path) -> ArcFace:
-    return load_arcface_file(file)
+def _arcface(file: Path, device: str) -> ArcFace:
+    return load_arcface_file(file).to(device)
 
 
-def arcface_embeddings(clip: Clip) -> np.ndarray:
+def arcface_embeddings(clip: Clip, device: str = "cpu") -> np.ndarray:
     """ArcFace's embeddings [T, 512] of the FFHQ crop of each frame, NaN where no face is found.
 
     Raises Unfit when the official file is not there.
     """
-    net, track = _arcface(official(ARCFACE)), track_of(clip)
+    net, track = _arcface(official(ARCFACE), device), track_of(clip)
 
     def embed() -> np.ndarray:
         squares, rows = place_ffhq(track.landmarks), np.full((len(track.found), 512), np.nan)
         with torch.inference_mode():
             for index, frame in enumerate(clip):
                 if track.found[index]:
-                    rows[index] = net.embed(to_unit(cut(frame, squares[index], 256)[None].copy()))[0].double().numpy()
+                    crop = to_unit(cut(frame, squares[index], 256)[None].copy(), device)
+                    rows[index] = net.embed(crop)[0].cpu().double().numpy()
         return rows
 
     return clip.keep("arcface embeddings", embed)
@@ -195,8 +196,10 @@ def _with_a_face(embeddings: np.ndarray) -> np.ndarray:
              "(IR-SE50) if model_ir_se50.pth is downloaded, else dlib's; the name says which.",
     source="StyleHEAT and StyleMask, whose numbers are those of ArcFace",
 )  # fmt: skip
-def csim(result: Clip, reference: Clip) -> np.ndarray:
-    embeddings = arcface_embeddings if _csim_net().name == "arcface" else dlib_embeddings
+def csim(result: Clip, reference: Clip, *, device: str = "cpu") -> np.ndarray:
+    def embeddings(clip: Clip) -> np.ndarray:
+        return arcface_embeddings(clip, device) if _csim_net().name == "arcface" else dlib_embeddings(clip)
+
     return cosine(embeddings(result), _portrait(embeddings(reference)))
 
 
@@ -205,8 +208,8 @@ def csim(result: Clip, reference: Clip) -> np.ndarray:
     protocol="Cosine of the built-in identity net's embeddings of each frame and of the first face of the reference.",
     source="CSIM of StyleHEAT and StyleMask, with another net",
 )  # fmt: skip
-def identity_cosine(result: Clip, reference: Clip) -> np.ndarray:
-    return cosine(_builtin_embeddings(result), _portrait(_builtin_embeddings(reference)))
+def identity_cosine(result: Clip, reference: Clip, *, device: str = "cpu") -> np.ndarray:
+    return cosine(_builtin_embeddings(result, device), _portrait(_builtin_embeddings(reference, device)))
 
 
 @measure(

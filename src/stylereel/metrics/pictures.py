@@ -172,7 +172,7 @@ def lpips_heads(kind: str) -> Path:
 
 
 @cache
-def lpips_network(kind: str, backbone: Path, heads: Path) -> LPIPS:
+def lpips_network(kind: str, backbone: Path, heads: Path, device: str = "cpu") -> LPIPS:
     """LPIPS ("alex" or "vgg") with the weights of torchvision's backbone file and of LPIPS's own."""
     state = dict(unpickle(backbone))
     for key, value in unpickle(heads).items():  # lin0.model.1.weight
@@ -180,7 +180,7 @@ def lpips_network(kind: str, backbone: Path, heads: Path) -> LPIPS:
     network = LPIPS(kind)
     state |= {"mean": network.mean, "deviation": network.deviation}
     load_state(network, backbone, state)
-    return network
+    return network.to(device)
 
 
 def _lpips_net(kind: str) -> Callable[[], Net]:
@@ -202,9 +202,13 @@ def _register_lpips(kind: str) -> None:
         source="Zhang et al. 2018",
     )
     @torch.inference_mode()
-    def lpips(result: Clip, reference: Clip) -> np.ndarray:
-        network = lpips_network(kind, official(LPIPS.BACKBONES[kind]), lpips_heads(kind))
-        return _each(result, reference, lambda a, b: network(to_unit(a), to_unit(b)).double().numpy())
+    def lpips(result: Clip, reference: Clip, *, device: str = "cpu") -> np.ndarray:
+        network = lpips_network(kind, official(LPIPS.BACKBONES[kind]), lpips_heads(kind), device)
+
+        def compare(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            return network(to_unit(a, device), to_unit(b, device)).cpu().double().numpy()
+
+        return _each(result, reference, compare)
 
 
 for _kind in LPIPS.LAYERS:
@@ -212,7 +216,7 @@ for _kind in LPIPS.LAYERS:
 
 
 def _maps(images: Tensor) -> Iterator[Tensor]:
-    trunk = face_trunk()
+    trunk = face_trunk(images.device.type)
     x = F.silu(trunk.stem(images))
     for block in trunk.blocks:
         x = block(x)
@@ -235,9 +239,9 @@ def face_map_distance(a: Tensor, b: Tensor) -> Tensor:
     source="the form of Zhang et al. 2018 on our own features",
 )
 @torch.inference_mode()
-def face_feature_distance(result: Clip, reference: Clip) -> np.ndarray:
+def face_feature_distance(result: Clip, reference: Clip, *, device: str = "cpu") -> np.ndarray:
     def compare(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        ours, theirs = (to_unit(np.stack([shrink_for_face(frame) for frame in side])) for side in (a, b))
-        return face_map_distance(ours, theirs).double().numpy()
+        ours, theirs = (to_unit(np.stack([shrink_for_face(frame) for frame in side]), device) for side in (a, b))
+        return face_map_distance(ours, theirs).cpu().double().numpy()
 
     return _each(result, reference, compare)

@@ -12,6 +12,9 @@ What a measure's function takes and returns:
 | clip pairs | a result Clip and a reference Clip, of any lengths | one number, or one a frame, float [T] |
 | sets | all result Clips, all reference Clips, and the Run | a SetValue |
 
+A measure with a `net` of pairs or of one clip also takes the keyword `device`, where that network runs; sets have it
+in their Run.
+
 NaN means undefined (a frame without a face, say); it is counted, reported and left out. A function raises `Unfit` with
 one sentence when the whole measure does not apply to its inputs. All modules of this room are imported when the
 registry is first used, so a measure needs only its decorator.
@@ -53,11 +56,15 @@ class Net(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation: what measures of sets need besides the clips. Of `world` processes this is number `rank`."""
+    """One evaluation: what measures need besides the clips. Of `world` processes this is number `rank`.
+
+    device: where the networks of measures run.
+    """
 
     seed: int = 0
     batch: int = 8
     video_protocol: str = "windows"
+    device: str = "cpu"
     rank: int = 0
     world: int = 1
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -163,7 +170,7 @@ class Measure:
 
         def mine() -> dict[int, np.ndarray]:
             pairs = enumerate(zip(result, others, strict=True))
-            return {i: self._of_one(clip, other) for i, (clip, other) in pairs if i % run.world == run.rank}
+            return {i: self._of_one(clip, other, run.device) for i, (clip, other) in pairs if i % run.world == run.rank}
 
         found = {index: value for part in run.share(mine) for index, value in part.items()}
         values = [found[index] for index in range(len(result))]
@@ -176,8 +183,9 @@ class Measure:
         parts = {clip.name: _mean(value) for clip, value in zip(result, values)} if len(values) > 1 else {}
         return self._score(net, _mean(defined), interval, how, counts, run, parts)
 
-    def _of_one(self, clip: Clip, other: Clip | None) -> np.ndarray:
-        value = self.function(clip) if other is None else self.function(clip, other)
+    def _of_one(self, clip: Clip, other: Clip | None, device: str) -> np.ndarray:
+        given = (clip,) if other is None else (clip, other)
+        value = self.function(*given, device=device) if self.net else self.function(*given)
         return np.atleast_1d(np.asarray(value, np.float64))
 
     def _score(self, label: str, value: float, interval: Any, how: str, counts: Any, run: Run, parts: Any) -> Score:
@@ -237,7 +245,7 @@ def measure(
         unit: such as "dB", "degrees", "" for a plain number.
         protocol: one sentence: what exactly is computed, with which settings.
         source: the paper or definition.
-        net: gives the network that it uses; raises Unfit when its file is missing.
+        net: gives the network that it uses; raises Unfit when its file is missing. The function then takes `device`.
     """
 
     def register(function: Function) -> Function:

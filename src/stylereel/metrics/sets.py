@@ -15,7 +15,8 @@ from stylereel.metrics.frechet import Pool, frechet_between, kernel_between
 from stylereel.metrics.intervals import GROUPS
 from stylereel.metrics.registry import Run, SetValue, Unfit, measure
 
-Features = Callable[[np.ndarray], np.ndarray]  # frames [N, H, W, 3] or windows [N, T, H, W, 3] to [N, D]
+# Frames [N, H, W, 3] or windows [N, T, H, W, 3], and a device, to [N, D].
+Features = Callable[[np.ndarray, str], np.ndarray]
 Item = tuple[int, int, np.ndarray]  # clip, first frame, pixels
 
 
@@ -131,7 +132,7 @@ def pooled(
             if batch:
                 places = np.array([(clip, frame) for clip, frame, _ in batch])
                 labels = np.array([group_of(clip, frame) for clip, frame, _ in batch])
-                pool.add(look(np.stack([pixels for *_, pixels in batch])), labels, places)
+                pool.add(look(np.stack([pixels for *_, pixels in batch]), run.device), labels, places)
                 batch.clear()
 
         for number, item in enumerate(items):

@@ -23,7 +23,7 @@ CUT = 0.01  # share of the longest and of the shortest lengths that are left out
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    network = lpips_network("vgg", official(LPIPS.BACKBONES["vgg"]), lpips_heads("vgg"))
+    network = lpips_network("vgg", official(LPIPS.BACKBONES["vgg"]), lpips_heads("vgg"), a.device.type)
     return network(a, b)
 
 
@@ -48,9 +48,9 @@ def path_length(generator: Generator, count: int = 256, seed: int = 0) -> Score:
     lengths = []
     for begin in range(0, count, 8):
         z = torch.from_numpy(random.standard_normal((2, min(8, count - begin), generator.config.z_dim))).float()
-        first, second = (generator.map(part) for part in z)
+        first, second = (generator.map(part.to(generator.mean_w.device)) for part in z)
         pair = (generator.synthesize(w, noise="const") for w in (first, torch.lerp(first, second, STEP)))
-        lengths.append(distance(*pair).double().numpy() / STEP**2)
+        lengths.append(distance(*pair).cpu().double().numpy() / STEP**2)
     values = np.sort(np.concatenate(lengths))
     low, high = np.quantile(values, (CUT, 1 - CUT))
     values = values[(values >= low) & (values <= high)]

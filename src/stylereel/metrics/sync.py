@@ -80,14 +80,14 @@ def _file() -> Net:
     return Net("syncnet_v2", official("syncnet_v2.model"))
 
 
-def _sync_of(clip: Clip) -> Sync:
+def _sync_of(clip: Clip, device: str) -> Sync:
     path = clip.sound
     if path is None:
         raise Unfit(f"{clip.name} has no sound; lip sync needs a clip with a sound track.")
 
     def measured() -> Sync:
         sound = np.clip(np.round(32768 * waveform(path, SOUND_RATE)), -32768, 32767)
-        return lip_sync(SyncNet.load(_file().file), face_crops(clip), sound)
+        return lip_sync(SyncNet.load(_file().file).to(device), face_crops(clip), sound)
 
     return clip.keep("lip sync", measured)
 
@@ -100,8 +100,8 @@ _SYNC = "25 frames a second by the nearest in time, crops around dlib's landmark
     protocol=f"SyncNet's least mean distance: {_SYNC}.",
     source="Chung and Zisserman 2016; Prajwal et al. 2020",
 )  # fmt: skip
-def lse_d(result: Clip) -> float:
-    return _sync_of(result).distance
+def lse_d(result: Clip, *, device: str = "cpu") -> float:
+    return _sync_of(result, device).distance
 
 
 @measure(
@@ -109,5 +109,5 @@ def lse_d(result: Clip) -> float:
     protocol=f"SyncNet's median minus least mean distance: {_SYNC}.",
     source="Chung and Zisserman 2016; Prajwal et al. 2020",
 )  # fmt: skip
-def lse_c(result: Clip) -> float:
-    return _sync_of(result).confidence
+def lse_c(result: Clip, *, device: str = "cpu") -> float:
+    return _sync_of(result, device).confidence

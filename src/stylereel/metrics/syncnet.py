@@ -195,10 +195,11 @@ def lip_sync(net: SyncNet, crops: np.ndarray, sound: np.ndarray) -> Sync:
     count = min(len(crops), len(sound) // 640) - WINDOW
     if count < 1:
         raise ValueError("Lip sync shows over 6 frames with sound or more; give a longer clip.")
-    rows = torch.from_numpy(mfcc(sound).T).float()
+    device = next(net.parameters()).device
+    rows = torch.from_numpy(mfcc(sound).T).float().to(device)
     heard = net.hear(torch.stack([rows[None, :, 4 * i : 4 * i + 20] for i in range(count)]))
     seen_parts = []
     for begin in range(0, count, 16):
         part = crops[begin : min(begin + 16, count) + WINDOW - 1, :, :, ::-1].copy()
-        seen_parts.append(net.see(torch.from_numpy(part).permute(3, 0, 1, 2)[None].float()))
-    return sync(torch.cat(seen_parts), heard)
+        seen_parts.append(net.see(torch.from_numpy(part).permute(3, 0, 1, 2)[None].float().to(device)))
+    return sync(torch.cat(seen_parts).cpu(), heard.cpu())

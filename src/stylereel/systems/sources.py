@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,13 +21,16 @@ from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import Codes, Identity, Motion
 from stylereel.core.render import pictures
-from stylereel.core.system import Source, System
+from stylereel.core.system import Device, Source, Synthesizer, System, choose_device
 from stylereel.core.weights import own_kind
 from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
 from stylereel.family.nets import load_face
+from stylereel.generator import StyleGAN2
 from stylereel.media.pictures import read_picture
-from stylereel.world.factors import MOTION
+from stylereel.world.factors import LATENT_DIM, MOTION
+from stylereel.zoo.families import open_family
+from stylereel.zoo.formats import load_generator_file
 
 SAVED = ".safetensors"  # codes, identities and motions
 CROP = 256  # pixels of what is inverted
@@ -100,9 +103,25 @@ def encoded(encode: nn.Module | None, crops: np.ndarray) -> Tensor:
         return encode(torch.tensor(crops, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1)
 
 
-def check_codes(w: Tensor, generator: Any) -> None:
+def world_generator(family: str, device: Device) -> tuple[StyleGAN2, Path]:
+    """The generator of the world's people that a family names, frozen, on the device; and its file.
+
+    Raises ValueError for a generator whose latents are not the world's, or what `open_family` and `choose_device` do.
+    """
+    named = open_family(family).options(None, ["generator"])
+    file = Path(named["generator"]) if named else builtin("generator")
+    generator = load_generator_file(file)
+    if not isinstance(generator, StyleGAN2) or generator.config.z_dim != LATENT_DIM:
+        raise ValueError(
+            f"{file} did not learn the world's people, whose images are the truth here; "
+            "give a family whose generator `stylereel train generator` made."
+        )
+    return generator.to(choose_device(device)).eval().requires_grad_(False), file
+
+
+def check_codes(w: Tensor, generator: Synthesizer) -> None:
     """Raise ValueError unless W+ codes [L, D] have the shape that the generator takes."""
-    expected = [generator.num_ws, generator.config.w_dim]
+    expected = [generator.num_ws, generator.mean_w.shape[-1]]
     if list(w.shape) != expected:
         raise ValueError(
             f"These codes are {list(w.shape)}, this generator takes {expected}; codes of another generator do not fit."

@@ -36,12 +36,12 @@ from torch import Tensor, nn
 
 from stylereel.core.files import replacing
 from stylereel.core.precision import choose_precision
+from stylereel.core.system import Device, choose_device
 from stylereel.core.weights import misfits
 from stylereel.train import checkpoints
 from stylereel.train.report import Report
 
 Item = TypeVar("Item")
-Accelerator = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "32", "bf16", "16"]
 _PLUGIN = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 _DTYPE = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
@@ -88,7 +88,7 @@ class Trainer:
         folder: str | Path,
         *,
         scale: float = 1.0,
-        accelerator: Accelerator = "auto",
+        device: Device = "auto",
         devices: int = 1,
         nodes: int = 1,
         precision: Precision = "auto",
@@ -100,8 +100,8 @@ class Trainer:
         Args:
             folder: each stage gets a folder in it.
             scale: share of a recipe's steps, over 0 and up to 1.
-            accelerator: auto takes CUDA where there is one.
-            devices: processes a machine, each with its GPU or its share of the cores.
+            device: auto takes a GPU if there is one.
+            devices: processes a machine, each with its GPU or its share of the cores; one on mps.
             nodes: machines.
             precision: of features and convolutions; weights and optimisers stay in float32. auto takes bf16 where the
                 hardware multiplies in it, else 32.
@@ -122,18 +122,16 @@ class Trainer:
             raise ValueError(f"The scale is a share of the steps between 0 and 1, not {scale}.")
         if min(devices, nodes) < 1:
             raise ValueError("Training needs 1 or more devices and nodes.")
-        if accelerator == "auto":
-            accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-        if accelerator == "cuda" and not torch.cuda.is_available():
-            raise ValueError("PyTorch finds no CUDA device here; use --accelerator cpu.")
+        accelerator = choose_device(device).type
         chosen = choose_precision(precision, accelerator)
-        if accelerator == "cpu" and chosen == "16":
-            raise ValueError("Half precision trains on CUDA only; use --precision bf16 or 32 on a CPU.")
+        if accelerator != "cuda" and chosen == "16":
+            raise ValueError("Half precision trains on CUDA only; use --precision bf16 or 32 elsewhere.")
         if "TORCHELASTIC_RUN_ID" in os.environ:
             devices = int(os.environ["LOCAL_WORLD_SIZE"])
             nodes = int(os.environ["WORLD_SIZE"]) // devices
-        if accelerator == "cuda" and devices > torch.cuda.device_count():
-            raise ValueError(f"There are {torch.cuda.device_count()} CUDA devices here; give no more as --devices.")
+        here = {"cuda": torch.cuda.device_count(), "mps": 1}.get(accelerator, devices)
+        if devices > here:
+            raise ValueError(f"The {accelerator} devices here are {here}; give no more as --devices.")
         self._fabric = Fabric(
             accelerator=accelerator,
             devices=devices,
@@ -147,7 +145,7 @@ class Trainer:
         self.dtype = _DTYPE[chosen]
         self._scaler: Any = getattr(self._fabric.strategy.precision, "scaler", None)
         self._checkpoint_seconds = checkpoint_seconds
-        machine = {"accelerator": accelerator, "devices": devices, "nodes": nodes, "precision": chosen}
+        machine = {"device": accelerator, "devices": devices, "nodes": nodes, "precision": chosen}
         self.settings = {**(settings or {}), "scale": scale, **machine}
         self._git = checkpoints.git_state() if self.share[0] == 0 else None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from stylereel.core.builtin import builtin
 from stylereel.core.record import sha256
 from stylereel.core.render import pictures
 from stylereel.core.runs import claim
+from stylereel.core.system import Device
 from stylereel.core.weights import load_module, read_card, save_module
 from stylereel.faces.backend import DlibBackend, find_face
 from stylereel.faces.pose import pose_from_landmarks, unrotate
@@ -29,6 +31,7 @@ from stylereel.family.people import latents_of
 from stylereel.generator import StyleGAN2
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
+from stylereel.metrics.clips import Clip
 from stylereel.metrics.exact import HELD_OUT, cross, draw_all
 from stylereel.metrics.faces import POSE, landmark_error
 from stylereel.metrics.frechet import Pool, frechet_between
@@ -36,9 +39,11 @@ from stylereel.metrics.intervals import GROUPS, jackknife
 from stylereel.metrics.likeness import builtin_embeddings, cosine
 from stylereel.metrics.pictures import l1, psnr
 from stylereel.metrics.report import Claim, Number, write_report
+from stylereel.systems.sources import world_generator
 from stylereel.systems.stylemask.networks import KIND, MaskConfig, MaskNets, load_masks
 from stylereel.systems.stylemask.system import StyleMask
 from stylereel.systems.stylemask.training import QUICK, Settings, WorldFaces, train
+from stylereel.zoo.families import BUILTIN
 
 BATCH = 8
 SHOWN = 6  # sources and targets in the grid
@@ -98,6 +103,8 @@ def reproduce(
     steps: int = QUICK.steps,
     seed: int = 0,
     trainings: str | None = None,
+    family: str = BUILTIN,
+    device: Device = "auto",
     overwrite: bool = False,
 ) -> list[Path]:
     """StyleMask's paper on the built-in family: S or W, a mask network a layer or one, with or without the cycle.
@@ -110,6 +117,8 @@ def reproduce(
         steps: training steps of each variant.
         seed: random seed of the people and of the intervals.
         trainings: folder for the trainings; null puts them into the folder `out`.
+        family: whose generator: builtin, or a TOML file that names another one of the world's people.
+        device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace a report that no earlier run made.
     """
     if pairs < 2 or steps < 2:
@@ -118,13 +127,14 @@ def reproduce(
     grid = folder / "grid.png"
     claim([folder / "report.md", folder / "report.json", grid], overwrite=overwrite)
     store = Path(trainings) if trainings else folder / "trainings"
-    generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
-    nets = {name: train_variant(name, steps, store, generator) for name in VARIANTS}
+    generator, file = world_generator(family, device)
+    weights = {"generator": sha256(file), **{net: sha256(builtin(net)) for net in ("face", "identity")}}
+    nets = {name: train_variant(name, steps, store, generator, weights) for name in VARIANTS}
 
     z = np.random.default_rng((HELD_OUT, 3, seed)).standard_normal((2, pairs, generator.config.z_dim))
     source, target = (world.align(world.from_latent(part)) for part in z)
     with torch.inference_mode():
-        codes = [generator.map(torch.from_numpy(part).float()) for part in z]
+        codes = [generator.map(torch.from_numpy(part).float().to(generator.mean_w.device)) for part in z]
         labels = latents_of(cross(source, target), np.random.default_rng((HELD_OUT, 4, seed)))
         best = _grouped_codes(generator, labels)
     shown = {"source": _synthesize(generator, codes[0]), "target": _synthesize(generator, codes[1])}
@@ -134,7 +144,7 @@ def reproduce(
     made = {variant.title: shown[variant.title] for variant in VARIANTS.values()} | made
     size = generator.resolution
     truth = draw_all(cross(source, target), size)
-    scene = Scene(source, target, truth, draw_all(source, size))
+    scene = Scene(source, target, truth, draw_all(source, size), generator.mean_w.device.type)
     made["the true picture"] = truth
 
     readings = {title: scene.errors(images) for title, images in made.items()}
@@ -165,42 +175,48 @@ def reproduce(
         "those of the true picture by dlib, times 10",
         "Frechet distance": "of dlib's embeddings (128 numbers), to the true pictures",
         "last rows": "bounds: what the generator can show at all, what doing nothing gives, and dlib's own error",
-        "weights": {name: sha256(builtin(name)) for name in ("generator", "face", "identity")},
+        "weights": weights,
     }
     save_picture(grid, _grid(generator, nets["paper"], codes))
     return write_report(folder, "StyleMask on the built-in family", rows, claims, facts, [grid])
 
 
-def train_variant(name: str, steps: int, store: Path, generator: StyleGAN2) -> MaskNets:
-    """A variant's mask networks: from the store if they are there, else trained, going on where a run was stopped."""
+def train_variant(name: str, steps: int, store: Path, generator: StyleGAN2, weights: Mapping[str, str]) -> MaskNets:
+    """A variant's mask networks: from the store if they are there, else trained, going on where a run was stopped.
+
+    weights: the hashes of the networks that it learns from. It is trained where the generator is.
+    """
     from stylereel.train.loop import Trainer
 
     variant = VARIANTS[name]
     settings: Settings = replace(QUICK, steps=steps, cycle=variant.cycle)
-    weights = {net: sha256(builtin(net)) for net in ("generator", "face", "identity")}
-    facts: dict[str, Any] = {"variant": asdict(variant), "settings": asdict(settings), "weights": weights}
+    device = generator.mean_w.device
+    facts: dict[str, Any] = {"variant": asdict(variant), "settings": asdict(settings), "weights": dict(weights)}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
     file = store / f"{name}-{key}.safetensors"
     if not (file.exists() and read_card(file).get("settings") == facts["settings"]):
         face = load_face(builtin("face"))
         identity = load_module(builtin("identity"), "identity", lambda config: IdentityNet())
         config = MaskConfig.of(generator, space=variant.space, one_net=variant.one_net)
-        trainer = Trainer(store, settings={"study": facts})
+        trainer = Trainer(store, device=device.type, settings={"study": facts})
         nets = train(trainer, generator, WorldFaces(face, identity), settings, None, config, f"{name}-{key}")
-        generator.cpu()
+        generator.to(device)
         save_module(file, KIND, nets, facts)
-    return load_masks(file, generator).eval()
+    return load_masks(file, generator).eval().to(device)
 
 
 class Scene:
     """Pairs of people, the true pictures of sources with the targets' motion, and what dlib reads in pictures.
 
-    source, target: factor values [N, K]; truth, people: uint8 [N, H, W, 3], of the crossed persons and of the sources.
+    source, target: factor values [N, K]; truth, people: uint8 [N, H, W, 3], of the crossed persons and of the sources;
+    device: where the identity net runs.
     """
 
-    def __init__(self, source: np.ndarray, target: np.ndarray, truth: np.ndarray, people: np.ndarray) -> None:
+    def __init__(
+        self, source: np.ndarray, target: np.ndarray, truth: np.ndarray, people: np.ndarray, device: str
+    ) -> None:
         self.points = np.stack([world.project_landmarks(v)[0] for v in cross(source, target)])
-        self.truth, self.people = truth, builtin_embeddings(people)
+        self.truth, self.people, self.device = truth, builtin_embeddings(people, device), device
         self.backend = DlibBackend()
         self.angles, self.lengths, self.landmarks, self.embeddings = self.read(truth)
         self.who = self.read(people)[3]
@@ -236,7 +252,7 @@ class Scene:
             "expression": 10 * np.abs(lengths - self.lengths).mean(1),
             "exact L1, levels": np.array([_one(l1, a, b) for a, b in zip(images, self.truth)]),
             "exact PSNR, dB": np.array([_one(psnr, a, b) for a, b in zip(images, self.truth)]),
-            "CSIM (built-in net)": cosine(builtin_embeddings(images), self.people),
+            "CSIM (built-in net)": cosine(builtin_embeddings(images, self.device), self.people),
         }
         return {name: np.where(np.isfinite(value), value, np.nan) for name, value in numbers.items()}, embeddings
 
@@ -245,9 +261,7 @@ class Scene:
         return Number.mean((values - self.chance) / (self.ceiling - self.chance))
 
 
-def _one(measure: Any, image: np.ndarray, other: np.ndarray) -> float:
-    from stylereel.metrics.registry import Clip
-
+def _one(measure: Callable[[Clip, Clip], np.ndarray], image: np.ndarray, other: np.ndarray) -> float:
     return float(measure(Clip(image[None]), Clip(other[None]))[0])
 
 
@@ -281,7 +295,7 @@ def _grouped_codes(generator: StyleGAN2, z: np.ndarray) -> torch.Tensor:
     """W+ codes [B, L, D] of latents z [B, groups, Z], one for each group of factors."""
     from stylereel.family.people import grouped_w
 
-    return grouped_w(generator, torch.from_numpy(z).float())
+    return grouped_w(generator, torch.from_numpy(z).float().to(generator.mean_w.device))
 
 
 @torch.inference_mode()

@@ -89,7 +89,7 @@ def exact_codes(
     """Codes of aligned factor values [T, K] of one person; `seed` fills what the latents do not use."""
     z = torch.from_numpy(latents_of(values, np.random.default_rng(seed), steady=True)).float()
     with torch.no_grad():
-        w = torch.cat([grouped_w(generator, part) for part in z.split(1024)])
+        w = torch.cat([grouped_w(generator, part.to(generator.mean_w.device)).cpu() for part in z.split(1024)])
     half = generator.resolution / 2
     return Codes(w, sha256(file), rate, torch.tensor([[half, half, 2 * half, 0.0]]).repeat(len(w), 1))
 

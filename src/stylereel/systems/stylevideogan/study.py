@@ -19,22 +19,24 @@ import torch
 from torch import Tensor
 
 from stylereel import world
-from stylereel.core.builtin import builtin
 from stylereel.core.files import replacing
 from stylereel.core.latents import Codes
 from stylereel.core.render import pictures
 from stylereel.core.runs import claim
+from stylereel.core.system import Device
 from stylereel.core.weights import save_module
 from stylereel.generator import StyleGAN2
 from stylereel.metrics.clips import Clip
 from stylereel.metrics.motion import loop
 from stylereel.metrics.registry import Run, Unfit, find
 from stylereel.metrics.report import Claim, Number, write_report
+from stylereel.systems.sources import world_generator
 from stylereel.systems.stylevideogan.codes import exact_codes, precision
 from stylereel.systems.stylevideogan.networks import KIND, VideoGenerator, load_model
 from stylereel.systems.stylevideogan.training import Recipe, config_of, sample_path, train
 from stylereel.train.loop import Trainer
 from stylereel.world.factors import LATENT_DIM, MOTION
+from stylereel.zoo.families import BUILTIN
 
 RATE, SENTENCE, TIMES = Fraction(25), 167, 3  # 20 seconds
 SPEAKER, MOVEMENT = 7, 21  # seeds
@@ -64,7 +66,7 @@ class Frames:
 
         def draw(part: slice) -> np.ndarray:
             with torch.inference_mode():
-                return pictures(generator.synthesize(w[part]))
+                return pictures(generator.synthesize(w[part].to(generator.mean_w.device)))
 
         return cls(len(w), draw)
 
@@ -100,6 +102,8 @@ def reproduce(
     people: int = 20,
     seed: int = 0,
     official: bool = False,
+    family: str = BUILTIN,
+    device: Device = "auto",
     overwrite: bool = False,
 ) -> list[Path]:
     """StyleVideoGAN's paper on the built-in family: looping, short and long distances, and the offset.
@@ -117,17 +121,19 @@ def reproduce(
         seed: random seed of the first training; the others count up from it.
         official: FID and FVD by Inception and I3D, whose files must be in the cache folder; else the same distances by
             the built-in face net, which are not comparable with published ones.
+        family: whose generator: builtin, or a TOML file that names another one of the world's people.
+        device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace a report that no earlier run made.
     """
     if min(trainings, steps, long, people) < 1 or short < 2 or long_frames < 32:
         raise ValueError("The study needs 1 training, step, long sample and person, 2 short ones and 32 frames.")
     folder = Path(out)
     claim([folder / "report.md", folder / "report.json"], overwrite=overwrite)
-    run = Run(seed, BATCH)  # keeps the features of the references
+    generator, file = world_generator(family, device)
+    run = Run(seed, BATCH, device=generator.mean_w.device.type)  # keeps the features of the references
     chosen = ["fid", "fvd"] if official else ["frechet", "frechet-video"]
-    generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
     values = sentence_clip()
-    codes = exact_codes(values, generator, builtin("generator"), SPEAKER, RATE)
+    codes = exact_codes(values, generator, file, SPEAKER, RATE)
     references = {
         "original": [Clip(Frames.of_values(values, generator.resolution), "original", RATE)],
         "rebuilt": [Clip(Frames.of_codes(generator, codes.w), "rebuilt", RATE)],
@@ -138,7 +144,7 @@ def reproduce(
             place = folder / codes.generator[:8] / f"{number}-{'with' if weight else 'without'}"
             result = place / f"{chosen[0]}-{steps}-{short}-{long}-{long_frames}.json"
             if not result.exists():
-                model = _trained(place, codes, steps, weight, number)
+                model = _trained(place, codes, steps, weight, number, run.device).to(run.device)
                 numbers = _measured(model, generator, references, short, long, long_frames, chosen, run)
                 with replacing(result) as partial:
                     partial.write_text(json.dumps(numbers, indent=2))
@@ -194,12 +200,12 @@ def claims(found: dict[str, list[dict[str, float]]], offset: dict[str, np.ndarra
     ]  # fmt: skip
 
 
-def _trained(place: Path, codes: Codes, steps: int, angle_weight: float, seed: int) -> VideoGenerator:
+def _trained(place: Path, codes: Codes, steps: int, angle_weight: float, seed: int, device: Device) -> VideoGenerator:
     """The model of one training, from its file if it is there."""
     file = place / f"{KIND}-{steps}.safetensors"
     if not file.exists():
         recipe = Recipe(angle_weight=angle_weight, seed=seed).lasting(steps, len(codes))
-        model = train(Trainer(place, precision="32", accelerator="cpu"), codes, recipe, str(steps))
+        model = train(Trainer(place, precision="32", device=device), codes, recipe, str(steps))
         save_module(file, KIND, model)
     return load_model(file)
 
@@ -219,7 +225,7 @@ def _measured(
     repeats, clips = [], []
     for number in range(LOOPED):
         track = model.coordinates(model.codes(sample_path(model, 1000 + number, LOOP_FRAMES)))
-        repeats.append(loop(track[:, :10].numpy(), SETTLED))
+        repeats.append(loop(track[:, :10].cpu().numpy(), SETTLED))
     numbers = {
         "loops": float(np.mean([each.loops for each in repeats]) > 0.5),
         "repetition": float(np.mean([each.repetition for each in repeats])),
@@ -248,7 +254,7 @@ def _moved(generator: StyleGAN2, codes: Codes, values: np.ndarray, people: int, 
     model = VideoGenerator(config_of(codes, Recipe(width=8)))  # for its components alone
     model.learn_statistics(codes.w)
     chosen = np.linspace(0, len(codes) - 1, 12).round().astype(int)
-    weighed = precision(generator)
+    weighed, place = precision(generator).cpu(), generator.mean_w.device
     offsets = {
         "naive": lambda w: w - model.mean,
         "through the PCA": model.offset,
@@ -257,12 +263,12 @@ def _moved(generator: StyleGAN2, codes: Codes, values: np.ndarray, people: int, 
     numbers: dict[str, list[float]] = {name: [] for name in offsets}
     for person in range(seed + 500, seed + 500 + people):
         z = np.random.default_rng(person).standard_normal(LATENT_DIM)
-        w = generator.map(torch.from_numpy(z).float()[None])[0]
+        w = generator.map(torch.from_numpy(z).float()[None].to(place))[0].cpu()
         factors = np.tile(world.from_latent(z), (len(chosen), 1))
         factors[:, : len(MOTION)] = values[chosen, : len(MOTION)]
         truth = np.stack([world.draw(each, generator.resolution).image for each in world.align(factors)])
         for name, offset in offsets.items():
-            shown = pictures(generator.synthesize(codes.w[chosen] + offset(w)))
+            shown = pictures(generator.synthesize((codes.w[chosen] + offset(w)).to(place)))
             error = np.square(shown.astype(np.float64) - truth).mean((1, 2, 3))
             numbers[name].append(float(np.mean(10 * np.log10(255**2 / error))))
     return {name: np.array(each) for name, each in numbers.items()}
