@@ -158,8 +158,9 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
     }
     assert record["frames"] == {"driving": 20, "written": 20, "without a face": [3, 4], "doubtful": []}
     assert record["rate"] == "30000/1001"
-    assert set(record["seconds"]) == {"load", "identify", "extract", "render", "encode"}
+    assert set(record["seconds"]) == {"load", "identify", "extract", "render", "encode", "other"}
     assert all(spent >= 0 for spent in record["seconds"].values())
+    assert sum(record["seconds"].values()) == pytest.approx(record["seconds in all"], abs=0.005)
     words = shlex.split(record["command"])
     first = (tmp_path / "out.mp4").read_bytes()
     assert words[0] == "stylereel" and main(words[1:]) == 0

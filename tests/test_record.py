@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stylereel import __version__
+from stylereel.core.progress import Lines
 from stylereel.core.record import Stages, sha256, write_record
 
 
@@ -84,3 +85,53 @@ def test_a_stage_counts_even_if_it_fails() -> None:
         time.sleep(0.01)
         raise ValueError
     assert stages.seconds["extract"] >= 0.01
+
+
+def test_stages_and_the_rest_are_the_whole_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage inside another stops the outer one's clock."""
+    now = 100.0
+    monkeypatch.setattr("stylereel.core.record.time.perf_counter", lambda: now)
+    stages = Stages()
+    now += 1
+    with stages("outer"):
+        now += 2
+        with stages("inner"):
+            now += 5
+        now += 10
+    now += 20
+    assert stages.facts() == {
+        "seconds": {"outer": 12.0, "inner": 5.0, "other": 21.0},
+        "seconds in all": 38.0,
+        "seconds beside others": {},
+    }
+
+
+def test_counts_inside_counts() -> None:
+    stages, seen = Stages(), []
+    for _ in stages.through("cut", [0, 1]):
+        for _ in stages.through("optimise", range(3)):
+            seen.append((stages.counting, stages.done, stages.total))
+        seen.append((stages.counting, stages.done, stages.total))
+    assert seen[:4] == [("optimise", 0, 3), ("optimise", 1, 3), ("optimise", 2, 3), ("cut", 0, 2)]
+    assert seen[-1] == ("cut", 1, 2) and stages.counting == ""
+
+
+def test_lines_say_name_count_speed_and_time_left_ever_more_seldom() -> None:
+    now, said = 0.0, []
+    lines = Lines(said.append, lambda: now)
+    stages = Stages(lines, "pair 2 of 3")
+    with stages("load"):
+        now += 4
+    for _ in stages.through("render", range(1000)):
+        with stages("encode"):
+            now += 2
+    assert said[:2] == [
+        "pair 2 of 3: render: 3 of 1000, 0.5 a second, 33:14 left",
+        "pair 2 of 3: render: 8 of 1000, 0.5 a second, 33:04 left",
+    ]
+    assert 20 < len(said) < 50
+    with stages("finish"):
+        now += 1000
+    with stages("check"):
+        pass
+    assert said[-1] == "pair 2 of 3: check ..."

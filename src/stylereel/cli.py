@@ -290,28 +290,22 @@ def _suggestion(word: str, known: list[str]) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Stages], None] | None]:
-    """A watcher for `Stages` that shows stage, frames done, frames per second and time left on a terminal."""
+def _progress() -> Iterator[Callable[[Stages], None]]:
+    """A watcher for `Stages` that shows stage, count, speed and time left: a bar on a terminal, elsewhere lines."""
+    from stylereel.core.progress import Lines, Watch
+
     if not sys.stderr.isatty():
-        yield None
+        yield Lines(lambda line: print(line, file=sys.stderr, flush=True))
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    from stylereel.commands.rendering import LOOP
-
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-    ]
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, speed="")
+    columns = [TextColumn("{task.description}"), BarColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task, pace = bar.add_task("", total=None), Watch()
 
         def watch(stages: Stages) -> None:
-            speed = f"{stages.frames_per_second(stages.done, *LOOP):.1f} frames/s" if stages.done else ""
-            name = "render" if stages.current in LOOP else stages.current
-            bar.update(task, description=name, completed=stages.done, total=stages.total, speed=speed)
+            shown = pace(stages)
+            bar.update(task, description=str(shown), completed=shown.done, total=shown.total)
 
         yield watch

@@ -56,8 +56,9 @@ def write_sound(path: Path, samples: np.ndarray) -> None:
         container.mux(stream.encode(None))
 
 
-def speaker_clip(path: Path, seconds: int = SECONDS) -> None:
+def speaker_clip(path: Path, seconds: int = SECONDS, stages: Stages | None = None) -> None:
     """Draw a person who looks around, blinks and speaks, with sound, as an mp4 file."""
+    stages = stages or Stages()
     motion = natural_motion(MOVEMENT, int(seconds * RATE), RATE)
     values = np.tile(person(SPEAKER), (len(motion), 1))
     values[:, : len(MOTION)] = motion
@@ -65,7 +66,7 @@ def speaker_clip(path: Path, seconds: int = SECONDS) -> None:
         sound = Path(folder) / "sound.wav"
         write_sound(sound, murmur(motion[:, MOTION.index("jaw")], RATE))
         with VideoWriter(path, RATE, audio_from=sound) as writer:
-            for frame in values:
+            for frame in stages.count(values):
                 writer.write(draw(frame, SIZE).image)
             writer.finish()
 
@@ -92,7 +93,7 @@ def demo(
     about, log = driving.with_suffix(".json"), result.with_suffix(".json")
     claim([driving, about, result, log, sheet], overwrite=overwrite)
     with stages("world clip"):
-        speaker_clip(driving)
+        speaker_clip(driving, stages=stages)
         write_record(driving, {"seeds": {"person": SPEAKER, "movement": MOVEMENT}, "files": [driving, about]})
     record = drive(
         "stylemask",
@@ -107,7 +108,7 @@ def demo(
     with stages("contact sheet"):
         frames = [frame for index, frame in enumerate(VideoReader(result)) if index % 9 == 4]
         save_picture(sheet, contact_sheet(frames[:10], 2))
-    record["seconds"] = {name: round(seconds, 3) for name, seconds in stages.seconds.items()}
+    record |= stages.facts()
     record["files"] = [*record["files"], sheet]
     write_record(result, record)
     return record | {"files": [driving, about, *record["files"]]}

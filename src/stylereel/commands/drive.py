@@ -16,6 +16,7 @@ from PIL import Image
 
 from stylereel import systems
 from stylereel.commands.rendering import (
+    Counted,
     RenderKeywords,
     RenderOptions,
     Sound,
@@ -193,7 +194,7 @@ def drive(
                 saved = Motion.load(name)
                 first, count = shared.part(len(saved), saved.rate, name)
                 return _What(Path(name), None, saved.part(first, first + count), len(saved), first)
-            taken, whole, first = reader, 0, 0
+            taken, whole, first = reader and Counted(reader, stages), 0, 0
             if taken is None:
                 taken = Codes.load(name)
                 whole, (first, count) = len(taken), shared.part(len(taken), taken.rate, name)
@@ -358,6 +359,7 @@ def _each_pair_in(
     results: list[dict[str, Any]] = []
     cells: dict[tuple[int, int], np.ndarray] = {}
     for column, (driver, reader) in enumerate(drivers, 1):
+        stages.about = f"clip {column} of {len(drivers)}"
         mover = _or_error(lambda: what(driver, _value(reader), unfinished, f"motion-{column}"))  # noqa: B023 (at once)
         for row, source in enumerate(sources, 1):
             if source not in people:
@@ -366,7 +368,8 @@ def _each_pair_in(
             line: dict[str, Any] = {"source": source, "driving": driver}
             try:
                 person, moving = _value(people[source]), _value(mover)
-                clock, facts = Stages(stages.watch), run.facts(source=source, driving=driver)
+                number = f"pair {len(results) + 1} of {len(sources) * len(drivers)}"
+                clock, facts = Stages(stages.watch, number), run.facts(source=source, driving=driver)
                 pair = Unfinished(target, facts)
                 record = _record_of(pair)
                 if record is None:
@@ -401,9 +404,9 @@ def _each_pair_in(
     write_record(files[0], index)
     return index | {
         "results": results,
-        "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
+        **(spent := stages.facts()),
         "frames_per_second": {
-            "file to file": round(stages.frames_per_second(sum(line["frames"]["written"] for line in done)), 2)
+            "file to file": round(sum(line["frames"]["written"] for line in done) / spent["seconds in all"], 2)
         },
         "files": [*(line["out"] for line in done), *files],
     }
@@ -439,8 +442,9 @@ def _value(made: Made | ValueError) -> Made:
 
 
 def _add_seconds(stages: Stages, more: Stages) -> None:
-    for name, seconds in more.seconds.items():
-        stages.seconds[name] = stages.seconds.get(name, 0.0) + seconds
+    for total, part in ((stages.seconds, more.seconds), (stages.beside, more.beside)):
+        for name, seconds in part.items():
+            total[name] = total.get(name, 0.0) + seconds
 
 
 def _cells(run: _Run, who: _Who, what: _What, frame: int, row: int, column: int) -> dict[tuple[int, int], np.ndarray]:

@@ -145,7 +145,7 @@ def invert(
         if nets.hfgi and space == "features":
             raise ValueError("HFGI corrects a feature map already; choose the space w or w+.")
         with stages("find"):
-            found = Found.of(source, face, networks.is_canonical(chosen))
+            found = Found.of(source, face, networks.is_canonical(chosen), stages)
         with replacing_folder(kept) as folder:
             measured, codes, picture = _invert(found, nets, space, steps, pti, perceptual, weights["generator"], stages)
             codes.save(folder / "codes.safetensors")
@@ -162,7 +162,7 @@ def invert(
         "weights": weights,
         **json.loads((kept / "record.json").read_text(encoding="utf-8")),
         "cached": cached,
-        "seconds": {name: round(spent, 3) for name, spent in stages.seconds.items()},
+        **stages.facts(),
         "files": files,
     }
     write_record(target, record)
@@ -205,7 +205,7 @@ class Found(NamedTuple):
     jitter: dict[str, float]
 
     @classmethod
-    def of(cls, source: Path, face: str, canonical: bool) -> Found:
+    def of(cls, source: Path, face: str, canonical: bool, stages: Stages) -> Found:
         """The crops are in the built-in framing, or else in FFHQ's. Raises ValueError if there is no such face."""
         if source.is_file() and source.suffix.lower() in FORMATS and VideoReader(source).num_frames == 1:
             picture = read_picture(source)
@@ -213,7 +213,7 @@ class Found(NamedTuple):
             row = placement.align(marks) if canonical else placement.place_ffhq(marks[None])[0]
             return cls([picture], row[None], Fraction(1), [], {})
         reader = VideoReader(source)
-        track = backend.track(reader, reader.rate, face=face)
+        track = backend.track(stages.count(reader, reader.num_frames), reader.rate, face=face)
         if canonical:
             rows = placement.place(track.landmarks, track.rate, track.found)
         else:
@@ -258,7 +258,8 @@ def _invert(
 
     first = 0
     device = generator.mean_w.device
-    for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk)):
+    chunks = -(-count // chunk)
+    for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk), chunks):
         crops = crops.to(device)
         targets, last = F.adaptive_avg_pool2d(crops, size), first + len(crops)
         with stages("encode"):
@@ -284,10 +285,11 @@ def _invert(
     if pti:
         delta = tune(generator, whole[chosen], torch.stack(images), look, through=lambda s: stages.through("tune", s))
         generator, first = generator.tuned(delta), 0
-        for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk)):
-            targets = F.adaptive_avg_pool2d(crops.to(device), size)
-            note("tuned", whole[first : first + len(crops)], targets, generator)
-            first += len(crops)
+        chunks = -(-count // chunk)
+    for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk), chunks):
+        targets = F.adaptive_avg_pool2d(crops.to(device), size)
+        note("tuned", whole[first : first + len(crops)], targets, generator)
+        first += len(crops)
     codes = Codes(whole.w, name, found.rate, torch.from_numpy(found.rows), whole.features, delta)
     measured = {
         "frames": {"inverted": count, "without a face": found.missing},

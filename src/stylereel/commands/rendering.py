@@ -36,7 +36,6 @@ from stylereel.media.video import VideoReader, VideoWriter
 
 SIZES = range(32, 4097)  # pixels; more than 4096 is beyond what encoders and players take side by side
 RATES = range(1, 241)  # frames a second
-LOOP = ("render", "background", "decode", "paste", "encode")  # the stages that run frame by frame
 UPSCALER = "Lanczos (Pillow)"
 TIME = re.compile(r"(?:(?:(\d{1,4}):)?(\d{1,4}):)?(\d{1,7}(?:\.\d{1,20})?)")
 
@@ -281,6 +280,7 @@ def write_clip(
                 writer.write(frame, note)
         with stages("encode"):
             writer.finish()
+    stages.beside["render"] = max(0.0, ahead.busy - stages.seconds.get("render", 0.0))
     assert writer.num_frames == len(shown), f"{len(shown)} frames in, {writer.num_frames} out"
     rendered = writer.num_frames - resumed
     return {
@@ -292,10 +292,10 @@ def write_clip(
         "rate": shown.rate,
         "interpolated": None if shown.rate == motion.rate else {"from": motion.rate, "by": "monotone cubics (PCHIP)"},
         "sound": writer.has_audio,
-        "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
+        **(facts := stages.facts()),
         "frames_per_second": {
-            "render": round(stages.frames_per_second(rendered, "render"), 2),
-            "file to file": round(stages.frames_per_second(rendered), 2),
+            "render": round(rendered / ahead.busy, 2) if ahead.busy else 0.0,
+            "file to file": round(rendered / facts["seconds in all"], 2) if facts["seconds in all"] else 0.0,
         },
         "notes": writer.notes,
     }
@@ -306,6 +306,18 @@ def part_facts(first: int, motion: Motion) -> dict[str, Any]:
     return {"first frame": first, "frames": len(motion), "start": round(float(first / motion.rate), 6)}
 
 
+class Counted:
+    """An open clip whose frames are counted for the progress, each time it is read."""
+
+    def __init__(self, clip: VideoReader, stages: Stages) -> None:
+        self.path, self.rate, self.num_frames, self.has_audio = clip.path, clip.rate, clip.num_frames, clip.has_audio
+        self.start = clip.start
+        self._clip, self._stages = clip, stages
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._stages.count(self._clip, self.num_frames)
+
+
 def part_of(reader: VideoReader, options: RenderOptions) -> VideoReader:
     """The part of an open clip that the options choose."""
     first, count = options.part(reader.num_frames, reader.rate, str(reader.path))
@@ -314,6 +326,9 @@ def part_of(reader: VideoReader, options: RenderOptions) -> VideoReader:
 
 def result_lines(record: Mapping[str, Any]) -> Iterator[str]:
     """Seconds a stage, frames a second, and the files of a record."""
-    yield "seconds: " + ", ".join(f"{name} {spent:.1f}" for name, spent in record["seconds"].items())
+    spent = ", ".join(f"{name} {seconds:.1f}" for name, seconds in record["seconds"].items())
+    beside = [f"{name} {seconds:.1f}" for name, seconds in record["seconds beside others"].items() if seconds >= 0.05]
+    also = f"; meanwhile in another thread: {', '.join(beside)}" if beside else ""
+    yield f"seconds: {spent}; {record['seconds in all']:.1f} in all{also}"
     yield "frames a second: " + ", ".join(f"{name} {speed:.1f}" for name, speed in record["frames_per_second"].items())
     yield from map(str, record["files"])

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from stylereel import codec, systems
 from stylereel.codec.sound import save_wav
-from stylereel.commands.rendering import RenderKeywords, RenderOptions, Sound, part_facts, write_clip
+from stylereel.commands.rendering import Counted, RenderKeywords, RenderOptions, Sound, part_facts, write_clip
 from stylereel.core.files import MediaError, ensure_writable, require_file
 from stylereel.core.latents import Identity
 from stylereel.core.record import Stages, sha256, write_record
@@ -70,7 +70,7 @@ def encode(
     if not isinstance(loaded, Drives):
         raise ValueError(f"{system} does not measure motion in clips, so it cannot encode; choose another.")
     with stages("extract"):
-        motion = loaded.extract(reader)
+        motion = loaded.extract(Counted(reader, stages))
     with stages("identify"):
         first = next((frame for frame in range(len(motion)) if frame not in motion.missing), 0)
         who = next(itertools.islice(iter(reader), first, None)) if source is None else read_source(source)
@@ -105,7 +105,7 @@ def encode(
         "bytes at this rate": {
             name: round(sizes.header + sizes.identity + 125 * flowing * span) for name, span in SPANS.items()
         },
-        "seconds": {name: round(spent, 3) for name, spent in stages.seconds.items()},
+        **stages.facts(),
         "files": [target, log],
     }
     write_record(log, record)

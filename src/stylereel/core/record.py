@@ -81,58 +81,122 @@ def write_record(path: str | Path, data: dict[str, Any]) -> Path:
 
 
 class Stages:
-    """Seconds spent in named stages, for the record, the progress line and the print-out.
+    """Seconds spent in named stages, for the record, the progress and the print-out.
 
     `with stages("extract"): ...` times a block. `stages.through("render", frames)` hands the frames on and
-    times only their making, so that a loop over them can time its own work as another stage.
+    times only their making, so that a loop over them can time its own work as another stage. A stage inside another
+    stops the outer one's clock, so no second is counted twice, and all stages and the rest are the whole time.
 
     Attributes:
         seconds: stage -> seconds so far, in order of first use.
+        beside: stage -> seconds of its work in another thread, during which other stages were timed.
         current: the stage entered last.
-        done, total: items handed on by the last `through`, and how many there will be (None if not known).
+        about: which part of a larger run this is, such as "pair 2 of 6", for the progress.
         watch: called with this object whenever a stage begins and after every item.
     """
 
-    def __init__(self, watch: Callable[["Stages"], None] | None = None) -> None:
+    def __init__(self, watch: Callable[["Stages"], None] | None = None, about: str = "") -> None:
         self.seconds: dict[str, float] = {}
-        self.current = ""
-        self.done: int = 0
-        self.total: int | None = None
+        self.beside: dict[str, float] = {}
+        self.current, self.about = "", about
         self.watch = watch
+        self._begun = self._since = time.perf_counter()
+        self._open: list[str] = []
+        self._counts: list[_Count] = []
+
+    @property
+    def counting(self) -> str:
+        """The stage whose items are counted, "" outside."""
+        return self._counts[-1].name if self._counts else ""
+
+    @property
+    def done(self) -> int:
+        """Items handed on so far."""
+        return self._counts[-1].done if self._counts else 0
+
+    @property
+    def total(self) -> int | None:
+        """How many there will be, None if that is not known."""
+        return self._counts[-1].total if self._counts else None
 
     def _notify(self) -> None:
         if self.watch:
             self.watch(self)
 
+    def _book(self) -> None:
+        """Give the time since the last call to the stage that is open."""
+        now = time.perf_counter()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        self._book()
         self.current = name
         if name not in self.seconds:
             self.seconds[name] = 0.0
             self._notify()
-        start = time.perf_counter()
+        self._open.append(name)
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            self._book()
+            self._open.pop()
 
     def through(self, name: str, items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
         """Yield the items, `total` of them if they have no length, counting them and timing how long each takes."""
-        if total is None and hasattr(items, "__len__"):
-            total = len(items)  # type: ignore[arg-type]
-        self.done, self.total = 0, total
         iterator = iter(items)
-        while True:
-            with self(name):
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    return
-            yield item
-            self.done += 1
-            self._notify()
+        with self._counted(name, _length(items, total)) as count:
+            while True:
+                with self(name):
+                    try:
+                        item = next(iterator)
+                    except StopIteration:
+                        return
+                yield item
+                count.done += 1
+                self._notify()
+
+    def count(self, items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
+        """Yield the items of the stage that is open, counting them; in whatever thread they are taken."""
+        with self._counted(self.current, _length(items, total)) as count:
+            for item in items:
+                yield item
+                count.done += 1
+                self._notify()
+
+    @contextmanager
+    def _counted(self, name: str, total: int | None) -> Iterator["_Count"]:
+        count = _Count(name, total)
+        self._counts.append(count)
+        try:
+            yield count
+        finally:
+            self._counts.remove(count)
 
     def frames_per_second(self, num_frames: int, *names: str) -> float:
         """Frames for each second spent in the named stages, or in all; 0 before any time has passed."""
         spent = sum(self.seconds.get(name, 0.0) for name in names or self.seconds)
         return num_frames / spent if spent else 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """What the record says: the seconds of each stage, whose sum with "other" is the time since the beginning."""
+        named = {name: round(spent, 3) for name, spent in self.seconds.items()}
+        wall = time.perf_counter() - self._begun
+        return {
+            "seconds": named | {"other": round(max(0.0, wall - sum(named.values())), 3)},
+            "seconds in all": round(wall, 3),
+            "seconds beside others": {name: round(spent, 3) for name, spent in self.beside.items()},
+        }
+
+
+class _Count:
+    """Items of a stage."""
+
+    def __init__(self, name: str, total: int | None) -> None:
+        self.name, self.total, self.done = name, total, 0
+
+
+def _length(items: Iterable[Any], total: int | None) -> int | None:
+    return len(items) if total is None and hasattr(items, "__len__") else total  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ def guided(colours: np.ndarray, values: np.ndarray, radius: float) -> np.ndarray
     size = 2 * max(1, round(radius / 2)) + 1
 
     def mean(field: np.ndarray) -> np.ndarray:
-        return uniform_filter(field, (size, size) + (0,) * (field.ndim - 2), mode="nearest")
+        return uniform_filter(field, size, mode="nearest", axes=(0, 1))
 
     pairs = np.stack([few[..., a] * few[..., b] for a, b in PAIRS], -1)
     means = mean(np.dstack([few, level, pairs, few * level[..., None]]))
@@ -91,14 +91,14 @@ def _unmixed(colours: np.ndarray, alpha: np.ndarray, size: int) -> tuple[np.ndar
 
 
 def _average(colours: np.ndarray, weight: np.ndarray, size: int) -> np.ndarray:
-    counted = uniform_filter(np.dstack([colours * weight, weight]), (size, size, 0), mode="nearest")
+    counted = uniform_filter(np.dstack([colours * weight, weight]), size, mode="nearest", axes=(0, 1))
     return counted[..., :3] / (counted[..., 3:] + 1e-5)
 
 
 def blurred(shown: Matte) -> np.ndarray:
     """The old background out of focus, uint8 [H, W, 3]; the person does not bleed into it."""
     weight, width = 1 - shown.alpha[..., None], len(shown.alpha) * BLUR
-    counted = gaussian_filter(np.dstack([shown.behind * weight, weight]), (width, width, 0), mode="nearest")
+    counted = gaussian_filter(np.dstack([shown.behind * weight, weight]), width, mode="nearest", axes=(0, 1))
     return _bytes(counted[..., :3] / (255 * counted[..., 3:] + 1e-5))
 
 
