@@ -18,7 +18,7 @@ from stylereel.generator import StyleGAN2Config, StyleGAN3
 from stylereel.metrics.equivariance import disk, moved
 from stylereel.recipes import curve, mapping
 from stylereel.recipes import stylegan3 as generator3
-from stylereel.recipes.stylegan2 import image_loss
+from stylereel.recipes.losses import image_loss
 from stylereel.train import adversarial, augment, checkpoints
 from stylereel.train.augment import Augment
 from stylereel.train.loop import Trainer
@@ -183,7 +183,7 @@ def test_the_recipe_of_stylegan3_learns_and_carries_weights_from_stage_to_stage(
     stage = generator3.Stage
     stages = (stage(16, 30, 4, 2e-2, 1e-2), stage(32, 30, 4, 2e-2, 1e-2), stage(32, 8, 4, 1e-2, 1e-3))
     monkeypatch.setattr(generator3, "STAGES", stages)
-    monkeypatch.setattr(generator3, "FINISH", replace(generator3.FINISH, steps=3, batch=4))
+    monkeypatch.setattr(generator3, "SHARPEN", replace(generator3.SHARPEN, steps=3, pairs=2, patch=16))
     monkeypatch.setattr(curve, "EVERY", 15)
     monkeypatch.setattr(curve, "COUNT", 32)
     monkeypatch.setattr(mapping, "STEPS", 200)

@@ -28,9 +28,9 @@ from stylereel.family.nets import SIZE, FaceNet, IdentityNet
 from stylereel.family.people import FIRST_ROW, Batch, draw_portraits, grouped_w, latents_of, mixed_latents, mixed_values
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.media.sheet import side_by_side
+from stylereel.recipes.losses import image_loss
 from stylereel.recipes.perception import disturb
 from stylereel.recipes.run import Run
-from stylereel.recipes.stylegan2 import image_loss
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
 from stylereel.train.sources import Source, open_source

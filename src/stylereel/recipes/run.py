@@ -110,14 +110,21 @@ class Run:
         return card | ({"licence": licence} if licence else {})
 
     def save(
-        self, networks: Mapping[str, nn.Module], data: str = WORLD, licence: str | None = "Apache-2.0"
+        self,
+        networks: Mapping[str, nn.Module],
+        data: str = WORLD,
+        licence: str | None = "Apache-2.0",
+        facts: Mapping[str, Any] | None = None,
     ) -> list[Path]:
-        """Write NAME.safetensors and its record NAME.json for each network, by process 0 alone; the weights' paths."""
+        """Write NAME.safetensors and its record NAME.json for each network, by process 0 alone; the weights' paths.
+
+        facts: what the card says besides.
+        """
         files = [self.folder / f"{name}.safetensors" for name in networks]
         if self.trainer.share[0] == 0:
             for (name, module), path in zip(networks.items(), files):
                 kind = module.kind if isinstance(module, Generator) else name
-                card = {"name": name, **self.card(data, licence)}
+                card = {"name": name, **self.card(data, licence), **(facts or {})}
                 save_module(path, kind, module, card)
                 self.write_record(path, card)
         return files

@@ -1,4 +1,4 @@
-"""Recipe of the built-in generator: StyleGAN2 distilled from the world, then finished adversarially.
+"""Recipe of the built-in generator: StyleGAN2 distilled from the world, then sharpened.
 
 First the mapping network alone learns the factors (`mapping.pretrain`); from then on it is frozen.
 
@@ -8,6 +8,8 @@ the w of its latent, and the target is the world's image of the mixed factors. S
 layers, come to mean what coarse, middle and fine rows mean in a StyleGAN. Half of a batch are partners that differ in
 expression or shape alone; a loss on the differences gives small movements a clear gradient. The resolution
 grows: 32, 64, 128, then 256 px.
+
+Sharpening (`sharpen`): the whole synthesis network goes on learning next to a discriminator of patches.
 """
 
 from __future__ import annotations
@@ -20,27 +22,33 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from stylereel.core.prefetch import Prefetch
 from stylereel.core.render import pictures
 from stylereel.family.nets import SIZE, FaceNet
 from stylereel.family.people import Batch, draw_batch, draw_pairs, grouped_w, mixed_latents
-from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN2, StyleGAN2Config
+from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.generator.base import Generator
 from stylereel.generator.ops import FullyConnected
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes import curve
 from stylereel.recipes.curve import FrechetCurve
-from stylereel.recipes.mapping import pretrain
+from stylereel.recipes.losses import (
+    RegionHeads,
+    difference_loss,
+    image_loss,
+    normalize_weights,
+    optimizers_of,
+    perceptual_loss,
+)
+from stylereel.recipes.mapping import extend, pretrain
 from stylereel.recipes.run import Run
+from stylereel.recipes.sharpen import SharpenConfig, sharpen
 from stylereel.train import adversarial
-from stylereel.train.adversarial import GANBatch, GANConfig, RandomState, train_gan
 from stylereel.train.loop import Average, Trainer, cosine
-from stylereel.train.optimizers import Muon
 from stylereel.train.sources import open_source
-from stylereel.world.factors import LATENT_DIM, MOTION
-from stylereel.world.shading import REGIONS
+from stylereel.world.factors import LATENT_DIM, NAMES
 
 CONFIG = StyleGAN2Config(
     resolution=256, z_dim=LATENT_DIM, w_dim=256, channel_base=4096, channel_max=128, mapping_layers=3
@@ -65,75 +73,8 @@ STAGES = (
     Stage(128, 3600, 16, 6e-3, 5e-5),
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
-# Rendered images never run out, so the augmentation hardly ever has to act.
-FINISH = GANConfig(
-    500, 8, 3e-3, 2e-3, r1=1.0, path=0.02, gan_weight=0.03, half_life=550, speed=20_000, warmup=30, every=20
-)
-_DETAIL = torch.tensor([10.0 if name in ("brow", "eye", "lips", "mouth", "glasses") else 1.0 for name in REGIONS])
-_DETAIL[REGIONS.index("background")] = _DETAIL[REGIONS.index("clothes")] = 0.5
-
-
-def image_loss(images: Tensor, batch: Batch) -> Tensor:
-    """L1 of pixels, of their 4x4 means and of differences between neighbours, and squares of 2x2 means.
-
-    Eyes, brows, lips, mouth and glasses count ten times.
-    """
-    weight = _DETAIL.to(images.device)[batch.regions.long()][:, None]
-    weight = F.max_pool2d(weight, 3, 1, 1)
-    weight = weight / weight.mean()
-    difference = images - batch.images
-    loss = (difference.abs() * weight).mean()
-    loss = loss + F.avg_pool2d(difference, 4).abs().mean()
-    across = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
-    down = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
-    return loss + 0.5 * (across.mean() + down.mean()) + 4 * F.avg_pool2d(difference, 2).square().mean()
-
-
-def perceptual_loss(trainer: Trainer, face: FaceNet, images: Tensor, batch: Batch) -> Tensor:
-    """Difference of the face net's outputs for the images and for the world's: landmarks, factors, features."""
-    with trainer.autocast():
-        predicted = face(images)
-        with torch.no_grad():
-            target = face(batch.images)
-    points = (predicted.landmarks.float() - target.landmarks.float()).abs()
-    values = (predicted.values.float() - target.values.float()).abs()
-    features = (predicted.features - target.features).float().square().mean() / target.features.float().square().mean()
-    motion = values[:, : len(MOTION)].mean()
-    return 15 * (points.mean() + points[:, 36:].mean()) + 0.6 * motion + 0.6 * values.mean() + 0.3 * features
-
-
-def difference_loss(images: Tensor, batch: Batch) -> Tensor:
-    """The share of the difference within pairs that the images miss: 0 is perfect, 1 is no response at all.
-
-    The second half of the batch are the partners of the first (see `draw_pairs`). What both images of a pair get
-    wrong cancels, so even a lid or a mouth corner has a clear gradient while the rest is still rough.
-    """
-    target = torch.sub(*batch.images.chunk(2))
-    missing = torch.sub(*images.chunk(2)) - target
-    return missing.square().sum() / target.square().sum()
-
-
-class RegionHeads(nn.Module):
-    """Read the world's regions off features: in training only, so that geometry is learned early.
-
-    channels: of the input features. margin: their pixels beyond each edge of the image.
-    """
-
-    def __init__(self, channels: Iterable[int], margin: int = 0) -> None:
-        super().__init__()
-        self.margin = margin
-        self.heads = nn.ModuleList(nn.Conv2d(count, len(REGIONS), 1) for count in channels)
-
-    def forward(self, features: list[Tensor], regions: Tensor) -> Tensor:
-        """Mean cross-entropy for features [B, C, S, S] of each layer and regions [B, H, W]."""
-        loss = torch.zeros([], device=regions.device)
-        for head, feature in zip(self.heads, features, strict=True):
-            side = feature.shape[-1] - 2 * self.margin
-            feature = feature[..., self.margin :, self.margin :][..., :side, :side]
-            step = regions.shape[-1] // side
-            target = regions[:, step // 2 :: step, step // 2 :: step].long()
-            loss = loss + F.cross_entropy(head(feature.float()), target, weight=_DETAIL.to(regions.device))
-        return loss / len(self.heads)
+SHARPEN = SharpenConfig(6000)
+FACTORS_OF_0_1 = 76  # that the latents of version 0.1 mean; its files do not say it
 
 
 def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
@@ -168,30 +109,6 @@ def adopt(model: StyleGAN2, old: StyleGAN2, resolutions: Iterable[int]) -> None:
                 gain = layer.weight.shape[1] ** -0.5
                 layer.bias += gain * layer.weight @ change[-1]
                 layer.weight.copy_(layer.weight @ change[:-1].T)
-
-
-@torch.no_grad()
-def normalize_weights(model: Generator) -> None:
-    """Bring the weights of each convolution back to a root mean square of 1.
-
-    Demodulation makes their length irrelevant, but the longer they grow, the less a step turns them (Karras et al.
-    2024, "Analyzing and improving the training dynamics of diffusion models", section 2.3).
-    """
-    for parameter in model.parameters():
-        if parameter.ndim == 4 and parameter.requires_grad and len(parameter) != model.config.img_channels:
-            parameter /= parameter.square().mean().sqrt()
-
-
-def optimizers_of(model: Generator, lr: float) -> dict[str, torch.optim.Optimizer]:
-    """Muon for the weights of affines and convolutions, Adam for the rest; only what requires a gradient."""
-    split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            split[name.endswith("weight") and len(parameter) != model.config.img_channels].append(parameter)
-    return {
-        "matrices": Muon(split[True], lr),
-        "rest": torch.optim.Adam(split[False], lr, betas=(0.9, 0.99), foreach=True),
-    }
 
 
 def distil(
@@ -254,41 +171,25 @@ def distil(
 
 
 def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet) -> None:
-    """Adversarial finishing of the last two blocks, with style mixing; `average` follows the model.
-
-    The losses of the distillation are added to the adversarial one and keep the content of the image. Mapping, affines
-    and the blocks below are frozen, so codes and style vectors keep their meaning.
-    """
-    model.requires_grad_(False)
-    for resolution in (CONFIG.resolution // 2, CONFIG.resolution):
-        for name, parameter in model.synthesis.get_submodule(f"b{resolution}").named_parameters():
-            if "affine" not in name and "noise" not in name:
-                parameter.requires_grad_(True)
-    share = trainer.share
+    """Sharpen the whole synthesis network (see `sharpen`); the mapping stays, so codes keep their meaning."""
+    model.mapping.requires_grad_(False)
     batches = Prefetch(
-        lambda index: draw_batch((13, index), FINISH.batch, CONFIG.resolution, share=share), trainer.to_device
+        lambda index: draw_pairs((13, index), SHARPEN.pairs, CONFIG.resolution, share=trainer.share), trainer.to_device
     )
 
-    def make_batch(index: int, _: RandomState) -> GANBatch:
+    def generate(index: int) -> tuple[Tensor, Batch]:
         batch = batches(index)
-
-        def extra_losses(images: Tensor) -> dict[str, Tensor]:
-            return {"image": image_loss(images, batch), "perceptual": perceptual_loss(trainer, face, images, batch)}
-
-        return GANBatch(
-            batch.images,
-            lambda count: grouped_w(model, batch.z[: count // share[1]]),
-            lambda w: model.synthesize(w, noise="none", dtype=trainer.dtype),
-            extra_losses,
-        )
+        return model.synthesize(grouped_w(model, batch.z), noise="none", dtype=trainer.dtype), batch
 
     torch.manual_seed(9)
-    discriminator = Discriminator(DiscriminatorConfig(CONFIG.resolution, channel_base=2048, channel_max=128))
-    train_gan(trainer, "generator/finish", model, average, discriminator, FINISH, make_batch, lambda: samples(average))
+    sharpen(trainer, "generator/5-sharpen", model, average, face, SHARPEN, generate, lambda: samples(average))
 
 
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
-    """Train the built-in generator; it takes the blocks of a trained one to `start` from, see `adopt`.
+    """Train the built-in generator.
+
+    With a generator of today's size to `start` from, only the last stage runs, after its mapping network has learned
+    the factors that are new since. From one with fewer latent numbers the blocks are taken over, see `adopt`.
 
     Raises ValueError if that one has other blocks, or more latent numbers.
     """
@@ -296,11 +197,24 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
         raise ValueError("That generator is not one of the built-in family; start from another or from scratch.")
     trainer.freeze(face)
     torch.manual_seed(20)
-    average = StyleGAN2(replace(CONFIG, resolution=STAGES[0].resolution))
-    if start is not None and start.config.z_dim == CONFIG.z_dim:
-        average.mapping.load_state_dict(start.mapping.state_dict())
+    if start is not None and start.config == CONFIG:
+        average = start
+        known = len(start.card.get("factors", "").split()) or FACTORS_OF_0_1
+        if known < len(NAMES):
+            extend(trainer, "generator/0-mapping", average.mapping, known)
     else:
-        pretrain(trainer, "generator/0-mapping", average.mapping)
+        average = _distil_all(trainer, face, start)
+    model, finished = StyleGAN2(CONFIG), StyleGAN2(CONFIG)
+    model.load_state_dict(average.state_dict())
+    finish(trainer, model, finished, face)
+    measure_mean_w(finished)
+    return finished
+
+
+def _distil_all(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None) -> StyleGAN2:
+    """The mapping network and the stages of distillation."""
+    average = StyleGAN2(replace(CONFIG, resolution=STAGES[0].resolution))
+    pretrain(trainer, "generator/0-mapping", average.mapping)
     trained: tuple[int, ...] = ()
     for number, stage in enumerate(STAGES, 1):
         config = replace(CONFIG, resolution=stage.resolution)
@@ -311,12 +225,7 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
         trained = config.resolutions
         average = StyleGAN2(config)
         distil(trainer, f"generator/{number}-distil-{stage.resolution}", model, average, face, number, stage)
-    assert average is not None
-    model, finished = StyleGAN2(CONFIG), StyleGAN2(CONFIG)
-    model.load_state_dict(average.state_dict())
-    finish(trainer, model, finished, face)
-    measure_mean_w(finished)
-    return finished
+    return average
 
 
 @torch.no_grad()
@@ -345,7 +254,7 @@ def recipe(run: Run, *, data: str | None = None) -> list[Path]:
     path = run.first("generator")
     first = None if path is None else StyleGAN2.load(path)
     if data is None:
-        return run.save({"generator": train(run.trainer, run.face_net(), first)})
+        return run.save({"generator": train(run.trainer, run.face_net(), first)}, facts={"factors": " ".join(NAMES)})
     source = open_source(data, size=CONFIG.resolution)
     model = adversarial.train(run.trainer, source, CONFIG, first)
     return run.save({"generator": model}, f"pictures of {data}", None)

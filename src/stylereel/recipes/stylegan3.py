@@ -27,22 +27,22 @@ from stylereel.core.prefetch import WHOLE, Prefetch, Share
 from stylereel.core.render import pictures
 from stylereel.family.nets import SIZE, FaceNet
 from stylereel.family.people import Batch, draw_portraits
-from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN3, StyleGAN3Config, image_transform
+from stylereel.generator import StyleGAN3, StyleGAN3Config, image_transform
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes import curve
 from stylereel.recipes.curve import FrechetCurve
-from stylereel.recipes.mapping import pretrain
-from stylereel.recipes.run import Run
-from stylereel.recipes.stylegan2 import (
+from stylereel.recipes.losses import (
     RegionHeads,
     difference_loss,
     image_loss,
-    measure_mean_w,
     normalize_weights,
     optimizers_of,
     perceptual_loss,
 )
-from stylereel.train.adversarial import GANBatch, GANConfig, RandomState, train_gan
+from stylereel.recipes.mapping import pretrain
+from stylereel.recipes.run import Run
+from stylereel.recipes.sharpen import SharpenConfig, sharpen
+from stylereel.recipes.stylegan2 import measure_mean_w
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.world.draw import EYE_LINE
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_latent
@@ -82,10 +82,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(32, 4000, 8, 2e-2, 1e-3), Stage(128, 1400, 8, 1e-2, 1e-4))
-# As in the paper, no path length and no style mixing; the images are sharp already, so nothing is blurred.
-FINISH = GANConfig(
-    100, 8, 1e-3, 2e-3, r1=1.0, path=0.0, gan_weight=0.03, half_life=550, speed=20_000, warmup=30, every=20
-)
+SHARPEN = SharpenConfig(1000, patch=64)
 CANVAS = 1.5  # image widths that are drawn, so that a turned and shifted image has no empty corner
 ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, image widths
 
@@ -217,33 +214,21 @@ def distil(
 
 
 def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet) -> None:
-    """Adversarial finishing of the synthesis layers, with the losses that keep the content of the image."""
+    """Sharpen the synthesis layers (see `sharpen`); mapping and affine layers stay, so codes keep their meaning."""
     model.requires_grad_(False)
     for layer in model.style_layers[1:]:
         module = model.synthesis.get_submodule(layer.name)
         for parameter in (module.get_parameter("weight"), module.get_parameter("bias")):
             parameter.requires_grad_(True)
-    batches = _placed_batches(trainer, 33, FINISH.batch // 2, model.resolution)
+    batches = _placed_batches(trainer, 33, SHARPEN.pairs, model.resolution)
 
-    def make_batch(index: int, _: RandomState) -> GANBatch:
+    def generate(index: int) -> tuple[Tensor, Batch]:
         batch, transform = batches(index)
-
-        def extra_losses(images: Tensor) -> dict[str, Tensor]:
-            losses = {"image": image_loss(images, batch)}
-            if model.resolution == SIZE:
-                losses["perceptual"] = perceptual_loss(trainer, face, images, batch)
-            return losses
-
-        return GANBatch(
-            batch.images,
-            lambda count: model.map(batch.z[: count // trainer.share[1], 0]),
-            lambda w: model.synthesize(w, transform=transform, dtype=trainer.dtype),
-            extra_losses,
-        )
+        w = model.map(batch.z[:, 0])
+        return model.synthesize(w, transform=transform, dtype=trainer.dtype), batch
 
     torch.manual_seed(39)
-    discriminator = Discriminator(DiscriminatorConfig(model.resolution, channel_base=2048, channel_max=128))
-    train_gan(trainer, "generator3/finish", model, average, discriminator, FINISH, make_batch, lambda: samples(average))
+    sharpen(trainer, "generator3/sharpen", model, average, face, SHARPEN, generate, lambda: samples(average))
 
 
 def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int) -> Prefetch[Placed]:

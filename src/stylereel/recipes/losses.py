@@ -1,0 +1,107 @@
+"""Losses and optimisers that the generators' recipes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylereel.family.nets import FaceNet
+from stylereel.family.people import Batch
+from stylereel.generator.base import Generator
+from stylereel.train.loop import Trainer
+from stylereel.train.optimizers import Muon
+from stylereel.world.factors import MOTION
+from stylereel.world.shading import REGIONS
+
+_DETAIL = torch.tensor([10.0 if name in ("brow", "eye", "lips", "mouth", "glasses") else 1.0 for name in REGIONS])
+_DETAIL[REGIONS.index("background")] = _DETAIL[REGIONS.index("clothes")] = 0.5
+
+
+def image_loss(images: Tensor, batch: Batch) -> Tensor:
+    """L1 of pixels, of their 4x4 means and of differences between neighbours, and squares of 2x2 means.
+
+    Eyes, brows, lips, mouth and glasses count ten times.
+    """
+    weight = _DETAIL.to(images.device)[batch.regions.long()][:, None]
+    weight = F.max_pool2d(weight, 3, 1, 1)
+    weight = weight / weight.mean()
+    difference = images - batch.images
+    loss = (difference.abs() * weight).mean()
+    loss = loss + F.avg_pool2d(difference, 4).abs().mean()
+    across = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
+    down = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
+    return loss + 0.5 * (across.mean() + down.mean()) + 4 * F.avg_pool2d(difference, 2).square().mean()
+
+
+def perceptual_loss(trainer: Trainer, face: FaceNet, images: Tensor, batch: Batch) -> Tensor:
+    """Difference of the face net's outputs for the images and for the world's: landmarks, factors, features."""
+    with trainer.autocast():
+        predicted = face(images)
+        with torch.no_grad():
+            target = face(batch.images)
+    points = (predicted.landmarks.float() - target.landmarks.float()).abs()
+    values = (predicted.values.float() - target.values.float()).abs()
+    features = (predicted.features - target.features).float().square().mean() / target.features.float().square().mean()
+    motion = values[:, : len(MOTION)].mean()
+    return 15 * (points.mean() + points[:, 36:].mean()) + 0.6 * motion + 0.6 * values.mean() + 0.3 * features
+
+
+def difference_loss(images: Tensor, batch: Batch) -> Tensor:
+    """The share of the difference within pairs that the images miss: 0 is perfect, 1 is no response at all.
+
+    The second half of the batch are the partners of the first (see `draw_pairs`). What both images of a pair get
+    wrong cancels, so even a lid or a mouth corner has a clear gradient while the rest is still rough.
+    """
+    target = torch.sub(*batch.images.chunk(2))
+    missing = torch.sub(*images.chunk(2)) - target
+    return missing.square().sum() / target.square().sum()
+
+
+class RegionHeads(nn.Module):
+    """Read the world's regions off features: in training only, so that geometry is learned early.
+
+    channels: of the input features. margin: their pixels beyond each edge of the image.
+    """
+
+    def __init__(self, channels: Iterable[int], margin: int = 0) -> None:
+        super().__init__()
+        self.margin = margin
+        self.heads = nn.ModuleList(nn.Conv2d(count, len(REGIONS), 1) for count in channels)
+
+    def forward(self, features: list[Tensor], regions: Tensor) -> Tensor:
+        """Mean cross-entropy for features [B, C, S, S] of each layer and regions [B, H, W]."""
+        loss = torch.zeros([], device=regions.device)
+        for head, feature in zip(self.heads, features, strict=True):
+            side = feature.shape[-1] - 2 * self.margin
+            feature = feature[..., self.margin :, self.margin :][..., :side, :side]
+            step = regions.shape[-1] // side
+            target = regions[:, step // 2 :: step, step // 2 :: step].long()
+            loss = loss + F.cross_entropy(head(feature.float()), target, weight=_DETAIL.to(regions.device))
+        return loss / len(self.heads)
+
+
+@torch.no_grad()
+def normalize_weights(model: Generator) -> None:
+    """Bring the weights of each convolution back to a root mean square of 1.
+
+    Demodulation makes their length irrelevant, but the longer they grow, the less a step turns them (Karras et al.
+    2024, "Analyzing and improving the training dynamics of diffusion models", section 2.3).
+    """
+    for parameter in model.parameters():
+        if parameter.ndim == 4 and parameter.requires_grad and len(parameter) != model.config.img_channels:
+            parameter /= parameter.square().mean().sqrt()
+
+
+def optimizers_of(model: Generator, lr: float) -> dict[str, torch.optim.Optimizer]:
+    """Muon for the weights of affines and convolutions, Adam for the rest; only what requires a gradient."""
+    split: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            split[name.endswith("weight") and len(parameter) != model.config.img_channels].append(parameter)
+    return {
+        "matrices": Muon(split[True], lr),
+        "rest": torch.optim.Adam(split[False], lr, betas=(0.9, 0.99), foreach=True),
+    }
