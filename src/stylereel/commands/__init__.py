@@ -19,6 +19,7 @@ COMMANDS = {
     "world portrait": "world:world_portrait",
     "world clip": "world:world_clip",
     "world dataset": "world:world_dataset",
+    "train family": "family:train_family",
     "train": "train:train",
     "eval exact": "evaluate:evaluate_exact",
     "eval": "evaluate:evaluate",

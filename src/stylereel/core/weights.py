@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from stylereel.core.files import replacing, require_file
+from stylereel.core.record import sha256
 
 Network = TypeVar("Network", bound=nn.Module)
 Config = TypeVar("Config")
@@ -154,6 +155,11 @@ def save_module(path: str | Path, kind: str, module: nn.Module, card: Mapping[st
         # A value beyond the range of half precision would become infinite.
         halves[key] = half if half.isfinite().all() else value.detach().cpu().float()
     write_tensors(path, halves, header)
+
+
+def fingerprint(path: str | Path) -> str:
+    """The SHA-256 of a weight file's tensors, which the header holds; of the whole file where it does not."""
+    return read_header(path).get(CHECKSUM) or sha256(path)
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

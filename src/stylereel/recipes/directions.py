@@ -23,7 +23,7 @@ from stylereel.family.nets import SIZE, FaceNet, unit_values
 from stylereel.family.people import GROUPS, group_of_row
 from stylereel.generator import StyleGAN2
 from stylereel.metrics.features import to_unit
-from stylereel.recipes.run import Run
+from stylereel.recipes.run import Run, makes
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_normal, normalize
 
 LATENTS, PEOPLE, SEED = 30_000, 24, 61
@@ -161,6 +161,7 @@ def _together(factor: str, other: str) -> bool:
     return other in ("shift_x", "shift_y", "scale") or (factor in _BOTH and other == factor.replace("left", "right"))
 
 
+@makes("directions", needs=("face", "generator"), starts=False)
 def recipe(run: Run) -> list[Path]:
     """Find the directions of the generator's W that change one attribute each."""
     run.only_from_scratch()

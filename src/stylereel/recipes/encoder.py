@@ -30,7 +30,7 @@ from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes.losses import image_loss
 from stylereel.recipes.perception import disturb
-from stylereel.recipes.run import Run
+from stylereel.recipes.run import Run, makes
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
 from stylereel.train.sources import Source, open_source
@@ -225,6 +225,7 @@ def train(
     return average
 
 
+@makes("encoder", needs=("face", "identity", "generator"))
 def recipe(run: Run, *, data: str | None = None, generator: str | None = None) -> list[Path]:
     """Train an encoder for the built-in generator, or by the e4e recipe for any other.
 

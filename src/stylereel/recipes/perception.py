@@ -36,7 +36,7 @@ from stylereel.family.nets import (
     unit_values,
 )
 from stylereel.family.people import Batch, draw_portraits, mixed_latents, mixed_values
-from stylereel.recipes.run import Run, load_identity
+from stylereel.recipes.run import Run, load_identity, makes
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
 from stylereel.world.draw import EYE_LINE, PIVOT, ZOOM
@@ -451,6 +451,7 @@ def train_identity(trainer: Trainer, trunk: FaceNet, start: IdentityNet | None =
     return average
 
 
+@makes("face", "identity")
 def recipe(run: Run) -> list[Path]:
     """Train the nets that read faces: landmarks, factors and regions, and identity."""
     run.claim("face", "identity")

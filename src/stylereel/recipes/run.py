@@ -8,24 +8,47 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
+from stylereel import world
 from stylereel.core.builtin import BUILTIN, builtin
 from stylereel.core.record import write_record
 from stylereel.core.runs import claim
-from stylereel.core.weights import load_module, save_module
+from stylereel.core.weights import fingerprint, load_module, save_module
 from stylereel.family.nets import FaceNet, IdentityNet, load_face
 from stylereel.generator import StyleGAN2
 from stylereel.generator.base import Generator
 from stylereel.train.loop import Trainer
 
+Recipe = TypeVar("Recipe", bound=Callable[..., list[Path]])
 WORLD = "pictures of stylereel.world, drawn on the fly; no photographs, no real people"
+
+
+class Part(NamedTuple):
+    """What a recipe of the built-in family makes.
+
+    files: names of its weight files; needs: names of those that it reads; starts: whether it can start from weights.
+    """
+
+    files: tuple[str, ...]
+    needs: tuple[str, ...]
+    starts: bool
+
+
+def makes(*files: str, needs: Sequence[str] = (), starts: bool = True) -> Callable[[Recipe], Recipe]:
+    """Say of a recipe what it makes of the built-in family, so that `stylereel train family` knows its place."""
+
+    def mark(recipe: Recipe) -> Recipe:
+        setattr(recipe, "part", Part(files, tuple(needs), starts))  # noqa: B010 (functions have no such attribute)
+        return recipe
+
+    return mark
 
 
 @dataclass(frozen=True)
@@ -38,6 +61,7 @@ class Run:
         start: "scratch", "builtin", a weight file or a folder of them.
         options: those of the recipe that differ from their defaults, by name.
         overwrite: whether it may replace finished weights that no earlier run in the folder made.
+        inputs: the `fingerprint` of every weight file of the family that the recipe has read, by name.
     """
 
     network: str
@@ -46,6 +70,7 @@ class Run:
     options: Mapping[str, Any] = field(default_factory=dict)
     overwrite: bool = False
     began: float = field(default_factory=time.time)
+    inputs: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -66,7 +91,9 @@ class Run:
 
     def weight_file(self, name: str) -> Path:
         """The file of a network that another recipe trains: from the folder, else the built-in one."""
-        return weight_file(self.folder, name)
+        path = weight_file(self.folder, name)
+        self.inputs[name] = fingerprint(path)
+        return path
 
     def first(self, name: str) -> Path | None:
         """The file that training starts from; None for "scratch". Raises ValueError if it is not there."""
@@ -104,6 +131,7 @@ class Run:
         card = {
             "data": data,
             "command": command + flags,
+            "inputs": {"world": str(world.VERSION), **self.inputs},
             "seconds_of_last_run": round(time.time() - self.began),
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         }

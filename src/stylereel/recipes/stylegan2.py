@@ -43,7 +43,7 @@ from stylereel.recipes.losses import (
     perceptual_loss,
 )
 from stylereel.recipes.mapping import extend, pretrain
-from stylereel.recipes.run import Run
+from stylereel.recipes.run import Run, makes
 from stylereel.recipes.sharpen import SharpenConfig, sharpen
 from stylereel.train import adversarial
 from stylereel.train.loop import Average, Trainer, cosine
@@ -244,6 +244,7 @@ def samples(generator: StyleGAN2) -> np.ndarray:
     return np.concatenate([side_by_side(list(pictures(row))) for row in (batch.images, images)])
 
 
+@makes("generator", needs=("face",))
 def recipe(run: Run, *, data: str | None = None) -> list[Path]:
     """Train a StyleGAN2 generator: on the world, or adversarially on your images.
 

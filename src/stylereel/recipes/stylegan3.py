@@ -40,7 +40,7 @@ from stylereel.recipes.losses import (
     perceptual_loss,
 )
 from stylereel.recipes.mapping import pretrain
-from stylereel.recipes.run import Run
+from stylereel.recipes.run import Run, makes
 from stylereel.recipes.sharpen import SharpenConfig, sharpen
 from stylereel.recipes.stylegan2 import measure_mean_w
 from stylereel.train.loop import Average, Trainer, cosine
@@ -273,6 +273,7 @@ def samples(generator: StyleGAN3) -> np.ndarray:
     return np.concatenate([side_by_side(list(pictures(row))) for row in (batch.images, images)])
 
 
+@makes("generator3", needs=("face",))
 def recipe(run: Run) -> list[Path]:
     """Train a StyleGAN3-R generator of the world, whose heads shift and roll in the frame."""
     run.claim("generator3")

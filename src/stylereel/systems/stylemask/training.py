@@ -20,7 +20,7 @@ from stylereel.faces.flame import EXPRESSION, POSE, SHAPE, Flame, load_flame
 from stylereel.family.nets import PARSED_SIZE, SIZE, FaceNet, IdentityNet, unit_values
 from stylereel.generator import StyleGAN2
 from stylereel.media.sheet import side_by_side
-from stylereel.recipes.run import Run
+from stylereel.recipes.run import Run, makes
 from stylereel.systems.stylemask.networks import MaskConfig, MaskNets, load_masks
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import Muon
@@ -323,6 +323,7 @@ def _chunks(part: Tensor | None, count: int) -> list[Tensor | None]:
     return [None] * count if part is None else list(part.chunk(count))
 
 
+@makes("stylemask", needs=("face", "identity", "generator"))
 def recipe(
     run: Run,
     *,

@@ -11,12 +11,13 @@ from stylereel.core.latents import Codes
 from stylereel.core.record import sha256
 from stylereel.core.weights import save_module
 from stylereel.generator import StyleGAN2
-from stylereel.recipes.run import Run, weight_file
+from stylereel.recipes.run import Run, makes, weight_file
 from stylereel.systems.stylevideogan.codes import CLIPS, clip_codes
 from stylereel.systems.stylevideogan.networks import KIND
 from stylereel.systems.stylevideogan.training import Recipe, train
 
 
+@makes(*(f"{KIND}-{name}" for name in CLIPS), needs=("generator",), starts=False)
 def recipe(
     run: Run,
     *,
@@ -42,6 +43,8 @@ def recipe(
     files = run.claim(*(f"{KIND}-{stem}" for stem in stems))
     for name, stem, target in zip(names, stems, files):
         of_world = name in CLIPS
+        if of_world and generator is None:
+            run.weight_file("generator")
         codes = codes_of(name, trainer.folder, encoder, generator)
         one = replace(run, began=time.time())
         model = train(trainer, codes, Recipe(seed=seed), f"{KIND}/{stem}")
