@@ -142,7 +142,7 @@ def measure(path: str, most: int) -> None:
         print(f"  jitter of {name}: raw {jitter(raw):.5f}, followed {jitter(marks):.5f}, "
               f"steady {jitter(found.steady()):.5f}")  # fmt: skip
     print("  jitter of the crop: " + ", ".join(f"{name} {crop_jitter(row):.6f}" for name, row in rows.items()))
-    print(f"  seam of its own crop pasted back: {np.mean([each.seam for each in pasted]):.3f} levels a pixel")
+    print(f"  seam of its own crop pasted back: {np.mean([each.seam for each in pasted]):.2f} (2 is just seen)")
 
 
 def compared(read: np.ndarray, true: np.ndarray) -> str:

@@ -138,7 +138,7 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert record["weights"] == {"weights": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
     assert record["settings"] == {
         "compare": False,
-        "paste_back": False,
+        "paste_back": "no",
         "chunk": 8,
         "precision": choose_precision("auto", torch.device("cpu")),
         "start": None,
@@ -389,3 +389,16 @@ def test_unknown_system_lists_the_known(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.undo()
     message = mistake(capsys, main(["drive", "nobody", "--help"]))
     assert all(name in message for name in systems.list_systems())
+
+
+def test_paste_back_alone_means_the_source(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from stylereel.cli import _add_flags, _parse, _parser
+    from stylereel.commands.drive import drive
+
+    parser = _parser("drive", "")
+    _add_flags(parser, drive, skip=("system", "files", "options", "stages", "rendering"))
+    given = ["--source", "1", "--driving", str(clip), "--out", str(tmp_path / "out.mp4")]
+    for words, expected in (([], "no"), (["--paste-back"], "source"), (["--paste-back", "driving"], "driving")):
+        assert _parse(parser, [*given, *words])["paste_back"] == expected
+    assert main(["drive", "squares", *given, "--paste-back", "elsewhere"]) == 2
+    assert "--paste-back takes one of no, source, driving" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_saved_codes_and_motions_drive(place: Path, tmp_path: Path, system: Styl
             source=identity,
             driving=str(place / "clips" / "turns.mp4"),
             out=str(tmp_path / "x.mp4"),
-            paste_back=True,
+            paste_back="source",
         )
 
 

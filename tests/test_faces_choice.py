@@ -255,7 +255,7 @@ def test_a_driven_face_goes_back_into_its_picture_and_frames_without_a_face_stay
     out = tmp_path / "out.mkv"
     system = stylereel.load("stylemask")
     files: Any = {"source": str(tmp_path / "who.png"), "driving": str(tmp_path / "clip.mp4"), "out": str(out)}
-    record = drive(system, **files, paste_back=True, options=options)
+    record = drive(system, **files, paste_back="source", options=options)
     assert record["inputs"]["source_face"]["sha256"] == sha256(tmp_path / "same.png") and "face" not in record["inputs"]
     assert record["frames"]["without a face"] == (3, 4) and record["faces in the clip"] == 1
     assert 0 < record["seam"] < 20 and 0 <= record["crop jitter"] < 0.01
@@ -267,3 +267,10 @@ def test_a_driven_face_goes_back_into_its_picture_and_frames_without_a_face_stay
         else:
             np.testing.assert_array_equal(frame[:, :10], picture[:, :10])
             assert (frame != picture).any()
+    # Into the driving clip instead: its size, its corners; and its frames without a face as they are.
+    out = tmp_path / "into.mkv"
+    record = drive(system, **{**files, "out": str(out)}, paste_back="driving", options=options)
+    assert record["settings"]["paste_back"] == "driving" and record["size"] == [200, 200] and 0 <= record["seam"] < 6
+    for index, (frame, own) in enumerate(zip(VideoReader(out), VideoReader(tmp_path / "clip.mp4"), strict=True)):
+        np.testing.assert_allclose(frame[-6:, :6].astype(int), own[-6:, :6], atol=2)
+        assert (index in (3, 4)) == (np.abs(frame.astype(int) - own).max() < 3)

@@ -6,13 +6,15 @@ from fractions import Fraction
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from stylereel import world
 from stylereel.faces import placement, pose, registration
-from stylereel.faces.paste import paste
+from stylereel.faces.paste import Head, fill, paste, seam
 from stylereel.generator import StyleGAN3, StyleGAN3Config
 from stylereel.metrics.motion import crop_jitter
 from stylereel.world.factors import INDEX, LATENT_DIM
+from stylereel.world.shading import REGIONS
 
 RATE = Fraction(25)
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -142,13 +144,13 @@ def test_registration_takes_another_key_frame_when_the_head_turns_and_comes_back
 def test_paste_keeps_outside_bytes_and_gives_an_unchanged_crop_back() -> None:
     frame = world.draw(person(), 300).image
     row = np.array([150.0, 150.0, 160.0, 12.0])
-    pasted, seam = paste(frame, placement.cut(frame, row, 160), row)
+    pasted, visible = paste(frame, placement.cut(frame, row, 160), row)
     y, x = np.indices((300, 300)) + 0.5
     inside = placement.to_crop(np.stack([x, y], -1).reshape(-1, 2), row).reshape(300, 300, 2)
     outside = ((inside < 0) | (inside > 1)).any(-1)
     np.testing.assert_array_equal(pasted[outside], frame[outside])
     assert (pasted != frame).any() and np.abs(pasted.astype(int) - frame).mean() < 1
-    assert seam < 0.2
+    assert visible < 0.5
 
 
 def test_paste_matches_a_colour_cast_and_shows_the_edit() -> None:
@@ -156,17 +158,64 @@ def test_paste_matches_a_colour_cast_and_shows_the_edit() -> None:
     row = np.array([100.0, 100.0, 120.0, 0.0])
     crop = placement.cut(frame, row, 120).astype(int) + (10, -8, 6)
     crop[50:70, 50:70] = (250, 10, 10)
-    pasted, seam = paste(frame, crop.astype(np.uint8), row)
+    pasted, visible = paste(frame, crop.astype(np.uint8), row)
     assert np.abs(pasted.astype(int) - frame)[45:80, 45:80].mean() < 2  # the cast is gone
-    assert pasted[100, 100, 0] > 220 and seam < 0.2
+    assert pasted[100, 100, 0] > 220 and visible < 1
 
 
 def test_seam_grows_with_what_differs_at_the_border() -> None:
     frame = np.full((200, 200, 3), 90, np.uint8)
     row = np.array([100.0, 100.0, 120.0, 0.0])
     same, cast, white = (paste(frame, np.full((64, 64, 3), level, np.uint8), row) for level in (90, 100, 250))
-    assert same.seam == 0 and cast.seam < 0.1 and white.seam > 10 * cast.seam
+    assert same.seam == 0 and cast.seam < 0.2 and white.seam > 10 * cast.seam
     assert white.frame[100, 100, 0] > 220  # another thing keeps its colour
+
+
+def blended(first: np.ndarray, second: np.ndarray, alpha: np.ndarray) -> float:
+    """The seam of the second image laid over the first by a mask [256, 256]."""
+    result = np.rint(first + alpha[..., None] * (second.astype(float) - first))
+    return seam(result, [first.astype(float), second.astype(float)], alpha, 1.0)
+
+
+def test_the_seam_is_bad_where_the_eye_sees_one() -> None:
+    away = np.hypot(*(np.indices((256, 256)) - 128))
+    plain = np.full((256, 256, 3), 110, np.uint8)
+
+    def disc(levels: int, width: float) -> float:
+        return blended(plain, plain + np.uint8(levels), np.clip((80 - away) / width + 0.5, 0, 1).astype(np.float32))
+
+    hard = [disc(levels, 1) for levels in (2, 8, 32, 64)]
+    assert hard[0] < 1 and 2 < hard[1] < 4 and hard[2] > 10 and hard == sorted(hard)  # just seen: about 2
+    soft = [disc(32, width) for width in (1, 6, 20, 60)]
+    assert soft == sorted(soft, reverse=True) and soft[-1] < 2
+    # A ring of the old background around a head is a halo; the head's own outline on another background is none.
+    drawn = world.draw(person(hat=0, hair_style=0.0), 256)
+    shown = drawn.regions != REGIONS.index("background")
+    green = np.full((256, 256, 3), (60, 90, 60), np.uint8)
+    masks = (binary_erosion(shown, border_value=1), binary_dilation(shown, iterations=6))
+    outline, halo = (blended(green, drawn.image, mask.astype(np.float32)) for mask in masks)
+    assert halo > 15 and halo > 2 * outline
+
+
+def test_a_head_is_pasted_without_a_halo_and_the_old_one_is_gone() -> None:
+    frame = world.draw(person(backdrop_kind=0.1, backdrop_light=0.05, hair_style=0.62, hair_length=0.8), 256).image
+    bald = world.draw(person(backdrop_kind=0.1, backdrop_light=1.0, hair_style=0.0, hat=0, glasses=0), 256).image
+    row = np.array([128.0, 128.0, 256.0, 0.0])
+    head, whole = Head().paste(frame, bald, row), paste(frame, bald, row)
+    assert head.seam < 3 < whole.seam
+    # The face is the new one; the clothes, and what is far from the head, are the frame's.
+    np.testing.assert_allclose(head.frame[100:150, 110:146].astype(float), bald[100:150, 110:146], atol=12)
+    np.testing.assert_array_equal(head.frame[240:, :40], frame[240:, :40])
+    assert np.abs(head.frame[70:100, 8:20].astype(int) - frame[70:100, 8:20]).mean() < 12
+
+
+def test_fill_goes_on_smoothly_from_what_is_known() -> None:
+    ramp = np.repeat(np.linspace(0, 200, 64)[None, :, None], 50, axis=0).repeat(3, axis=2).astype(np.float32)
+    known = np.ones((50, 64), bool)
+    known[15:35, 20:44] = False
+    filled = fill(np.where(known[..., None], ramp, 0), known)
+    np.testing.assert_array_equal(filled[known], ramp[known])
+    assert np.abs(filled - ramp).max() < 40
 
 
 def test_paste_beside_and_across_the_edge_of_the_frame() -> None:

@@ -137,7 +137,8 @@ def _command(name: str, arguments: list[str]) -> None:
             check_seed(given[flag], f"--{flag}")
     given = {f"{name}_" if f"{name}_" in parameters else name: value for name, value in given.items()}
     for keyword, group in groups.items():
-        given[keyword] = {option: value for option in group if (value := given.pop(option)) is not None}
+        chosen = {option: given.pop(option.rstrip("_"), None) for option in group}
+        given[keyword] = {option: value for option, value in chosen.items() if value is not None}
     kinds = [parameter for parameter, _ in parameters.values()]
     positional = [given.pop(p.name) for p in kinds if p.kind is p.POSITIONAL_ONLY and p.name in given]
     positional += [each for p in kinds if p.kind is p.VAR_POSITIONAL for each in given.pop(p.name)]
@@ -215,6 +216,11 @@ def _add_flag(parser: ArgumentParser, name: str, parameter: inspect.Parameter, t
         parser.add_argument(name, type=kind, help=text)
     elif parameter.kind is parameter.VAR_POSITIONAL:
         parser.add_argument(name, type=kind, nargs="*", help=text)
+    elif parameter.annotation == tuple[str, ...]:
+        parser.add_argument(flag, type=str, action="append", default=[], help=text)
+    elif get_origin(kind) is Literal and get_args(kind)[0] == "no" == parameter.default:
+        # --x alone is the second of the values.
+        parser.add_argument(flag, type=kind, nargs="?", const=get_args(kind)[1], default="no", help=text)
     elif parameter.annotation is bool:
         parser.add_argument(flag, action=ActionYesNo(no_prefix="no-"), default=parameter.default, help=text)
     elif required:

@@ -6,10 +6,11 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, Unpack
+from typing import Any, Literal, NamedTuple, TypeVar, Unpack, get_args
 
 import numpy as np
 from PIL import Image
@@ -27,14 +28,14 @@ from stylereel.commands.rendering import (
     write_clip,
 )
 from stylereel.core.files import ensure_writable, listed
-from stylereel.core.latents import Codes, Identity, Motion
+from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import portrait, render
 from stylereel.core.runs import Unfinished, claim
 from stylereel.core.system import Drives, Source, System
 from stylereel.core.weights import own_kind
 from stylereel.faces.backend import is_picture
-from stylereel.faces.paste import paste
+from stylereel.faces.paste import Head, paste
 from stylereel.faces.placement import cut
 from stylereel.media.pictures import FORMATS, save_picture
 from stylereel.media.sheet import contact_sheet, side_by_side
@@ -42,10 +43,11 @@ from stylereel.media.video import VideoReader
 from stylereel.media.writer import ENDINGS
 from stylereel.metrics.motion import crop_jitter
 from stylereel.systems import Flags
-from stylereel.systems.sources import SAVED, read_source
+from stylereel.systems.sources import SAVED, own_motion, read_source
 from stylereel.zoo.families import open_family
 
 Made = TypeVar("Made")
+PasteBack = Literal["no", "source", "driving"]
 VERBS = ("identify", "extract", "apply")
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 
@@ -118,7 +120,7 @@ def drive(
     driving: str,
     out: str,
     compare: bool = False,
-    paste_back: bool = False,
+    paste_back: PasteBack = "no",
     files: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
@@ -138,7 +140,8 @@ def drive(
         out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written next to it as .json. With a
             folder of sources or clips, a folder: one clip for each pair, index.json and grid.png.
         compare: show source, driving face and result side by side.
-        paste_back: paste the result back into the source image, from which the face was cropped.
+        paste_back: paste the head into a picture: source (also --paste-back alone), the source image, whose head keeps
+            its own direction; or driving, the driving clip.
         files: weight files of the system's own file options, which override the family's; for the record too.
         options: values for the system's own options; the others keep their defaults.
         stages: clock to use, for watching the progress.
@@ -154,6 +157,8 @@ def drive(
             index, and it is an error only if all fail.
     """
     stages, shared = stages or Stages(), RenderOptions(**rendering)
+    if paste_back not in get_args(PasteBack):
+        raise ValueError(f"--paste-back takes one of {', '.join(get_args(PasteBack))}, not {paste_back}.")
     sources, drivers = _members(source, (*FORMATS, SAVED)), _members(driving, (*CLIPS, SAVED))
     several = sources is not None or drivers is not None
     if several:
@@ -163,6 +168,8 @@ def drive(
     else:
         targets, index = [ensure_writable(out, *filter(None, ENDINGS))], []
         _refuse_pasting_without_picture(source, paste_back)
+    if paste_back == "driving" and all(Path(each).suffix == SAVED for each in drivers or [driving]):
+        raise ValueError("A saved motion has no frames to paste into; give a clip, or --paste-back source.")
     inputs = [*(sources or [source]), *(drivers or [driving]), *(files or {}).values(), *shared.files().values()]
     inputs += [each for name, each in (options or {}).items() if _is_file_option(name, each)]
     claim([*index, *targets, *(each.with_suffix(".json") for each in targets)], inputs, shared.overwrite)
@@ -173,7 +180,7 @@ def drive(
     given = read_source(source) if sources is None else None
 
     shared.require_inputs()
-    if paste_back and shared.background is not None:
+    if paste_back != "no" and shared.background is not None:
         raise ValueError("--background and --paste-back both say what is behind the face; give one of them.")
     if isinstance(system, str):
         with stages("load"):
@@ -243,7 +250,7 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"no face was found in {len(lost)} frames: {', '.join(map(str, lost))}"
     if (count := record["faces in the clip"]) > 1:
         yield f"the clip shows up to {count} faces; --face chooses which one drives"
-    for name, unit in {"crop jitter": "of the crop's side", "seam": "levels a pixel"}.items():
+    for name, unit in {"crop jitter": "of the crop's side", "seam": "(CIELAB; about 2 is just seen)"}.items():
         if record[name] is not None:
             yield f"{name}: {record[name]:.2g} {unit}"
     yield from result_lines(record)
@@ -264,10 +271,37 @@ def _members(name: str, endings: Collection[str]) -> list[str] | None:
     return [str(file) for file in found] or None
 
 
-def _refuse_pasting_without_picture(source: str, paste_back: bool) -> None:
-    if paste_back and (source.isdecimal() or Path(source).suffix == SAVED):
+def _refuse_pasting_without_picture(source: str, paste_back: PasteBack) -> None:
+    if paste_back == "source" and (source.isdecimal() or Path(source).suffix == SAVED):
         what = "A seed has" if source.isdecimal() else "Codes have"
         raise ValueError(f"{what} no image to paste the result into; give an image as the source.")
+
+
+def _bases(
+    into: PasteBack, who: _Who, reader: VideoReader | None, motion: Motion, options: RenderOptions, first: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What each frame of the result is pasted into, from `first` on, and where [4]."""
+    shown = options.shown(motion)
+    if into == "source":
+        assert who.picture is not None
+        yield from itertools.repeat((who.picture, who.identity.tensors["placement"].numpy()))
+    assert reader is not None
+    step, have, frame = motion.rate / shown.rate, -1, np.zeros(0)
+    frames = iter(reader)
+    for index in range(first, len(shown)):
+        while have < min(int(index * step), len(motion) - 1):
+            frame, have = next(frames), have + 1
+        yield frame, shown.placement[index]
+
+
+def _facing(system: System, identity: Identity, motion: Motion) -> Motion:
+    """An absolute motion of factors, turned so that its usual direction is that of the identity's own head."""
+    if motion.kind.coordinates != FACE.coordinates or motion.kind.relative:
+        return motion
+    columns = [motion.names.index(name) for name in ("yaw", "pitch", "roll")]
+    values = motion.values.copy()
+    values[:, columns] += own_motion(system, identity)[columns] - np.median(values[:, columns], axis=0)
+    return replace(motion, values=values)
 
 
 def _write(
@@ -276,19 +310,27 @@ def _write(
     """Render one pair into a clip and its record."""
     system, settings, options = run.system, run.settings, run.rendering
     identity, motion, reader, picture = who.identity, what.motion, what.reader, who.picture
-    if settings["paste_back"] and (picture is None or "placement" not in identity.tensors):
+    into: PasteBack = settings["paste_back"]
+    if into == "source" and (picture is None or "placement" not in identity.tensors):
         raise ValueError(f"{system.name} does not record the face's crop; leave out --paste-back.")
-    base = picture if settings["paste_back"] else None
+    if into == "driving" and reader is None:
+        raise ValueError(f"{what.path} has no frames to paste into; give a clip, or --paste-back source.")
+    if into == "source":
+        motion = _facing(system, identity, motion)
+    pasted = Head().paste if getattr(system, "builtin_family", False) else paste
     resting = set(options.shown(motion).missing) if settings.get("missing") == "skip-edit" else set[int]()
 
     def finish(moments: Iterator[tuple[int, Sequence[np.ndarray]]]) -> Iterator[tuple[np.ndarray, float | None]]:
         """The frames of the result, and the seam of each if it is pasted."""
-        compared = None
+        compared = behind = None
         for index, (frame,) in moments:
             seam = None
-            if base is not None:
+            if into != "no":
+                if behind is None:
+                    behind = _bases(into, who, reader, motion, options, index)
+                base, row = next(behind)
                 with stages("paste"):
-                    frame, seam = paste(base, frame, identity.tensors["placement"].numpy())
+                    frame, seam = pasted(base, frame, row)
                 frame = base if index in resting else frame
             frame = scaled(frame, options.size)
             if settings["compare"]:

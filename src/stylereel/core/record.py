@@ -35,8 +35,10 @@ def command_line(command: str, subject: str, flags: dict[str, Any]) -> str:
     """The command that reproduces an output; flags by the names of their parameters."""
     words = ["stylereel", command, subject]
     for name, value in flags.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
+        flag = name.rstrip("_").replace("_", "-")
+        if isinstance(value, list | tuple):
+            words += [word for each in value for word in (f"--{flag}", str(each))]
+        elif isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             words += [f"--{flag}", "null" if value is None else str(value)]

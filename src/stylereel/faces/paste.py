@@ -1,17 +1,24 @@
 """Putting a changed crop back into the frame it was cut from, without a visible border.
 
-The crop is faded in by a mask that is soft at its rim, after its colours were moved towards the frame's along that
-rim. Pixels outside the mask keep their bytes.
+`Head` pastes face and hair alone, by a map of regions, over a plate from which the old head is gone. `paste` needs no
+network: it fades the whole crop in by a mask that is soft at its rim, after its colours were moved towards the frame's
+along that rim. Pixels outside the mask keep their bytes.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
 
-from stylereel.faces.placement import EYE_LEVEL, to_crop, to_picture, warp
+from stylereel.core.builtin import builtin
+from stylereel.faces.placement import EYE_LEVEL, cut, to_crop, to_picture, warp
+from stylereel.family.matte import matte_of
+from stylereel.family.nets import PARSED, PARSED_SIZE, FaceNet, load_face
+from stylereel.media.colour import lab, linear, srgb
 
 # The mask is a superellipse around the middle between the eyes. It reaches from the crop's top to the neck and leaves
 # out the shoulders, which in most images do not turn with the head.
@@ -21,43 +28,231 @@ _RIM, _NECK_RIM = 0.12, 0.4  # how wide its soft rim is, in half sizes, around t
 _CELLS = 16  # the colour correction is found on a grid of so many cells a side
 _COLOUR = 24.0  # levels of 8 bits: what differs by much more is another thing, not another colour
 
+_HEAD = ("skin", "hair", "brow", "eye", "lips", "mouth", "ear", "glasses", "beard", "hat")  # the neck fades out below
+_CHIN, _COLLAR = 0.74, 0.88  # heights in the crop between which the neck fades out
+_EDGE = 0.05  # part of the crop along its left, right and lower edges in which the mask fades out
+_OUTSIDE = 0.04  # how much farther than the old head the plate is filled, in sides of the crop
+_VIEW = 256  # pixels of a crop that is looked at
+_MOST_GAIN = 1.7  # of the head's colours towards the frame's
+_OUTLINE = 8.0  # of the seam: an edge of a source, in CIELAB's units, from which on it is an outline
+_STEPS = ((1, 1.0), (2, 0.9), (4, 0.7), (8, 0.45))  # of the seam: half a distance in pixels of 256, and its weight
+
 
 class Pasted(NamedTuple):
-    """A frame uint8 [H, W, 3] with the crop in it, and its seam (see `paste`)."""
+    """A frame uint8 [H, W, 3] with the crop in it, and its `seam`."""
 
     frame: np.ndarray
     seam: float
 
 
+class _Place(NamedTuple):
+    """Where a crop is in a frame: its left, top, right and bottom pixels, and the matrix [2, 3] from pixels of that
+    part to fractions of the crop."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    affine: np.ndarray
+
+    @classmethod
+    def of(cls, frame: np.ndarray, placement: np.ndarray) -> _Place | None:
+        """None for a crop outside the frame."""
+        height, width = frame.shape[:2]
+        corners = to_picture(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]), placement)
+        left, top = np.clip(np.floor(corners.min(0)).astype(int), 0, (width, height))
+        right, bottom = np.clip(np.ceil(corners.max(0)).astype(int), 0, (width, height))
+        if right - left < 2 or bottom - top < 2:
+            return None
+        origin, to_right, down = to_crop(np.array([[left, top], [left + 1, top], [left, top + 1]], float), placement)
+        return cls(left, top, right, bottom, np.column_stack([to_right - origin, down - origin, origin]))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.right - self.left, self.bottom - self.top
+
+    def part(self, frame: np.ndarray) -> np.ndarray:
+        return frame[self.top : self.bottom, self.left : self.right]
+
+    def places(self) -> list[np.ndarray]:
+        """x and y [h, w] of the part's pixels, in fractions of the crop."""
+        y, x = np.indices(self.size[::-1], np.float32) + np.float32(0.5)
+        return [np.float32(row[0]) * x + np.float32(row[1]) * y + np.float32(row[2]) for row in self.affine]
+
+    def inside(self) -> np.ndarray:
+        """1 where the part's pixels [h, w] are in the crop, else 0."""
+        x, y = self.places()
+        return ((x > 0) & (x < 1) & (y > 0) & (y < 1)).astype(np.float32)
+
+    def seen(self, crop: np.ndarray) -> np.ndarray:
+        """A crop [h, h] or [h, h, 3], uint8, in the part's pixels."""
+        return warp(crop, self.affine * len(crop), self.size)
+
+
 def paste(frame: np.ndarray, crop: np.ndarray, placement: np.ndarray) -> Pasted:
-    """The crop uint8 [h, h, 3] laid over the frame uint8 [H, W, 3] at its placement [4].
-
-    The seam is the slope that belongs to neither image, in levels of 8 bits a pixel: the gradient of a blend
-    m a + (1 - m) b is that of a and b, mixed, plus (a - b) times the gradient of m. Its mean along the rim is given,
-    weighted by that gradient; a hard edge would give the whole difference between the two images.
-    """
-    height, width = frame.shape[:2]
-    corners = to_picture(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]), placement)
-    left, top = np.clip(np.floor(corners.min(0)).astype(int), 0, (width, height))
-    right, bottom = np.clip(np.ceil(corners.max(0)).astype(int), 0, (width, height))
-    if right - left < 2 or bottom - top < 2:  # the crop is outside the frame
+    """The crop uint8 [h, h, 3] laid over the frame uint8 [H, W, 3] at its placement [4], but for its corners."""
+    place = _Place.of(frame, placement)
+    if place is None:
         return Pasted(frame.copy(), 0.0)
-    origin, to_right, down = to_crop(np.array([[left, top], [left + 1, top], [left, top + 1]], float), placement)
-    affine = np.column_stack([to_right - origin, down - origin, origin])
-    y, x = np.indices((bottom - top, right - left), np.float32) + np.float32(0.5)
-    mask = _mask(*(np.float32(row[0]) * x + np.float32(row[1]) * y + np.float32(row[2]) for row in affine))
-
-    below = frame[top:bottom, left:right].astype(np.float32)
-    above = warp(crop, affine * len(crop), (right - left, bottom - top)).astype(np.float32)
+    mask = _mask(*place.places())
+    below, above = place.part(frame).astype(np.float32), place.seen(crop).astype(np.float32)
     above += _colour_shift(below - above, mask)
     blend = np.rint(np.clip(below + mask[..., None] * (above - below), 0, 255)).astype(np.uint8)
     result = frame.copy()
-    result[top:bottom, left:right] = np.where(mask[..., None] > 0, blend, result[top:bottom, left:right])
+    place.part(result)[:] = np.where(mask[..., None] > 0, blend, place.part(frame))
+    return Pasted(result, seam(place.part(result), [below, above], mask, 256 / float(placement[2])))
 
-    slope = np.hypot(*np.gradient(mask))
-    rim = slope > 0
-    difference = np.abs(above[rim] - below[rim]).mean(-1)
-    return Pasted(result, float(slope[rim] ** 2 @ difference / max(slope.sum(), 1e-6)))
+
+class Head:
+    """Pastes heads: face and hair as they are drawn, over a frame from which its own head is gone.
+
+    The map of regions of the drawn crop tells what is head; that of the frame's own crop, what has to go. The plate
+    behind is filled smoothly from what is around. The head's colours become those of the frame's light, by the skin.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    @cached_property
+    def _net(self) -> FaceNet:
+        return load_face(builtin("face")).eval().requires_grad_(False)
+
+    def paste(self, frame: np.ndarray, crop: np.ndarray, placement: np.ndarray) -> Pasted:
+        """The head in the crop uint8 [h, h, 3] on the frame uint8 [H, W, 3], at its placement [4]."""
+        place = _Place.of(frame, placement)
+        if place is None:
+            return Pasted(frame.copy(), 0.0)
+        plate, flesh = self._plate(frame, placement, place)
+        regions = _regions(self._net, crop)
+        head = matte_of(crop, head_share(regions))
+        mask = place.seen(np.rint(255 * head.alpha * _fading(crop.shape[0])).astype(np.uint8)).astype(np.float32) / 255
+        mask *= place.inside()
+        skin = _skin(crop, regions)
+        gain = np.ones(3)
+        if len(skin) and len(flesh):
+            gain = (linear(np.median(flesh, 0)) + 1e-3) / (linear(np.median(skin, 0)) + 1e-3)
+            gain = np.clip(gain, 1 / _MOST_GAIN, _MOST_GAIN)
+        table = np.stack([srgb(linear(np.arange(256)) * each) for each in gain], 1)
+        lit = np.stack([table[head.person[..., channel], channel] for channel in range(3)], -1)
+        above = place.seen(np.rint(lit).astype(np.uint8)).astype(np.float32)
+        blend = np.rint(plate + mask[..., None] * (above - plate)).astype(np.uint8)
+        result = frame.copy()
+        place.part(result)[:] = blend
+        drawn = place.seen(crop).astype(np.float32)
+        sources = [drawn, above, plate, place.part(frame).astype(np.float32)]
+        return Pasted(result, seam(blend, sources, mask, 256 / float(placement[2])))
+
+    def _plate(self, frame: np.ndarray, placement: np.ndarray, place: _Place) -> tuple[np.ndarray, np.ndarray]:
+        """The part of the frame, float32, without its head, and the pixels [N, 3] of that head's skin. One is kept."""
+        if self._kept is not None and self._kept[0] is frame and np.array_equal(self._kept[1], placement):
+            return self._kept[2:]
+        crop = cut(frame, placement, _VIEW)
+        regions = _regions(self._net, crop)
+        reach = 2 * round(_OUTSIDE * PARSED_SIZE) + 1
+        old = sum(regions[PARSED.index(name)] for name in _HEAD)
+        wide = torch.from_numpy(np.clip(2 * np.asarray(old, np.float32), 0, 1))[None, None]
+        wide = torch.nn.functional.max_pool2d(wide, reach, 1, reach // 2)[0, 0].numpy()
+        # Neck and clothes stay, whatever is drawn before them.
+        wide *= 1 - np.clip(2 * (regions[PARSED.index("neck")] + regions[PARSED.index("clothes")]) - 0.5, 0, 1)
+        gone = _resized(wide[..., None], (_VIEW, _VIEW))[..., 0]
+        gone = place.seen(np.rint(255 * gone).astype(np.uint8)).astype(np.float32) / 255 * place.inside()
+        part, rim = place.part(frame).astype(np.float32), gone > 0.02
+        filled = fill(part, ~rim) if not rim.all() else part
+        plate = part + np.clip(gone * 1.5, 0, 1)[..., None] * (filled - part)
+        self._kept = frame, np.array(placement), plate, _skin(crop, regions)
+        return self._kept[2:]
+
+
+@torch.inference_mode()
+def _regions(net: FaceNet, crop: np.ndarray) -> np.ndarray:
+    """Probabilities [R, 64, 64] of the regions of a crop uint8 [h, h, 3]."""
+    image = torch.tensor(crop).permute(2, 0, 1)[None].float() / 127.5 - 1
+    scores = net(image, parse=True, close=False).regions
+    assert scores is not None
+    return scores[0].float().softmax(0).numpy()
+
+
+def _skin(crop: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Pixels [N, 3] of the skin of a crop by its regions [R, 64, 64]."""
+    small = np.asarray(Image.fromarray(crop).resize(regions.shape[:0:-1], Image.Resampling.BOX))
+    return small[regions[PARSED.index("skin")] > 0.8]
+
+
+def head_share(regions: np.ndarray) -> np.ndarray:
+    """How much of each pixel is head [64, 64], 0..1, by probabilities [R, 64, 64] of regions; the neck fades out."""
+    height = (np.arange(regions.shape[1]) + 0.5)[:, None] / regions.shape[1]
+    neck = regions[PARSED.index("neck")] * np.clip((_COLLAR - height) / (_COLLAR - _CHIN), 0, 1)
+    return np.asarray(sum(regions[PARSED.index(name)] for name in _HEAD) + neck, np.float32)
+
+
+def _fading(size: int) -> np.ndarray:
+    """How much of a crop of a size may show at all [size, size]: it fades out at its sides and below."""
+    place = (np.arange(size) + 0.5) / size
+    side, down = np.clip(np.minimum(place, 1 - place) / _EDGE, 0, 1), np.clip((1 - place) / (2 * _EDGE), 0, 1)
+    return np.minimum(side[None], down[:, None]).astype(np.float32)
+
+
+def fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """An image float32 [H, W, 3] whose unknown pixels follow smoothly from the known ones, bool [H, W].
+
+    Pulled to halves until all is known, and pushed back (Gortler et al. 1996).
+    """
+    weight = known.astype(np.float32)[..., None]
+    if known.all() or min(image.shape[:2]) < 2:
+        return image
+    height, width = (side + side % 2 for side in image.shape[:2])
+    pad = [(0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)]
+    both = np.pad(np.dstack([image * weight, weight]), pad)
+    both = both.reshape(height // 2, 2, width // 2, 2, 4).mean((1, 3))
+    coarse = both[..., :3] / np.maximum(both[..., 3:], 1e-6)
+    coarse = fill(coarse, both[..., 3] > 0)
+    fine = _resized(coarse, (width, height))[: image.shape[0], : image.shape[1]]
+    return np.where(weight > 0, image, fine)
+
+
+def seam(result: np.ndarray, sources: list[np.ndarray], mask: np.ndarray, scale: float) -> float:
+    """How visible the rim of a pasted part is, in CIELAB's units: about 2 is just seen, from 6 on it is a line.
+
+    The largest edges along the rim (95th percentile) that no source has there: differences of colour across 2, 4, 8 and
+    16 pixels of a crop of 256, of which wide ones count less, for the eye forgives soft ones. Where a source has an
+    outline itself, as a head has against what was behind it, nothing is out of place.
+
+    Args:
+        result: uint8 or float [H, W, 3].
+        sources: what was blended, each [H, W, 3]; an edge that one of them has is no seam.
+        mask: how much of the pasted part shows [H, W], 0 to 1.
+        scale: pixels of a crop of 256 for a pixel of these.
+    """
+    if scale != 1:
+        size = max(2, round(mask.shape[1] * scale)), max(2, round(mask.shape[0] * scale))
+        mask = _resized(mask[..., None], size)[..., 0]
+        result, sources = _resized(result, size), [_resized(each, size) for each in sources]
+    rim = (mask > 0.02) & (mask < 0.98)
+    inner, outer = mask >= 0.98, mask <= 0.02  # also a hard edge has a rim, of two pixels
+    for axis in (0, 1):
+        rim |= (np.roll(inner, 1, axis) & outer) | (np.roll(outer, 1, axis) & inner)
+    if not rim.any():
+        return 0.0
+    colours = [lab(np.clip(each, 0, 255)) for each in (result, *sources)]
+    worst = np.zeros(mask.shape)
+    for half, weight in _STEPS:
+        edges = [_edges(each, half) for each in colours]
+        own = np.max(edges[1:], axis=0)
+        worst = np.maximum(worst, weight * (edges[0] - own) * np.clip(1 - own / _OUTLINE, 0, 1))
+    return float(np.percentile(worst[rim], 95))
+
+
+def _edges(colour: np.ndarray, half: int) -> np.ndarray:
+    """The larger difference of colour [H, W, 3] across 2 x half pixels, right or down: [H, W]."""
+    found = np.zeros(colour.shape[:2])
+    for axis in (0, 1):
+        if colour.shape[axis] > 2 * half:
+            front, back = (slice(2 * half, None), slice(None, -2 * half))
+            ends = [colour[each] if axis == 0 else colour[:, each] for each in (front, back)]
+            middle = slice(half, colour.shape[axis] - half)
+            where = (middle, slice(None)) if axis == 0 else (slice(None), middle)
+            found[where] = np.maximum(found[where], np.linalg.norm(ends[0] - ends[1], axis=-1))
+    return found
 
 
 def _mask(x: np.ndarray, y: np.ndarray) -> np.ndarray:

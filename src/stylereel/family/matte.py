@@ -51,7 +51,14 @@ def matte(image: np.ndarray) -> Matte:
         regions = _net()(batch, parse=True, close=False).regions
         assert regions is not None
         front = 1 - regions.softmax(1)[:, [PARSED.index("background")]]
-        front = F.interpolate(front, image.shape[:2], mode="bilinear", align_corners=False)[0, 0].numpy()
+    return matte_of(image, front[0, 0].numpy())
+
+
+def matte_of(image: np.ndarray, share: np.ndarray) -> Matte:
+    """The matte of what a map of shares [h, w], 0 to 1, says is in front in an image uint8 [H, W, 3]."""
+    colours = image.astype(np.float32) / 255
+    whole = torch.from_numpy(np.asarray(share, np.float32))[None, None]
+    front = F.interpolate(whole, image.shape[:2], mode="bilinear", align_corners=False)[0, 0].numpy()
     low, high = FIRM
     alpha = ((guided(colours, front, len(image) * REACH) - low) / (high - low)).clip(0, 1)
     person, behind = _unmixed(colours, alpha, round(len(image) * UNMIX))
