@@ -156,6 +156,7 @@ HEAD = ["flag", "takes", "default", "meaning"]
 # page -> part -> what writes it
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "docs/commands.md": {"commands": commands},
+    "docs/corpora.md": {"flags": partial(shared_flags, "prepare")},
     "docs/training.md": {"flags": partial(shared_flags, "train")},
     "docs/driving.md": {"flags": partial(shared_flags, "drive")},
     "docs/measures.md": {"measures": describe},

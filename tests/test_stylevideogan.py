@@ -28,7 +28,7 @@ from stylereel.media.video import VideoWriter
 from stylereel.metrics.motion import loop
 from stylereel.systems import verb_flags
 from stylereel.systems.stylevideogan import StyleVideoGAN, VideoConfig, VideoGenerator, load_model, study
-from stylereel.systems.stylevideogan.codes import CLIPS, WorldClip, builtin_framing, distinct_rows
+from stylereel.systems.stylevideogan.codes import CLIPS, WorldClip, distinct_rows
 from stylereel.systems.stylevideogan.networks import (
     KIND,
     ORDERS,
@@ -462,7 +462,7 @@ def test_no_mouth_moves_the_crop_of_the_data_line() -> None:
     values[::3, world.MOTION.index("jaw")] = 1.0
     points = np.stack([world.project_landmarks(each)[0] * 256 for each in values])
     canonical = placement.place(points, Fraction(25), seconds=0.01)
-    rows = builtin_framing(placement.place_by_eyes(points, Fraction(25)), canonical)
+    rows = placement.to_builtin_framing(placement.place_by_eyes(points, Fraction(25)), canonical)
     assert np.ptp(canonical, axis=0)[:3].max() > 1, "the built-in framing follows the mouth"
     assert np.ptp(rows, axis=0).max() < 1e-3 and np.abs(rows - np.median(canonical, axis=0)).max() < 1e-2
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "world clip": "world:world_clip",
     "world dataset": "world:world_dataset",
     "train family": "family:train_family",
+    "prepare": "prepare:prepare",
     "train": "train:train",
     "eval exact": "evaluate:evaluate_exact",
     "eval": "evaluate:evaluate",

@@ -107,6 +107,18 @@ def place_window(landmarks: np.ndarray, rate: Fraction, found: np.ndarray | None
     return np.tile(np.array(row, np.float32), (len(rows), 1))
 
 
+def to_builtin_framing(rows: np.ndarray, canonical: np.ndarray) -> np.ndarray:
+    """Placements [T, 4] of whatever kind, in the size and place of the built-in framing [T, 4] of the same frames.
+
+    Between the two is one similarity, their median over the clip, so that the crop moves as steadily as before.
+    """
+    inside = np.median(to_crop(canonical[:, None, :2], rows)[:, 0], axis=0)
+    centre = to_picture(np.broadcast_to(inside, (len(rows), 1, 2)), rows)[:, 0]
+    side = rows[:, 2] * np.median(canonical[:, 2] / rows[:, 2])
+    roll = rows[:, 3] + np.median(canonical[:, 3] - rows[:, 3])
+    return np.column_stack([centre, side, roll]).astype(np.float32)
+
+
 def stylegan3_transform(placement: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Where StyleGAN3 has to put an aligned face so that it is in `window` where the camera saw it.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -137,6 +139,15 @@ def load(files: dict[str, Path]) -> Networks:
     if not fits or generator.config.channels(64) != hfgi.config.channels:
         raise ValueError(f"HFGI corrects {hfgi.config.channels} maps of 64 px, which the generator does not have.")
     return Networks(generator, encode, embed, hfgi)
+
+
+def encoded(encode: nn.Module | None, crops: np.ndarray) -> Tensor:
+    """Codes [B, L, D] of crops uint8 [B, H, W, 3], on the encoder's device. Raises ValueError without an encoder."""
+    if encode is None:
+        raise ValueError("Images and clips need an encoder of this generator; give one with --encoder.")
+    device = next(itertools.chain(encode.parameters(), encode.buffers())).device
+    with torch.inference_mode():
+        return encode(torch.tensor(crops, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1)
 
 
 def _check(generator: StyleGAN2 | StyleGAN3, rows: int, width: int) -> None:

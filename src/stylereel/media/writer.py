@@ -103,6 +103,7 @@ class VideoWriter:
         audio_start: seconds of `audio_from`, after its first frame, that are left out before its sound begins.
         crf: constant rate factor of H.264 (0 to 51, 16 if None) or AV1 (0 to 63, 24 if None); lower is better.
         unfinished: of the run, whose facts include all that decides the frames, the rate, the sound and the crf.
+        synthetic: whether the file is marked as synthetic video; not where it shows what a camera saw.
 
     Raises:
         MediaError: another ending, a rate that a GIF cannot have, a crf for a form without one, a file that cannot
@@ -118,6 +119,7 @@ class VideoWriter:
         *,
         audio_start: Fraction = Fraction(0),
         unfinished: Unfinished | None = None,
+        synthetic: bool = True,
     ) -> None:
         self.path = Path(path)
         self.rate = Fraction(rate)
@@ -143,6 +145,7 @@ class VideoWriter:
         self._stream: VideoStream | None = None
         self._container: OutputContainer | None = None
         self._encoder: _Encoder | None = None
+        self._comment = f"{'synthetic video, ' if synthetic else ''}made with stylereel {__version__}"
         self._unfinished = unfinished if self._form else None
         # A GIF's packets need more than their bytes, so its frames are kept without loss.
         self._kept_form = _FORMS[".mkv"] if self._form is _FORMS[".gif"] else self._form
@@ -163,7 +166,7 @@ class VideoWriter:
                     options["movflags"] = "+faststart"
                 container = av.open(ffmpeg_name(partial), "w", format=self._form.container, container_options=options)
                 self._container = stack.enter_context(container)
-                self._container.metadata["comment"] = f"synthetic video, made with stylereel {__version__}"
+                self._container.metadata["comment"] = self._comment
             self._exit = stack.pop_all()
         if self._unfinished:
             self._find_segments(self._unfinished.folder)

@@ -28,6 +28,14 @@ class Offset(NamedTuple):
 def best_offset(result: np.ndarray, truth: np.ndarray, reach: int = REACH) -> Offset:
     """The whole number of frames, up to `reach`, at which two tracks [T] correlate best; of equals the smallest.
 
+    Raises ValueError as `all_offsets`.
+    """
+    return max(all_offsets(result, truth, reach), key=lambda offset: offset.correlation)
+
+
+def all_offsets(result: np.ndarray, truth: np.ndarray, reach: int = REACH) -> list[Offset]:
+    """The correlations of two tracks [T] at all offsets up to `reach` at which they have one, the smallest first.
+
     Raises ValueError when the tracks differ in length, are too short, or one of them is constant.
     """
     frames = len(truth)
@@ -40,7 +48,7 @@ def best_offset(result: np.ndarray, truth: np.ndarray, reach: int = REACH) -> Of
         a, b = result[max(late, 0) : frames + min(late, 0)], truth[max(-late, 0) : frames - max(late, 0)]
         if min(np.ptp(a), np.ptp(b)) > 1e-9:
             found.append(Offset(late, float(np.corrcoef(a, b)[0, 1])))
-    return max(found, key=lambda offset: offset.correlation)
+    return found
 
 
 def _mouths(result: Clip, reference: Clip) -> Offset:

@@ -6,7 +6,6 @@ in clips and in the family's own portraits.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -27,6 +26,7 @@ from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
 from stylereel.family.nets import load_face
 from stylereel.generator import StyleGAN2
+from stylereel.invert.networks import encoded
 from stylereel.media.pictures import read_picture
 from stylereel.world.factors import LATENT_DIM, MOTION
 from stylereel.zoo.families import open_family
@@ -92,15 +92,6 @@ def identify(system: Encodes, source: Source, psi: float, find: Callable[[np.nda
     with torch.inference_mode():
         w = system.generator.map(torch.from_numpy(z).float().to(system.generator.mean_w.device), psi=psi)[0]
     return Identity(w.cpu(), system.name)
-
-
-def encoded(encode: nn.Module | None, crops: np.ndarray) -> Tensor:
-    """Codes [B, L, D] of crops uint8 [B, H, W, 3], on the encoder's device. Raises ValueError without an encoder."""
-    if encode is None:
-        raise ValueError("Images and clips need an encoder of this generator; give one with --encoder.")
-    device = next(itertools.chain(encode.parameters(), encode.buffers())).device
-    with torch.inference_mode():
-        return encode(torch.tensor(crops, device=device).permute(0, 3, 1, 2).float() / 127.5 - 1)
 
 
 def world_generator(family: str, device: Device) -> tuple[StyleGAN2, Path]:

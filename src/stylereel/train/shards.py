@@ -77,14 +77,19 @@ def expand(pattern: str) -> list[str]:
     return names
 
 
-def local_members(paths: list[Path], note: Note) -> list[tuple[str, Member]]:
-    """The samples of uncompressed tar files, found by reading their headers once; what follows damage is left out."""
+def local_members(
+    paths: list[Path], note: Note, wanted: Callable[[str], bool] = is_picture
+) -> list[tuple[str, Member]]:
+    """The samples of uncompressed tar files, found by reading their headers once; what follows damage is left out.
+
+    wanted: which members are samples, by their names.
+    """
     samples: list[tuple[str, Member]] = []
     for path in paths:
         try:
             with tarfile.open(path, "r:") as shard:
                 for member in shard:
-                    if member.isreg() and is_picture(member.name):
+                    if member.isreg() and wanted(member.name):
                         name = f"{path.name}/{member.name}"
                         samples.append((name, Member(path, member.offset_data, member.size)))
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:

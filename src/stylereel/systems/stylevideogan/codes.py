@@ -22,7 +22,6 @@ from stylereel.family.people import grouped_w, latents_of
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert import networks as inversion
 from stylereel.media.video import VideoReader
-from stylereel.systems.sources import encoded
 from stylereel.world.factors import MOTION
 from stylereel.world.motion import Manner
 
@@ -117,27 +116,15 @@ def clip_codes(
     track = backend.track(reader, reader.rate, missing)
     rows = placement.place_by_eyes(track.landmarks, track.rate, track.found)
     if inversion.is_canonical(files):
-        rows = builtin_framing(rows, placement.place(track.landmarks, track.rate, track.found))
+        rows = placement.to_builtin_framing(rows, placement.place(track.landmarks, track.rate, track.found))
     parts: list[Tensor] = []
     crops: list[np.ndarray] = []
     for index, frame in enumerate(reader):
         crops.append(placement.cut(frame, rows[index], SIZE))
         if len(crops) == BATCH or index + 1 == len(rows):
-            parts.append(encoded(nets.encode, np.stack(crops)).cpu())
+            parts.append(inversion.encoded(nets.encode, np.stack(crops)).cpu())
             crops.clear()
     return Codes(torch.cat(parts), sha256(files["generator"]), track.rate, torch.from_numpy(rows))
-
-
-def builtin_framing(rows: np.ndarray, canonical: np.ndarray) -> np.ndarray:
-    """Placements [T, 4] by the eyes, in the size and place of the built-in framing [T, 4] of the same frames.
-
-    Between the two is one similarity, their median over the clip, so that still no mouth moves the crop.
-    """
-    inside = np.median(placement.to_crop(canonical[:, None, :2], rows)[:, 0], axis=0)
-    centre = placement.to_picture(np.broadcast_to(inside, (len(rows), 1, 2)), rows)[:, 0]
-    side = rows[:, 2] * np.median(canonical[:, 2] / rows[:, 2])
-    roll = rows[:, 3] + np.median(canonical[:, 3] - rows[:, 3])
-    return np.column_stack([centre, side, roll]).astype(np.float32)
 
 
 def distinct_rows(w: Tensor) -> tuple[int, ...]:

@@ -1,0 +1,207 @@
+"""Preparing training data, measured: `python benchmarks/corpora.py WHAT --folder FOLDER`.
+
+speed: seconds of each step, clips an hour, and what a second process brings. kills: the same data set, with kill -9 at
+random moments and without. memory: the peak of a long run. All on clips of the world, some of them broken on purpose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from stylereel.commands.world import world_clip
+from stylereel.core.runs import VERSIONS
+from stylereel.media.video import VideoReader, VideoWriter
+
+# How every tenth clip or so is broken, and the step that must notice.
+BROKEN = ("cut", "silent", "no face", "two faces", "copy", "wrong rate", "two shots")
+
+
+def make_clips(folder: Path, count: int, seconds: float = 1.6, size: int = 128, every: int = 10) -> dict[str, str]:
+    """Clips of the world, of which one in `every` is broken in one of the ways of BROKEN; names and ways."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ways: dict[str, str] = {}
+    for number in range(count):
+        way = BROKEN[number // every % len(BROKEN)] if number % every == every - 1 else ""
+        name = f"clip-{number:04}{'-' + way.replace(' ', '-') if way else ''}.mp4"
+        ways[name] = way
+        if not (folder / name).exists():
+            draw_clip(folder, name, way, number, seconds, size)
+    return ways
+
+
+def draw_clip(folder: Path, name: str, way: str, seed: int, seconds: float, size: int) -> None:
+    path, part = folder / name, folder / f".part-{name}"
+    rate = 10 if way == "wrong rate" else 25
+    if way == "copy":  # of the clip before, encoded anew
+        before = max(folder.glob(f"clip-{seed - 1:04}*.mp4"))
+        write(part, VideoReader(before), Fraction(25), before, crf=30)
+    elif way == "no face":
+        random_frames = np.random.default_rng(seed).integers(0, 255, (round(seconds * rate), 8, 8, 3), dtype=np.uint8)
+        write(
+            part,
+            (np.kron(each, np.ones((size // 8, size // 8, 1), np.uint8)) for each in random_frames),
+            Fraction(rate),
+        )
+    else:
+        world_clip(out=str(part), seed=seed, seconds=seconds, rate=rate, size=size, overwrite=True)
+    if way in ("two faces", "two shots"):
+        other = folder / f".other-{name}"
+        world_clip(out=str(other), seed=seed + 50_000, seconds=seconds, rate=rate, size=size, overwrite=True)
+        ours, theirs = list(VideoReader(part)), list(VideoReader(other))
+        frames = [np.hstack(pair) for pair in zip(ours, theirs)] if way == "two faces" else ours + theirs
+        write(part, frames, Fraction(rate), part if way == "two faces" else None)
+        other.unlink()
+    elif way == "silent":
+        write(part, list(VideoReader(part)), Fraction(rate))
+    elif way == "cut":
+        data = part.read_bytes()
+        part.write_bytes(data[: len(data) * 2 // 3])
+    part.rename(path)
+
+
+def write(path: Path, frames: Iterable[np.ndarray], rate: Fraction, sound: Path | None = None, crf: int = 18) -> None:
+    new = path.with_name(f"{path.stem}-new.mp4")
+    with VideoWriter(new, rate, audio_from=sound, crf=crf) as writer:
+        for frame in frames:
+            writer.write(frame)
+        writer.finish()
+    new.rename(path)
+
+
+def command(clips: Path, out: Path, system: str, *more: str) -> list[str]:
+    return [sys.executable, "-m", "stylereel", "prepare", str(clips), "--out", str(out), "--for", system, *more]
+
+
+def run(clips: Path, out: Path, system: str, *more: str) -> float:
+    """Seconds of a whole command."""
+    begun = time.monotonic()
+    subprocess.run(command(clips, out, system, *more), check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - begun
+
+
+def fingerprint(out: Path, system: str) -> dict[str, str]:
+    """SHA-256 of each file of a data set."""
+    files = sorted(path for path in (out / system).rglob("*") if path.is_file())
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def steps(out: Path) -> dict[str, dict[str, float]]:
+    """Results, seconds and bytes of each step, from the ledger."""
+    base = sqlite3.connect(out / "ledger.sqlite")
+    query = "select step, count(*), sum(seconds), sum(bytes) from rows group by step order by sum(seconds) desc"
+    found = {step: {"results": n, "seconds": s, "bytes": b} for step, n, s, b in base.execute(query)}
+    base.close()
+    return found
+
+
+def kills(clips: Path, folder: Path, system: str, times: int, workers: int, seed: int = 0) -> dict[str, object]:
+    """Prepare undisturbed, then in another folder with `times` kills of all its processes at random moments."""
+    whole, disturbed = folder / "whole", folder / "disturbed"
+    for old in (whole, disturbed):
+        shutil.rmtree(old, ignore_errors=True)
+    seconds = run(clips, whole, system, "--workers", str(workers))
+    chance = random.Random(seed)
+    done = 0
+    while done < times:
+        process = subprocess.Popen(
+            command(clips, disturbed, system, "--workers", str(workers)),
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            # Long enough to begin, short enough that all kills come before the end.
+            process.wait(chance.uniform(0.2, 4.0 + 2 * seconds / times))
+            if process.returncode:
+                raise RuntimeError(f"the command ended with {process.returncode}")
+            shutil.rmtree(disturbed / system)  # it was done: kill it while it packs
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            done += 1
+    run(clips, disturbed, system, "--workers", str(workers))
+    ledger = sqlite3.connect(disturbed / "ledger.sqlite")
+    twice = ledger.execute("select count(*) - count(distinct clip || step || key) from rows").fetchone()[0]
+    ledger.close()
+    same = fingerprint(whole, system) == fingerprint(disturbed, system)
+    results = [sum(1 for _ in (out / "work").rglob("*.safetensors")) for out in (whole, disturbed)]
+    return {
+        "kills": done,
+        "same bytes": same,
+        "rows twice": twice,
+        "results": results,
+        "files": len(fingerprint(whole, system)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["clips", "speed", "kills", "memory"])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=1.6)
+    parser.add_argument("--system", default="styleheat")
+    parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    clips = given.folder / f"clips-{given.count}-{given.size}-{given.seconds:g}"
+    make_clips(clips, given.count, given.seconds, given.size)
+    found: dict[str, object] = {"versions": VERSIONS, "count": given.count, "size": given.size, "for": given.system}
+    if given.what == "kills":
+        found |= kills(clips, given.folder, given.system, given.times, given.workers)
+    elif given.what == "speed":
+        for workers in (1, 2):
+            out = given.folder / f"speed-{workers}"
+            shutil.rmtree(out, ignore_errors=True)
+            seconds = run(clips, out, given.system, "--workers", str(workers))
+            found[f"seconds with {workers}"] = round(seconds, 1)
+            found[f"clips an hour with {workers}"] = round(3600 * given.count / seconds)
+        found["steps"] = steps(given.folder / "speed-1")
+    elif given.what == "memory":
+        out = given.folder / "memory"
+        shutil.rmtree(out, ignore_errors=True)
+        found["peaks"] = memory(clips, out, given.system)
+    print(json.dumps(found, indent=1))
+
+
+def memory(clips: Path, out: Path, system: str) -> list[dict[str, float]]:
+    """The peak of one process's memory in MB after each tenth of the clips."""
+    from stylereel.corpora.engine import Here
+    from stylereel.corpora.run import prepare_videos
+    from stylereel.corpora.settings import settings_for
+    from stylereel.corpora.sources import find_videos
+    from stylereel.corpora.steps import plan_for
+
+    videos, plan = find_videos([str(clips)]), plan_for(system, settings_for(system))
+    peaks = []
+
+    class Watched(Here):
+        def run(self, tasks):  # type: ignore[no-untyped-def]
+            for number, done in enumerate(super().run(tasks), 1):
+                if number % max(1, len(videos) // 10) == 0:
+                    peaks.append({"clips": number, "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+                yield done
+
+    prepare_videos(videos, plan, out, Watched())
+    peaks.append({"clips": len(videos), "MB with packing": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+    return peaks
+
+
+if __name__ == "__main__":
+    main()
