@@ -285,11 +285,10 @@ def _invert(
     if pti:
         delta = tune(generator, whole[chosen], torch.stack(images), look, through=lambda s: stages.through("tune", s))
         generator, first = generator.tuned(delta), 0
-        chunks = -(-count // chunk)
-    for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk), chunks):
-        targets = F.adaptive_avg_pool2d(crops.to(device), size)
-        note("tuned", whole[first : first + len(crops)], targets, generator)
-        first += len(crops)
+        for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk), chunks):
+            targets = F.adaptive_avg_pool2d(crops.to(device), size)
+            note("tuned", whole[first : first + len(crops)], targets, generator)
+            first += len(crops)
     codes = Codes(whole.w, name, found.rate, torch.from_numpy(found.rows), whole.features, delta)
     measured = {
         "frames": {"inverted": count, "without a face": found.missing},
