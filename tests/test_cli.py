@@ -168,18 +168,31 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert json.loads((tmp_path / "out.json").read_text())["settings"] == record["settings"]
 
 
-def test_compare_shows_source_driving_and_result(tmp_path: Path, clip: Path) -> None:
+def test_compare_shows_photo_person_at_rest_driving_and_result(tmp_path: Path, clip: Path) -> None:
     save_picture(tmp_path / "who.png", np.full((64, 48, 3), 60, np.uint8))
     assert run_drive(tmp_path / "who.png", clip, tmp_path / "out.mp4", "--compare") == 0
-    source, driving, result = (slice(2, 20), slice(30, 54), slice(66, 88))  # columns inside the three panels
+    panels = photo, rest, driving, result = (slice(2, 20), slice(30, 54), slice(64, 88), slice(98, 120))
     for index, frame in enumerate(VideoReader(tmp_path / "out.mp4")):
-        assert frame.shape == (48, 92, 3)  # 24 + 32 + 32 wide, two gaps; a strip of labels above
-        assert frame[20:, source].mean() == pytest.approx(60, abs=3)
+        assert frame.shape == (48, 126, 3)  # 24 + 3 x 32 wide, three gaps; a strip of labels above
+        assert frame[20:, photo].mean() == pytest.approx(60, abs=3)
+        assert frame[20:, rest].mean() == pytest.approx(60, abs=3)
         assert frame[20:, result].mean() == pytest.approx(60 + 15 * index / 19, abs=3)
         expected = square(index)[12:, 20:44]
         assert np.abs(frame[20:44, driving].astype(int) - expected[:24]).mean() < 12
+        assert all(frame[:14, panel].min() < 120 for panel in panels), "labels"
     assert run_drive(60, clip, tmp_path / "seed.mp4", "--compare") == 0
-    assert next(iter(VideoReader(tmp_path / "seed.mp4")))[20:, 2:28].mean() == pytest.approx(60, abs=3)
+    seed = next(iter(VideoReader(tmp_path / "seed.mp4")))
+    assert seed[20:, 2:28].mean() == pytest.approx(60, abs=3) and seed.shape[1] == 3 * 32 + 4
+
+
+def test_a_comparison_fits_a_screen_unless_its_size_is_chosen(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylereel.commands.drive.SCREEN", (80, 60))
+    assert run_drive(60, clip, tmp_path / "small.mkv", "--compare", "--frames", "6") == 0
+    assert VideoReader(tmp_path / "small.mkv").width <= 80
+    assert run_drive(60, clip, tmp_path / "sized.mkv", "--compare", "--frames", "6", "--size", "40") == 0
+    assert VideoReader(tmp_path / "sized.mkv").width == 3 * 40 + 4
 
 
 def test_help_shows_the_systems_own_flags_once(capsys: pytest.CaptureFixture[str]) -> None:

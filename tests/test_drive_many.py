@@ -60,7 +60,7 @@ def test_folders_of_people_and_clips_make_a_clip_for_each_pair(
     failed = [line for line in index["results"] if "error" in line]
     assert len(failed) == 3 and all("face" in line["error"] and "empty" in line["driving"] for line in failed)
     grid = np.asarray(Image.open(tmp_path / "out" / "grid.png"))
-    assert grid.shape[0] > 4 * 256 and grid.shape[1] > 3 * 256
+    assert 1000 < grid.shape[0] <= 1080 and grid.shape[1] > 3 * 240, "it fits a screen"
     assert "ann--turns.mp4" in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stylereel import cli
-from stylereel.commands.evaluate import evaluate, table
+from stylereel.commands.evaluate import Outcome, evaluate, lines, table
 from stylereel.core.record import sha256
 from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoWriter
@@ -169,6 +169,23 @@ def test_clips_of_a_pair_have_one_name() -> None:
         find("l1")(ours, theirs)
     with pytest.raises(Unfit, match="3 clips and the reference 2"):
         find("l1")(ours, theirs[:2])
+
+
+def test_frames_of_other_moments_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files name their rate; 29.97 and 30 are one, images have none. Measures left out for one reason share a line."""
+    for name, rate in (("a", Fraction(25)), ("b", Fraction(50)), ("c", Fraction(2501, 100))):
+        with VideoWriter(tmp_path / f"{name}.mkv", rate) as writer:
+            for frame in noise(0, 4, 32, 32, 3):
+                writer.write(frame)
+    a, b, c = (open_clips(tmp_path / f"{name}.mkv") for name in "abc")
+    with pytest.raises(Unfit, match="a has 25 frames a second and its reference 50, so their frames are of other"):
+        find("psnr")(a, b)
+    assert np.isinf(find("psnr")(a, c).value) and np.isinf(find("psnr")([Clip(noise(0, 4, 32, 32, 3))], b).value)
+    outcome = Outcome([], {"psnr": "It is so.", "l1": "It is so.", "ssim": "ssim compares with a reference."})
+    assert [line for line in lines(outcome) if "not measured" in line] == [
+        "not measured: psnr, l1: It is so.",
+        "not measured: ssim: It compares with a reference.",
+    ]
 
 
 def test_what_cannot_be_told_is_counted_and_left_out() -> None:

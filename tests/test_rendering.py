@@ -92,6 +92,16 @@ def test_copied_sound_begins_with_the_part(tmp_path: Path, clip: Path) -> None:
     assert abs(np.abs(waveform(tmp_path / "part.mp4")).argmax() / 16000 - (click - 45 / float(NTSC))) < 2e-3
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".webm"])
+def test_sound_that_is_encoded_anew_begins_with_the_part(tmp_path: Path, clip: Path, ending: str) -> None:
+    """At any rate of the samples: the clip's own 16 kHz, where nothing is resampled, too."""
+    drive(clip, tmp_path / f"part{ending}", "--start", "1.5", "--duration", "1")
+    for rate in (16000, 44100, 48000):
+        heard = np.abs(waveform(tmp_path / f"part{ending}", rate))
+        assert abs(heard.argmax() / rate - (2 - 45 / float(NTSC))) < 3e-3
+        assert len(heard) / rate == pytest.approx(1, abs=0.06)
+
+
 def test_the_motion_is_interpolated_to_another_frame_rate(clip: Path, tmp_path: Path) -> None:
     record = drive(clip, tmp_path / "fast.mkv", "--fps", "60000/1001", "--frames", "41")
     assert (

@@ -223,3 +223,10 @@ def test_windows_begin_where_the_networks_expect(rate: Fraction) -> None:
         first, early = int(80 * frame / rate), int(80 * max(0, frame - 4) / rate)
         assert wav2lip[frame, 0].tolist() == [min(first + i, 199) for i in range(16)]
         assert styleheat[frame, 7].tolist() == [min(early + i, 199) for i in range(32)]
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_what_is_before_the_first_picture_is_dropped_at_the_sounds_own_rate_too(tmp_path: Path, rate: int) -> None:
+    clip = click_clip(tmp_path / "late.mkv", [3.0], "libopus", 48000, first_picture=1.0)
+    heard = np.abs(waveform(clip, rate))
+    assert abs(np.flatnonzero(heard > 0.3 * heard.max())[0] / rate - 2.0) < 5e-3

@@ -38,7 +38,7 @@ from stylereel.faces.backend import is_picture
 from stylereel.faces.paste import Head, paste
 from stylereel.faces.placement import cut
 from stylereel.media.pictures import FORMATS, save_picture
-from stylereel.media.sheet import contact_sheet, side_by_side
+from stylereel.media.sheet import GAP, LABEL_HEIGHT, contact_sheet, side_by_side
 from stylereel.media.video import VideoReader
 from stylereel.media.writer import ENDINGS
 from stylereel.metrics.motion import crop_jitter
@@ -49,6 +49,9 @@ from stylereel.zoo.families import open_family
 Made = TypeVar("Made")
 PasteBack = Literal["no", "source", "driving"]
 VERBS = ("identify", "extract", "apply")
+SCREEN = (1920, 1080)  # pixels that a comparison and the grid of all pairs are made to fit
+LEAST = 64  # pixels of a cell of the grid, however many there are
+_PHOTO = 256  # pixels of the aligned photo, at least
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 
 
@@ -139,7 +142,8 @@ def drive(
             images only is one clip).
         out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written next to it as .json. With a
             folder of sources or clips, a folder: one clip for each pair, index.json and grid.png.
-        compare: show source, driving face and result side by side.
+        compare: show the aligned photo (of an image as the source), the drawn person at rest, the driving face and the
+            result side by side.
         paste_back: paste the head into a picture: source (also --paste-back alone), the source image, whose head keeps
             its own direction; or driving, the driving clip.
         files: weight files of the system's own file options, which override the family's; for the record too.
@@ -335,8 +339,7 @@ def _write(
             frame = scaled(frame, options.size)
             if settings["compare"]:
                 if compared is None:
-                    source = portrait(system, identity) if picture is None else picture
-                    compared = _Compared(source, what, options.rate or motion.rate, index, stages)
+                    compared = _Compared(run, who, what, index, stages)
                 frame = compared.with_result(frame, index)
             yield frame, seam
 
@@ -427,7 +430,9 @@ def _each_pair_in(
     if not done:
         raise ValueError(f"No pair could be made: {results[0]['error']}")
     files = [out / "index.json", out / "grid.png"]
-    size = max(cell.shape[0] for cell in cells.values())
+    columns, rows = len(drivers) + 1, len(sources) + 1
+    fits = min((SCREEN[0] + GAP) // columns - GAP, (SCREEN[1] + GAP) // rows - GAP - LABEL_HEIGHT)
+    size = min(max(cell.shape[0] for cell in cells.values()), max(fits, LEAST))
     blank = np.full((size, size, 3), 255, np.uint8)
     places = [(row, column) for row in range(len(sources) + 1) for column in range(len(drivers) + 1)]
     shown = [_square(cells[place], size) if place in cells else blank for place in places]
@@ -506,25 +511,39 @@ def _square(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 class _Compared:
-    """Puts the source and, if the driver has frames, the driving face to the left of each result, at one height.
+    """Puts to the left of each result, at one height, under labels: the aligned photo, the drawn person at rest, and
+    the driving face, as far as there are any.
 
     At another frame rate than the driver's, each result has the frame of the driver beside it that is shown then.
+    Without a chosen size, all is made small enough for a screen.
     """
 
-    def __init__(self, source: np.ndarray, what: _What, rate: Fraction, first: int, stages: Stages) -> None:
-        self._source, self._stages, self._step = source, stages, what.motion.rate / rate
-        self._placement, self._have, self._face = what.motion.placement, -1, np.zeros(0)
+    def __init__(self, run: _Run, who: _Who, what: _What, first: int, stages: Stages) -> None:
+        self._still = {"at rest": portrait(run.system, who.identity)}
+        if who.picture is not None:
+            self._still = {"photo": who.picture, **self._still}
+            row = who.identity.tensors.get("placement")
+            if row is not None:
+                self._still["photo"] = cut(who.picture, row.numpy(), max(len(self._still["at rest"]), _PHOTO))
+        self._stages, self._step = stages, what.motion.rate / (run.rendering.rate or what.motion.rate)
+        self._placement, self._have, self._face = what.motion.placement, -1, np.zeros((1, 1, 3), np.uint8)
+        self._fixed = run.rendering.size is not None
         begin = int(first * self._step)
         self._clip = None
         if what.reader is not None:
             self._clip = enumerate(what.reader.frames(begin, what.reader.num_frames - begin), begin)
 
     def with_result(self, frame: np.ndarray, index: int) -> np.ndarray:
-        source = scaled(self._source, len(frame))
-        if self._clip is None:
-            return side_by_side([source, frame], ["source", "result"])
-        with self._stages("decode"):
-            while self._have < int(index * self._step):
-                self._have, picture = next(self._clip)
-                self._face = cut(picture, self._placement[self._have], len(frame))
-        return side_by_side([source, self._face, frame], ["source", "driving", "result"])
+        shown = dict(self._still)
+        if self._clip is not None:
+            with self._stages("decode"):
+                while self._have < int(index * self._step):
+                    self._have, picture = next(self._clip)
+                    self._face = cut(picture, self._placement[self._have], len(frame))
+            shown["driving"] = self._face
+        shown["result"] = frame
+        height = len(frame)
+        if not self._fixed:
+            wide = sum(part.shape[1] / len(part) for part in shown.values())
+            height = min(height, int((SCREEN[0] - GAP * (len(shown) - 1)) / wide))
+        return side_by_side([scaled(part, height) for part in shown.values()], list(shown))

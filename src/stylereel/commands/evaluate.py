@@ -95,10 +95,18 @@ def lines(outcome: Outcome) -> Iterator[str]:
     if int(os.environ.get("RANK", 0)):
         return
     yield table(outcome.scores).rstrip("\n")
-    for name, reason in outcome.skipped.items():
-        yield f"not measured: {name}: {reason}"
+    for reason, names in _by_reason(outcome.skipped).items():
+        yield f"not measured: {', '.join(names)}: {reason}"
     if outcome.out is not None:
         yield f"{outcome.out}: {', '.join(FILES)}"
+
+
+def _by_reason(skipped: dict[str, str]) -> dict[str, list[str]]:
+    """The measures left out for each reason; measures that name themselves in it share it too."""
+    found: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        found.setdefault(reason.replace(f"{name} compares", "It compares", 1), []).append(name)
+    return found
 
 
 def evaluate_exact(

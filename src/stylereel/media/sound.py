@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -109,9 +110,28 @@ def _alike(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
 
 def _steady(frames: Iterable[AudioFrame], resampler: av.AudioResampler) -> Iterator[AudioFrame]:
     """Resampled frames without gaps, the first sample at 0 seconds of the frames' clock."""
-    for frame in _alike(frames):
+    for frame in _from_zero(_alike(frames)):
         yield from resampler.resample(frame)
     yield from resampler.resample(None)
+
+
+def _from_zero(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
+    """The frames without what is before 0 seconds of their clock.
+
+    FFmpeg's resampler would drop it too, but not where the rate stays as it is.
+    """
+    for frame in frames:
+        if frame.pts is None or not frame.time_base or frame.pts >= 0:
+            yield frame
+            continue
+        early = math.ceil(-frame.pts * frame.time_base * frame.sample_rate)
+        if early < frame.samples:
+            step = 1 if frame.format.is_planar else frame.layout.nb_channels
+            values = np.ascontiguousarray(frame.to_ndarray()[:, early * step :])
+            rest = AudioFrame.from_ndarray(values, frame.format.name, frame.layout.name)
+            rest.sample_rate, rest.time_base = frame.sample_rate, frame.time_base
+            rest.pts = frame.pts + round(early / frame.time_base / frame.sample_rate)
+            yield rest
 
 
 def _holds(name: str, stream: AudioStream) -> bool:

@@ -62,6 +62,11 @@ class Clip:
             return len(self.frames)  # type: ignore[arg-type]
         return getattr(self.frames, "num_frames", None) or sum(1 for _ in self)
 
+    @property
+    def named_rate(self) -> Fraction | None:
+        """Frames a second as a file names them; None for images and for frames in memory, which name none."""
+        return self.frames.rate if isinstance(self.frames, VideoReader) else None
+
     def keep(self, name: str, make: Callable[[], Value]) -> Value:
         """What `make` returned when it was first called for this name; for small things only, they stay in memory."""
         if name not in self._kept:

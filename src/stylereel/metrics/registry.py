@@ -43,6 +43,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Value = TypeVar("Value")
 
 
+SAME_RATE = 0.01  # 29.97 and 30 frames a second are not told apart
+
+
 class Unfit(ValueError):
     """A measure does not apply to its inputs (weights or sound are missing, say): one sentence that says what to do."""
 
@@ -203,7 +206,8 @@ def _mean(values: np.ndarray) -> float:
 def check_pairs(result: Sequence[Clip], reference: Sequence[Clip], compares: Compares) -> list[Clip]:
     """The reference clip of each result clip: the only one, or the one of its name.
 
-    Raises Unfit when clips or (of frame pairs) their frames do not pair up.
+    Raises Unfit when clips or (of frame pairs) their frames do not pair up: other counts, or frame rates more than a
+    hundredth apart, where files name them. Sizes are for those measures to compare that need equal ones.
     """
     if len(result) != len(reference):
         raise Unfit(f"The result has {len(result)} clips and the reference {len(reference)}; give as many of each.")
@@ -220,6 +224,10 @@ def check_pairs(result: Sequence[Clip], reference: Sequence[Clip], compares: Com
             if clip.num_frames != other.num_frames:
                 counts = f"{clip.num_frames} frames and its reference {other.num_frames}"
                 raise Unfit(f"{clip.name} has {counts}; cut both to the same frames.")
+            ours, theirs = clip.named_rate, other.named_rate
+            if ours and theirs and abs(ours / theirs - 1) > SAME_RATE:
+                rates = f"{float(ours):.5g} frames a second and its reference {float(theirs):.5g}"
+                raise Unfit(f"{clip.name} has {rates}, so their frames are of other moments; give both one rate.")
     return others
 
 
