@@ -11,9 +11,10 @@ import argparse
 import json
 
 import numpy as np
+from PIL import Image
 
 from stylereel import world
-from stylereel.family.matte import front, matte
+from stylereel.family.matte import in_front, matte
 from stylereel.world.factors import LATENT_DIM
 
 SIZE = 256
@@ -27,8 +28,9 @@ def main() -> None:
     random, rows = np.random.default_rng(given.seed), []
     for _ in range(given.people):
         drawn = world.draw(world.align(world.from_latent(random.standard_normal(LATENT_DIM))), SIZE)
-        exact, coarse, alpha = np.asarray(drawn.regions) != 0, front(drawn.image), matte(drawn.image).alpha
-        firm = alpha > 0.5
+        exact, alpha = np.asarray(drawn.regions) != 0, matte(drawn.image).alpha
+        share = Image.fromarray(in_front(drawn.image)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        coarse, firm = np.asarray(share), alpha > 0.5
         rows.append([np.abs(coarse - exact).mean(), np.abs(alpha - exact).mean(), ~firm[exact], firm[~exact]])
     names = ("region map alone", "matte", "person lost", "background kept")
     means = {name: round(float(np.mean([np.mean(row[at]) for row in rows])) * 100, 2) for at, name in enumerate(names)}

@@ -43,15 +43,18 @@ def _net() -> FaceNet:
     return load_face(builtin("face")).eval()
 
 
-def front(image: np.ndarray) -> np.ndarray:
-    """How likely each pixel of a portrait uint8 [H, W, 3] is the person's, by the region map: float32 [H, W]."""
+def in_front(image: np.ndarray) -> np.ndarray:
+    """How likely each pixel of a portrait uint8 [H, W, 3] is the person's, by the region map: float32 [64, 64]."""
     with torch.inference_mode():
         batch = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
         regions = _net()(batch, parse=True, close=False).regions
         assert regions is not None
-<<<<<<< HEAD
-        front = 1 - regions.softmax(1)[:, [PARSED.index("background")]]
-    return matte_of(image, front[0, 0].numpy())
+        return 1 - regions.softmax(1)[0, PARSED.index("background")].numpy()
+
+
+def matte(image: np.ndarray) -> Matte:
+    """The matte of a portrait uint8 [H, W, 3] in the built-in family's framing."""
+    return matte_of(image, in_front(image))
 
 
 def matte_of(image: np.ndarray, share: np.ndarray) -> Matte:
@@ -61,16 +64,6 @@ def matte_of(image: np.ndarray, share: np.ndarray) -> Matte:
     front = F.interpolate(whole, image.shape[:2], mode="bilinear", align_corners=False)[0, 0].numpy()
     low, high = FIRM
     alpha = ((guided(colours, front, len(image) * REACH) - low) / (high - low)).clip(0, 1)
-=======
-        likely = 1 - regions.softmax(1)[:, [PARSED.index("background")]]
-        return F.interpolate(likely, image.shape[:2], mode="bilinear", align_corners=False)[0, 0].numpy()
-
-
-def matte(image: np.ndarray) -> Matte:
-    """The matte of a portrait uint8 [H, W, 3] in the built-in family's framing."""
-    colours, (low, high) = image.astype(np.float32) / 255, FIRM
-    alpha = ((guided(colours, front(image), len(image) * REACH) - low) / (high - low)).clip(0, 1)
->>>>>>> 4697958 (Sound before the first picture is dropped at its own rate too; a benchmark of the matte)
     person, behind = _unmixed(colours, alpha, round(len(image) * UNMIX))
     return Matte(_bytes(person), alpha, _bytes(behind))
 
