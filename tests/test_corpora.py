@@ -463,3 +463,44 @@ def test_what_is_not_installed_is_a_sentence(clips: Path, tmp_path: Path, monkey
     with pytest.raises(ValueError, match="--address goes with --engine ray"):
         prepare(str(clips), out=str(tmp_path), for_="generator", address="auto")
     assert not any(tmp_path.iterdir())
+
+
+# --- trained from
+
+
+def test_windows_of_shards_have_pictures_and_the_rows_of_arrays_that_belong_to_them(made: Path) -> None:
+    from stylereel.train.sources import open_source
+
+    shards = made / "styleheat" / "shards"
+    source = open_source(shards, size=32, frames=5, stride=2, arrays=["landmarks", "coefficients"], seed=3)
+    batch = source.batch(0, 3)
+    assert source.count == len(index(made)["clips"])
+    assert batch["clips"].shape == (3, 5, 3, 32, 32) and batch["coefficients"].shape == (3, 5, 16)
+    with tarfile.open(shards / "shard-000000.tar") as shard:
+        key = batch["names"][0].rpartition("/")[2]
+        file = shard.extractfile(f"{key}.landmarks.npy")
+        assert file is not None
+        points = np.load(io.BytesIO(file.read()))
+    places = [int(np.abs(points - row.numpy()).sum((1, 2)).argmin()) for row in batch["landmarks"][0]]
+    assert np.array_equal(points[places], batch["landmarks"][0].numpy()) and set(np.diff(places)) == {2}
+    with pytest.raises(ValueError, match="arrays go with the windows of shards"):
+        open_source(shards, size=32, arrays=["landmarks"])
+    with pytest.warns(UserWarning, match="has no codes; it has"), pytest.raises(ValueError, match="None of the files"):
+        open_source(shards, size=32, frames=5, arrays=["codes"], limit=100).batch(0, 1)
+
+
+def test_stylevideogan_learns_from_a_clip_of_a_prepared_set(
+    made: Path, clips: Path, parameters: Path, tmp_path: Path
+) -> None:
+    from stylereel.systems.stylevideogan.making import codes_of
+    from stylereel.systems.stylevideogan.training import Recipe, train
+    from stylereel.train.loop import Trainer
+
+    prepare(str(clips / "clip-0000.mp4"), out=str(made), for_="stylevideogan", parameters=str(parameters), workers=0)
+    key = next(iter(index(made, "stylevideogan")["clips"]))
+    codes = codes_of(str(made / "stylevideogan" / key), tmp_path)
+    assert len(codes) == 25 and codes.rate == 25 and codes_of(str(made / "stylevideogan" / "clip-0000.mp4"), tmp_path)
+    recipe = Recipe(epochs=0.01, least=2, batch=2, frames=5, width=8)
+    train(Trainer(tmp_path, precision="32", device="cpu"), codes, recipe, "few")
+    with pytest.raises(ValueError, match="has 0 clips nobody"):
+        codes_of(str(made / "stylevideogan" / "nobody"), tmp_path)

@@ -66,9 +66,16 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
 def open_array(path: str | Path) -> np.ndarray:
     """The array of a .npy file, mapped from the disk, for reading. Raises ValueError as read_arrays."""
     path = require_file(path)
+    return map_array(path, 0, path.stat().st_size)
+
+
+def map_array(path: Path, offset: int, size: int) -> np.ndarray:
+    """The array of the .npy file that is the `size` bytes from `offset` on in a file (a tar), as `open_array`."""
     try:
         with path.open("rb") as file:
-            shape, fortran, dtype = _checked(read_npy_header(file), path.stat().st_size - file.tell())
+            file.seek(offset)
+            header = read_npy_header(file)
+            shape, fortran, dtype = _checked(header, offset + size - file.tell())
             start = file.tell()
         return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
     except _Unfit as error:

@@ -14,6 +14,7 @@ import numpy as np
 
 from stylereel.core.files import MediaError, require_file
 from stylereel.core.record import sha256
+from stylereel.corpora.pack import INDEX
 from stylereel.media.pictures import decode_picture
 from stylereel.media.video import VideoReader
 from stylereel.train.shards import is_picture
@@ -36,7 +37,7 @@ def check_dataset(folder: str | Path) -> Checked:
         MediaError: it is not whole; the sentence names the file and what is wrong with it.
     """
     folder = Path(folder)
-    index = folder / "dataset.json"
+    index = folder / INDEX
     try:
         about = json.loads(require_file(index).read_bytes())
         files, clips = dict(about["files"]), dict(about["clips"])

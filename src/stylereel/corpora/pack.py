@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
-from stylereel.core.files import replacing
+from stylereel.core.arrays import map_array
+from stylereel.core.files import MediaError, listed, replacing, require_file
+from stylereel.core.latents import Codes
 from stylereel.core.record import sha256
 from stylereel.core.version import __version__
 from stylereel.corpora.ledger import Row
@@ -29,7 +32,9 @@ from stylereel.corpora.sounds import RATE
 from stylereel.corpora.steps import STEPS, Plan
 from stylereel.corpora.store import Store, key_of
 from stylereel.faces.placement import to_crop
+from stylereel.train.shards import local_members
 
+INDEX = "dataset.json"  # written last, so that a folder with it is whole
 MEGABYTE = 2**20
 CLOSE = 0.2  # seconds by which the lengths of two copies differ at most
 ALIKE = 0.04  # sizes of the face by which the landmarks of two copies differ at most, in the median
@@ -194,6 +199,36 @@ def members(clip: Clip, fields: Sequence[str], store: Store) -> Iterator[tuple[s
     yield "json", json.dumps(clip_about(clip, fields), sort_keys=True).encode()
 
 
+def read_codes(folder: str | Path, key: str) -> Codes:
+    """The codes of a clip of a data set that has some, for instance of one for stylevideogan.
+
+    key: of the clip, as dataset.json lists it, or the name of a video of which there is one clip.
+
+    Raises:
+        ValueError: there is no such clip, or it has no codes.
+    """
+    folder = Path(folder)
+    known = json.loads(require_file(folder / INDEX).read_bytes())["clips"]
+    keys = [each for each, name in known.items() if key in (each, name.rpartition("#")[0])]
+    if len(keys) != 1:
+        near = ", ".join([*known][:3])
+        raise ValueError(f"{folder} has {len(keys)} clips {key}; give a clip's key, such as {near or 'none'}.")
+
+    def stop(_: str, reason: str) -> None:
+        raise MediaError(reason)
+
+    wanted = {f"{keys[0]}.{ending}": ending for ending in ("json", "codes.npy", "code_placement.npy")}
+    paths = listed(folder / "shards", {".tar"})
+    found = {
+        wanted[name.rpartition("/")[2]]: member for name, member in local_members(paths, stop, wanted.__contains__)
+    }
+    if len(found) != len(wanted):
+        raise ValueError(f"{keys[0]} has no codes; prepare it for a system that needs them, such as stylevideogan.")
+    about = json.loads(found.pop("json").read())
+    w, rows = (torch.from_numpy(np.array(map_array(*found[name]))) for name in ("codes.npy", "code_placement.npy"))
+    return Codes(w, about["codes"]["generator"], Fraction(about["rate"]) / about["every"], rows)
+
+
 def pack(rows: Sequence[Row], plan: Plan, root: Path, lerobot: bool) -> Packed:
     """Write the data set of a plan into root/SYSTEM, unless it is there; what was there before and no longer belongs to
     it is removed."""
@@ -208,7 +243,7 @@ def pack(rows: Sequence[Row], plan: Plan, root: Path, lerobot: bool) -> Packed:
         __version__, plan.system, plan.settings.table("pack"), lerobot,
         [[row.clip, row.step, row.key, row.licence] for row in rows],
     )  # fmt: skip
-    index = folder / "dataset.json"
+    index = folder / INDEX
     if index.exists() and json.loads(index.read_bytes()).get("state") == state:
         return packed
     index.unlink(missing_ok=True)

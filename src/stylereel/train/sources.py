@@ -28,12 +28,12 @@ from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stylereel.core.arrays import open_array, read_arrays
+from stylereel.core.arrays import map_array, open_array, read_arrays
 from stylereel.core.files import MediaError, ensure_writable
 from stylereel.core.prefetch import WHOLE, Share
 from stylereel.media.pictures import decode_picture, read_picture
 from stylereel.media.video import VideoReader
-from stylereel.train.shards import PICTURES, Member, RemoteShards, expand, local_members
+from stylereel.train.shards import PICTURES, Member, RemoteShards, expand, is_picture, local_members
 
 ENDINGS = {
     "pictures": PICTURES,
@@ -157,6 +157,7 @@ def open_source(
     size: int | None = None,
     frames: int | None = None,
     stride: int = 1,
+    arrays: Sequence[str] = (),
     seed: int = 0,
     limit: int | None = None,
     report: str | Path | None = None,
@@ -168,8 +169,10 @@ def open_source(
             tar shards; or a pattern of shards, such as shards-{000000..000099}.tar.
         size: pixels a side; pictures are cut to the middle square and reduced (Lanczos), never enlarged.
         frames: length of the windows of clips or of sequences of latents, each at a random place. With it, the
-            pictures of a folder are the frames of one clip, in the order of the numbers in their names.
+            pictures of a folder are the frames of one clip, in the order of the numbers in their names, and those of a
+            shard on this machine with one KEY (KEY.0000.jpg, KEY.0001.jpg ...) are a clip.
         stride: a window takes every stride-th frame.
+        arrays: names of arrays of the clips in shards, such as landmarks, with a row a picture: the rows of the window.
         seed: random seed of the order and the windows.
         limit: files that may be unusable; by default one in a hundred but at least 3, of shards 100 files.
         report: a file to which a JSON line {"file", "reason"} is added for each unusable file.
@@ -187,8 +190,10 @@ def open_source(
         )
     if frames is None and (kind == "clips" or stride > 1):
         raise ValueError(f"{path} holds {kind}: give the number of frames of a window.")
-    if frames is not None and kind not in ("clips", "latents"):
+    if frames is not None and kind not in ("clips", "latents", "shards"):
         raise ValueError(f"{path} holds {kind}: leave out frames.")
+    if arrays and (kind != "shards" or frames is None):
+        raise ValueError(f"{path} holds {kind}: arrays go with the windows of shards on this machine.")
 
     usual = 100 if "shards" in kind else max(3, len(files) // 100)
     problems = Problems(usual if limit is None else limit, report)
@@ -198,6 +203,9 @@ def open_source(
     root, paths = Path(path), [Path(file) for file in files]
     if kind == "pictures":
         items, load = _name_items(paths, root), _picture_loader(side)
+    elif kind == "shards" and frames is not None:
+        items = _shard_clips(paths, problems)
+        load = _shard_clip_loader(side, frames, stride, arrays)
     elif kind == "shards":
         items, load = local_members(paths, problems.note), _shard_loader(side)
     elif kind == "clips":
@@ -270,6 +278,60 @@ def _shard_loader(size: int) -> Load:
         return {"images": _square(decode_picture(BytesIO(data), item[0]), size, item[0])}
 
     return load
+
+
+class _ShardClip(NamedTuple):
+    """A clip in a shard: its pictures in their order, and its arrays by name."""
+
+    pictures: list[Member]
+    arrays: dict[str, Member]
+
+
+def _shard_clips(paths: list[Path], problems: Problems) -> list[Item]:
+    """The clips of shards: what has one name up to the first dot."""
+    found: dict[str, tuple[list[tuple[str, Member]], dict[str, Member]]] = {}
+    for name, member in local_members(paths, problems.note, lambda name: is_picture(name) or name.endswith(".npy")):
+        folder, _, base = name.rpartition("/")
+        key, _, ending = base.partition(".")
+        pictures, arrays = found.setdefault(f"{folder}/{key}", ([], {}))
+        if is_picture(base):
+            pictures.append((ending, member))
+        else:
+            arrays[ending.removesuffix(".npy")] = member
+    clips = []
+    for name, (pictures, arrays) in found.items():
+        if pictures:
+            pictures.sort(key=lambda pair: (len(pair[0]), pair[0]))  # 10000 after 9999
+            clips.append((name, _ShardClip([member for _, member in pictures], arrays)))
+    return clips
+
+
+def _shard_clip_loader(size: int, frames: int, stride: int, arrays: Sequence[str]) -> Load:
+    def load(item: Item, random: np.random.Generator) -> dict[str, Tensor]:
+        name, clip = item
+        start = _start(len(clip.pictures), frames, stride, name, random)
+        chosen = clip.pictures[start : start + (frames - 1) * stride + 1 : stride]
+        shown = [_square(decode_picture(BytesIO(member.read()), name), size, name) for member in chosen]
+        rows = {each: _rows(clip, each, name)[start : start + (frames - 1) * stride + 1 : stride] for each in arrays}
+        return {"clips": torch.stack(shown), **{each: torch.from_numpy(np.array(part)) for each, part in rows.items()}}
+
+    return load
+
+
+def _rows(clip: _ShardClip, array: str, name: str) -> np.ndarray:
+    """An array of a clip in a shard, mapped from the disk."""
+    if array not in clip.arrays:
+        raise MediaError(f"{name} has no {array}; it has {', '.join(sorted(clip.arrays)) or 'no arrays'}.")
+    member = clip.arrays[array]
+    try:
+        rows = map_array(member.path, member.offset, member.size)
+    except ValueError as error:
+        raise MediaError(f"{array} of {name} cannot be read ({error}).") from error
+    if rows.shape[:1] != (len(clip.pictures),):
+        raise MediaError(
+            f"{array} of {name} is {list(rows.shape)}, not a row for each of {len(clip.pictures)} pictures."
+        )
+    return rows
 
 
 def _square(picture: np.ndarray, size: int, name: str) -> Tensor:

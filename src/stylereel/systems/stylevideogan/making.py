@@ -10,6 +10,7 @@ from stylereel.core.files import ensure_writable, require_file
 from stylereel.core.latents import Codes
 from stylereel.core.record import sha256
 from stylereel.core.weights import save_module
+from stylereel.corpora.pack import INDEX, read_codes
 from stylereel.generator import StyleGAN2
 from stylereel.recipes.run import Run, makes, weight_file
 from stylereel.systems.stylevideogan.codes import CLIPS, clip_codes
@@ -29,8 +30,9 @@ def recipe(
     """Train a model of each clip: stylevideogan-NAME.safetensors.
 
     Args:
-        data: a clip of one person, or codes that `stylereel invert` wrote, or names of world clips (talking,
-            listening, expressions) with commas between; all of these if not given.
+        data: a clip of one person, or codes that `stylereel invert` wrote, or FOLDER/CLIP of a data set that `stylereel
+            prepare` made, or names of world clips (talking, listening, expressions) with commas between; all of these
+            if not given.
         generator: weight file of a generator of any known tool for the inversion of a clip; the one in the encoder's
             file or the built-in one if not given. For the world's clips that of the folder.
         encoder: weight file of an encoder (pSp, e4e, ReStyle) for the clip; the built-in one if not given.
@@ -64,6 +66,8 @@ def codes_of(data: str, folder: Path, encoder: str | None = None, generator: str
     if data in CLIPS:
         file = Path(generator) if generator else weight_file(folder, "generator")
         return CLIPS[data].codes(StyleGAN2.load(file).eval().requires_grad_(False), file)
+    if (Path(data).parent / INDEX).is_file():
+        return read_codes(Path(data).parent, Path(data).name)
     path = require_file(data)
     if path.suffix == ".safetensors":
         return Codes.load(path)
