@@ -489,6 +489,21 @@ def test_windows_of_shards_have_pictures_and_the_rows_of_arrays_that_belong_to_t
         open_source(shards, size=32, frames=5, arrays=["codes"], limit=100).batch(0, 1)
 
 
+def test_codes_of_a_video_are_those_of_its_clips_one_after_the_other(clips: Path, tmp_path: Path) -> None:
+    from stylereel.corpora.pack import read_codes
+
+    text = "[judge]\nsmallest = 30\nseconds = 0.1\n[shots]\nlongest = 0.5\nshortest = 0.1\n[crop]\nsize = 16\n"
+    (tmp_path / "short.toml").write_text(text)
+    for name in ("clip-0000.mp4", "clip-0008-two-shots.mp4"):
+        prepare(str(clips / name), out=str(tmp_path), for_="stylevideogan", parameters=str(tmp_path / "short.toml"),
+                workers=0)  # fmt: skip
+        folder = tmp_path / "stylevideogan"
+        keys = {clip: key for key, clip in index(tmp_path, "stylevideogan")["clips"].items()}
+        parts = [read_codes(folder, keys[clip]).w for clip in sorted(keys)]
+        whole = read_codes(folder, name).w
+        assert len(parts) > 1 and sum(map(len, parts)) == len(whole) and (whole[: len(parts[0])] == parts[0]).all()
+
+
 def test_stylevideogan_learns_from_a_clip_of_a_prepared_set(
     made: Path, clips: Path, parameters: Path, tmp_path: Path
 ) -> None:
@@ -502,5 +517,5 @@ def test_stylevideogan_learns_from_a_clip_of_a_prepared_set(
     assert len(codes) == 25 and codes.rate == 25 and codes_of(str(made / "stylevideogan" / "clip-0000.mp4"), tmp_path)
     recipe = Recipe(epochs=0.01, least=2, batch=2, frames=5, width=8)
     train(Trainer(tmp_path, precision="32", device="cpu"), codes, recipe, "few")
-    with pytest.raises(ValueError, match="has 0 clips nobody"):
+    with pytest.raises(ValueError, match="has no clip nobody; give a key such as"):
         codes_of(str(made / "stylevideogan" / "nobody"), tmp_path)

@@ -199,34 +199,39 @@ def members(clip: Clip, fields: Sequence[str], store: Store) -> Iterator[tuple[s
     yield "json", json.dumps(clip_about(clip, fields), sort_keys=True).encode()
 
 
-def read_codes(folder: str | Path, key: str) -> Codes:
+def read_codes(folder: str | Path, name: str) -> Codes:
     """The codes of a clip of a data set that has some, for instance of one for stylevideogan.
 
-    key: of the clip, as dataset.json lists it, or the name of a video of which there is one clip.
+    name: key of the clip, as dataset.json lists it, or name of a video whose clips follow each other without a gap.
 
     Raises:
-        ValueError: there is no such clip, or it has no codes.
+        ValueError: there is no such clip, it has no codes, or something is between the video's clips.
     """
     folder = Path(folder)
     known = json.loads(require_file(folder / INDEX).read_bytes())["clips"]
-    keys = [each for each, name in known.items() if key in (each, name.rpartition("#")[0])]
-    if len(keys) != 1:
-        near = ", ".join([*known][:3])
-        raise ValueError(f"{folder} has {len(keys)} clips {key}; give a clip's key, such as {near or 'none'}.")
+    chosen = sorted((clip, key) for key, clip in known.items() if name in (key, clip.rpartition("#")[0]))
+    if not chosen:
+        raise ValueError(f"{folder} has no clip {name}; give a key such as {next(iter(known), 'none')}, or a video.")
+    keys = [key for _, key in chosen]
 
     def stop(_: str, reason: str) -> None:
         raise MediaError(reason)
 
-    wanted = {f"{keys[0]}.{ending}": ending for ending in ("json", "codes.npy", "code_placement.npy")}
+    wanted = {f"{key}.{ending}" for key in keys for ending in ("json", "codes.npy", "code_placement.npy")}
     paths = listed(folder / "shards", {".tar"})
-    found = {
-        wanted[name.rpartition("/")[2]]: member for name, member in local_members(paths, stop, wanted.__contains__)
-    }
-    if len(found) != len(wanted):
-        raise ValueError(f"{keys[0]} has no codes; prepare it for a system that needs them, such as stylevideogan.")
-    about = json.loads(found.pop("json").read())
-    w, rows = (torch.from_numpy(np.array(map_array(*found[name]))) for name in ("codes.npy", "code_placement.npy"))
-    return Codes(w, about["codes"]["generator"], Fraction(about["rate"]) / about["every"], rows)
+    found = {path.rpartition("/")[2]: member for path, member in local_members(paths, stop, wanted.__contains__)}
+    if found.keys() != wanted:
+        raise ValueError(f"{name} has no codes; prepare it for a system that needs them, such as stylevideogan.")
+    abouts = [json.loads(found[f"{key}.json"].read()) for key in keys]
+    if any(one["first"] + one["frames"] != other["first"] for one, other in zip(abouts, abouts[1:])):
+        raise ValueError(
+            f"{name} has {len(keys)} clips with something between them; give one of {', '.join(keys[:3])}."
+        )
+    w, rows = (
+        torch.from_numpy(np.concatenate([map_array(*found[f"{key}.{array}.npy"]) for key in keys]))
+        for array in ("codes", "code_placement")
+    )
+    return Codes(w, abouts[0]["codes"]["generator"], Fraction(abouts[0]["rate"]) / abouts[0]["every"], rows)
 
 
 def pack(rows: Sequence[Row], plan: Plan, root: Path, lerobot: bool) -> Packed:

@@ -242,7 +242,7 @@ NEEDS: dict[str, Need] = {
     ),
     "stylevideogan": Need(
         ("crop", "track", "codes"),
-        {"place": {"align": "eyes"}},
+        {"shots": {"rate": 25.0}, "place": {"align": "eyes"}},
         "clips of one person, crops by the corners of the eyes, W+ codes",
     ),
     "expressive": Need(

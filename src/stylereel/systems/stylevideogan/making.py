@@ -30,9 +30,9 @@ def recipe(
     """Train a model of each clip: stylevideogan-NAME.safetensors.
 
     Args:
-        data: a clip of one person, or codes that `stylereel invert` wrote, or FOLDER/CLIP of a data set that `stylereel
-            prepare` made, or names of world clips (talking, listening, expressions) with commas between; all of these
-            if not given.
+        data: a clip of one person, or codes that `stylereel invert` wrote, or FOLDER/CLIP or FOLDER/VIDEO of a data set
+            that `stylereel prepare` made, or names of world clips (talking, listening, expressions) with commas between;
+            all of these if not given.
         generator: weight file of a generator of any known tool for the inversion of a clip; the one in the encoder's
             file or the built-in one if not given. For the world's clips that of the folder.
         encoder: weight file of an encoder (pSp, e4e, ReStyle) for the clip; the built-in one if not given.
