@@ -13,17 +13,18 @@ import tarfile
 import time
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from stylereel.commands.prepare import System, prepare
 from stylereel.corpora import looks, shots, sounds
+from stylereel.corpora.engine import Processes
 from stylereel.corpora.ledger import Ledger, Row
 from stylereel.corpora.settings import NEEDS, settings_for
 from stylereel.corpora.sources import find_videos
-from stylereel.corpora.steps import plan_for
+from stylereel.corpora.steps import Task, plan_for
 from stylereel.corpora.store import Result, Store, key_of
 from stylereel.systems import list_systems
 
@@ -217,6 +218,26 @@ def test_killed_in_the_middle_and_joined_by_another_gives_the_same_bytes(
     ledger.close()
     theirs = next(int(line.split()[0]) for line in said.splitlines() if "videos and" in line)
     assert ours.done + theirs <= 5, "no video is done twice"  # type: ignore[attr-defined]
+
+
+class Bomb(NamedTuple):
+    """In place of a video: ends the process that receives it."""
+
+    name: str = "bomb.mp4"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (9,)
+
+
+def test_a_video_that_ends_its_process_is_named_and_the_others_are_done(
+    clips: Path, parameters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stylereel.corpora.engine.TRIES", 1)
+    plan = plan_for("generator", settings_for("generator", parameters))
+    videos: list[Any] = [Bomb(), *find_videos([str(clips / "clip-0003-silent.mp4")])]
+    done = list(Processes(1).run(Task(video, plan, str(tmp_path)) for video in videos))
+    assert done[0].failed == "bomb.mp4 ended its process 1 times (memory, or a fault)." and not done[0].rows
+    assert not done[1].failed and done[1].rows[-1].step == "crop"
 
 
 def test_leases_are_kept_from_others_and_freed_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,8 @@ def recipe(
 
     Args:
         data: a clip of one person, or codes that `stylereel invert` wrote, or FOLDER/CLIP or FOLDER/VIDEO of a data set
-            that `stylereel prepare` made, or names of world clips (talking, listening, expressions) with commas between;
-            all of these if not given.
+            that `stylereel prepare` made, or names of world clips (talking, listening, expressions) with commas
+            between; all of these if not given.
         generator: weight file of a generator of any known tool for the inversion of a clip; the one in the encoder's
             file or the built-in one if not given. For the world's clips that of the folder.
         encoder: weight file of an encoder (pSp, e4e, ReStyle) for the clip; the built-in one if not given.
