@@ -431,6 +431,7 @@ def test_ray_gives_the_same_bytes_with_a_worker_and_a_node_killed(
     from stylereel.corpora.run import prepare_videos
 
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # where other tests keep the cores busy
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # of the workers
     videos = find_videos([str(clips)], "Apache-2.0")
     plan = plan_for("styleheat", settings_for("styleheat", parameters))
