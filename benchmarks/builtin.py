@@ -38,7 +38,7 @@ from stylereel.metrics.exact import HELD_OUT
 from stylereel.metrics.likeness import shows_one_face
 from stylereel.recipes.perception import CHANGING
 from stylereel.systems.stylemask import MaskConfig, MaskNets, StyleMask
-from stylereel.world.factors import INDEX, LATENT_DIM, MOTION
+from stylereel.world.factors import INDEX, LATENT_DIM, MOTION_COLUMNS
 
 
 def psnr(images: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -95,7 +95,7 @@ def of_perception(face: FaceNet, identity: IdentityNet) -> dict[str, Any]:
         points = torch.cat([(s.landmarks - b.landmarks).norm(dim=2) for s, b in zip(outputs, batches)])
         eyes = torch.cat([(b.landmarks[:, 36] - b.landmarks[:, 45]).norm(dim=1) for b in batches])
         truth = torch.cat([unit_values(b.values) for b in batches])[:, known]
-        guess = torch.cat([s.values for s in outputs])
+        guess = torch.cat([s.values for s in outputs])[:, known]
         # 200 people, two images each, that differ in motion, clothes, backdrop and light.
         random = np.random.default_rng(HELD_OUT + 3)
         first = mixed_values(np.repeat(random.standard_normal((200, 1, LATENT_DIM)), 4, axis=1))
@@ -151,7 +151,7 @@ def of_calibration(face: FaceNet, folder: Path) -> dict[str, Any]:
         with torch.inference_mode():
             outputs = [face(part.permute(0, 3, 1, 2).float() / 127.5 - 1) for part in crops.split(32)]
         unit = torch.cat([s.motion for s in outputs]).numpy()
-        low, high = world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)]
+        low, high = world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS]
         motion = (low + high) / 2 + (high - low) / 2 * unit
         points = torch.cat([s.landmarks for s in outputs]).numpy()
         solved, opening = pose_from_landmarks(followed.landmarks), mouth_opening(followed.landmarks)

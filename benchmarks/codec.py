@@ -35,18 +35,19 @@ from stylereel.codec import entropy, packets, tracks, vsei
 from stylereel.core.latents import FACE, Identity, Motion
 from stylereel.core.render import portrait
 from stylereel.media.video import VideoReader
-from stylereel.world.factors import HIGH, LOW, MOTION
+from stylereel.world.factors import HIGH, LOW, MOTION, MOTION_COLUMNS
 
 COUNT = len(MOTION)
+_LOW, _HIGH = LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS]
 MANNERS = ("talking", "listening", "expressions")
 HELD_OUT = 9000  # the first person that no table has seen
 PRIOR_SCALES, PRIOR_FIRST = (0.25, 0.5, 1, 1.5, 2, 3), 5000  # levers, and the first of the people
 
 
 def landmarks(values: np.ndarray) -> np.ndarray:
-    """Landmarks [T, 68, 2] of the mean head with motion [T, 16]."""
+    """Landmarks [T, 68, 2] of the mean head with motion [T, M]."""
     whole = np.tile(world.neutral(), (len(values), 1))
-    whole[:, :COUNT] = np.clip(values, LOW[:COUNT], HIGH[:COUNT])
+    whole[:, MOTION_COLUMNS] = np.clip(values, _LOW, _HIGH)
     return np.stack([world.project_landmarks(row)[0] for row in whole])
 
 
@@ -159,11 +160,11 @@ def print_steps() -> None:
     motions = np.concatenate([world.natural_motion(seed, 250)[::25] for seed in range(1000, 1020)])
     points = landmarks(motions)
     for index, name in enumerate(MOTION):
-        small = 0.01 * (HIGH[index] - LOW[index])
+        small = 0.01 * (_HIGH[index] - _LOW[index])
         moved = motions.copy()
-        moved[:, index] += np.where(moved[:, index] + small > HIGH[index], -small, small)
+        moved[:, index] += np.where(moved[:, index] + small > _HIGH[index], -small, small)
         effect = np.linalg.norm(landmarks(moved) - points, axis=2).mean() / eyes_apart(points) / small
-        limit = (HIGH[index] - LOW[index]) / 16
+        limit = (_HIGH[index] - _LOW[index]) / 16
         step = min(0.01 / effect, limit) if effect else limit
         print(f"{name:12} a unit moves {100 * effect:8.3f} % of the eyes; step {step:.4f} (in the format: ", end="")
         print(f"{tracks.FACE.steps[index]:g})")

@@ -104,7 +104,9 @@ def stages(clip: Path, frames: int, precision: Precision) -> dict[str, float]:
     motion = lap("coefficients", len(taken), lambda: coefficients.motion_of(track))
     values = motion.values[:size]
     heads = np.tile(world.neutral(), (len(values), 1))
-    heads[:, : len(world.MOTION)] = np.clip(values, *(limit[: len(world.MOTION)] for limit in (world.LOW, world.HIGH)))
+    heads[:, world.MOTION_COLUMNS] = np.clip(
+        values, *(limit[world.MOTION_COLUMNS] for limit in (world.LOW, world.HIGH))
+    )
     heads = world.align(heads)
     drawn = lap("draw the neutral head", size, lambda: np.stack([world.draw(v, 128).image for v in heads]))
     dtype = torch.bfloat16 if precision == "bf16" else None
@@ -131,15 +133,15 @@ def stages(clip: Path, frames: int, precision: Precision) -> dict[str, float]:
 def response(source: int = 1, frames: int = 96) -> dict[str, dict[str, float]]:
     """Slopes of read over asked movement, by the built-in face net (yaw by dlib too), after each part of the line."""
     system, face = StyleMask.builtin(), load_face(builtin("face"))
-    count = len(world.MOTION)
+    columns_of = world.MOTION_COLUMNS
     # Poses and expressions of random people, whose factors do not depend on each other.
     random = np.random.default_rng(83)
-    asked = world.from_latent(random.standard_normal((2 * frames, LATENT_DIM)))[:, :count]
+    asked = world.from_latent(random.standard_normal((2 * frames, LATENT_DIM)))[:, columns_of]
     asked = asked[np.abs(asked[:, world.MOTION.index("yaw")]) < 30][:frames]
 
     def drawn(person: np.ndarray) -> np.ndarray:
         values = np.tile(person, (len(asked), 1))
-        values[:, :count] = asked
+        values[:, columns_of] = asked
         return np.stack([world.draw(each, 256).image for each in world.align(values)])
 
     z = np.random.default_rng(source).standard_normal(system.generator.config.z_dim)
@@ -155,7 +157,7 @@ def response(source: int = 1, frames: int = 96) -> dict[str, dict[str, float]]:
     }
     rows: dict[str, dict[str, float]] = {}
     detector = DlibBackend()
-    low, high = world.LOW[:count], world.HIGH[:count]
+    low, high = world.LOW[columns_of], world.HIGH[columns_of]
     for name, images in shown.items():
         with torch.inference_mode():
             seen = face(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1).motion.numpy()

@@ -2,6 +2,7 @@
 
     python benchmarks/faces.py CLIP... [--frames 0]
     python benchmarks/faces.py --truth [--portraits 300] [--clips-of 30]
+    python benchmarks/faces.py --sweeps SHEET [--people 12] [--steps 9] [--mediapipe PYTHON]
     python benchmarks/faces.py CLIP... --readers [--mediapipe PYTHON]
     python benchmarks/faces.py CLIP --result RESULT [--mediapipe PYTHON]
 
@@ -14,6 +15,12 @@ frame by frame, and the FFHQ crop of these landmarks.
 With --truth: error, correlation and slope of every factor of motion, read by dlib and by the mesh, on portraits and
 natural clips of the world with held-out people, against the exact values. Portraits are read like the
 frames of one person each, one picture at a time.
+
+With --sweeps: how the world draws, before anything is trained on it. Each factor of expression goes from one limit to
+the other on held-out people who look straight ahead, all else at rest, and the readers measure the picture. The first
+row of numbers of a reader is slope and r over the whole way, the second the slope over the first third from rest, where
+small movement must not be lost; a slope of 1 is the distance that the exact landmarks (for gaze, brows and lids the
+factor) move by, after one scale for a reader and measure. The sheet shows the people by the values.
 
 With --readers: what dlib and the mesh read on real clips, against readers that did neither: MediaPipe's larger network
 with attention to lips and eyes if --mediapipe names a Python that has mediapipe 0.10.21, and each other. Openings and
@@ -38,16 +45,18 @@ import torch
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from stylereel import world
+from stylereel.faces import appearance, coefficients, expression, mesh
 from stylereel.faces import backend as faces
-from stylereel.faces import coefficients, expression, mesh
 from stylereel.faces.backend import DlibBackend, FaceBackend, Track, track
 from stylereel.faces.paste import paste
 from stylereel.faces.placement import cut, place, place_by_eyes, place_ffhq, place_window
 from stylereel.faces.registration import place_registered
 from stylereel.invert.networks import load_encoder
 from stylereel.media.clip import EXACT
+from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoReader
 from stylereel.metrics.motion import crop_jitter, head_jitter, landmark_jitter
+from stylereel.world.factors import INDEX, LATENT_DIM, MOTION, MOTION_COLUMNS
 
 Result = TypeVar("Result")
 HELD_OUT = 7_000_000  # seeds of people from here on are not used in training
@@ -57,11 +66,17 @@ LIDS = (
     (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398),
 )
 WITH_ATTENTION = """
-import sys, av, numpy, mediapipe
-net = mediapipe.solutions.face_mesh.FaceMesh(refine_landmarks=True)
+import sys, numpy, mediapipe
+stills = sys.argv[1].endswith(".npy")
+net = mediapipe.solutions.face_mesh.FaceMesh(static_image_mode=stills, refine_landmarks=True)
 rows = []
-for frame in av.open(sys.argv[1]).decode(video=0):
-    image = frame.to_ndarray(format="rgb24")
+def frames():
+    if stills:
+        yield from numpy.load(sys.argv[1])
+    else:
+        import av
+        yield from (frame.to_ndarray(format="rgb24") for frame in av.open(sys.argv[1]).decode(video=0))
+for image in frames():
     found = net.process(image).multi_face_landmarks
     size = image.shape[1], image.shape[0], image.shape[1]
     rows.append([numpy.multiply((p.x, p.y, p.z), size) for p in found[0].landmark] if found else [[0, 0, 0]] * 478)
@@ -168,30 +183,34 @@ def read_picture(image: np.ndarray, backend: FaceBackend) -> np.ndarray:
 def truth(portraits: int, clips: int, frames: int = 50) -> None:
     """Print what is read of the world against its exact values."""
     of = readers()
-    count, values = len(coefficients.NAMES), []
+    values = []
     read: dict[str, list[np.ndarray]] = {name: [] for name in of}
     for seed in range(portraits):
-        values.append(world.from_latent(np.random.default_rng(HELD_OUT + seed).standard_normal(80)))
+        values.append(world.from_latent(np.random.default_rng(HELD_OUT + seed).standard_normal(LATENT_DIM)))
         image = world.draw(values[-1], 256).image
         for name, backend in of.items():
             read[name].append(read_picture(image, backend))
-    table(f"{portraits} portraits, each alone", np.stack(values)[:, :count], {k: np.stack(v) for k, v in read.items()})
+    table(
+        f"{portraits} portraits, each alone",
+        np.stack(values)[:, MOTION_COLUMNS],
+        {k: np.stack(v) for k, v in read.items()},
+    )
     spent = dict.fromkeys(of, 0.0)
     values, read = [], {name: [] for name in of}
     for seed in range(clips):
-        person = world.from_latent(np.random.default_rng(HELD_OUT + 100_000 + seed).standard_normal(80))
+        person = world.from_latent(np.random.default_rng(HELD_OUT + 100_000 + seed).standard_normal(LATENT_DIM))
         rows = np.tile(person, (frames, 1))
         manner = "expressions" if seed % 2 else "talking"
-        rows[:, :count] = world.natural_motion(HELD_OUT + seed, frames, manner=manner)
+        rows[:, MOTION_COLUMNS] = world.natural_motion(HELD_OUT + seed, frames, manner=manner)
         images = [world.draw(row, 256).image for row in rows]
         for name, backend in of.items():
             start = time.process_time()
             try:
                 read[name].append(coefficients.motion_of(track(images, Fraction(25), backend=backend)).values)
             except ValueError:
-                read[name].append(np.full((frames, count), np.nan))
+                read[name].append(np.full((frames, len(MOTION_COLUMNS)), np.nan))
             spent[name] += time.process_time() - start
-        values.append(rows[:, :count])
+        values.append(rows[:, MOTION_COLUMNS])
     table(f"{clips} clips of {frames} frames", np.concatenate(values), {k: np.concatenate(v) for k, v in read.items()})
     print(", ".join(f"{name}: {1000 * each / clips / frames:.1f} ms a frame" for name, each in spent.items()))
 
@@ -206,6 +225,123 @@ def table(title: str, true: np.ndarray, read: dict[str, np.ndarray]) -> None:
             continue
         cells = [compared(each[seen, index], true[seen, index]) for each in read.values()]
         print(f"| {name} | {' | '.join(cells)} |")
+
+
+# What of a face's points moves with each factor that is swept.
+SWEPT = {
+    "jaw": "opening", "smile": "lift", "pucker": "width", "funnel": "width", "press": "lips", "smile_side": "slant",
+    "jaw_side": "chin", "brow_right": "brow right", "brow_left": "brow left", "blink_right": "lid right",
+    "blink_left": "lid left", "gaze_x": "gaze x", "gaze_y": "gaze y",
+}  # fmt: skip
+
+
+def points_measures(points: np.ndarray, iris: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Lengths on iBUG points [T, 68, 2] of upright faces, in distances between the outer corners of the eyes; lids and
+    iris [T, 2] (offset from the middle of the eyes, in eye widths) as they are."""
+    eyes = points[:, [36, 45]]
+    right = (eyes[:, 1] - eyes[:, 0]) @ (1, 1j)
+    turned = ((points - eyes.mean(1, keepdims=True)) @ (1, 1j)) / right[:, None]
+    x, y = turned.real, turned.imag
+    found = {
+        "opening": (y[:, [65, 66, 67]] - y[:, [63, 62, 61]]).mean(1),
+        "lift": y[:, 33] - y[:, [48, 54]].mean(1),
+        "width": x[:, 54] - x[:, 48],
+        "lips": (y[:, 57] - y[:, 51]) - (y[:, 66] - y[:, 62]),
+        "slant": y[:, 48] - y[:, 54],
+        "chin": x[:, [7, 8, 9]].mean(1) - x[:, 27:31].mean(1),
+        "brow right": y[:, [36, 39]].mean(1) - y[:, 18:21].mean(1),
+        "brow left": y[:, [42, 45]].mean(1) - y[:, 23:26].mean(1),
+        "lid right": (y[:, [37, 38]] - y[:, [41, 40]]).mean(1) / (x[:, 39] - x[:, 36]),
+        "lid left": (y[:, [43, 44]] - y[:, [47, 46]]).mean(1) / (x[:, 45] - x[:, 42]),
+    }
+    return found | ({"gaze x": iris[:, 0], "gaze y": iris[:, 1]} if iris is not None else {})
+
+
+def mesh_measures(points: np.ndarray) -> dict[str, np.ndarray]:
+    """The same of meshes [T, 620, 3]."""
+    offsets = []
+    for contour, iris in zip(mesh.CONTOUR, mesh.IRIS):
+        corners = points[:, [contour.start, contour.start + 8], :2] @ (1, 1j)
+        across = corners[:, 1] - corners[:, 0]
+        across *= np.sign(across.real)
+        off = (points[:, iris.start, :2] @ (1, 1j) - corners.mean(1)) / across
+        offsets.append(np.stack([off.real, off.imag], 1))
+    return points_measures(points[:, mesh.IBUG, :2], np.mean(offsets, 0))
+
+
+def dlib_measures(images: list[np.ndarray], marks: np.ndarray) -> dict[str, np.ndarray]:
+    """The same by dlib, started from the exact landmarks [T, 68, 2] in pixels."""
+    backend = DlibBackend()
+    points = np.stack([backend.landmarks(image, faces.box_around(row)) for image, row in zip(images, marks)])
+    iris = np.stack([appearance.read(image, row)[:, :2].mean(0) for image, row in zip(images, points)])
+    return points_measures(points, iris)
+
+
+def mesh_of(images: list[np.ndarray], marks: np.ndarray) -> np.ndarray:
+    """Meshes [T, 620, 3] of pictures by our own mesh, started from the exact landmarks; NaN where it sees no face."""
+    backend, rows = mesh.MeshBackend(), []
+    for image, row in zip(images, marks):
+        box = faces.box_around(row)
+        for _ in range(2):
+            found = backend.look(image, box)
+            box = found.box if found is not None else box
+        rows.append(np.full((mesh.POINTS, 3), np.nan) if found is None else found.points)
+    return np.stack(rows)
+
+
+def sweeps(sheet: str, people: int, steps: int, python: str | None) -> None:
+    """Print what each factor moves in the readers' eyes, and write the sheet; see the top."""
+    values, images, marks = [], [], []
+    for seed in range(people):
+        person = world.from_latent(np.random.default_rng(HELD_OUT + 200_000 + seed).standard_normal(LATENT_DIM))
+        for name in MOTION:
+            person[INDEX[name]] = world.neutral()[INDEX[name]]
+        for name in (each for each in SWEPT if each in INDEX):
+            rows = np.tile(person, (steps, 1))
+            rows[:, INDEX[name]] = np.linspace(world.LOW[INDEX[name]], world.HIGH[INDEX[name]], steps)
+            values.append(rows)
+    drawn_by = [world.draw(row, 256) for rows in values for row in rows]
+    images = [each.image for each in drawn_by]
+    marks = np.stack([each.landmarks for each in drawn_by]) * 256
+    factors = [name for name in SWEPT if name in INDEX]
+    shape = people, len(factors), steps
+    all_values = np.concatenate(values)
+    true = points_measures(marks, all_values[:, [INDEX["gaze_x"], INDEX["gaze_y"]]] * (0.208, 0.135))
+    read = {"dlib": dlib_measures(images, marks)}
+    if mesh.available():
+        read["mesh"] = mesh_measures(mesh_of(images, marks))
+    if python is not None:
+        read["attention"] = mesh_measures(with_attention(images, python))
+    head = " | ".join(f"{name}: slope, r, first third" for name in read)
+    print(f"{people} people, {steps} values of each factor\n\n| factor | measure | moves by | {head} |")
+    print(f"|{'---|' * (3 + len(read))}")
+    for index, name in enumerate(factors):
+        kind = SWEPT[name]
+
+        def from_rest(found: np.ndarray, index: int = index, name: str = name) -> np.ndarray:
+            """[people, steps] of one factor, as differences from the value nearest to rest."""
+            rows = found.reshape(shape)[:, index]
+            place = np.linspace(world.LOW[INDEX[name]], world.HIGH[INDEX[name]], steps)
+            return rows - rows[:, [np.abs(place - world.neutral()[INDEX[name]]).argmin()]]
+
+        moved = from_rest(true[kind])
+        cells = []
+        for found in read.values():
+            seen = from_rest(found[kind])
+            fine = np.isfinite(seen)
+            small = fine & (np.abs(moved) <= np.abs(moved).max() / 3)
+            slope = np.polyfit(moved[fine], seen[fine], 1)[0]
+            first = (moved[small] * seen[small]).sum() / (moved[small] ** 2).sum()
+            cells.append(f"{slope:.2f}, {np.corrcoef(moved[fine], seen[fine])[0, 1]:.2f}, {first:.2f}")
+        print(f"| {name} | {kind} | {np.ptp(moved):.3f} | {' | '.join(cells)} |", flush=True)
+    crops = np.stack(images).reshape(*shape, 256, 256, 3)[:, :, :, 84:240, 52:204]
+    for number, name in enumerate(factors):
+        if name in SHEETS:
+            place = Path(sheet).with_stem(f"{Path(sheet).stem}-{name}")
+            save_picture(place, np.concatenate([np.concatenate(list(row), 1) for row in crops[:6, number]]))
+
+
+SHEETS = ("jaw", "smile", "funnel", "smile_side", "jaw_side", "blink_left")
 
 
 def shown(points: np.ndarray) -> dict[str, np.ndarray]:
@@ -235,10 +371,16 @@ def drawn(values: np.ndarray) -> dict[str, np.ndarray]:
     return pose | mouth | lids | brows | {"gaze x": value["gaze_x"], "gaze y": value["gaze_y"]}
 
 
-def with_attention(path: str, python: str) -> np.ndarray:
-    """MediaPipe's larger network on a clip, as meshes [T, 620, 3] of which lids and irises are filled in."""
+def with_attention(path: str | list[np.ndarray], python: str) -> np.ndarray:
+    """MediaPipe's larger network on a clip or on pictures, each alone, as meshes [T, 620, 3] of which lids and irises
+    are filled in; without a face all is 0 in a clip and NaN for pictures."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "points.npy"
+        if not isinstance(path, str):
+            np.save(Path(folder) / "images.npy", np.stack(path))
+            points = with_attention(str(Path(folder) / "images.npy"), python)
+            points[(points == 0).all((1, 2))] = np.nan
+            return points
         subprocess.run([python, "-c", WITH_ATTENTION, path, str(out)], check=True, stderr=subprocess.DEVNULL)
         found = np.load(out)
     points = np.zeros((len(found), mesh.POINTS, 3), np.float32)
@@ -323,6 +465,9 @@ def main() -> None:
     parser.add_argument("--truth", action="store_true")
     parser.add_argument("--portraits", type=int, default=300)
     parser.add_argument("--clips-of", type=int, default=30, help="clips of the world for --truth")
+    parser.add_argument("--sweeps", metavar="SHEET", help="a PNG: sweep each factor, and write sheets by this name")
+    parser.add_argument("--people", type=int, default=12, help="people of --sweeps")
+    parser.add_argument("--steps", type=int, default=9, help="values of each factor in --sweeps")
     parser.add_argument("--readers", action="store_true")
     parser.add_argument("--mediapipe", help="a Python with mediapipe 0.10.21, for --readers")
     parser.add_argument("--frames", type=int, default=0, help="frames of each clip at most; 0 takes all")
@@ -330,8 +475,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.truth:
         truth(arguments.portraits, arguments.clips_of)
-    elif not arguments.clips:
-        parser.error("Give one clip or more, or --truth.")
+    if arguments.sweeps:
+        sweeps(arguments.sweeps, arguments.people, arguments.steps, arguments.mediapipe)
+    elif not arguments.clips and not arguments.truth:
+        parser.error("Give one clip or more, --truth or --sweeps.")
     for path in arguments.clips:
         if arguments.result:
             by_result(path, arguments.result, arguments.mediapipe)

@@ -35,7 +35,7 @@ from stylereel.systems.stylemask import StyleMask
 from stylereel.systems.stylemask.networks import EFFECTS, KIND
 from stylereel.world.shading import REGIONS
 
-MOTION = len(world.MOTION)
+MOTION = world.MOTION_COLUMNS
 HALF = 128  # pixels of the region maps
 MARGIN = 3  # of them
 
@@ -57,7 +57,7 @@ def person(seed: int) -> np.ndarray:
 def still(values: np.ndarray, motion: np.ndarray, region: str) -> np.ndarray:
     """Which pixels [256, 256] show a region in the source and in every frame, well inside."""
     frames = np.tile(values, (1 + len(motion), 1))
-    frames[1:, :MOTION] = np.clip(motion, world.LOW[:MOTION], world.HIGH[:MOTION])
+    frames[1:, MOTION] = np.clip(motion, world.LOW[MOTION], world.HIGH[MOTION])
     shown = np.stack([world.draw(v, HALF).regions for v in world.align(frames)]) == REGIONS.index(region)
     inside = np.logical_not(binary_dilation(~shown.all(0), iterations=MARGIN))
     return inside.repeat(2, 0).repeat(2, 1)

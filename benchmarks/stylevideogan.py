@@ -42,7 +42,7 @@ from stylereel.systems.stylevideogan.codes import CLIPS, precision, resting_code
 from stylereel.systems.stylevideogan.networks import KIND, VideoGenerator, load_model
 from stylereel.systems.stylevideogan.training import Recipe, sample_path, train
 from stylereel.train.loop import Trainer
-from stylereel.world.factors import GROUP, LATENT_DIM, MOTION, from_latent
+from stylereel.world.factors import GROUP, LATENT_DIM, MOTION, MOTION_COLUMNS, from_latent
 
 BASE = Recipe()
 CHOICES: dict[str, Recipe] = {
@@ -68,7 +68,7 @@ CURVES, PEOPLE, COLUMNS = ("yaw", "jaw", "smile", "blink_left"), (None, 29, 12),
 
 
 class Readout:
-    """Reads motion factors [T, 16] from W+ codes [T, L, D] of the built-in generator.
+    """Reads motion factors [T, M] from W+ codes [T, L, D] of the built-in generator.
 
     Each is a linear function of the first row that carries its group, fitted to random latents, whose factors are
     exact; a fit to the clip's own codes would follow them closer, but mistake blends that the clip does not have.
@@ -78,7 +78,7 @@ class Readout:
         z = np.random.default_rng(5).standard_normal((20_000, LATENT_DIM), np.float32)
         with torch.no_grad():
             w = generator.mapping(torch.from_numpy(z)).numpy()
-        self._matrix = np.linalg.lstsq(self._terms(w), from_latent(z)[:, : len(MOTION)], rcond=None)[0]
+        self._matrix = np.linalg.lstsq(self._terms(w), from_latent(z)[:, MOTION_COLUMNS], rcond=None)[0]
         groups = [FIRST_ROW[GROUP[name]] for name in MOTION]
         self._columns = {row: [i for i, group in enumerate(groups) if group == row] for row in set(groups)}
 
@@ -94,7 +94,7 @@ class Readout:
 
 
 def described(tracks: Sequence[np.ndarray], rate: Fraction) -> dict[str, float]:
-    """Deviation, speed and jitter of each factor in tracks [T, 16] of one length, all together, and blinks a minute."""
+    """Deviation, speed and jitter of each factor in tracks [T, M] of one length, all together, and blinks a minute."""
     numbers: dict[str, float] = {}
     for name in FACTORS:
         rows = np.stack([track[:, MOTION.index(name)] for track in tracks])

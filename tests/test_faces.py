@@ -14,7 +14,7 @@ from stylereel.core.latents import FACE
 from stylereel.faces import appearance, backend, coefficients, placement, pose
 from stylereel.media.video import VideoReader
 from stylereel.world.draw import landmark_points
-from stylereel.world.factors import INDEX, LATENT_DIM, MOTION
+from stylereel.world.factors import INDEX, LATENT_DIM
 
 RATE = Fraction(25)
 FRAMES, SIZE = 50, 256
@@ -209,7 +209,7 @@ def test_motion_from_the_worlds_own_landmarks(seed: int) -> None:
 def test_a_raised_brow_is_read_although_its_landmarks_stay_on_the_lid(seed: int) -> None:
     """Of people whose brows stand out: frames of glasses, wrinkles and pale or dark skin can hide them."""
     values = world.from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM))
-    values[: len(MOTION)] = world.neutral()[: len(MOTION)]
+    values[world.MOTION_COLUMNS] = world.neutral()[world.MOTION_COLUMNS]
     heights = []
     for value in (0.0, 1.0):
         values[[INDEX["brow_left"], INDEX["brow_right"]]] = value

@@ -17,7 +17,7 @@ from stylereel.metrics import exact, faces, likeness
 from stylereel.metrics.registry import Clip, Unfit, find
 from stylereel.world.factors import INDEX, LATENT_DIM
 
-MOTION = len(world.MOTION)
+MOTION = world.MOTION_COLUMNS
 
 
 def person(seed: int) -> np.ndarray:
@@ -26,7 +26,7 @@ def person(seed: int) -> np.ndarray:
 
 def factors(who: np.ndarray, motion: np.ndarray) -> np.ndarray:
     values = np.tile(who, (len(motion), 1))
-    values[:, :MOTION] = motion
+    values[:, MOTION] = motion
     return values
 
 
@@ -108,7 +108,7 @@ def test_groups_average_over_the_tracks_that_the_driver_moves() -> None:
 
 
 def test_the_mouth_s_opening_grows_with_the_jaw() -> None:
-    motion = np.tile(world.neutral()[:MOTION], (5, 1))
+    motion = np.tile(world.neutral()[MOTION], (5, 1))
     motion[:, NAMES.index("jaw")] = np.linspace(0, 1, 5)
     opening = faces.mouth_opening(landmarks(motion))
     assert (np.diff(opening) > 0.05).all() and opening[0] < 0.05
@@ -201,7 +201,7 @@ class Oracle:
     def apply(self, identity: Identity, motion: Motion) -> Frames:
         values = identity.w.numpy().copy()
         if self.choose == "truth":
-            values[:, :MOTION] = motion.values
+            values[:, MOTION] = motion.values
         return self.portrait(Identity(torch.from_numpy(values), self.name))
 
     def portrait(self, identity: Identity) -> Frames:

@@ -13,7 +13,7 @@ from stylereel.metrics import motion, sync, syncnet
 from stylereel.metrics.faces import eye_distance, mouth_opening
 from stylereel.metrics.registry import Clip, Unfit, find
 
-MOTION = len(world.MOTION)
+MOTION = world.MOTION_COLUMNS
 
 
 def random(seed: int = 0) -> np.random.Generator:
@@ -22,7 +22,7 @@ def random(seed: int = 0) -> np.random.Generator:
 
 def landmarks(track: np.ndarray) -> np.ndarray:
     values = np.tile(world.neutral(), (len(track), 1))
-    values[:, :MOTION] = track
+    values[:, MOTION] = track
     return np.stack([world.project_landmarks(v)[0] for v in values]).astype(float)
 
 

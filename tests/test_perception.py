@@ -24,6 +24,7 @@ from stylereel.family.nets import (
     load_face,
     offsets,
     region_classes,
+    unit_values,
 )
 from stylereel.recipes import perception
 from stylereel.train.loop import Trainer
@@ -55,7 +56,11 @@ def test_an_extended_net_keeps_the_outputs_of_the_old_one(tmp_path: Path) -> Non
         before, after = old(images, parse=True), net.eval()(images, parse=True, close=False)
     assert before.regions is None and after.regions is not None and after.regions.shape == (2, len(PARSED), 64, 64)
     torch.testing.assert_close(after.landmarks, before.landmarks)
-    torch.testing.assert_close(after.values[:, [NAMES.index(name) for name in kept]], before.values)
+    columns = [NAMES.index(name) for name in kept]
+    torch.testing.assert_close(after.values[:, columns], before.values[:, columns])
+    unknown = [NAMES.index(name) for name in ("beard", "light_side")]
+    expected = unit_values(torch.from_numpy(world.neutral()[None]))[:, unknown].expand(2, -1)
+    torch.testing.assert_close(before.values[:, unknown], expected)
     save_module(tmp_path / "face.safetensors", "face", net)
     loaded = load_face(tmp_path / "face.safetensors")
     assert loaded.config == net.config and extend(loaded)[1] == []

@@ -41,7 +41,7 @@ def heat(still: bool = False) -> StyleHEAT:
 
 
 def turning(frames: int = 7) -> Motion:
-    values = np.tile(world.neutral()[: len(NAMES)], (frames, 1)).astype(np.float32)
+    values = np.tile(world.neutral()[world.MOTION_COLUMNS], (frames, 1)).astype(np.float32)
     values[:, NAMES.index("yaw")] = np.linspace(-25, 25, frames)
     placement = np.tile(np.array((64, 64, 128, 0), np.float32), (frames, 1))
     return Motion(values, FACE, NAMES, Fraction(25), placement)

@@ -34,6 +34,7 @@ from stylereel.systems.styleheat.networks import Warper, WarperConfig
 from stylereel.systems.styleheat.pairs import draw_pairs, window_around
 from stylereel.systems.styleheat.state import State, draw, look, read_state, split
 from stylereel.train.loop import Trainer
+from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.world.truth import flow as exact_flow
 
 
@@ -119,8 +120,8 @@ def test_windows_repeat_the_ends_and_have_each_frame_in_the_middle() -> None:
 
 def test_coordinates_are_the_face_nets_units_without_what_alignment_takes() -> None:
     values = world.from_latent(np.random.default_rng(0).standard_normal((4, 80)))
-    found = coordinates(values[:, :COUNT])
-    expected = unit_values(torch.from_numpy(values))[:, :COUNT].numpy()
+    found = coordinates(values[:, MOTION_COLUMNS])
+    expected = unit_values(torch.from_numpy(values))[:, MOTION_COLUMNS].numpy()
     kept = [i for i, name in enumerate(world.MOTION) if name not in ("shift_x", "shift_y", "scale")]
     np.testing.assert_allclose(found[:, kept], expected[:, kept], atol=1e-5)
     assert not np.delete(found, kept, axis=1).any()
@@ -130,23 +131,23 @@ def test_coordinates_are_the_face_nets_units_without_what_alignment_takes() -> N
 
 
 def test_a_window_is_natural_and_shows_the_wanted_frame_in_its_middle() -> None:
-    values = world.from_latent(np.random.default_rng(1).standard_normal(80))[:COUNT]
+    values = world.from_latent(np.random.default_rng(1).standard_normal(80))[MOTION_COLUMNS]
     random = np.random.default_rng(2)
     moved = [window_around(values, random) for _ in range(10)]
     for window in moved:
         np.testing.assert_allclose(window[13], values, atol=1e-5)
-        assert (window >= world.LOW[:COUNT]).all() and (window <= world.HIGH[:COUNT]).all()
+        assert (window >= world.LOW[MOTION_COLUMNS]).all() and (window <= world.HIGH[MOTION_COLUMNS]).all()
     assert max(np.abs(np.diff(window, axis=0)).max() for window in moved) > 0.01
 
 
 def test_pairs_are_one_person_twice_and_processes_share_a_step() -> None:
     pairs = draw_pairs(5, 4)
     before, after = (world.align(mixed_values(z.double().numpy())) for z in (pairs.source, pairs.target))
-    person = slice(COUNT, None)
+    person = [i for i in range(len(world.NAMES)) if i not in MOTION_COLUMNS]
     np.testing.assert_array_equal(before[:, person], after[:, person])
-    assert np.abs(before[:, :COUNT] - after[:, :COUNT]).max() > 0.1
-    np.testing.assert_allclose(pairs.window[:, :COUNT, 13], coordinates(after[:, :COUNT]), atol=1e-4)
-    np.testing.assert_allclose(pairs.window[:, COUNT:, 13], coordinates(before[:, :COUNT]), atol=0.25)
+    assert np.abs(before[:, MOTION_COLUMNS] - after[:, MOTION_COLUMNS]).max() > 0.1
+    np.testing.assert_allclose(pairs.window[:, :COUNT, 13], coordinates(after[:, MOTION_COLUMNS]), atol=1e-4)
+    np.testing.assert_allclose(pairs.window[:, COUNT:, 13], coordinates(before[:, MOTION_COLUMNS]), atol=0.25)
     truth = exact_flow(after[1], before[1], 64)
     np.testing.assert_allclose(pairs.flow[1].permute(1, 2, 0), truth.flow, atol=1e-2)
     for rank in (0, 1):

@@ -364,7 +364,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Half a second of a face of the world that moves."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     values = np.tile(world.neutral(), (12, 1))
-    values[:, : len(NAMES)] = world.natural_motion(3, 12)
+    values[:, world.MOTION_COLUMNS] = world.natural_motion(3, 12)
     with VideoWriter(path, Fraction(25)) as writer:
         for v in world.align(values):
             writer.write(world.draw(v, 192).image)
@@ -374,7 +374,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def face_motion(**tracks: np.ndarray) -> Motion:
     frames = len(next(iter(tracks.values())))
-    values = np.tile(world.neutral()[: len(NAMES)], (frames, 1))
+    values = np.tile(world.neutral()[world.MOTION_COLUMNS], (frames, 1))
     for name, track in tracks.items():
         values[:, NAMES.index(name)] = track
     return Motion(values, FACE, NAMES, Fraction(25), np.ones((frames, 4), np.float32))

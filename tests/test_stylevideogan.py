@@ -499,7 +499,7 @@ def test_a_clip_is_learned_by_official_files_alone(tmp_path: Path, capsys: pytes
     official = save_checkpoint(tmp_path / "official.pt", encoder, {"encoder_type": "Encoder4Editing"})
     clip, runs, out = tmp_path / "clip.mp4", tmp_path / "runs", tmp_path / "sample.mp4"
     values = np.tile(world.neutral(), (52, 1))
-    values[:, : len(world.MOTION)] = world.natural_motion(3, 52, Fraction(25))
+    values[:, world.MOTION_COLUMNS] = world.natural_motion(3, 52, Fraction(25))
     with VideoWriter(clip, Fraction(25)) as writer:
         for each in world.align(values):
             writer.write(world.draw(each, 128).image)

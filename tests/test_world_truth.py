@@ -28,7 +28,7 @@ SKIN = REGIONS.index("skin")
 def posed(seed: int, **motion: float) -> np.ndarray:
     """The person of a seed with a neutral face, but for what is given; nothing in front of the face."""
     values = person(seed)
-    values[: len(world.MOTION)] = world.neutral()[: len(world.MOTION)]
+    values[world.MOTION_COLUMNS] = world.neutral()[world.MOTION_COLUMNS]
     for name, value in {"glasses": 0, "beard": 0, "fringe": 0, **motion}.items():
         values[INDEX[name]] = value
     return values

@@ -89,6 +89,8 @@ class Header:
     def pack(self) -> bytes:
         flags = bool(self.lever) | 2 * (self.placement is not None) | 4 * (self.sound is not None)
         flags |= 8 * self.kind.relative
+        if self.lever:
+            flags |= 16 * [known.names for known in KNOWN[self.kind.coordinates]].index(self.names)
         parts = [bytes([flags]), *map(varint, (self.rate.numerator, self.rate.denominator, self.every, self.group))]
         parts += [varint(self.num_faces), string(self.kind.coordinates), string(self.system)]
         parts.append(varint(len(self.generator)))
@@ -117,7 +119,7 @@ class Header:
             (lever,) = take.floats(1)
             if kind.coordinates not in KNOWN:
                 raise DamagedError(f"Motion of kind {kind} is not known to this version.")
-            known = KNOWN[kind.coordinates]
+            known = KNOWN[kind.coordinates][bool(flags & 16)]
             names, rest = known.names, known.rest_of(kind)
             steps = np.array(known.steps) * lever
         else:

@@ -125,8 +125,8 @@ def header_of(
     if not lever > 0:
         raise ValueError(f"The factor on step sizes must be above 0, not {lever:g}.")
     lever = float(np.float32(lever))
-    known = KNOWN.get(motion.kind.coordinates)
-    if known is not None and known.names == motion.names:
+    known = next((each for each in KNOWN.get(motion.kind.coordinates, ()) if each.names == motion.names), None)
+    if known is not None:
         told, rest, steps = lever, known.rest_of(motion.kind), np.array(known.steps) * lever
     else:
         told = 0.0

@@ -32,13 +32,19 @@ class Coordinates:
 
 # Steps by which the 68 landmarks of the built-in people's mean head move by 1 % of the distance between the eyes (mean
 # over landmarks and poses), but no more than a sixteenth of the track's range: `benchmarks/codec.py --steps`.
-FACE = Coordinates(
+_FIRST_FACE = Coordinates(
     ("yaw", "pitch", "roll", "shift_x", "shift_y", "scale", "jaw", "smile", "pucker", "press")
     + ("brow_left", "brow_right", "blink_left", "blink_right", "gaze_x", "gaze_y"),
     (0.0,) * 5 + (1.0,) + (0.0,) * 10,
     (0.53, 0.53, 0.72, 0.002, 0.002, 0.0105, 0.0625, 0.1, 0.0625, 0.0625, 0.125, 0.125, 0.0625, 0.0625, 0.125, 0.125),
 )
-KNOWN: dict[str, Coordinates] = {"face": FACE}
+FACE = Coordinates(
+    _FIRST_FACE.names + ("funnel", "smile_side", "cheek", "jaw_side"),
+    _FIRST_FACE.rest + (0.0,) * 4,
+    _FIRST_FACE.steps + (0.0625, 0.125, 0.125, 0.125),
+)
+# By the kind of motion, from the first that a version knew to the latest.
+KNOWN: dict[str, tuple[Coordinates, ...]] = {"face": (_FIRST_FACE, FACE)}
 
 
 def nodes(frames: int, every: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from stylereel.media.clip import ffmpeg_name
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.media.video import VideoReader, VideoWriter
-from stylereel.world import MOTION, draw, natural_motion, person
+from stylereel.world import MOTION, MOTION_COLUMNS, draw, natural_motion, person
 
 RATE, SECONDS, SIZE = Fraction(25), 4, 256
 SPEAKER, SOURCE, MOVEMENT = 7, 29, 5  # seeds of the speaker, of the driven person and of the movement
@@ -61,7 +61,7 @@ def speaker_clip(path: Path, seconds: int = SECONDS, stages: Stages | None = Non
     stages = stages or Stages()
     motion = natural_motion(MOVEMENT, int(seconds * RATE), RATE)
     values = np.tile(person(SPEAKER), (len(motion), 1))
-    values[:, : len(MOTION)] = motion
+    values[:, MOTION_COLUMNS] = motion
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "sound.wav"
         write_sound(sound, murmur(motion[:, MOTION.index("jaw")], RATE))

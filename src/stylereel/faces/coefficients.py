@@ -27,6 +27,7 @@ __all__ = ["NAMES", "coefficients", "mean_head", "motion_of", "pose_from_landmar
 NAMES = (
     "yaw", "pitch", "roll", "shift_x", "shift_y", "scale", "jaw", "smile", "pucker", "press",
     "brow_left", "brow_right", "blink_left", "blink_right", "gaze_x", "gaze_y",
+    "funnel", "smile_side", "cheek", "jaw_side",
 )  # fmt: skip
 
 # What the mouth shows, in head units, when a factor goes from 0 to 1. Rows: opening between the lips, lift
@@ -55,12 +56,13 @@ _CLOSED_EYE = (0.05, 0.45)  # what a closed eye shows as a share of the open eye
 _SECONDS = {
     **dict.fromkeys(("yaw", "pitch", "roll", "shift_x", "shift_y"), 0.07), "scale": 0.2,
     **dict.fromkeys(("jaw", "press"), 0.025), **dict.fromkeys(("blink_left", "blink_right"), 0.015),
-    **dict.fromkeys(("smile", "pucker", "brow_left", "brow_right", "gaze_x", "gaze_y"), 0.035),
+    **dict.fromkeys(("smile", "pucker", "brow_left", "brow_right", "gaze_x", "gaze_y", "funnel"), 0.035),
+    **dict.fromkeys(("smile_side", "cheek", "jaw_side"), 0.035),
 }  # fmt: skip
 
 # Limits of the columns of `NAMES`.
-LOW = np.array([-90, -90, -180, -1, -1, 0, 0, -1, 0, 0, -1, -1, 0, 0, -1, -1])
-HIGH = np.array([90, 90, 180, 1, 1, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
+LOW = np.array([-90, -90, -180, -1, -1, 0, 0, -1, 0, 0, -1, -1, 0, 0, -1, -1, 0, -1, -1, -1])
+HIGH = np.array([90, 90, 180, 1, 1, 9, *[1] * 14])
 
 
 def _mouth(frontal: np.ndarray, counted: np.ndarray) -> np.ndarray:
@@ -123,7 +125,8 @@ def coefficients(
 
     Columns, in the order of `NAMES`: yaw, pitch, roll in degrees (see `rotation`; absolute, nothing is
     subtracted); shift_x, shift_y in image widths; scale, 1 = canonical; jaw, pucker, press, blink 0..1
-    and smile, brow -1..1, all relative to the person's own neutral over the clip; gaze -1..1.
+    and smile, brow -1..1, all relative to the person's own neutral over the clip; gaze -1..1. The last four, which 68
+    landmarks do not show, are 0.
     """
     found = np.asarray(found, bool)
     counted = found if found.any() else np.ones(len(landmarks), bool)
@@ -144,6 +147,7 @@ def coefficients(
         out[f"brow_{name}"] = np.where(raised > 0, raised / travel[0], raised / travel[1])
         out[f"blink_{name}"] = _blink(lids, counted)
 
+    out |= dict.fromkeys(NAMES[-4:], np.zeros(len(landmarks)))
     sees = found.astype(float)
     if readings is None:
         out["gaze_x"] = out["gaze_y"] = np.zeros(len(landmarks))
@@ -176,7 +180,7 @@ def _framing(
 
 
 def _steadied(out: dict[str, np.ndarray], rate: Fraction, trust: dict[str, np.ndarray]) -> np.ndarray:
-    """Motion values [T, 16] float32: each track low-passed by its width and limited. Where it is not to be trusted it
+    """Motion values [T, 20] float32: each track low-passed by its width and limited. Where it is not to be trusted it
     is held; gaps of a few frames are bridged by the low-pass."""
     columns = []
     for name in NAMES:
@@ -188,7 +192,7 @@ def _steadied(out: dict[str, np.ndarray], rate: Fraction, trust: dict[str, np.nd
 
 
 class Trust(NamedTuple):
-    """How far measures [T, 11] of a mesh, and the tracks [T] of `NAMES` that are read off them, are to be trusted."""
+    """How far measures [T, 12] of a mesh, and the tracks [T] of `NAMES` that are read off them, are to be trusted."""
 
     measures: np.ndarray
     factors: dict[str, np.ndarray]
@@ -199,9 +203,11 @@ def trusts(sure: np.ndarray) -> Trust:
     the eye, and one of both is enough for their factors."""
     pose, mouth, right, left = sure.T.astype(float)
     eyes = np.maximum(right, left)
-    by_name: dict[str, np.ndarray] = {name: mouth if name in _MOUTH_FACTORS else pose for name in NAMES}
+    by_name: dict[str, np.ndarray] = {
+        name: mouth if name in (*_MOUTH_FACTORS, "funnel", "jaw_side") else pose for name in NAMES
+    }
     by_name |= dict.fromkeys(("blink_left", "blink_right", "gaze_x", "gaze_y"), eyes)
-    return Trust(np.stack([*[mouth] * 4, *[pose] * 2, right, left, right, left, eyes], axis=1), by_name)
+    return Trust(np.stack([*[mouth] * 4, *[pose] * 2, right, left, right, left, eyes, mouth], axis=1), by_name)
 
 
 def dense_coefficients(track: Track) -> Motion:

@@ -1,9 +1,10 @@
 """Head pose and expression from a dense mesh, in the coordinates of the world's motion.
 
 Pose comes from the rigid points alone, which are laid onto a fixed head in three dimensions. Turned back to the front,
-a mesh gives eleven measures; they become the ten factors of expression by what the world draws for each factor, times
+a mesh gives twelve measures; they become the factors of expression by what the world draws for each factor, times
 how much of it the mesh's network shows. A person's rest is estimated from the whole clip next to a population prior, so
-that a smile is a smile from the first frame on. Nothing is cut off near zero.
+that a smile is a smile from the first frame on. Nothing is cut off near zero. What the mesh does not show stays
+neutral: corners of the mouth at different heights, which its network makes level, and the cheeks.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ _MIRROR = {33: 263, 133: 362, 98: 327, 129: 358, 127: 356, 234: 454, 54: 284, 21
 
 MEASURES = (
     "opening", "lift", "width", "lips", "brow_right", "brow_left", "lids_right", "lids_left", "iris_right", "iris_left",
-    "iris_y",
+    "iris_y", "chin",
 )  # fmt: skip
 
 # Of each measure the population's rest, how far a person's own is from it, and how far the mean of a clip may be from
 # that person's rest because they smile, frown or look down all the time (standard deviations). Head units; lids and
 # irises in widths of the eye.
-_REST = np.array([0.012, 0.005, 0.575, 0.175, 0.255, 0.255, 0.28, 0.28, -0.04, 0.04, -0.045])
-_PERSON = np.array([0.012, 0.008, 0.030, 0.012, 0.035, 0.035, 0.06, 0.06, 0.04, 0.04, 0.03])
-_CLIP = np.array([0.0, 0.018, 0.040, 0.006, 0.012, 0.012, 0.0, 0.0, 0.03, 0.03, 0.025])
+_REST = np.array([0.012, 0.005, 0.575, 0.175, 0.255, 0.255, 0.28, 0.28, -0.04, 0.04, -0.045, 0.0])
+_PERSON = np.array([0.012, 0.008, 0.030, 0.012, 0.035, 0.035, 0.06, 0.06, 0.04, 0.04, 0.03, 0.015])
+_CLIP = np.array([0.0, 0.018, 0.040, 0.006, 0.012, 0.012, 0.0, 0.0, 0.03, 0.03, 0.025, 0.006])
 _FEW = 20.0  # frames after which what a clip shows least or most counts as much as the prior
 
 # What the mesh shows of the mouth when a factor goes from 0 to 1. Rows: opening between the lips, lift of the corners
@@ -58,6 +59,10 @@ _NOISE = np.array([0.010, 0.008, 0.007, 0.012])
 _SPREAD = np.array([0.5, 0.7, 0.6, 0.15])
 
 _BROW_UP, _BROW_DOWN = 0.059, 0.032  # travel of a brow, head units
+_CHIN = 0.057  # travel of the chin sideways
+# The mouth's opening from which rounded lips are a funnel and not a pucker, and is wholly; how much of the jaw's own
+# opening a funnel has.
+_FUNNEL, _FUNNEL_OPENS = (0.015, 0.07), 0.22
 _GAZE_X, _GAZE_Y = 0.208, 0.115  # travel of the iris, eye widths
 _LID_BY_GAZE = 0.14  # share of an open eye by which the lids close when it looks down at gaze_y 1, in the world
 _SHUT = 0.18  # what a shut eye shows, as a share of the same person's open eye
@@ -109,7 +114,7 @@ def head_pose(points: np.ndarray) -> Pose:
 
 
 def measures(frontal: np.ndarray) -> np.ndarray:
-    """`MEASURES` [T, 11] of points turned to the front [T, 620, 3]."""
+    """`MEASURES` [T, 12] of points turned to the front [T, 620, 3]."""
     y = frontal[..., 1]
     opening = (y[:, [87, 14, 317]] - y[:, [82, 13, 312]]).mean(1)
     columns = [
@@ -120,6 +125,8 @@ def measures(frontal: np.ndarray) -> np.ndarray:
         y[:, [33, 133]].mean(1) - y[:, [70, 63, 105, 66, 107]].mean(1),
         y[:, [263, 362]].mean(1) - y[:, [300, 293, 334, 296, 336]].mean(1),
     ]
+    # Across a head that the nose's bridge and the eyes hold.
+    chin = frontal[:, [148, 152, 377], 0].mean(1) - frontal[:, [168, 6, 33, 263], 0].mean(1)
     irises = []
     for contour, iris in zip(CONTOUR, IRIS):
         around = frontal[:, contour, :2]  # points 0 to 8 are the lower lid from the outer corner in, 9 to 15 the upper
@@ -130,11 +137,11 @@ def measures(frontal: np.ndarray) -> np.ndarray:
         off = frontal[:, iris.start, :2] - (outer + inner) / 2
         irises.append((off * across).sum(1) / width**2)
         irises.append((off[:, 1] * across[:, 0] - off[:, 0] * across[:, 1]) / width**2)
-    return np.stack([*columns, irises[0], irises[2], (irises[1] + irises[3]) / 2], axis=1)
+    return np.stack([*columns, irises[0], irises[2], (irises[1] + irises[3]) / 2, chin], axis=1)
 
 
 def rest_of(shown: np.ndarray, sure: np.ndarray) -> np.ndarray:
-    """A person's rest [11] from the measures [T, 11] of a clip and how far each is to be trusted [T, 11]."""
+    """A person's rest [12] from the measures [T, 12] of a clip and how far each is to be trusted [T, 12]."""
     few = sure.sum(0) / (sure.sum(0) + _FEW)
     rest = _REST.copy()
     mean = np.array([np.median(column[trust > 0.5]) if (trust > 0.5).any() else usual
@@ -157,12 +164,18 @@ def rest_of(shown: np.ndarray, sure: np.ndarray) -> np.ndarray:
 
 
 def factors(shown: np.ndarray, rest: np.ndarray) -> dict[str, np.ndarray]:
-    """The ten factors of expression, arrays [T], from measures [T, 11] and the person's rest [11]; not yet limited."""
+    """The factors of expression, arrays [T], from measures [T, 12] and the person's rest [12]; not yet limited."""
     away = shown - rest
     out: dict[str, np.ndarray] = dict(zip(_MOUTH_FACTORS, _mouth(away[:, :4]).T))
     for side, column in (("right", 4), ("left", 5)):
         raised = away[:, column]
         out[f"brow_{side}"] = np.where(raised > 0, raised / _BROW_UP, raised / _BROW_DOWN)
+    rounded = np.clip(out["pucker"], 0, None)
+    share = np.clip((away[:, 0] - _FUNNEL[0]) / (_FUNNEL[1] - _FUNNEL[0]), 0, 1)
+    out["funnel"], out["pucker"] = share * rounded, out["pucker"] - share * rounded
+    out["jaw"] = out["jaw"] - _FUNNEL_OPENS * out["funnel"]
+    out["jaw_side"] = away[:, 11] / _CHIN
+    out |= dict.fromkeys(("smile_side", "cheek"), np.zeros(len(away)))
     out["gaze_y"] = away[:, 10] / _GAZE_Y
     looks = 1 - _LID_BY_GAZE * np.clip(out["gaze_y"], -1, 1)
     for side, column in (("right", 6), ("left", 7)):

@@ -50,7 +50,7 @@ class OneEuro:
 
 
 class Seen(NamedTuple):
-    """One frame: motion values float32 [16] in the order of `coefficients.NAMES`, with neutral framing; the crop [4];
+    """One frame: motion values float32 [20] in the order of `coefficients.NAMES`, with neutral framing; the crop [4];
     and whether each of `PARTS` is sure [4], or was held."""
 
     values: np.ndarray

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.core.weights import load_module
-from stylereel.world.factors import HIGH, LOW, MOTION, NAMES
+from stylereel.world.factors import HIGH, INDEX, LOW, MOTION_COLUMNS, NAMES, neutral
 from stylereel.world.shading import REGIONS
 
 SIZE = 128
@@ -151,7 +151,8 @@ class FaceOutput(NamedTuple):
     """Outputs of the face net.
 
     landmarks: [B, 68, 2] in 0..1 of the image, iBUG order, those of the mouth from a closer crop; values: [B, K] world
-    factors in units of half their range around its middle (so -1..1); features: [B, 512]; maps: those of the trunk;
+    factors in units of half their range around its middle (so -1..1), neutral where the net is older than the factor;
+    features: [B, 512]; maps: those of the trunk;
     regions: scores [B, R, 64, 64] of the regions `PARSED`, where they were asked for.
     """
 
@@ -163,8 +164,8 @@ class FaceOutput(NamedTuple):
 
     @property
     def motion(self) -> Tensor:
-        """The motion factors [B, 16], the first of the values."""
-        return self.values[:, : len(MOTION)]
+        """The motion factors [B, M] in the order of `MOTION`."""
+        return self.values[:, MOTION_COLUMNS]
 
 
 def unit_values(values: Tensor) -> Tensor:
@@ -200,6 +201,18 @@ class FaceNet(nn.Module):
         self.values = nn.Linear(Trunk.features, len(self.config.values.split()))
         self.parser = Parser(len(self.config.regions.split())) if self.config.regions else None
         self.lips = Lips() if self.config.lips else None
+        names = self.config.values.split()
+        self._places = None if tuple(names) == NAMES else [INDEX[name] for name in names]
+        self._neutral = unit_values(torch.from_numpy(neutral()[None]))[0]
+
+    def _all_values(self, features: Tensor) -> Tensor:
+        """The values [B, K] of all factors, in the order of `NAMES`."""
+        known = self.values(features)
+        if self._places is None:
+            return known
+        values = self._neutral.to(known).repeat(len(known), 1)
+        values[:, self._places] = known
+        return values
 
     def forward(self, images: Tensor, parse: bool = False, close: bool = True) -> FaceOutput:
         """Outputs for images [B, 3, H, W] in [-1, 1]; with `close`, the mouth is read from a closer crop."""
@@ -211,7 +224,7 @@ class FaceNet(nn.Module):
             middle = points[:, MOUTH].detach().float().mean(1)
             mouth = middle[:, None] + LIPS_PART * self.lips(around_mouth(images, middle))
             points = torch.cat([points[:, : MOUTH.start], mouth], dim=1)
-        return FaceOutput(points, self.values(features), features, maps, regions)
+        return FaceOutput(points, self._all_values(features), features, maps, regions)
 
 
 def load_face(path: str | Path) -> FaceNet:

@@ -32,7 +32,7 @@ from stylereel.metrics.registry import Better, Clip, Score
 from stylereel.world.factors import LATENT_DIM
 
 HELD_OUT = 7_000_000  # seeds from here on are never used in training
-MOTION = len(world.MOTION)
+MOTION = world.MOTION_COLUMNS
 
 # Name: unit, which way is better, what is computed. "By the face net" and "by dlib" name the instrument.
 _NUMBERS: dict[str, tuple[str, Better, str]] = {
@@ -59,7 +59,7 @@ def pairs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def cross(source: np.ndarray, driver: np.ndarray) -> np.ndarray:
     """Factor values [N, K] of the sources with the drivers' motion."""
     values = source.copy()
-    values[:, :MOTION] = driver[:, :MOTION]
+    values[:, MOTION] = driver[:, MOTION]
     return values
 
 
@@ -74,8 +74,8 @@ def _face_net(device: str) -> FaceNet:
 
 
 def by_face_net(portraits: np.ndarray, device: str = "cpu") -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks [N, 68, 2] in 0..1 and motion factors [N, 16] of portraits uint8 [N, H, W, 3], canonically framed."""
-    low, high = world.LOW[:MOTION], world.HIGH[:MOTION]
+    """Landmarks [N, 68, 2] in 0..1 and motion factors [N, M] of portraits uint8 [N, H, W, 3], canonically framed."""
+    low, high = world.LOW[MOTION], world.HIGH[MOTION]
     landmarks, motion = [], []
     for picture in portraits:  # one by one: large ones need memory
         with torch.inference_mode():
@@ -115,7 +115,7 @@ def errors(
     def read(pictures: np.ndarray) -> dict[str, np.ndarray]:
         shown, target = Clip(pictures), Clip(truth)
         predicted, motion = by_face_net(pictures, device)
-        moved = motion_errors(motion, values[:, :MOTION])
+        moved = motion_errors(motion, values[:, MOTION])
         found, angles = _by_dlib(pictures, backend)
         embeddings = builtin_embeddings(pictures, device)
         return {
@@ -137,7 +137,7 @@ def errors(
 
 def motion_of_person(values: np.ndarray) -> Motion:
     """One frame of the motion in the factor values [K] of a person of the world."""
-    return Motion(values[None, :MOTION], FACE, NAMES, Fraction(25), np.array([[0.5, 0.5, 1, 0]], np.float32))
+    return Motion(values[None, MOTION], FACE, NAMES, Fraction(25), np.array([[0.5, 0.5, 1, 0]], np.float32))
 
 
 def exact(system: System, count: int = 64, seed: int = 0) -> list[Score]:

@@ -1,8 +1,8 @@
 """Does a face go where it should? Errors of landmarks, pose and expression, and tracks that follow each other.
 
-Landmarks are [T, 68, 2] in any one unit; motion values are [T, 16] in the order of `faces.coefficients.NAMES`: three
-angles in degrees, shifts, scale, and ten expression coefficients between -1 and 1. They are our own, from landmarks,
-where the papers take a 3-D model's; the measures say so by their names.
+Landmarks are [T, 68, 2] in any one unit; motion values are [T, 20] in the order of `faces.coefficients.NAMES`: three
+angles in degrees, shifts, scale, and fourteen expression coefficients between -1 and 1. They are our own, from
+landmarks, where the papers take a 3-D model's; the measures say so by their names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _GROUPS = {"pose": POSE, "actions": ACTIONS, "gaze": GAZE}
 
 
 def columns(values: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """The named tracks [T, len(names)] of motion values [T, 16]."""
+    """The named tracks [T, len(names)] of motion values [T, 20]."""
     return values[:, [NAMES.index(name) for name in names]]
 
 
@@ -55,7 +55,7 @@ def landmark_error(result: np.ndarray, truth: np.ndarray, unit: Literal["eyes", 
 
 
 def motion_errors(result: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Errors [T] of motion values [T, 16] against true ones, frame by frame.
+    """Errors [T] of motion values [T, 20] against true ones, frame by frame.
 
     `yaw`, `pitch`, `roll` and their mean `pose` in degrees (StyleMask's pose error); `pose in radians`, the same mean
     in the unit of the average pose distance (APD); `expression`, the mean absolute difference of the ten expression
@@ -90,7 +90,7 @@ def followed(result: np.ndarray, driving: np.ndarray) -> Followed:
 
 
 def tracks_followed(result: np.ndarray, driving: np.ndarray) -> dict[str, Followed]:
-    """`followed` for every angle and expression of motion values [T, 16]."""
+    """`followed` for every angle and expression of motion values [T, 20]."""
     names = POSE + ACTIONS + GAZE
     return {name: followed(*(columns(values, (name,))[:, 0] for values in (result, driving))) for name in names}
 
@@ -119,7 +119,7 @@ def landmarks_of(clip: Clip) -> np.ndarray:
 
 
 def motion_of(clip: Clip) -> np.ndarray:
-    """Motion values [T, 16] of a clip by dlib's landmarks and the readings around the eyes."""
+    """Motion values [T, 20] of a clip by dlib's landmarks and the readings around the eyes."""
     track = track_of(clip)
     return clip.keep(
         "motion", lambda: coefficients(track.landmarks, track.found, track.rate, readings=track.readings).values

@@ -104,7 +104,7 @@ class _Scale:
 
     def __init__(self, generator: StyleGAN2, face: FaceNet, people: int) -> None:
         self.generator, self.face = generator, face
-        self.names = face.config.values.split()
+        self.names = list(NAMES)
         z = np.random.default_rng((SEED, 1)).standard_normal((people, LATENT_DIM))
         self._normal = normalize(z)[:, : len(NAMES)]
         self.w = generator.map(torch.from_numpy(z).float())

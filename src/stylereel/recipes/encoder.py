@@ -34,7 +34,7 @@ from stylereel.recipes.run import Run, makes
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
 from stylereel.train.sources import Source, open_source
-from stylereel.world.factors import MOTION
+from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.zoo.formats import load_generator_file
 
 STEPS, COUNT, RENDERED = 2600, 32, 9
@@ -63,7 +63,7 @@ def batch_of(index: int, share: Share = WHOLE) -> Batch:
     z = mixed_latents((41, index), COUNT, mix=0.7)
     values = world.align(mixed_values(z))
     neutral = np.tile(world.neutral(), (NEUTRAL, 1))
-    neutral[:, : len(MOTION)] = values[-NEUTRAL:, : len(MOTION)]
+    neutral[:, MOTION_COLUMNS] = values[-NEUTRAL:][:, MOTION_COLUMNS]
     z[-NEUTRAL:], values[-NEUTRAL:] = latents_of(neutral, np.random.default_rng((43, index))), neutral
     return draw_portraits(z, values, SIZE, share)
 

@@ -13,7 +13,7 @@ from stylereel.family.people import Batch
 from stylereel.generator.base import Generator
 from stylereel.train.loop import Trainer
 from stylereel.train.optimizers import Muon
-from stylereel.world.factors import MOTION
+from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.world.shading import REGIONS
 
 _DETAIL = torch.tensor([10.0 if name in ("brow", "eye", "lips", "mouth", "glasses") else 1.0 for name in REGIONS])
@@ -45,7 +45,7 @@ def perceptual_loss(trainer: Trainer, face: FaceNet, images: Tensor, batch: Batc
     points = (predicted.landmarks.float() - target.landmarks.float()).abs()
     values = (predicted.values.float() - target.values.float()).abs()
     features = (predicted.features - target.features).float().square().mean() / target.features.float().square().mean()
-    motion = values[:, : len(MOTION)].mean()
+    motion = values[:, MOTION_COLUMNS].mean()
     return 15 * (points.mean() + points[:, 36:].mean()) + 0.6 * motion + 0.6 * values.mean() + 0.3 * features
 
 

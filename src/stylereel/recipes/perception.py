@@ -40,7 +40,7 @@ from stylereel.recipes.run import Run, load_identity, makes
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
 from stylereel.world.draw import EYE_LINE, PIVOT, ZOOM
-from stylereel.world.factors import EXPRESSION, GROUP, HIGH, INDEX, LATENT_DIM, LOW, MOTION, NAMES
+from stylereel.world.factors import EXPRESSION, GROUP, HIGH, INDEX, LATENT_DIM, LOW, MOTION_COLUMNS, NAMES
 from stylereel.world.shading import REGIONS
 
 FACE_STEPS, FACE_BATCH = 2400, 48
@@ -254,7 +254,7 @@ def train_face(trainer: Trainer, start: FaceNet | None = None) -> FaceNet:
         regions = F.cross_entropy(predicted.regions.float(), classes, class_weight)
         trainer.descend(30 * points + 15 * gaps.abs().mean() + values + regions, optimizers.values(), 5.0, model)
         ema.update(index)
-        motion = (predicted.motion.float() - unit_values(batch.values)[:, : len(MOTION)]).abs().mean()
+        motion = (predicted.motion.float() - unit_values(batch.values)[:, MOTION_COLUMNS]).abs().mean()
         return {"landmarks": points, "values": values, "motion": motion, "regions": regions}
 
     trainer.fit(

@@ -28,7 +28,7 @@ from stylereel.family.nets import load_face
 from stylereel.generator import StyleGAN2
 from stylereel.invert.networks import encoded
 from stylereel.media.pictures import read_picture
-from stylereel.world.factors import LATENT_DIM, MOTION
+from stylereel.world.factors import LATENT_DIM, MOTION, MOTION_COLUMNS
 from stylereel.zoo.families import open_family
 from stylereel.zoo.formats import load_generator_file
 
@@ -137,11 +137,19 @@ def _of_picture(track: backend.Track) -> Motion:
     return replace(found, values=values, placement=row, rate=track.rate, num_faces=track.num_faces, missing=())
 
 
+def face_values(motion: Motion) -> np.ndarray:
+    """The motion factors [T, M] of a motion of kind "face"; at rest where the motion, of an older file, has none."""
+    rest = np.zeros(len(MOTION)) if motion.kind.relative else world.neutral()[MOTION_COLUMNS]
+    columns = [motion.column(name) if name in motion.names else np.full(len(motion), still)
+               for name, still in zip(MOTION, rest)]  # fmt: skip
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
 def own_motion(system: System, identity: Identity) -> np.ndarray:
-    """The motion factors [16] that an identity's own portrait shows, by the built-in face net."""
+    """The motion factors [M] that an identity's own portrait shows, by the built-in face net."""
     net = load_face(builtin("face")).eval()  # one image a person: it may stay on the CPU
     with torch.inference_mode():
         shown = pictures(system.portrait(identity).synthesize(system.generator))
         predicted = net(torch.from_numpy(shown).permute(0, 3, 1, 2) / 127.5 - 1).motion[0].numpy()
-    low, high = world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)]
+    low, high = world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS]
     return ((low + high) / 2 + (high - low) / 2 * predicted).clip(low, high)

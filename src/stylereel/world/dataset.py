@@ -25,7 +25,7 @@ from PIL import Image
 from stylereel.core.files import replacing_folder
 from stylereel.core.version import __version__
 from stylereel.world.draw import draw
-from stylereel.world.factors import MOTION, NAMES, person
+from stylereel.world.factors import MOTION_COLUMNS, NAMES, person
 from stylereel.world.motion import Manner, list_phonemes, natural_motion
 from stylereel.world.shading import REGIONS
 from stylereel.world.speech import RATE, voice
@@ -36,9 +36,9 @@ IMAGES_PER_SHARD = 1000
 
 
 def clip_values(seed: int, motion: np.ndarray) -> np.ndarray:
-    """Values [T, K] of the person of a seed who moves by `motion` [T, 16]."""
+    """Values [T, K] of the person of a seed who moves by `motion` [T, M] (order of `MOTION`)."""
     values = np.tile(person(seed), (len(motion), 1))
-    values[:, : len(MOTION)] = motion
+    values[:, MOTION_COLUMNS] = motion
     return values
 
 

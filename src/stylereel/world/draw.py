@@ -371,11 +371,12 @@ def _surface(x, y, v):
     """A point of the face's skin [3] with face coordinates (x, y) after expression."""
     rest = y
     theta = 0.0
-    z = 0.0
+    z = 0.85
     for _ in range(6):
         a, front, back = g.outline(rest, v)
-        ratio = min(0.999, abs(x) / max(a, 1e-3))
-        theta = math.asin(ratio ** (1.0 / 0.92)) * (1.0 if x >= 0 else -1.0)
+        across = x - g.jaw_shift(rest, z, v)
+        ratio = min(0.999, abs(across) / max(a, 1e-3))
+        theta = math.asin(ratio ** (1.0 / 0.92)) * (1.0 if across >= 0 else -1.0)
         px, py, z = g.head_point(theta, rest, v)
         rest += y - py
     return x, y, z
@@ -424,17 +425,17 @@ def landmark_points(v):
                 _put(points, 36 + i, point)
             else:
                 _put(points, (45, 44, 43, 42, 47, 46)[i], point)
-    half_mouth, _, _ = face.mouth_frame(v)
+    half_mouth, middle, _, _ = face.mouth_frame(v)
     outer = (-1.0, -0.62, -0.24, 0.0, 0.24, 0.62, 1.0, 0.62, 0.30, 0.0, -0.30, -0.62)
     for i in range(12):
         top, upper, lower, bottom = face.mouth_lines(outer[i], v)
         y = 0.5 * (upper + lower) if i in (0, 6) else (top if i < 6 else bottom)
-        _put(points, 48 + i, _surface(outer[i] * half_mouth, y, v))
+        _put(points, 48 + i, _surface(middle + outer[i] * half_mouth, y, v))
     inner_s = (-0.88, -0.35, 0.0, 0.35, 0.88, 0.35, 0.0, -0.35)
     for i in range(8):
         top, upper, lower, bottom = face.mouth_lines(inner_s[i], v)
         y = 0.5 * (upper + lower) if i in (0, 4) else (upper if i < 4 else lower)
-        _put(points, 60 + i, _surface(inner_s[i] * half_mouth, y, v))
+        _put(points, 60 + i, _surface(middle + inner_s[i] * half_mouth, y, v))
     return points
 
 

@@ -38,6 +38,7 @@ from stylereel.world.materials import (
         *("blink_left", "blink_right", "gaze_x", "gaze_y"),
     )
 )
+FUNNEL, SMILE_SIDE, CHEEK, JAW_SIDE = (INDEX[n] for n in ("funnel", "smile_side", "cheek", "jaw_side"))
 EYE_DISTANCE, EYE_SIZE, EYE_TILT, NOSE_LENGTH, NOSE_WIDTH, MOUTH_WIDTH, LIPS, EYELID, NOSE_TIP = (
     INDEX[n]
     for n in (
@@ -57,11 +58,15 @@ def eye_lines(s, side, v):
     brow = v[BROW_LEFT] if side > 0 else v[BROW_RIGHT]
     size = 1.0 + 0.20 * v[EYE_SIZE]
     f = max(0.0, 1.0 - s * s)
-    # The lower lid follows the cheek of a smile; the upper lid follows the gaze.
-    high = 0.096 * size * (1.0 + 0.12 * brow - 0.12 * v[AGE] - 0.22 * v[GAZE_Y]) * f ** (0.62 + 0.10 * s)
-    low = 0.058 * size * (1.0 - 0.30 * max(0.0, v[SMILE])) * f ** (0.85 - 0.15 * s)
-    upper = -high * (1.0 - blink) + 0.60 * low * blink
-    lower = low * (1.0 - 0.25 * blink)
+    # The lower lid follows the cheek, of a smile or raised; the upper lid follows the gaze.
+    raised = max(0.0, v[CHEEK])
+    high = 0.096 * size * (1.0 + 0.12 * brow - 0.12 * v[AGE] - 0.22 * v[GAZE_Y] - 0.22 * raised)
+    high *= f ** (0.62 + 0.10 * s)
+    low = 0.058 * size * (1.0 - 0.30 * max(0.0, v[SMILE])) * (1.0 - 0.55 * raised) * f ** (0.85 - 0.15 * s)
+    # The gap closes in proportion; a narrow one, which people and readers take for a shut eye, lasts a little longer.
+    blink -= 0.06 * smoothstep(0.60, 0.82, blink) * smoothstep(1.0, 0.88, blink)
+    upper = -high * (1.0 - blink) + 0.70 * low * blink
+    lower = low * (1.0 - 0.30 * blink)
     crease = -0.096 * size * f**0.6 * (1.0 - 0.45 * blink) - 0.048 + 0.024 * v[EYELID] - 0.012 * brow
     return upper, lower, crease
 
@@ -88,26 +93,42 @@ def brow_line(t, side, v):
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def mouth_frame(v):
-    """Half width, centre height and opening [dm] of the mouth."""
-    smile = v[SMILE]
-    half = 0.255 * (1.0 + 0.11 * v[MOUTH_WIDTH]) * (1.0 + 0.17 * smile - 0.36 * v[PUCKER] - 0.10 * v[JAW])
-    opening = 0.30 * v[JAW] * (1.0 - 0.35 * v[PUCKER]) * (1.0 - 0.7 * v[PRESS])
-    return half, 0.66, opening
+    """Half width, middle x, centre height and opening [dm] of the mouth."""
+    smile, pucker, funnel = v[SMILE], v[PUCKER], v[FUNNEL]
+    half = 1.0 + 0.17 * smile - 0.36 * pucker - 0.40 * funnel * (1.0 - 0.6 * pucker) - 0.10 * v[JAW]
+    half *= 0.255 * (1.0 + 0.11 * v[MOUTH_WIDTH])
+    # The lips part a little as soon as the jaw leaves its rest.
+    opening = (0.28 * v[JAW] + 0.025 * smoothstep(0.0, 0.10, v[JAW])) * (1.0 - 0.35 * pucker) + 0.075 * funnel * (
+        1.0 - 0.6 * pucker
+    )
+    opening *= 1.0 - 0.7 * v[PRESS]
+    return half, 0.065 * v[JAW_SIDE] + 0.018 * v[SMILE_SIDE], 0.66, opening
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def mouth_lines(s, v):
     """Outer upper, inner upper, inner lower, outer lower lip heights y [dm] at s in -1..1 across the mouth."""
-    _, centre, opening = mouth_frame(v)
+    _, _, centre, opening = mouth_frame(v)
     f = max(0.0, 1.0 - s * s)
-    smile = v[SMILE]
-    y = centre - (0.085 * smile + 0.014) * (s * s - 0.35) + 0.012 * math.cos(s * 6.0) * (1.0 - abs(s))
-    gap = opening * f**0.62
-    thick = (1.0 + 0.42 * v[LIPS]) * (1.0 - 0.78 * v[PRESS]) * (1.0 + 0.40 * v[PUCKER]) * (1.0 - 0.18 * max(0.0, smile))
+    smile, funnel = v[SMILE], v[FUNNEL]
+    wide = min(1.0, opening / 0.22)
+    y = centre - (0.085 * smile + 0.014) * (s * s - 0.35) - 0.050 * v[SMILE_SIDE] * s * abs(s)
+    y += 0.012 * math.cos(s * 6.0) * (1.0 - abs(s)) * (1.0 - 0.8 * funnel)
+    gap = opening * f ** (0.62 - 0.12 * wide - 0.10 * funnel)
+    thick = (1.0 + 0.42 * v[LIPS]) * (1.0 - 0.78 * v[PRESS]) * (1.0 + 0.40 * v[PUCKER]) * (1.0 + 0.22 * funnel)
+    thick *= 1.0 - 0.18 * max(0.0, smile)
     bow = 1.0 - 0.26 * math.exp(-((s / 0.14) ** 2)) + 0.10 * math.exp(-(((abs(s) - 0.3) / 0.16) ** 2))
-    upper = y - 0.10 * gap
-    lower = y + 0.90 * gap
-    return upper - 0.070 * thick * f**0.75 * bow, upper, lower, lower + 0.092 * thick * f**0.62
+    share = 0.10 + 0.20 * funnel
+    upper = y - share * gap
+    lower = y + (1.0 - share) * gap
+    # Lips around an opening keep their thickness towards the corners.
+    around = 0.20 * max(wide, funnel)
+    return (
+        upper - 0.070 * thick * f ** (0.75 - around) * bow,
+        upper,
+        lower,
+        lower + 0.092 * thick * f ** (0.62 - 0.6 * around),
+    )
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -160,11 +181,15 @@ def _paint_skin(x, y, z, rest, aa, scene):
                 out[4] += 0.35 * feet * fan
                 occlusion -= 0.13 * feet * max(0.0, fan)
     else:
-        half, centre, opening = mouth_frame(v)
+        half, middle, centre, opening = mouth_frame(v)
+        side = 1.0 if x > middle else -1.0
+        from_middle = side * (x - middle)
+        smile = max(0.0, v[SMILE] + 0.6 * side * v[SMILE_SIDE])
+        chin_x = x - 0.12 * v[JAW_SIDE] * smoothstep(0.50, 0.95, rest)
         # Below the nose and the lower lip; the groove between nose and mouth.
         occlusion -= 0.34 * bump(x, rest, 0.0, tip + 0.125, 0.16, 0.040)
         chin = centre + 0.90 * opening + 0.107 + 0.035 * v[LIPS]
-        occlusion -= 0.24 * bump(x, y, 0.0, chin + 0.045, 0.16, 0.040)
+        occlusion -= 0.24 * bump(x, y, middle, chin + 0.045, 0.16, 0.040)
         out[3] += 0.35 * (x / 0.03) * bump(x, rest, 0.0, 0.545, 0.045, 0.045)
         # Fold from nose to mouth: the cheek rolls over it.
         t = (y - tip - 0.02) / (centre + 0.06 - tip)
@@ -172,15 +197,16 @@ def _paint_skin(x, y, z, rest, aa, scene):
             wing = 0.175 * wide
             fold_x = wing + (half + 0.085 - wing) * max(0.0, t)
             strength = (0.07 + 0.34 * age * age + 0.34 * smile) * smoothstep(-0.1, 0.2, t) * smoothstep(1.25, 0.8, t)
-            d = (ax - fold_x) / 0.045
+            d = (from_middle - fold_x) / 0.045
             shape = math.exp(-d * d)
             occlusion -= 0.75 * strength * math.exp(-2.0 * d * d)
-            out[3] -= (1.0 if x > 0 else -1.0) * 0.9 * strength * (d + 0.4) * shape
+            out[3] -= side * 0.9 * strength * (d + 0.4) * shape
         # Corners of the mouth press into the cheek.
-        occlusion -= (0.16 + 0.20 * smile) * bump(ax, y, half + 0.015, centre - 0.06 * v[SMILE], 0.035, 0.035)
-        occlusion -= (0.10 + 0.20 * age) * bump(ax, y, half + 0.03, centre + 0.14, 0.035, 0.10) * age
+        corner = centre - 0.06 * v[SMILE] - 0.05 * side * v[SMILE_SIDE]
+        occlusion -= (0.16 + 0.20 * smile) * bump(from_middle, y, half + 0.015, corner, 0.035, 0.035)
+        occlusion -= (0.10 + 0.20 * age) * bump(from_middle, y, half + 0.03, centre + 0.14, 0.035, 0.10) * age
         # Dimple of the chin.
-        out[4] += 0.25 * ((rest - 0.86) / 0.05) * bump(x, rest, 0.0, 0.86, 0.14, 0.05)
+        out[4] += 0.25 * ((rest - 0.86) / 0.05) * bump(chin_x, rest, 0.0, 0.86, 0.14, 0.05)
     # Wings of the nose and nostrils.
     if tip - 0.15 < rest < tip + 0.20 and ax < 0.30:
         occlusion -= 0.32 * bump(ax, rest, 0.187 * wide, tip + 0.02, 0.020, 0.055)
@@ -202,19 +228,21 @@ def _paint_beard(x, y, z, rest, theta, scene):
     """Stubble to full beard and moustache, in locks that fall with the jaw; returns how much of the skin is covered."""
     v, p, out = scene.v, scene.p, scene.out
     ax = abs(x)
-    half, _, _ = mouth_frame(v)
-    upper_lip, _, _, lower_lip = mouth_lines(min(1.0, ax / half) * 0.98, v)
+    half, middle, _, _ = mouth_frame(v)
+    upper_lip, _, _, lower_lip = mouth_lines(max(-1.0, min(1.0, (x - middle) / half)) * 0.98, v)
+    from_middle = abs(x - middle)
     # From the sideburn along the cheek to the corner of the mouth, and down the throat.
     around = abs(theta)
     edge = 0.66 - 0.14 * smoothstep(0.30, 0.75, around) - 0.50 * smoothstep(0.80, 1.36, around)
     beard = smoothstep(edge - 0.09, edge + 0.11, rest) * smoothstep(1.62, 1.40, around)
     away = math.hypot(
-        max(0.0, ax - half * 0.80), max(0.0, abs(y - 0.5 * (upper_lip + lower_lip)) - 0.5 * (lower_lip - upper_lip))
+        max(0.0, from_middle - half * 0.80),
+        max(0.0, abs(y - 0.5 * (upper_lip + lower_lip)) - 0.5 * (lower_lip - upper_lip)),
     )
     beard *= smoothstep(0.012, 0.075, away)
     high = 0.44 + 0.25 * max(0.0, ax - 0.05)
     between = smoothstep(high, high + 0.055, rest) * smoothstep(upper_lip + 0.004, upper_lip - 0.03, y)
-    between *= smoothstep(half + 0.10, half + 0.02, ax) if z > 0.15 else 0.0
+    between *= smoothstep(half + 0.10, half + 0.02, from_middle) if z > 0.15 else 0.0
     beard *= v[BEARD] * (1.0 - between)
     tache = max(v[MOUSTACHE], 0.8 * v[BEARD]) * between * smoothstep(-0.02, 0.03, ax)
     density = max(beard, tache)
@@ -309,7 +337,7 @@ def _paint_eye(x, y, side, aa, scene):
             ir, ig, ib = ir + (0.006 - ir) * pupil, ig + (0.006 - ig) * pupil, ib + (0.007 - ib) * pupil
             er, eg, eb = er + (ir - er) * iris, eg + (ig - eg) * iris, eb + (ib - eb) * iris
         # The lid throws a soft shadow on the ball.
-        shadow = 0.38 + 0.62 * smoothstep(-0.005, 0.062, dy - upper)
+        shadow = 0.38 + 0.62 * smoothstep(-0.005, 0.062 * min(1.0, 0.15 + 7.0 * (lower - upper)), dy - upper)
         er, eg, eb = er * shadow, eg * shadow, eb * shadow
         # Two lights: the lamp, and a soft answer below; the moist edge of the lower lid; the tear corner.
         spark_x = ix * side - 0.036 * p[LIGHT, 0] / (abs(p[LIGHT, 0]) + 0.15)
@@ -326,12 +354,13 @@ def _paint_eye(x, y, side, aa, scene):
         out[5] *= 1.0 - inside
         out[3] = out[3] * (1.0 - inside) + inside * 0.35 * s * side
         out[4] *= 1.0 - inside
-    # Lashes: a dark edge of the upper lid that sweeps out at the outer corner; a faint one below.
-    thick = 0.013 + 0.008 * smoothstep(-0.7, 1.0, s) + 0.006 * v[MAKEUP]
+    # Lashes: a dark edge of the upper lid that sweeps out at the outer corner; a faint one below. Seen from in front
+    # they look shorter as the lid comes down.
+    thick = (0.013 + 0.008 * smoothstep(-0.7, 1.0, s) + 0.006 * v[MAKEUP]) * (1.0 - 0.25 * blink)
     wing = smoothstep(0.72, 1.0, s) * (0.014 + 0.020 * v[MAKEUP])
     lash = cover(
         max(
-            abs(dy - upper + 0.4 * thick + wing * smoothstep(0.85, 1.25, s)) - thick,
+            abs(dy - upper + (0.4 - 0.2 * blink) * thick + wing * smoothstep(0.85, 1.25, s)) - thick,
             (abs(s) - 1.0) * half - 0.6 * wing - 0.006,
         ),
         aa,
@@ -345,9 +374,10 @@ def _paint_eye(x, y, side, aa, scene):
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _paint_mouth(x, y, aa, scene):
-    """Lips, teeth, tongue; returns the region or -1."""
+    """Lips and what is behind them; returns the region or -1."""
     v, p, out = scene.v, scene.p, scene.out
-    half, _, opening = mouth_frame(v)
+    half, middle, _, opening = mouth_frame(v)
+    x -= middle
     s = x / half
     if abs(s) > 1.25:
         return -1
@@ -363,6 +393,8 @@ def _paint_mouth(x, y, aa, scene):
         else:
             t = (y - lower) / (bottom - lower + 1e-3)
             tone, bend = 1.04, -0.45 + 0.95 * t
+            # The edge of the lower lip, moist, catches the light that the darkness behind it swallows.
+            tone *= 1.0 + 0.22 * smoothstep(0.0, 0.04, opening) * smoothstep(0.45, 0.0, t)
         lines = 1.0 + 0.05 * wave(x * 150.0 + 3.0 * wave(y * 20.0)) * smoothstep(1.0, 0.6, abs(s))
         tone *= lines * (1.0 - 0.12 * s * s)
         mix(out, p[LIP, 0] * tone, p[LIP, 1] * tone, p[LIP, 2] * tone, lips * (0.82 + 0.13 * v[MAKEUP]))
@@ -373,28 +405,8 @@ def _paint_mouth(x, y, aa, scene):
         if lips > 0.5:
             region = LIPS_REGION
     inner = cover(max(max(upper - y, y - lower), ends), aa)
-    if inner > 0.0 and opening > 0.002:
-        depth = y - upper
-        mr, mg, mb = 0.060, 0.014, 0.014
-        tongue = smoothstep(1.25, 0.55, math.hypot(x / 0.17, (y - lower - 0.01) / (0.45 * opening + 0.01)))
-        lit = 0.75 + 0.45 * bump(x, y, 0.03 * p[LIGHT, 0], lower - 0.22 * opening, 0.09, 0.035)
-        mr, mg, mb = mr + (0.40 * lit - mr) * tongue, mg + (0.105 * lit - mg) * tongue, mb + (0.11 * lit - mb) * tongue
-        low = cover(lower - 0.028 - y, aa) * smoothstep(0.12, 0.20, opening) * smoothstep(0.72, 0.5, abs(s))
-        unit = x / 0.060 + 0.5
-        ivory = 0.36 + 0.10 * hair.lock(unit)
-        mr, mg, mb = mr + (ivory - mr) * low, mg + (ivory * 0.93 - mg) * low, mb + (ivory * 0.82 - mb) * low
-        # Upper teeth: each one rounded, the edge scalloped, in the shade of the lip and of the corners.
-        unit = x / 0.083
-        section = hair.lock(unit)
-        teeth = cover(depth - 0.074 - 0.014 * section, aa) * smoothstep(0.97, 0.80, abs(s))
-        ivory = (0.80 - 0.34 * s * s) * (0.66 + 0.34 * smoothstep(0.0, 0.45, section))
-        ivory *= 0.62 + 0.38 * smoothstep(0.0, 0.055, depth)
-        mr, mg, mb = mr + (ivory - mr) * teeth, mg + (ivory * 0.95 - mg) * teeth, mb + (ivory * 0.87 - mb) * teeth
-        dim = 0.55 + 0.45 * smoothstep(-0.005, 0.05, depth)
-        mix(out, mr * dim, mg * dim, mb * dim, inner)
-        out[5] *= 1.0 - 0.8 * inner
-        out[4] *= 1.0 - inner
-        out[7] += (1.0 - out[7]) * inner
+    if inner > 0.0 and opening > 0.001:
+        _paint_inside(x, s, y - upper, lower - y, opening, aa, scene, inner)
         if inner > 0.5:
             region = MOUTH_REGION
     # The line between closed lips and the corners.
@@ -402,6 +414,48 @@ def _paint_mouth(x, y, aa, scene):
     seam *= smoothstep(0.05, 0.0, opening) * 0.72 + 0.12
     mix(out, out[0] * 0.20, out[1] * 0.09, out[2] * 0.09, seam)
     return region
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def _paint_inside(x, s, depth, height, opening, aa, scene, inner):
+    """The inside of the mouth `depth` below the upper lip and `height` above the lower one [dm]: darkness, the tongue,
+    and teeth as far as the lips bare them."""
+    v, p, out = scene.v, scene.p, scene.out
+    smile = max(0.0, v[SMILE])
+    mr, mg, mb = 0.022, 0.006, 0.006
+    # The lining of the lower lip and the tongue behind it catch light from in front; it fades inwards.
+    near = smoothstep(0.050, 0.0, height) * smoothstep(0.05, 0.20, opening)
+    mr, mg, mb = mr + 0.080 * near, mg + 0.018 * near, mb + 0.018 * near
+    if opening > 0.05:
+        tall = 0.42 * opening
+        tongue = smoothstep(1.15, 0.60, math.hypot(x / 0.16, (height + 0.25 * tall) / tall))
+        tongue *= smoothstep(0.05, 0.16, opening)
+        groove = 1.0 - 0.25 * bump(x, 0.0, 0.0, 0.0, 0.018, 1.0)
+        lit = (0.55 + 0.50 * bump(x, height, 0.03 * p[LIGHT, 0], 0.45 * tall, 0.09, 0.5 * tall)) * groove
+        lit *= 0.55 + 0.45 * smoothstep(0.06, 0.26, opening)
+        mr, mg, mb = mr + (0.36 * lit - mr) * tongue, mg + (0.10 * lit - mg) * tongue, mb + (0.105 * lit - mb) * tongue
+    # Lower teeth: just their edge, behind the lower lip, in wide openings.
+    bared = 0.034 * smoothstep(0.16, 0.28, opening) * (1.0 - 0.7 * v[FUNNEL])
+    if bared > 0.002 and height < 0.06:
+        low = cover(height - bared + 0.006 * hair.lock(x / 0.060 + 0.5), aa) * smoothstep(0.66, 0.46, abs(s))
+        ivory = 0.34 + 0.08 * hair.lock(x / 0.060 + 0.5)
+        mr, mg, mb = mr + (ivory - mr) * low, mg + (ivory * 0.92 - mg) * low, mb + (ivory * 0.80 - mb) * low
+    # Upper teeth: hidden behind the lip until a wide opening or a smile bares them. Each one is rounded, the edge
+    # scalloped, in the shade of the lip and of the corners.
+    bared = 0.062 * smoothstep(0.15, 0.75, smile) + 0.056 * smoothstep(0.085, 0.24, opening)
+    bared = min(0.078, bared) * (1.0 - 0.85 * v[FUNNEL]) * (1.0 - 0.85 * v[PUCKER])
+    if bared > 0.002 and depth < bared + 0.02:
+        section = hair.lock(x / 0.083)
+        teeth = cover(depth - bared + 0.010 - 0.014 * section, aa) * smoothstep(0.97, 0.72, abs(s))
+        teeth *= smoothstep(0.002, 0.016, bared)
+        ivory = (0.74 - 0.40 * s * s) * (0.66 + 0.34 * smoothstep(0.0, 0.45, section))
+        ivory *= 0.50 + 0.50 * smoothstep(-0.005, 0.055, depth)
+        mr, mg, mb = mr + (ivory - mr) * teeth, mg + (ivory * 0.95 - mg) * teeth, mb + (ivory * 0.86 - mb) * teeth
+    dim = 0.50 + 0.50 * smoothstep(-0.005, 0.045, depth)
+    mix(out, mr * dim, mg * dim, mb * dim, inner)
+    out[5] *= 1.0 - 0.8 * inner
+    out[4] *= 1.0 - inner
+    out[7] += (1.0 - out[7]) * inner
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")

@@ -1,8 +1,8 @@
-"""The factors of a portrait of the world: 76 names, their ranges, and their latent coordinates.
+"""The factors of a portrait of the world: 80 names, their ranges, and their latent coordinates.
 
 A factor belongs to one of four groups. `POSE` and `EXPRESSION` together are `MOTION` (they change from frame to
 frame), `SHAPE` and `LOOK` together are `IDENTITY` (they stay: head geometry and hair cut; colours, light, clothes and
-background). A value vector holds all of them in the order of `NAMES`.
+background). A value vector holds all of them in the order of `NAMES`; `MOTION_COLUMNS` says where `MOTION` is in it.
 
 `from_latent` turns a latent z into values and `to_normal` goes back to normal numbers, so a generator that is trained
 on images of `from_latent(z)` knows which number of z means what.
@@ -25,7 +25,7 @@ class Factor:
     """One factor: its name, group, neutral value, limits, and how a normal number becomes a value.
 
     `spread` "even" fills the range uniformly, "middle" prefers the middle of the range, "rare" stays near `low` for
-    most draws (glasses, beards, closed eyes).
+    most draws (glasses, beards, closed eyes), "narrow" stays near the middle.
     """
 
     name: str
@@ -48,6 +48,10 @@ EXPRESSION = (
     "blink_right",
     "gaze_x",
     "gaze_y",
+    "funnel",
+    "smile_side",
+    "cheek",
+    "jaw_side",
 )
 MOTION = POSE + EXPRESSION
 
@@ -138,11 +142,17 @@ _TABLE = (
     Factor("neckline", "shape", 0.1, 0, 1, "even"),  # crew neck, V, shirt collar, roll neck
     Factor("eyelid", "shape", 0, -1, 1),  # open lid with a high crease .. hooded
     Factor("nose_tip", "shape", 0, -1, 1),  # drooping .. turned up
+    # more of the expression; left is the subject's left
+    Factor("funnel", "expression", 0, 0, 1, "rare"),  # lips rounded around an opening (FACS 22, mouthFunnel)
+    Factor("smile_side", "expression", 0, -1, 1, "narrow"),  # left corner of the mouth higher than the right one
+    Factor("cheek", "expression", 0, -1, 1, "narrow"),  # puffed (FACS 34) .. raised, with narrowed eyes (FACS 6)
+    Factor("jaw_side", "expression", 0, -1, 1, "narrow"),  # jaw moved to the left (FACS 30, jawLeft)
 )
 
 NAMES = tuple(factor.name for factor in _TABLE)
 GROUP = {factor.name: factor.group for factor in _TABLE}
 INDEX = {name: index for index, name in enumerate(NAMES)}
+MOTION_COLUMNS = [INDEX[name] for name in MOTION]
 IDENTITY = tuple(factor.name for factor in _TABLE if factor.group in ("shape", "look"))
 LOW = np.array([factor.low for factor in _TABLE], np.float32)
 HIGH = np.array([factor.high for factor in _TABLE], np.float32)
@@ -157,8 +167,9 @@ def _spread_index(spread: str) -> np.ndarray:
     return np.array([i for i, factor in enumerate(_TABLE) if factor.spread == spread])
 
 
-_MIDDLE, _EVEN, _RARE = (_spread_index(spread) for spread in ("middle", "even", "rare"))
+_MIDDLE, _EVEN, _RARE, _NARROW = (_spread_index(spread) for spread in ("middle", "even", "rare", "narrow"))
 _RARE_CENTRE, _RARE_SLOPE = 0.75, 1.9
+_NARROW_SLOPE, _NARROW_MOST = 0.6, np.sinh(0.6 * 2.6)
 
 
 def neutral() -> np.ndarray:
@@ -183,7 +194,7 @@ def person(seed: int) -> np.ndarray:
 
 
 def from_normal(n: np.ndarray) -> np.ndarray:
-    """Values [..., K] for numbers n [..., 76 or more] that are standard normal already; the inverse of `to_normal`."""
+    """Values [..., K] for numbers n [..., 80] that are standard normal already; the inverse of `to_normal`."""
     n = n[..., : len(NAMES)].copy()
     for left, right in _PAIRS:
         pair = [INDEX[left], INDEX[right]]
@@ -192,16 +203,18 @@ def from_normal(n: np.ndarray) -> np.ndarray:
     unit[..., _MIDDLE] = 0.5 + 0.5 * np.tanh(0.62 * n[..., _MIDDLE])
     unit[..., _EVEN] = ndtr(n[..., _EVEN])
     unit[..., _RARE] = ndtr(_RARE_SLOPE * (n[..., _RARE] - _RARE_CENTRE))
+    unit[..., _NARROW] = 0.5 + 0.5 * np.clip(np.sinh(_NARROW_SLOPE * n[..., _NARROW]) / _NARROW_MOST, -1, 1)
     return (LOW + unit * (HIGH - LOW)).astype(np.float32)
 
 
 def to_normal(values: np.ndarray) -> np.ndarray:
-    """Normal numbers [..., 76] whose `from_normal` gives `values` [..., K]; clipped to +-2.6."""
+    """Normal numbers [..., 80] whose `from_normal` gives `values` [..., K]; clipped to +-2.6."""
     unit = np.clip((np.asarray(values, np.float64) - LOW) / (HIGH - LOW), 0.004, 0.996)
     n = np.empty_like(unit)
     n[..., _MIDDLE] = np.arctanh(2 * unit[..., _MIDDLE] - 1) / 0.62
     n[..., _EVEN] = ndtri(unit[..., _EVEN])
     n[..., _RARE] = _RARE_CENTRE + ndtri(unit[..., _RARE]) / _RARE_SLOPE
+    n[..., _NARROW] = np.arcsinh((2 * unit[..., _NARROW] - 1) * _NARROW_MOST) / _NARROW_SLOPE
     inverse = np.linalg.inv(_MIX)
     for left, right in _PAIRS:
         pair = [INDEX[left], INDEX[right]]

@@ -85,6 +85,7 @@ PROFILE = PchipInterpolator(_along, _OUTLINE)(np.linspace(0, 1, HEAD_ROWS)).asty
 
 _N = {name: INDEX[name] for name in INDEX}
 (_JAW, _SMILE, _PUCKER, _PRESS) = (_N[n] for n in ("jaw", "smile", "pucker", "press"))
+(_FUNNEL, _CHEEK, _JAW_SIDE) = (_N[n] for n in ("funnel", "cheek", "jaw_side"))
 _FACE_WIDTH, _JAW_WIDTH, _CHIN_LENGTH, _CHIN_WIDTH = (
     _N[n] for n in ("face_width", "jaw_width", "chin_length", "chin_width")
 )
@@ -159,6 +160,7 @@ def outline(y, v):
     a *= 1.0 + 0.11 * v[_JAW_WIDTH] * low
     a *= 1.0 + 0.16 * v[_CHIN_WIDTH] * smoothstep(0.75, 1.0, y)
     a *= 1.0 + 0.05 * v[_CHEEKS] * bump(y, 0.0, 0.35, 0.0, 0.3, 1.0)
+    a *= 1.0 + 0.085 * max(0.0, -v[_CHEEK]) * bump(y, 0.0, 0.64, 0.0, 0.22, 1.0)
     return a, front, back
 
 
@@ -177,6 +179,14 @@ def jaw_drop(x, y, z, v):
     """How far [dm] the open jaw lowers a point of the rest face."""
     low = smoothstep(0.62, 0.92, y) * smoothstep(-0.35, 0.45, z)
     return 0.30 * v[_JAW] * low
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
+def jaw_shift(y, z, v):
+    """How far [dm] the jaw moves a point of the rest face sideways, to the image's right."""
+    if v[_JAW_SIDE] == 0.0 or y < 0.5:
+        return 0.0
+    return 0.12 * v[_JAW_SIDE] * smoothstep(0.50, 0.95, y) * smoothstep(-0.45, 0.35, z)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
@@ -201,7 +211,7 @@ def relief(x, y, v):
         d += 0.085 * bump(x, y, 0.0, tip - 0.005 - 0.035 * v[_NOSE_TIP], 0.100, 0.085)
         wing = 0.130 * (1.0 + 0.25 * v[_NOSE_WIDTH])
         d += 0.095 * bump(ax, y, wing, tip + 0.025, 0.060, 0.060)
-    full = 1.0 + 0.35 * v[_LIPS] + 0.6 * v[_PUCKER] - 0.7 * v[_PRESS]
+    full = 1.0 + 0.35 * v[_LIPS] + 0.6 * v[_PUCKER] + 0.5 * v[_FUNNEL] - 0.7 * v[_PRESS]
     d -= 0.012 * bump(x, y, 0.0, 0.555, 0.035, 0.05)
     d += 0.050 * full * bump(x, y, 0.0, 0.625, 0.21, 0.055)
     d += 0.052 * full * bump(x, y, 0.0, 0.715, 0.17, 0.055)
@@ -210,12 +220,18 @@ def relief(x, y, v):
     d -= 0.022 * bump(ax, y, 0.38, 0.62, 0.11, 0.17) * (1.0 - 0.7 * v[_CHEEKS])
     smile = max(0.0, v[_SMILE])
     d += 0.055 * smile * bump(ax, y, 0.38, 0.36, 0.16, 0.13)
+    raised = v[_CHEEK]
+    if raised > 0.0:
+        d += 0.050 * raised * bump(ax, y, 0.37, 0.25, 0.17, 0.12)
+    else:
+        d -= 0.120 * raised * bump(ax, y, 0.41, 0.62, 0.15, 0.16)
     return d
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
 def skin_point(c, s, across, a, front, back, rest, v):
-    """`head_point` for cosine c and sine s of the azimuth, across = |s| ** 0.92, and the outline a, front, back."""
+    """`head_point` before the jaw moves sideways, for cosine c and sine s of the azimuth, across = |s| ** 0.92, and the
+    outline a, front, back."""
     x = a * across * (1.0 if s >= 0.0 else -1.0)
     if c >= 0.0:
         # Lower down, the front narrows from an oval to the U of the jaw.
@@ -235,7 +251,8 @@ def head_point(theta, rest, v):
     """The point of the head's skin at azimuth theta [rad, 0 = front] and rest height `rest`: x, y, z in dm."""
     a, front, back = outline(rest, v)
     c, s = math.cos(theta), math.sin(theta)
-    return skin_point(c, s, abs(s) ** 0.92, a, front, back, rest, v)
+    x, y, z = skin_point(c, s, abs(s) ** 0.92, a, front, back, rest, v)
+    return x + jaw_shift(rest, z, v), y, z
 
 
 LENS_Z = 0.985  # depth of the lenses [dm]
@@ -290,11 +307,12 @@ def build(v, vertices, extra):
                     0.05 * smoothstep(0.55, 1.0, v[_BEARD]) * smoothstep(0.72, 0.95, rest) * smoothstep(-0.1, 0.2, c)
                 )
                 x, y, z = x * (1.0 + 0.7 * thick), y + thick * smoothstep(0.9, 1.1, rest), z + thick * c
-            vertices[i, 0], vertices[i, 1], vertices[i, 2] = x, y, z
+            shift = jaw_shift(rest, z, v)
+            vertices[i, 0], vertices[i, 1], vertices[i, 2] = shift + x, y, z
             extra[i, 0], extra[i, 1], extra[i, 2] = rest, theta, 0.0
             # The left half mirrors the right one.
             i = (row + 1) * HEAD_COLUMNS - 1 - column
-            vertices[i, 0], vertices[i, 1], vertices[i, 2] = -x, y, z
+            vertices[i, 0], vertices[i, 1], vertices[i, 2] = shift - x, y, z
             extra[i, 0], extra[i, 1], extra[i, 2] = rest, -theta, 0.0
     # Ears: half discs that rise from the sides of the head and lean back.
     size = 1.0 + 0.18 * v[_EAR_SIZE]

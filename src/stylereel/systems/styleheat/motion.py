@@ -1,6 +1,6 @@
 """The motion that drives: factors of the world, or 73 numbers of Deep3D, in windows of 27 frames.
 
-In the built-in family a frame of the window has 32 numbers: the 16 factors of what is to be shown, and those that the
+In the built-in family a frame of the window has 40 numbers: the 20 factors of what is to be shown, and those that the
 source shows itself. The authors' window holds the first alone, and the network has to see the others in the image; that
 takes it hundreds of thousands of steps to learn.
 """
@@ -13,16 +13,17 @@ from torch import Tensor
 
 from stylereel import world
 from stylereel.systems.styleheat.networks import RADIUS
-from stylereel.world.factors import MOTION
+from stylereel.world.factors import MOTION, MOTION_COLUMNS
 
 COUNT = len(MOTION)
 INPUTS = 2 * COUNT
+FIRST_INPUTS = 32  # of warpers that were trained when a motion had 16 factors, the first of today's
 _ALIGNED = [MOTION.index(name) for name in ("shift_x", "shift_y", "scale")]
-_LOW, _HIGH = world.LOW[:COUNT], world.HIGH[:COUNT]
+_LOW, _HIGH = world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS]
 
 
 def coordinates(motion: np.ndarray) -> np.ndarray:
-    """Motion factors [..., 16] in units of half their range around its middle, -1..1.
+    """Motion factors [..., 20] in units of half their range around its middle, -1..1.
 
     Shift and scale are 0: the built-in generator's faces are aligned, where these follow from the pose.
     """
@@ -39,6 +40,6 @@ def windows(values: np.ndarray) -> Tensor:
 
 
 def beside_own(window: Tensor, own: np.ndarray) -> Tensor:
-    """Windows [B, 32, 27] of windows [B, 16, 27] and of the coordinates [B or 1, 16] that the source shows itself."""
+    """Windows [B, 40, 27] of windows [B, 20, 27] and of the coordinates [B or 1, 20] that the source shows itself."""
     still = torch.from_numpy(np.asarray(own, np.float32)).to(window)[:, :, None]
     return torch.cat([window, still.expand(len(window), -1, window.shape[2])], dim=1)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from stylereel import world
 from stylereel.family.people import GROUPS, WHOLE, Share, mixed_latents, mixed_values
-from stylereel.systems.styleheat.motion import COUNT, beside_own, coordinates
+from stylereel.systems.styleheat.motion import beside_own, coordinates
 from stylereel.systems.styleheat.networks import FLOW_SIZE, RADIUS
+from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.world.motion import natural_motion
 from stylereel.world.truth import flow
 
@@ -42,12 +43,12 @@ class Pairs(NamedTuple):
 
 @cache
 def _tracks() -> np.ndarray:
-    """Natural motion [N, T, 16] of all manners."""
+    """Natural motion [N, T, M] of all manners."""
     return np.stack([natural_motion(SEED + i, TRACK_FRAMES, manner=MANNERS[i % len(MANNERS)]) for i in range(TRACKS)])
 
 
 def window_around(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Motion values [27, 16] as natural as the world's, whose middle frame is `values` [16].
+    """Motion values [27, M] as natural as the world's, whose middle frame is `values` [M].
 
     A stretch of natural motion is moved there as a whole; by chance it is slower or still.
     """
@@ -60,7 +61,7 @@ def window_around(values: np.ndarray, random: np.random.Generator) -> np.ndarray
     after = np.minimum(whole + 1, len(track) - 1)
     stretch = track[whole] + (places - whole)[:, None] * (track[after] - track[whole])
     change = (stretch - stretch[RADIUS]) * (0 if random.random() < 0.15 else random.uniform(0.3, 1.0))
-    return np.clip(values + change, world.LOW[:COUNT], world.HIGH[:COUNT])
+    return np.clip(values + change, world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS])
 
 
 def draw_pairs(index: int, count: int, share: Share = WHOLE, seed: int = SEED) -> Pairs:
@@ -73,8 +74,8 @@ def draw_pairs(index: int, count: int, share: Share = WHOLE, seed: int = SEED) -
     turning = random.random(count) >= FACING
     target[turning, _POSE] = other[turning, _POSE]
     before, after = (world.align(mixed_values(z)) for z in (source, target))
-    windows = np.stack([coordinates(window_around(values[:COUNT], random)).T for values in after])
-    own = coordinates(before[:, :COUNT])
+    windows = np.stack([coordinates(window_around(values[MOTION_COLUMNS], random)).T for values in after])
+    own = coordinates(before[:, MOTION_COLUMNS])
     own += OWN_ERROR * random.standard_normal(own.shape).astype(np.float32)
     rank, ranks = share
     mine = slice(rank, None, ranks)

@@ -22,7 +22,7 @@ from stylereel.generator import StyleGAN2
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources as who
 from stylereel.systems.styleheat.files import load_calibration, load_warper
-from stylereel.systems.styleheat.motion import INPUTS, beside_own, coordinates, windows
+from stylereel.systems.styleheat.motion import FIRST_INPUTS, INPUTS, beside_own, coordinates, windows
 from stylereel.systems.styleheat.networks import FLOW_SIZE, RADIUS, Calibration, Warper
 from stylereel.systems.styleheat.state import COLOURS, State, look, read_state, split
 from stylereel.world.factors import MOTION, POSE
@@ -86,7 +86,7 @@ class StyleHEAT:
         if generator.resolution < FLOW_SIZE:
             raise ValueError(f"StyleHEAT moves a state of {FLOW_SIZE} px, which a generator of this size lacks.")
         count = INPUTS if builtin_family else deep3d.COUNT
-        if warper.config.inputs != count:
+        if warper.config.inputs != count and not (builtin_family and warper.config.inputs == FIRST_INPUTS):
             raise ValueError(f"This warper takes {warper.config.inputs} numbers a frame, the family has {count}.")
         channels = generator.config.channels(FLOW_SIZE)
         if calibration is not None and calibration.config.channels not in (channels, channels + COLOURS):
@@ -268,20 +268,21 @@ class StyleHEAT:
                 source's.
         """
         prepared = self._prepare(identity)
-        values = motion.values
+        values = who.face_values(motion) if self.builtin_family else motion.values
         if motion.kind.relative:
             values = self._own_values(identity) + values
         if parts != "all":
             values = np.where(self._is_pose() == (parts == "pose"), values, self._own_values(identity))
         if self.builtin_family:
-            values = coordinates(values)
+            known = self.warper.config.inputs // 2
+            values = coordinates(values)[:, :known]
         elif not motion.kind.relative:
             values = values.copy()
             values[:, CROP] = self._own_values(identity)[CROP]  # where a face lies in the crop is the source's
         device = prepared.image.device
         window = windows(values)[RADIUS : len(values) - RADIUS]
         if self.builtin_family:
-            window = beside_own(window, coordinates(self._own_values(identity))[None])
+            window = beside_own(window, coordinates(self._own_values(identity))[None, :known])
         window = window.to(device)
         state = self.moved(prepared.state, prepared.image, window)
         return Frames(w=identity.w.to(device).expand(len(window), -1, -1), start=(LAYER, state.features, state.so_far))

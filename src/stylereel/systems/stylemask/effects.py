@@ -69,7 +69,7 @@ def _squares(
     images = paint([*leaves, *rest])
     face = perception.see(images)
     areas = [F.interpolate(area, images.shape[-2:]).expand_as(images) for area in (outside, head)]
-    values = face.values[:, : len(world.MOTION)] if face.values is not None else torch.zeros_like(images[:, 0, 0, :1])
+    values = face.values[:, world.MOTION_COLUMNS] if face.values is not None else torch.zeros_like(images[:, 0, 0, :1])
     parts = [(LEVELS * images, areas[0]), (LEVELS * images, areas[1])]
     parts += [(output, torch.ones_like(output)) for output in (PERCENT * face.landmarks, values)]
     return torch.stack([_mean_square(part, weight, leaves, ways, signs) for part, weight in parts])

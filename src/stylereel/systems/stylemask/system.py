@@ -26,7 +26,7 @@ from stylereel.generator import StyleGAN2
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources as who
 from stylereel.systems.stylemask.networks import KIND, MaskConfig, MaskNets, load_masks
-from stylereel.world.factors import MOTION, POSE
+from stylereel.world.factors import MOTION, MOTION_COLUMNS, POSE
 
 Parts = Literal["all", "pose", "expression"]
 Reference = Literal["absolute", "relative"]
@@ -205,7 +205,7 @@ class StyleMask:
             target = torch.from_numpy(motion.values).view(len(motion), *identity.w.shape).to(own)
             target = target + own if motion.kind.relative else target
         else:
-            values = motion.values
+            values = who.face_values(motion)
             if motion.kind.relative:
                 values = self._own_motion(identity) + values
             if parts != "all":
@@ -227,7 +227,7 @@ class StyleMask:
         if self.factor_latents:
             return motion_codes(self.generator, motion)
         values = np.tile(world.neutral(), (len(motion), 1))
-        values[:, : len(MOTION)] = np.clip(motion, world.LOW[: len(MOTION)], world.HIGH[: len(MOTION)])
+        values[:, MOTION_COLUMNS] = np.clip(motion, world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS])
         return who.encoded(self.encode, np.stack([world.draw(v, 128).image for v in world.align(values)]))
 
     def portrait(self, identity: Identity) -> Frames:
@@ -255,7 +255,7 @@ class StyleMask:
         return replace(found, missing=tuple(track.missing), num_faces=track.num_faces)
 
     def _own_motion(self, identity: Identity) -> np.ndarray:
-        """The motion values [16] that the portrait of an identity shows, by the built-in face net."""
+        """The motion values [M] that the portrait of an identity shows, by the built-in face net."""
         if self._own is None or self._own[0] is not identity:
             self._own = identity, who.own_motion(self, identity)
         return self._own[1]

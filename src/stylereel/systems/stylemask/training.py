@@ -129,8 +129,8 @@ class WorldFaces(nn.Module):
         return torch.from_numpy(world.align(values.numpy()))
 
     def ideal(self, source: Tensor, target: Tensor) -> Face:
-        motion = len(world.MOTION)
-        values = torch.cat([target[:, :motion], source[:, motion:]], 1)
+        values = source.clone()
+        values[:, world.MOTION_COLUMNS] = target[:, world.MOTION_COLUMNS]
         points = np.stack([world.project_landmarks(v)[0] for v in values.numpy()])
         device = next(self.parameters()).device
         return Face(torch.from_numpy(2 * points - 1).to(device), unit_values(values.to(device)))
@@ -206,8 +206,10 @@ def shape_loss(predicted: Face, ideal: Face, settings: Settings) -> Tensor:
             loss = loss + settings.pairs_weight * (distances[0] - distances[1]).abs().mean()
     loss = settings.shape_weight * loss
     if settings.values_weight and predicted.values is not None and ideal.values is not None:
-        motion, person = (predicted.values - ideal.values).abs().tensor_split([len(world.MOTION)], dim=1)
-        loss = loss + settings.values_weight * (motion.mean() + person.mean())
+        apart = (predicted.values - ideal.values).abs()
+        moving = torch.zeros(apart.shape[1], dtype=torch.bool, device=apart.device)
+        moving[world.MOTION_COLUMNS] = True
+        loss = loss + settings.values_weight * (apart[:, moving].mean() + apart[:, ~moving].mean())
     return loss
 
 

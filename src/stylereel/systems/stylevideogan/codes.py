@@ -22,7 +22,7 @@ from stylereel.family.people import grouped_w, latents_of
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert import networks as inversion
 from stylereel.media.video import VideoReader
-from stylereel.world.factors import MOTION
+from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.world.motion import Manner
 
 BATCH, SIZE = 16, 256  # crops that are encoded together, and their side in pixels
@@ -41,7 +41,7 @@ class WorldClip(NamedTuple):
         """Factor values [T, K] of every frame, aligned."""
         motion = world.natural_motion(self.movement, self.frames, self.rate, self.manner)
         values = np.tile(world.person(self.person), (len(motion), 1))
-        values[:, : len(MOTION)] = motion
+        values[:, MOTION_COLUMNS] = motion
         return world.align(values)
 
     def codes(self, generator: StyleGAN2, file: str | Path) -> Codes:
@@ -76,7 +76,7 @@ def resting_code(generator: StyleGAN2, seed: int) -> Tensor:
     """The W+ code [L, D] of the invented person of a seed with a face at rest, looking ahead: what else is outside a
     clip's components, such as a wink on one side, would stay in every frame."""
     person = world.person(seed)
-    person[: len(MOTION)] = world.neutral()[: len(MOTION)]
+    person[MOTION_COLUMNS] = world.neutral()[MOTION_COLUMNS]
     z = torch.from_numpy(latents_of(world.align(person[None]), np.random.default_rng(seed))).float()
     with torch.inference_mode():
         return grouped_w(generator, z.to(generator.mean_w.device))[0]

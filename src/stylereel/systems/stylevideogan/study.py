@@ -35,7 +35,7 @@ from stylereel.systems.stylevideogan.codes import exact_codes, precision
 from stylereel.systems.stylevideogan.networks import KIND, VideoGenerator, load_model
 from stylereel.systems.stylevideogan.training import Recipe, config_of, sample_path, train
 from stylereel.train.loop import Trainer
-from stylereel.world.factors import LATENT_DIM, MOTION
+from stylereel.world.factors import LATENT_DIM, MOTION, MOTION_COLUMNS
 from stylereel.zoo.families import BUILTIN
 
 RATE, SENTENCE, TIMES = Fraction(25), 167, 3  # 20 seconds
@@ -85,9 +85,9 @@ def sentence_clip() -> np.ndarray:
 
 
 def _person(seed: int, motion: np.ndarray) -> np.ndarray:
-    """Aligned factor values [T, K] of a person with a motion [T, 16]."""
+    """Aligned factor values [T, K] of a person with a motion [T, M]."""
     values = np.tile(world.person(seed), (len(motion), 1))
-    values[:, : len(MOTION)] = motion
+    values[:, MOTION_COLUMNS] = motion
     return world.align(values)
 
 
@@ -265,7 +265,7 @@ def _moved(generator: StyleGAN2, codes: Codes, values: np.ndarray, people: int, 
         z = np.random.default_rng(person).standard_normal(LATENT_DIM)
         w = generator.map(torch.from_numpy(z).float()[None].to(place))[0].cpu()
         factors = np.tile(world.from_latent(z), (len(chosen), 1))
-        factors[:, : len(MOTION)] = values[chosen, : len(MOTION)]
+        factors[:, MOTION_COLUMNS] = values[chosen][:, MOTION_COLUMNS]
         truth = np.stack([world.draw(each, generator.resolution).image for each in world.align(factors)])
         for name, offset in offsets.items():
             shown = pictures(generator.synthesize((codes.w[chosen] + offset(w)).to(place)))
