@@ -277,7 +277,7 @@ def test_user_mistakes_are_said(tmp_path: Path, motion: Motion) -> None:
     path = tmp_path / "a.talk"
     path.write_bytes(b"mine")
     with pytest.raises(ValueError, match="not finite"):
-        codec.Writer(io.BytesIO(), codec.header_of(motion, placement=False)).add(np.full(16, np.nan))
+        codec.Writer(io.BytesIO(), codec.header_of(motion, placement=False)).add(np.full(len(MOTION), np.nan))
     with pytest.raises(ValueError, match="does not fit into 0.01 kbit/s"):
         codec.write(path, motion, rate=0.01)
     with pytest.raises(ValueError, match="above 0"):

@@ -61,7 +61,7 @@ def mean(found: list[dict[str, float]], name: str) -> float:
 @pytest.mark.parametrize("manner", MANNERS)
 def test_the_seed_decides_and_a_longer_or_denser_clip_holds_the_shorter(manner: Manner) -> None:
     short = natural_motion(3, 90, manner=manner)
-    assert short.shape == (90, 16) and short.dtype == np.float32
+    assert short.shape == (90, len(MOTION)) and short.dtype == np.float32
     assert np.allclose(short, natural_motion(3, 200, manner=manner)[:90], atol=1e-6)
     assert np.allclose(short, natural_motion(3, 180, Fraction(50), manner)[::2], atol=1e-5)
     assert not np.array_equal(short, natural_motion(4, 90, manner=manner))
@@ -234,13 +234,15 @@ def test_the_mouth_reaches_what_each_sound_needs() -> None:
     speech = speak("Mama saw two boats. Papa fed a moose.")
     middle = np.array([(p.start + p.end) / 2 / RATE for p in speech.phonemes])
     shape = mouth(speech.phonemes, middle)
-    for p, (jaw, pucker, press, _) in zip(speech.phonemes, shape, strict=True):
+    for p, (jaw, pucker, press, _, funnel) in zip(speech.phonemes, shape, strict=True):
         if p.name in "MBP":
             assert press > 0.95 and jaw < 0.2, "lips meet"
         elif p.name in ("AA", "AO"):
             assert jaw > 0.3 and press < 0.2
         elif p.name == "UW":
             assert pucker > 0.5
+        if p.name == "AO":
+            assert funnel > 0.4 and pucker < 0.3, "round and open"
         elif p.name == "F":
             assert 0.4 < press < 0.8, "lip and teeth meet"
         elif p.name == "_":
@@ -312,7 +314,7 @@ def test_a_mouth_is_estimated_from_sound_it_never_heard() -> None:
     found = {name: np.corrcoef(real[:, k], estimate[:, k])[0, 1] for k, name in enumerate(MOUTH)}
     assert found["jaw"] > 0.7 and found["pucker"] > 0.45 and found["press"] > 0.3 and found["smile"] > 0.55
     quiet = listen(np.zeros(RATE, np.float32) + 1e-4 * np.random.default_rng(0).standard_normal(RATE), 25)
-    assert quiet.shape == (25, 4)
+    assert quiet.shape == (25, len(MOUTH))
 
 
 def test_espeak_says_each_phoneme_when_its_sound_is_heard() -> None:

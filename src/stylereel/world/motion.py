@@ -53,16 +53,31 @@ LAUGH_PERIOD, LAUGH_NOTE = 0.21, 0.075  # seconds
 GAZE_X_DEGREES, GAZE_Y_DEGREES = 37.0, 22.0
 
 _AHEAD = 4.0  # seconds generated beyond the end, so that a longer clip begins like a shorter one
-_EXPRESSIONS = (
-    {"smile": 0.9, "blink": 0.15},
-    {"smile": 0.55, "brow_left": 0.3, "brow_right": 0.3},
-    {"brow_left": 0.9, "brow_right": 0.9, "jaw": 0.35},
-    {"brow_left": -0.8, "brow_right": -0.8, "press": 0.4, "blink": 0.2},
-    {"smile": -0.5, "brow_left": 0.4, "brow_right": 0.4},
-    {"pucker": 0.8, "brow_left": 0.2, "brow_right": -0.2},
-    {"brow_left": 0.8, "brow_right": -0.3, "smile": 0.2},
-    {"press": 0.8, "smile": 0.25},
+# What people show in company.
+_SMILES = (
+    {"smile": 0.9, "cheek": 0.45},
+    {"smile": 0.55, "cheek": 0.15, "brow_left": 0.3, "brow_right": 0.3},
 )
+# What somebody who makes faces shows, as if the left side led; "blink" and "brows" are of both eyes, pitch, yaw, roll
+# and the gaze away from the partner in degrees, "beats" the notes of a laugh.
+_FACES: dict[str, dict[str, float]] = {
+    "surprise": {"brows": 1.0, "jaw": 0.50, "funnel": 0.25, "pitch": 3},
+    "joy": {"smile": 0.95, "cheek": 0.70, "roll": 4},
+    "laughing": {"smile": 1.0, "cheek": 0.9, "jaw": 0.30, "beats": 0.4, "brows": 0.2, "pitch": 7, "blink": 0.15},
+    "anger": {"brows": -1.0, "press": 0.55, "cheek": 0.30, "smile": -0.2, "pitch": -4},
+    "sadness": {"smile": -0.6, "brows": 0.45, "pitch": -7, "roll": -4, "gaze_y": -8, "blink": 0.15},
+    "disgust": {"brows": -0.7, "cheek": 0.8, "smile": -0.45, "smile_side": 0.3, "jaw": 0.12, "yaw": 8, "pitch": 4},
+    "kiss": {"pucker": 1.0, "brows": 0.2, "blink": 0.75, "pitch": 3},
+    "wink": {"blink_left": 1.0, "cheek": 0.35, "smile": 0.55, "smile_side": 0.5, "jaw": 0.08, "roll": 6},
+    "pout": {"pucker": 0.6, "smile": -0.55, "brows": -0.5, "pitch": -5},
+    "puffed cheeks": {"cheek": -1.0, "press": 0.45, "brows": 0.5},
+    "smirk": {"smile": 0.25, "smile_side": 0.9, "brow_left": 0.35, "yaw": -7},
+    "doubt": {"brow_left": 0.95, "brow_right": -0.5, "smile_side": -0.45, "press": 0.25, "roll": -5},
+    "oh": {"funnel": 0.95, "jaw": 0.40, "brows": 0.6},
+    "chewing": {"jaw_side": 0.95, "jaw": 0.22, "brows": 0.2, "gaze_x": 12},
+    "yawn": {"jaw": 0.95, "blink": 0.85, "cheek": 0.3, "brows": 0.35, "pitch": 8},
+    "looking round": {"yaw": 24, "gaze_x": 33, "pitch": 4, "gaze_y": 6, "brows": 0.15},
+}
 
 
 def natural_motion(
@@ -72,7 +87,7 @@ def natural_motion(
     manner: Manner = "talking",
     phonemes: Sequence[Phoneme] | None = None,
 ) -> np.ndarray:
-    """Motion values [T, 16] float32 (order of `factors.MOTION`) of a person who behaves in a manner.
+    """Motion values [T, 20] float32 (order of `factors.MOTION`) of a person who behaves in a manner.
 
     `phonemes` are what the person says; without them a speaker babbles (see `list_phonemes`). The same seed gives the
     same motion; more frames continue it, and another rate samples it at other times.
@@ -295,33 +310,73 @@ def _expressions(
     brows = _drift(_random(seed, "brows"), t, 0.8)
     track["brow_left"] += 0.10 * brows
     track["brow_right"] += 0.10 * brows
+    # Nobody is quite even.
+    uneven = _random(seed, "sides")
+    crooked, chewing = uneven.normal(0, (0.06, 0.04))
+    track["smile_side"] += crooked + 0.03 * _drift(uneven, t, 0.8)
+    track["jaw_side"] += chewing
+    if often:
+        _faces(track, seed, t, until)
+        return
     now = 0.0
     while now < until:
-        now += 0.4 + random.exponential(0.9 if often else 9.0)
-        chosen, strength = random.integers(len(_EXPRESSIONS)), random.uniform(0.6, 1.0)
+        now += 0.4 + random.exponential(9.0)
         rise, fall, hold = random.uniform(0.4, 0.7), random.uniform(0.5, 0.9), random.gamma(2, 0.45)
-        side = random.random() < 0.5
-        if not often:  # in company people smile more than they show anything else
-            chosen, strength = chosen % 2, strength * (0 if _state(spans, now) == "rest" else 0.6)
+        strength, chosen, side = random.uniform(0.6, 1.0), random.integers(len(_SMILES)), random.normal(0, 0.12)
+        strength *= 0 if _state(spans, now) == "rest" else 0.6
         pulse = strength * _pulse(t, now, rise, min(hold, 4 - rise - fall), fall)
-        for name, value in _EXPRESSIONS[chosen].items():
-            if name == "blink":
-                track["blink_left"] += value * pulse
-                track["blink_right"] += value * pulse
+        for name, value in _SMILES[chosen].items():
+            track[name] += value * pulse
+        track["smile_side"] += side * pulse
+
+
+def _faces(track: dict[str, np.ndarray], seed: int, t: np.ndarray, until: float) -> None:
+    """One face after the other, in an order by chance, with short rests between."""
+    random = _random(seed, "faces")
+    now, left = 0.35, list[str]()
+    while now < until:
+        left = left or random.permutation(list(_FACES)).tolist()
+        face = _FACES[left.pop()]
+        rise, hold, fall = random.uniform(0.22, 0.45), random.uniform(0.45, 1.1), random.uniform(0.3, 0.55)
+        strength, mirror = random.uniform(0.8, 1.0), random.random() < 0.5
+        if "blink_left" in face:  # a wink is short
+            hold, strength = 0.25 * hold, 1.0
+        pulse = strength * _pulse(t, now, rise, hold, fall)
+        for name, value in face.items():
+            if name == "beats":
+                notes = now + rise + LAUGH_PERIOD * np.arange(1 + int(hold / LAUGH_PERIOD))
+                track["jaw"] += value * strength * _beats(t, notes)
                 continue
-            mirrored = {"brow_left": "brow_right", "brow_right": "brow_left"}.get(name, name) if side else name
-            track[mirrored] += value * pulse
-        now += rise + fall + hold if often else 0.0
+            if name in ("brows", "blink"):
+                sides = ("brow_left", "brow_right") if name == "brows" else ("blink_left", "blink_right")
+                for each in sides:
+                    track[each] += value * pulse
+                continue
+            if mirror:
+                value = -value if name in ("smile_side", "jaw_side", "yaw", "roll", "gaze_x") else value
+                left_right = ("left", "right") if "left" in name else ("right", "left")
+                name = name.replace(*left_right)
+            track[name] += value * pulse
+        now += rise + hold + fall + random.uniform(0.05, 0.4)
+
+
+def _beats(t: np.ndarray, notes: np.ndarray) -> np.ndarray:
+    """The notes of a laugh, each weaker than the one before."""
+    beats = np.zeros(len(t))
+    for number, note in enumerate(notes):
+        beats += 0.93**number * np.cos(0.5 * np.pi * np.clip((t - note) / (0.5 * LAUGH_PERIOD), -1, 1)) ** 2
+    return beats
 
 
 def _speech(track: dict[str, np.ndarray], seed: int, t: np.ndarray, said: list[Phoneme], spans: list[Span]) -> None:
     """The mouth of the phonemes, and nods and brows with some of the stressed ones."""
     speaking = [p for p in said if _state(spans, p.start / RATE) == "talk"]
-    jaw, pucker, press, smile = mouth(speaking, t).T if speaking else np.zeros((4, len(t)))
+    jaw, pucker, press, smile, funnel = mouth(speaking, t).T if speaking else np.zeros((5, len(t)))
     talk = _share(t, spans, "talk", 0.2)
     track["jaw"] += talk * jaw
     track["pucker"] += talk * pucker
     track["press"] += talk * press
+    track["funnel"] += talk * funnel
     track["smile"] += 0.6 * talk * smile
     random = _random(seed, "stress")
     for phoneme in speaking:
@@ -344,17 +399,16 @@ def _laughs(track: dict[str, np.ndarray], seed: int, t: np.ndarray, spans: list[
         back, strength = random.uniform(5, 10), random.uniform(0.75, 1.0)
         length = end - start
         whole = strength * _pulse(t, start, 0.35, max(0.2, length - 0.6), 0.7)
-        beats = np.zeros(len(t))
-        for number, note in enumerate(_notes(start, end)):
-            beats += 0.93**number * np.cos(0.5 * np.pi * np.clip((t - note) / (0.5 * LAUGH_PERIOD), -1, 1)) ** 2
+        beats = _beats(t, _notes(start, end))
         track["smile"] += 0.85 * whole
+        track["cheek"] += 0.7 * whole
         track["jaw"] += whole * 0.28 + 0.47 * strength * beats
         track["pitch"] += back * _pulse(t, start + 0.1, 0.5, max(0.1, 0.5 * length - 0.4), 0.9) - 0.8 * beats
         track["shift_y"] -= 0.0025 * beats
         track["brow_left"] += 0.25 * whole
         track["brow_right"] += 0.25 * whole
-        track["blink_left"] += 0.5 * whole
-        track["blink_right"] += 0.5 * whole
+        track["blink_left"] += 0.3 * whole
+        track["blink_right"] += 0.3 * whole
 
 
 def _blinks(track: dict[str, np.ndarray], seed: int, t: np.ndarray, until: float, spans: list[Span]) -> None:
@@ -376,7 +430,7 @@ def _blinks(track: dict[str, np.ndarray], seed: int, t: np.ndarray, until: float
 
 
 def statistics(motion: np.ndarray, rate: Fraction = Fraction(25)) -> dict[str, float]:
-    """Numbers of a motion [T, 16] to hold against people's; those of lids and eyes need 100 frames a second or more.
+    """Numbers of a motion [T, 20] to hold against people's; those of lids and eyes need 100 frames a second or more.
 
     blinks a minute, incomplete blinks (share), closing and opening (mean seconds), yaw speed (median), fast yaw speed
     (95 %), pitch speed (degrees a second), spectrum slope (of yaw's power between 0.2 and 3 Hz, log over log),

@@ -1,7 +1,7 @@
 """Speech for the world's heads: from text to phonemes, and from them mouth shapes and a voice that match exactly.
 
 A phoneme track is a list of `Phoneme`s with times in whole samples at 16 kHz. `mouth` turns it into the motion values
-jaw, pucker, press and smile; `voice` turns the same track into sound. So image and sound agree to the sample.
+jaw, pucker, press, smile and funnel; `voice` turns the same track into sound. So image and sound agree to the sample.
 `listen` goes the other way, from any sound to an estimate of the mouth.
 """
 
@@ -18,7 +18,7 @@ from numba import njit
 from scipy.ndimage import gaussian_filter1d
 
 RATE = 16000  # samples a second
-MOUTH = ("jaw", "pucker", "press", "smile")
+MOUTH = ("jaw", "pucker", "press", "smile", "funnel")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Sound:
 
     kind: str
     seconds: float
-    target: tuple[float, float, float, float]
+    target: tuple[float, float, float, float, float]
     formants: tuple[float, float, float]
     noise: tuple[float, float]
     voiced: bool
@@ -40,40 +40,38 @@ class Sound:
 # the place of articulation. Milliseconds are rounded to the size of those of connected speech in Crystal and House
 # 1988; mouth targets are our own, from what lip readers call visemes.
 _TABLE = """
-AA vowel 125  85  5 0  0  730 1090 2440    0  0    AE vowel 130  75  0 0 25  660 1720 2410    0  0
-AH vowel  80  50  0 0  0  640 1190 2390    0  0    AO vowel 125  70 45 0  0  570  840 2410    0  0
-AW vowel 150  70 40 0  0  680 1050 2400    0  0    AY vowel 150  70  0 0 20  660 1400 2450    0  0
-EH vowel 100  55  0 0 15  530 1840 2480    0  0    ER vowel 110  35 35 0  0  490 1350 1690    0  0
-EY vowel 130  45  0 0 30  450 2050 2550    0  0    IH vowel  75  35  0 0 15  390 1990 2550    0  0
-IY vowel 110  25  0 0 40  270 2290 3010    0  0    OW vowel 135  50 70 0  0  480  900 2350    0  0
-OY vowel 160  55 60 0  0  500 1100 2400    0  0    UH vowel  75  35 50 0  0  440 1020 2240    0  0
-UW vowel 115  22 90 0  0  300  870 2240    0  0
-P  stop   85   2  0 1  0  200  800 2200  900 35    B  stop+  75   2  0 1  0  200  800 2200  900 20
-T  stop   70  15  0 0  5  200 1700 2600 4200 60    D  stop+  60  15  0 0  5  200 1700 2600 3800 30
-K  stop   80  22  0 0  0  200 1900 2400 2000 50    G  stop+  70  22  0 0  0  200 1900 2400 1800 25
-CH stop  125  15 50 0  0  250 1800 2600 3000 70    JH stop+ 105  15 50 0  0  250 1800 2600 2800 45
-F  hiss  105   8  0 .55 0 300 1100 2200 6000 18    V  hiss+  65   8  0 .55 0 300 1100 2200 6000 10
-TH hiss   95  18  0 0  0  300 1400 2500 6500 14    DH hiss+  45  18  0 0  0  300 1400 2500 6000  7
-S  hiss  110  10  0 0 15  300 1700 2600 6200 65    Z  hiss+  80  10  0 0 15  300 1700 2600 6000 35
-SH hiss  115  14 60 0  0  300 1800 2500 3200 65    ZH hiss+  80  14 60 0  0  300 1800 2500 3000 35
-HH hiss   65  40  0 0  0  500 1500 2500 1500 12
-M  hum+   75   2  0 1  0  250  900 2200    0  0    N  hum+   65  18  0 0  0  250 1600 2600    0  0
-NG hum+   75  25  0 0  0  250 2100 2600    0  0    L  glide+ 65  30  0 0  0  360 1100 2600    0  0
-R  glide+ 65  22 45 0  0  330 1150 1550    0  0    W  glide+ 70  15 95 0  0  300  650 2200    0  0
-Y  glide+ 60  20  0 0 25  270 2250 3000    0  0
-_  pause 200   0  0 0  0  500 1500 2500    0  0
+AA vowel  125  85  5   0  0  0  730 1090 2440    0  0   AE vowel  130  75  0   0 25  0  660 1720 2410    0  0
+AH vowel   80  50  0   0  0  0  640 1190 2390    0  0   AO vowel  125  70 10   0  0 75  570  840 2410    0  0
+AW vowel  150  70 40   0  0  0  680 1050 2400    0  0   AY vowel  150  70  0   0 20  0  660 1400 2450    0  0
+EH vowel  100  55  0   0 15  0  530 1840 2480    0  0   ER vowel  110  35 15   0  0 30  490 1350 1690    0  0
+EY vowel  130  45  0   0 30  0  450 2050 2550    0  0   IH vowel   75  35  0   0 15  0  390 1990 2550    0  0
+IY vowel  110  25  0   0 40  0  270 2290 3010    0  0   OW vowel  135  50 30   0  0 70  480  900 2350    0  0
+OY vowel  160  55 25   0  0 60  500 1100 2400    0  0   UH vowel   75  35 20   0  0 50  440 1020 2240    0  0
+UW vowel  115  22 90   0  0 25  300  870 2240    0  0   P  stop    85   2  0   1  0  0  200  800 2200  900 35
+B  stop+   75   2  0   1  0  0  200  800 2200  900 20   T  stop    70  15  0   0  5  0  200 1700 2600 4200 60
+D  stop+   60  15  0   0  5  0  200 1700 2600 3800 30   K  stop    80  22  0   0  0  0  200 1900 2400 2000 50
+G  stop+   70  22  0   0  0  0  200 1900 2400 1800 25   CH stop   125  15 15   0  0 50  250 1800 2600 3000 70
+JH stop+  105  15 15   0  0 50  250 1800 2600 2800 45   F  hiss   105   8  0 .55  0  0  300 1100 2200 6000 18
+V  hiss+   65   8  0 .55  0  0  300 1100 2200 6000 10   TH hiss    95  18  0   0  0  0  300 1400 2500 6500 14
+DH hiss+   45  18  0   0  0  0  300 1400 2500 6000  7   S  hiss   110  10  0   0 15  0  300 1700 2600 6200 65
+Z  hiss+   80  10  0   0 15  0  300 1700 2600 6000 35   SH hiss   115  14 15   0  0 60  300 1800 2500 3200 65
+ZH hiss+   80  14 15   0  0 60  300 1800 2500 3000 35   HH hiss    65  40  0   0  0  0  500 1500 2500 1500 12
+M  hum+    75   2  0   1  0  0  250  900 2200    0  0   N  hum+    65  18  0   0  0  0  250 1600 2600    0  0
+NG hum+    75  25  0   0  0  0  250 2100 2600    0  0   L  glide+  65  30  0   0  0  0  360 1100 2600    0  0
+R  glide+  65  22 25   0  0 35  330 1150 1550    0  0   W  glide+  70  15 95   0  0 10  300  650 2200    0  0
+Y  glide+  60  20  0   0 25  0  270 2250 3000    0  0   _  pause  200   0  0   0  0  0  500 1500 2500    0  0
 """
 
 
 def _sounds() -> dict[str, Sound]:
     words = _TABLE.split()
     table = {}
-    for at in range(0, len(words), 12):
-        name, kind, *numbers = words[at : at + 12]
+    for at in range(0, len(words), 13):
+        name, kind, *numbers = words[at : at + 13]
         n = [float(number) for number in numbers]
-        target = (n[1] / 100, n[2] / 100, n[3], n[4] / 100)
+        target = (n[1] / 100, n[2] / 100, n[3], n[4] / 100, n[5] / 100)
         voiced = kind == "vowel" or kind.endswith("+")
-        table[name] = Sound(kind.rstrip("+"), n[0] / 1000, target, (n[5], n[6], n[7]), (n[8], n[9] / 100), voiced)
+        table[name] = Sound(kind.rstrip("+"), n[0] / 1000, target, (n[6], n[7], n[8]), (n[9], n[10] / 100), voiced)
     return table
 
 
@@ -94,7 +92,7 @@ class Phoneme:
 
 @dataclass(frozen=True)
 class Speech:
-    """Something said: phonemes without gaps, audio [N] float32 at 16 kHz, mouth [T, 4] (order of `MOUTH`), rate."""
+    """Something said: phonemes without gaps, audio [N] float32 at 16 kHz, mouth [T, 5] (order of `MOUTH`), rate."""
 
     phonemes: tuple[Phoneme, ...]
     audio: np.ndarray
@@ -226,30 +224,30 @@ def word_phonemes(word: str) -> list[str]:
 
 # --- From phonemes to the mouth
 
-# How strongly the targets of a class hold against their neighbours, for jaw, pucker, press and smile: a closure must
-# be reached, an open vowel may be undershot.
+# How strongly the targets of a class hold against their neighbours, for jaw, pucker, press, smile and funnel: a closure
+# must be reached, an open vowel may be undershot.
 _STRENGTH = {
-    "vowel": (1.0, 1.0, 1.0, 0.8),
-    "stop": (0.5, 0.5, 1.0, 0.3),
-    "hiss": (0.7, 0.6, 1.0, 0.4),
-    "hum": (0.5, 0.2, 1.0, 0.2),
-    "glide": (0.4, 0.8, 0.5, 0.2),
-    "pause": (0.8, 0.5, 0.5, 0.5),
+    "vowel": (1.0, 1.0, 1.0, 0.8, 1.0),
+    "stop": (0.5, 0.5, 1.0, 0.3, 0.5),
+    "hiss": (0.7, 0.6, 1.0, 0.4, 0.6),
+    "hum": (0.5, 0.2, 1.0, 0.2, 0.2),
+    "glide": (0.4, 0.8, 0.5, 0.2, 0.8),
+    "pause": (0.8, 0.5, 0.5, 0.5, 0.5),
 }
-_LIPS_CLOSED = (4.0, 1.0, 10.0, 0.3)
-_FALL = np.array([22.0, 16.0, 80.0, 12.0])  # 1/s: how quickly dominance falls outside the segment
+_LIPS_CLOSED = (4.0, 1.0, 10.0, 0.3, 6.0)
+_FALL = np.array([22.0, 16.0, 80.0, 12.0, 18.0])  # 1/s: how quickly dominance falls outside the segment
 _REACH = 0.5  # s
 
 
 def mouth(phonemes: list[Phoneme] | tuple[Phoneme, ...], seconds: np.ndarray) -> np.ndarray:
-    """Mouth values [T, 4] float32 in 0..1 (order of `MOUTH`) at the times `seconds` [T] of a phoneme track.
+    """Mouth values [T, 5] float32 in 0..1 (order of `MOUTH`) at the times `seconds` [T] of a phoneme track.
 
     Coarticulation by dominance functions in the manner of Cohen and Massaro 1993: each phoneme pulls at its target
     with a strength that falls exponentially with the distance in time, and the mouth is the weighted mean.
     """
     seconds = np.asarray(seconds, np.float64)
-    weights = np.full((len(seconds), 4), 1e-6)
-    sums = np.zeros((len(seconds), 4))
+    weights = np.full((len(seconds), len(MOUTH)), 1e-6)
+    sums = np.zeros((len(seconds), len(MOUTH)))
     for phoneme in phonemes:
         sound = SOUNDS[phoneme.name]
         start, end = phoneme.start / RATE, phoneme.end / RATE
@@ -261,7 +259,7 @@ def mouth(phonemes: list[Phoneme] | tuple[Phoneme, ...], seconds: np.ndarray) ->
         pull = np.array(strength) * np.exp(-_FALL * np.maximum(away, 0)[:, None])
         target = np.array(sound.target)
         if sound.kind == "vowel" and not phoneme.stressed:
-            target = target * (0.75, 0.9, 1, 0.9)  # reduced
+            target = target * (0.75, 0.9, 1, 0.9, 0.8)  # reduced
         weights[low:high] += pull
         sums[low:high] += pull * target
     return (sums / weights).clip(0, 1).astype(np.float32)
@@ -357,7 +355,7 @@ _POOL, _OFFSETS = 8, range(-10, 11, 2)  # bands that are joined; columns (of 1/8
 
 
 def listen(samples: np.ndarray, num_frames: int, rate: Fraction = Fraction(25)) -> np.ndarray:
-    """Mouth values [num_frames, 4] float32 in 0..1 (order of `MOUTH`), estimated from sound [N] at 16 kHz.
+    """Mouth values [num_frames, 5] float32 in 0..1 (order of `MOUTH`), estimated from sound [N] at 16 kHz.
 
     A linear estimate from a quarter second of mel bands, fitted to babble of our own synthesiser in many voices (the
     first call takes some seconds for it). docs/world.md has its correlation with the truth: good for other voices of
@@ -388,7 +386,7 @@ def _features(samples: np.ndarray) -> np.ndarray:
 
 @cache
 def _ear() -> np.ndarray:
-    """The matrix [F, 4] that `listen` applies: ridge regression on 16 voices of 15 s, with some noise."""
+    """The matrix [F, 5] that `listen` applies: ridge regression on 16 voices of 15 s, with some noise."""
     inputs, outputs = [], []
     for seed in range(16):
         random = np.random.default_rng((73, seed))
