@@ -144,6 +144,19 @@ def test_a_face_upside_down_drives_as_if_it_were_upright_and_that_is_told(
     assert (again.turned, again.doubtful) == (turned.turned, turned.doubtful)
 
 
+def test_rounded_lips_are_a_funnel_when_open_and_a_pucker_when_shut_and_the_jaw_goes_sideways() -> None:
+    rest = expression._REST  # noqa: SLF001
+    narrow, wide_open, sideways = (np.tile(rest, (1, 1)) for _ in range(3))
+    narrow[:, 2] -= 0.09
+    wide_open[:, 2] -= 0.09
+    wide_open[:, 0] += 0.10
+    sideways[:, 11] += 0.04
+    shut, opened, moved = (expression.factors(each, rest) for each in (narrow, wide_open, sideways))
+    assert shut["pucker"][0] > 0.4 and shut["funnel"][0] == 0
+    assert opened["funnel"][0] > 0.4 and opened["pucker"][0] == 0 and opened["jaw"][0] > 0.15
+    assert 0.5 < moved["jaw_side"][0] < 0.9 and moved["smile_side"][0] == moved["cheek"][0] == 0
+
+
 def test_a_part_that_is_not_seen_is_held_and_counted() -> None:
     points = turned_head(np.zeros((30, 3))).astype(np.float32)
     points += np.random.default_rng(0).normal(0, 1e-3, points.shape).astype(np.float32)

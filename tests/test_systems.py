@@ -111,6 +111,19 @@ def test_render_moves_to_half_precision_and_back(system: System) -> None:
     assert np.abs(half.astype(float) - np.stack(list(render(system, identity, motion)))).mean() < 6
 
 
+def test_motion_of_older_files_is_at_rest_where_it_knows_no_factor() -> None:
+    from fractions import Fraction
+
+    from stylereel.core.latents import FACE, Motion
+    from stylereel.systems.sources import face_values
+    from stylereel.world.factors import MOTION
+
+    values = np.random.default_rng(0).random((3, 16)).astype(np.float32)
+    motion = Motion(values, FACE, MOTION[:16], Fraction(25), np.zeros((3, 4), np.float32))
+    full = face_values(motion)
+    assert full.shape == (3, len(MOTION)) and np.array_equal(full[:, :16], values) and not full[:, 16:].any()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_moves_to_the_device(name: str) -> None:
     """On "meta" nothing is computed, but a tensor that stayed behind is noticed."""

@@ -70,6 +70,13 @@ def test_pictures_are_deterministic_and_move_only_what_is_asked() -> None:
         ("brow_right", 0.8, 19, 1, -1),
         ("blink_left", 1.0, 43, 1, 1),
         ("blink_right", 1.0, 38, 1, 1),
+        ("funnel", 0.8, 54, 0, -1),  # narrower
+        ("funnel", 0.8, 66, 1, 1),  # and open
+        ("smile_side", 0.8, 54, 1, -1),  # the left corner rises, which is on the image's right
+        ("smile_side", 0.8, 48, 1, 1),
+        ("cheek", 0.9, 46, 1, -1),  # a raised cheek lifts the lower lid
+        ("cheek", -0.9, 12, 0, 1),  # a puffed one is wider
+        ("jaw_side", 0.8, 8, 0, 1),
     ],
 )
 def test_landmarks_follow_the_factors(name: str, value: float, point: int, axis: int, sign: int) -> None:
@@ -91,6 +98,45 @@ def test_labels_fit_the_picture() -> None:
     assert (found[27:31] == REGIONS.index("skin")).all()
     turned = world.draw(set_value(world.neutral(), yaw=40), 256)
     assert not turned.visible[14:17].all() and turned.visible[2:6].all()
+
+
+def _inside(**changes: float) -> tuple[np.ndarray, float]:
+    """Brightness 0..255 of the pixels of the open mouth, and their number."""
+    portrait = world.draw(set_value(world.neutral(), **changes), 512)
+    shown = portrait.image[portrait.regions == REGIONS.index("mouth")]
+    return shown.mean(axis=1), len(shown)
+
+
+def test_a_mouth_opens_on_darkness_and_only_a_smile_or_a_wide_opening_bares_teeth() -> None:
+    for jaw in (0.05, 0.1, 0.25):
+        shown, count = _inside(jaw=jaw)
+        assert count > 100 and np.quantile(shown, 0.9) < 100, "no teeth"
+    teeth = {name: float((_inside(**changes)[0] > 130).mean()) for name, changes in {
+        "wide": {"jaw": 0.9}, "smile": {"jaw": 0.25, "smile": 0.9}, "round": {"jaw": 0.9, "funnel": 1.0},
+    }.items()}  # fmt: skip
+    assert teeth["wide"] > 0.1 and teeth["smile"] > 0.3 and teeth["round"] < 0.02
+
+
+def test_lids_close_in_proportion() -> None:
+    def gap(blink: float) -> float:
+        points, _ = world.project_landmarks(set_value(world.neutral(), blink_left=blink))
+        return float((points[[46, 47]] - points[[44, 43]])[:, 1].mean())
+
+    closed = [1 - gap(blink) / gap(0) for blink in (0.25, 0.5, 0.75, 1)]
+    assert closed == pytest.approx([0.25, 0.5, 0.75, 1], abs=0.08)
+    assert np.diff([gap(blink) for blink in np.linspace(0, 1, 50)]).max() < 0
+
+    def eye(blink: float) -> float:
+        return float(
+            (world.draw(set_value(world.neutral(), blink_left=blink), 256).regions == REGIONS.index("eye")).sum()
+        )
+
+    assert eye(0.8) > eye(1.0) + 10, "a slit is left"
+
+
+def test_a_jaw_that_moves_sideways_leaves_the_upper_face_alone() -> None:
+    even, moved = (world.draw(set_value(world.neutral(), jaw_side=side), 128).image.astype(int) for side in (0.0, 1.0))
+    assert np.abs(moved - even)[:64].max() == 0 and np.abs(moved - even)[80:].max() > 40
 
 
 def test_parts_can_be_chosen() -> None:

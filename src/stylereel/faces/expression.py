@@ -170,7 +170,7 @@ def factors(shown: np.ndarray, rest: np.ndarray) -> dict[str, np.ndarray]:
     for side, column in (("right", 4), ("left", 5)):
         raised = away[:, column]
         out[f"brow_{side}"] = np.where(raised > 0, raised / _BROW_UP, raised / _BROW_DOWN)
-    rounded = np.clip(out["pucker"], 0, None)
+    rounded = np.clip(out["pucker"], 0, 1)
     share = np.clip((away[:, 0] - _FUNNEL[0]) / (_FUNNEL[1] - _FUNNEL[0]), 0, 1)
     out["funnel"], out["pucker"] = share * rounded, out["pucker"] - share * rounded
     out["jaw"] = out["jaw"] - _FUNNEL_OPENS * out["funnel"]

@@ -453,7 +453,7 @@ def _paint_inside(x, s, depth, height, opening, aa, scene, inner):
         mr, mg, mb = mr + (ivory - mr) * teeth, mg + (ivory * 0.95 - mg) * teeth, mb + (ivory * 0.86 - mb) * teeth
     dim = 0.50 + 0.50 * smoothstep(-0.005, 0.045, depth)
     mix(out, mr * dim, mg * dim, mb * dim, inner)
-    out[5] *= 1.0 - 0.8 * inner
+    out[5] *= 1.0 - 0.97 * inner
     out[4] *= 1.0 - inner
     out[7] += (1.0 - out[7]) * inner
 

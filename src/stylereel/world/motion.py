@@ -314,7 +314,8 @@ def _expressions(
     uneven = _random(seed, "sides")
     crooked, chewing = uneven.normal(0, (0.06, 0.04))
     track["smile_side"] += crooked + 0.03 * _drift(uneven, t, 0.8)
-    track["jaw_side"] += chewing
+    track["jaw_side"] += chewing + 0.02 * _drift(uneven, t, 0.8)
+    track["cheek"] += 0.04 * _drift(uneven, t, 0.8)
     if often:
         _faces(track, seed, t, until)
         return
@@ -337,7 +338,7 @@ def _faces(track: dict[str, np.ndarray], seed: int, t: np.ndarray, until: float)
     while now < until:
         left = left or random.permutation(list(_FACES)).tolist()
         face = _FACES[left.pop()]
-        rise, hold, fall = random.uniform(0.22, 0.45), random.uniform(0.45, 1.1), random.uniform(0.3, 0.55)
+        rise, hold, fall = random.uniform(0.36, 0.6), random.uniform(0.45, 1.1), random.uniform(0.4, 0.7)
         strength, mirror = random.uniform(0.8, 1.0), random.random() < 0.5
         if "blink_left" in face:  # a wink is short
             hold, strength = 0.25 * hold, 1.0
