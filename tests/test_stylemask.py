@@ -529,8 +529,10 @@ def test_mistakes_are_explained(system: StyleMask) -> None:
 def test_codes_by_the_mapping_show_the_motion_better_than_inverted_drawings(system: StyleMask) -> None:
     z = np.random.default_rng(12).standard_normal((2, 12, LATENT_DIM))
     source, driver = world.from_latent(z)
-    motion = driver[:, : len(world.MOTION)]
-    exact = world.align(np.concatenate([motion, source[:, len(world.MOTION) :]], axis=1))
+    motion = driver[:, world.MOTION_COLUMNS]
+    exact = source.copy()
+    exact[:, world.MOTION_COLUMNS] = motion
+    exact = world.align(exact)
     images = np.stack([world.draw(values, 256).image for values in exact]) / 255.0
     drawing = StyleMask(system.generator, system.encode, system.mask_nets)
     w = system.generator.map(torch.from_numpy(z[0]).float())

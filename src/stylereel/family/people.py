@@ -20,7 +20,7 @@ from stylereel.world.factors import (
     HIGH,
     LATENT_DIM,
     LOW,
-    MOTION,
+    MOTION_COLUMNS,
     NAMES,
     from_normal,
     neutral,
@@ -139,7 +139,7 @@ def motion_codes(generator: StyleGAN2, motion: np.ndarray) -> Tensor:
     The generator's latent numbers must mean the factors, as those of the built-in one do.
     """
     values = np.tile(neutral(), (len(motion), 1))
-    values[:, : len(MOTION)] = np.clip(motion, LOW[: len(MOTION)], HIGH[: len(MOTION)])
+    values[:, MOTION_COLUMNS] = np.clip(motion, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
     z = torch.from_numpy(latents_of(values, np.random.default_rng(0), steady=True)).float()
     with torch.inference_mode():
         return grouped_w(generator, z.to(generator.mean_w.device))
