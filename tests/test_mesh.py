@@ -153,7 +153,7 @@ def test_rounded_lips_are_a_funnel_when_open_and_a_pucker_when_shut_and_the_jaw_
     sideways[:, 11] += 0.04
     shut, opened, moved = (expression.factors(each, rest) for each in (narrow, wide_open, sideways))
     assert shut["pucker"][0] > 0.4 and shut["funnel"][0] == 0
-    assert opened["funnel"][0] > 0.4 and opened["pucker"][0] < 0.3 and opened["jaw"][0] > 0.15
+    assert opened["funnel"][0] > 0.4 and opened["pucker"][0] < 0.3 and 0 < opened["jaw"][0] < 0.2
     assert 0.5 < moved["jaw_side"][0] < 0.9 and moved["smile_side"][0] == moved["cheek"][0] == 0
 
 
