@@ -1,5 +1,6 @@
 """Every recipe learns, on tiny networks; batches can be shared."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapping, "STEPS", 30)
     stages = (generator.Stage(64, 60, 4, 2e-2, 1e-2), generator.Stage(128, 6, 2, 1e-2, 1e-3, top=True))
     monkeypatch.setattr(generator, "STAGES", stages)
+    monkeypatch.setattr(
+        generator, "REFINE", (generator.Stage(64, 4, 4, 1e-2, 1e-3), generator.Stage(128, 2, 2, 1e-2, 1e-3))
+    )
     monkeypatch.setattr(generator, "SHARPEN", replace(generator.SHARPEN, steps=3, pairs=2, patch=64))
     for module, values in (
         (perception, {"FACE_STEPS": 12, "FACE_BATCH": 4, "IDENTITY_STEPS": 6, "IDENTITY_BATCH": 4}),
@@ -92,6 +96,13 @@ def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.Monkey
         start = StyleGAN2(network.config).synthesize(grouped_w(StyleGAN2(network.config), batch.z))
         now = network.synthesize(grouped_w(network, batch.z))
     assert (now - batch.images).abs().mean() < 0.6 * (start - batch.images).abs().mean()
+    # From these weights it goes on; the mapping stays.
+    (tmp_path / "on").mkdir()
+    shutil.copy(tmp_path / "face.safetensors", tmp_path / "on")
+    (path,) = recipes.train("generator", folder=str(tmp_path / "on"), start=str(tmp_path / "generator.safetensors"))
+    again, z = StyleGAN2.load(path), torch.randn(4, LATENT_DIM)
+    assert torch.equal(again.mapping(z), network.mapping(z))
+    assert not torch.equal(again.synthesis.b64.conv1.weight, network.synthesis.b64.conv1.weight)
 
 
 def test_targets_of_the_mapping() -> None:
@@ -125,6 +136,29 @@ def test_a_mapping_network_learns_the_factors(tmp_path: Path, monkeypatch: pytes
     before = unexplained()
     mapping.pretrain(Trainer(tmp_path), "mapping", network)
     assert unexplained() < 0.6 * before
+
+
+def test_an_extended_mapping_keeps_what_it_knew_and_learns_the_new_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapping, "STEPS", 300)
+    monkeypatch.setattr(mapping, "EXTENSION_STEPS", 400)
+    network = MappingNetwork(LATENT_DIM, 0, 64, 2, 0.01)
+    mapping.pretrain(Trainer(tmp_path), "mapping", network)
+    z = torch.randn(500, LATENT_DIM, generator=torch.Generator().manual_seed(1))
+    z *= (LATENT_DIM / z.square().sum(1, keepdim=True)).sqrt()
+    moved, known = z.clone(), len(world.NAMES) - 2
+    moved[:, -1] += torch.where(z[:, -1] > 0, -1.0, 1.0)  # hardly changes the length of z
+    with torch.no_grad():
+        before, spread = network(z), network(z).var(0).mean()
+        mapping.extend(Trainer(tmp_path), "extension", network, known)
+        after = network(z)
+        effect = network(moved) - after
+    # A matrix predicts the old codes from the new ones; and the last number now moves them, always the same way.
+    solution = torch.linalg.lstsq(torch.nn.functional.pad(after, (0, 1), value=1.0), before).solution
+    assert (torch.nn.functional.pad(after, (0, 1), value=1.0) @ solution - before).square().mean() < 0.05 * spread
+    way = torch.nn.functional.normalize(effect, dim=1) * torch.where(z[:, -1] > 0, -1.0, 1.0)[:, None]
+    assert float(way.mean(0).norm()) > 0.6
 
 
 def test_an_adopted_generator_gives_the_same_images_from_another_w() -> None:
