@@ -46,6 +46,16 @@ def test_the_demo_makes_what_it_says(made: Path) -> None:
     assert record["rate"] == "25/1" and record["frames"]["written"] == result.num_frames
 
 
+def test_the_demos_clip_is_what_the_world_draws(made: Path) -> None:
+    motion = world.natural_motion(demo.MOVEMENT, demo.SECONDS * 25, Fraction(25))
+    for index, frame in enumerate(VideoReader(made / "driving.mp4")):
+        if index % 20 == 3:
+            values = world.person(demo.SPEAKER)
+            values[world.MOTION_COLUMNS] = motion[index]
+            wrong = world.draw(values, demo.SIZE).image.astype(float) - frame
+            assert 10 * np.log10(255**2 / np.square(wrong).mean()) > 30, "make it again: stylereel demo --draw"
+
+
 def test_the_result_moves_as_the_driving_clip(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "alone.mp4"
     drive("stylemask", source=str(demo.SOURCE), driving=str(made / "driving.mp4"), out=str(out))

@@ -1,10 +1,12 @@
 """The demonstration: an invented person speaks in a clip, and that clip drives another invented person.
 
-The driving clip is drawn by the world and then treated like any clip: found by the face detector, tracked, measured.
+The driving clip was drawn by the world and is treated like any clip: found by the face detector, tracked, measured. It
+is part of the package, since drawing it would first compile the drawing kernels, for up to a minute.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -16,6 +18,8 @@ import numpy as np
 
 from stylereel.commands.drive import drive
 from stylereel.commands.rendering import result_lines
+from stylereel.core.builtin import BUILTIN
+from stylereel.core.files import replacing
 from stylereel.core.record import Stages, write_record
 from stylereel.core.runs import claim
 from stylereel.core.system import Device
@@ -25,6 +29,7 @@ from stylereel.media.sheet import contact_sheet
 from stylereel.media.video import VideoReader, VideoWriter
 from stylereel.world import MOTION, MOTION_COLUMNS, draw, natural_motion, person
 
+CLIP = BUILTIN / "speaker.mp4"
 RATE, SECONDS, SIZE = Fraction(25), 4, 256
 SPEAKER, SOURCE, MOVEMENT = 7, 29, 5  # seeds of the speaker, of the driven person and of the movement
 SAMPLE_RATE = 16000
@@ -72,12 +77,18 @@ def speaker_clip(path: Path, seconds: int = SECONDS, stages: Stages | None = Non
 
 
 def demo(
-    *, out: str | Path, device: Device = "auto", overwrite: bool = False, stages: Stages | None = None
+    *,
+    out: str | Path,
+    draw: bool = False,
+    device: Device = "auto",
+    overwrite: bool = False,
+    stages: Stages | None = None,
 ) -> dict[str, Any]:
     """Make the demonstration clips: driving.mp4, drive.mp4 (source, driving and result side by side) and sheet.png.
 
     Args:
         out: folder for the files; created if needed.
+        draw: draw the driving clip anew instead of copying the one in the package.
         device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace files that an earlier run did not make.
         stages: clock to use, for watching the progress.
@@ -93,7 +104,11 @@ def demo(
     about, log = driving.with_suffix(".json"), result.with_suffix(".json")
     claim([driving, about, result, log, sheet], overwrite=overwrite)
     with stages("world clip"):
-        speaker_clip(driving, stages=stages)
+        if draw:
+            speaker_clip(driving, stages=stages)
+        else:
+            with replacing(driving) as partial:
+                shutil.copyfile(CLIP, partial)
         write_record(driving, {"seeds": {"person": SPEAKER, "movement": MOVEMENT}, "files": [driving, about]})
     record = drive(
         "stylemask",
