@@ -37,13 +37,13 @@ class SharpenConfig:
     pairs: int = 3
     patch: int = 128
     patches: int = 2
-    g_lr: float = 1.5e-3
-    d_lr: float = 4e-4
-    image: float = 0.5
+    g_lr: float = 6e-4
+    d_lr: float = 3e-4
+    image: float = 1.0
     low: float = 4.0
     pair: float = 0.4
-    perceptual: float = 0.5
-    features: float = 1.0
+    perceptual: float = 1.0
+    features: float = 0.3
     gan: float = 0.05
 
 

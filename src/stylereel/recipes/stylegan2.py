@@ -74,8 +74,8 @@ STAGES = (
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
 # With weights to start from.
-REFINE = (Stage(64, 1400, 24, 5e-3, 5e-5), Stage(128, 1700, 16, 3e-3, 5e-5))
-SHARPEN = SharpenConfig(1500)
+REFINE = (Stage(64, 1400, 24, 5e-3, 5e-5), Stage(128, 2000, 16, 3e-3, 5e-5))
+SHARPEN = SharpenConfig(1200)
 FACTORS_OF_0_1 = 76  # that the latents of version 0.1 mean; its files do not say it
 
 
