@@ -48,7 +48,7 @@ def turning(frames: int = 7) -> Motion:
 
 
 def frames_of(system: StyleHEAT, identity: Identity, motion: Motion, **options: object) -> np.ndarray:
-    return np.stack(list(render(system, identity, motion, **options))).astype(float)  # type: ignore[arg-type]
+    return np.stack(list(render(system, identity, motion, precision="32", **options))).astype(float)  # type: ignore[arg-type]
 
 
 def test_without_flow_and_correction_every_frame_is_the_portrait() -> None:
@@ -86,14 +86,14 @@ def test_parts_and_changes_are_told_by_the_portraits_own_motion() -> None:
     system = heat()
     identity, motion = system.identify(7), turning(5).part(-13, 18)
     own = system._own_values(identity)
-    assert own.shape == (16,)
+    assert own.shape == (len(NAMES),)
 
     def shown(given: Motion, **options: object) -> Tensor:
         found = system.apply(identity, given, **options)  # type: ignore[arg-type]
         assert found.start is not None
         return found.start[1]
 
-    pose = replace(motion, values=np.where(np.arange(16) < 6, motion.values, own).astype(np.float32))
+    pose = replace(motion, values=np.where(np.arange(len(NAMES)) < 6, motion.values, own).astype(np.float32))
     torch.testing.assert_close(shown(motion, parts="pose"), shown(pose))
     changes = replace(motion, values=motion.values - own, kind=FACE._replace(relative=True))
     torch.testing.assert_close(shown(changes), shown(motion), atol=1e-4, rtol=1e-4)

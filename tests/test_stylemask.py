@@ -18,7 +18,7 @@ from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.render import pictures, portrait, render, tuned
 from stylereel.core.weights import load_module, read_header, save_module
 from stylereel.faces.coefficients import NAMES
-from stylereel.family.nets import FaceNet, IdentityNet
+from stylereel.family.nets import IdentityNet, load_face
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoWriter
@@ -441,7 +441,7 @@ def test_codes_drive_and_relative_motion_of_a_still_driver_is_the_source(system:
 def test_pose_and_expression_can_be_taken_alone(system: StyleMask) -> None:
     identity = system.identify(3)
     motion = face_motion(yaw=np.array([25.0]), jaw=np.array([1.0]))
-    net = load_module(builtin("face"), "face", lambda config: FaceNet()).eval()
+    net = load_face(builtin("face")).eval()
 
     def shown(parts: Any) -> tuple[float, float]:
         frame = next(iter(render(system, identity, motion, parts=parts)))

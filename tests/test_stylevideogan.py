@@ -26,7 +26,7 @@ from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.invert.networks import MeanCode
 from stylereel.media.video import VideoWriter
 from stylereel.metrics.motion import loop
-from stylereel.systems import verb_flags
+from stylereel.systems import sources, verb_flags
 from stylereel.systems.stylevideogan import StyleVideoGAN, VideoConfig, VideoGenerator, load_model, study
 from stylereel.systems.stylevideogan.codes import CLIPS, WorldClip, distinct_rows
 from stylereel.systems.stylevideogan.networks import (
@@ -521,7 +521,7 @@ def test_the_study_goes_on_and_judges_every_claim(tmp_path: Path, monkeypatch: p
     torch.manual_seed(0)
     generator = StyleGAN2(StyleGAN2Config(resolution=32, z_dim=LATENT_DIM, w_dim=8, channel_base=64, channel_max=16))
     generator.save(tmp_path / "generator.safetensors")
-    monkeypatch.setattr(study, "builtin", lambda name: tmp_path / f"{name}.safetensors")
+    monkeypatch.setattr(sources, "builtin", lambda name: tmp_path / f"{name}.safetensors")
     for name, value in {"SENTENCE": 17, "LOOP_FRAMES": 60, "SETTLED": 5}.items():
         monkeypatch.setattr(study, name, value)
     small: dict[str, Any] = {"trainings": 1, "steps": 2, "short": 2, "long": 1, "long_frames": 32, "people": 2}

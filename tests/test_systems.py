@@ -79,11 +79,11 @@ def test_the_same_seed_is_the_same_person_who_is_saved_and_loaded(system: System
 def test_chunks_and_resumption_change_nothing_and_length_in_is_length_out(system: System, tmp_path: Path) -> None:
     identity, motion = system.identify(5), some_motion(system)
     motion.save(tmp_path / "what.safetensors")
-    runs = [np.stack(list(render(system, identity, motion, chunk=chunk))) for chunk in (1, 3, 8)]
-    runs.append(np.stack(list(render(system, identity, Motion.load(tmp_path / "what.safetensors")))))
+    runs = [np.stack(list(render(system, identity, motion, chunk, "32"))) for chunk in (1, 3, 8)]
+    runs.append(np.stack(list(render(system, identity, Motion.load(tmp_path / "what.safetensors"), precision="32"))))
     assert len(runs[0]) == len(motion) == len(render(system, identity, motion))
     assert all(apart(run, runs[0]) <= 2 for run in runs[1:])
-    rest = np.stack(list(render(system, identity, motion, chunk=3).start_at(4)))
+    rest = np.stack(list(render(system, identity, motion, 3, "32").start_at(4)))
     assert apart(rest, runs[1][4:]) <= 2
     assert apart(runs[0][0], runs[0][-1]) > 3, "something moves"
 
@@ -248,7 +248,7 @@ def test_codes_with_feature_maps_render(tmp_path: Path) -> None:
             return Frames(w=w[index], taps={"b16.conv1": maps[index]})
 
     motion = toy._motion(range(5), Fraction(25))
-    shown = np.stack(list(render(Player(), toy.identify(1), motion, chunk=2)))
+    shown = np.stack(list(render(Player(), toy.identify(1), motion, 2, "32")))
     assert apart(shown, pictures(Fit(w, {"b16.conv1": maps}).render(toy.generator))) <= 1
 
 

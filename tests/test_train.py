@@ -151,7 +151,8 @@ def test_an_extended_mapping_keeps_what_it_knew_and_learns_the_new_numbers(
     moved[:, -1] += torch.where(z[:, -1] > 0, -1.0, 1.0)  # hardly changes the length of z
     with torch.no_grad():
         before, spread = network(z), network(z).var(0).mean()
-        mapping.extend(Trainer(tmp_path), "extension", network, known)
+    mapping.extend(Trainer(tmp_path), "extension", network, known)
+    with torch.no_grad():
         after = network(z)
         effect = network(moved) - after
     # A matrix predicts the old codes from the new ones; and the last number now moves them, always the same way.
