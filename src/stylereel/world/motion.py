@@ -311,11 +311,9 @@ def _expressions(
     track["brow_left"] += 0.10 * brows
     track["brow_right"] += 0.10 * brows
     # Nobody is quite even.
-    uneven = _random(seed, "sides")
-    crooked, chewing = uneven.normal(0, (0.06, 0.04))
-    track["smile_side"] += crooked + 0.03 * _drift(uneven, t, 0.8)
-    track["jaw_side"] += chewing + 0.02 * _drift(uneven, t, 0.8)
-    track["cheek"] += 0.04 * _drift(uneven, t, 0.8)
+    for name, offset, drift in (("smile_side", 0.06, 0.03), ("jaw_side", 0.04, 0.02), ("cheek", 0.0, 0.04)):
+        uneven = _random(seed, name)  # one for each: a drift draws as many numbers as the clip is long
+        track[name] += uneven.normal(0, offset) + drift * _drift(uneven, t, 0.8)
     if often:
         _faces(track, seed, t, until)
         return
