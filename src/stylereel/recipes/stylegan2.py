@@ -74,7 +74,11 @@ STAGES = (
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
 # With weights to start from.
-REFINE = (Stage(64, 1400, 24, 5e-3, 5e-5), Stage(128, 2000, 16, 3e-3, 5e-5))
+REFINE = (
+    Stage(64, 1400, 24, 5e-3, 5e-5),
+    Stage(128, 2000, 16, 3e-3, 5e-5),
+    Stage(256, 400, 12, 1e-2, 2e-4, top=True),
+)
 SHARPEN = SharpenConfig(1200)
 FACTORS_OF_0_1 = 76  # that the latents of version 0.1 mean; its files do not say it
 
