@@ -5,6 +5,7 @@
     python benchmarks/faces.py --sweeps SHEET [--people 12] [--steps 9] [--mediapipe PYTHON]
     python benchmarks/faces.py CLIP... --readers [--mediapipe PYTHON]
     python benchmarks/faces.py CLIP --result RESULT [--mediapipe PYTHON]
+    python benchmarks/faces.py --likeness FOLDER... [--sheets FOLDER]
 
 Frames a processor second of all threads, which other programs on the machine hardly change, beside PyAV alone, which
 decodes and converts the colours; and the same as shares of PyAV alone. Encoding is the built-in encoder, 16 crops at a
@@ -43,6 +44,7 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import Interpolation, VideoReformatter
+from likeness import likeness
 
 from stylereel import world
 from stylereel.faces import appearance, coefficients, expression, mesh
@@ -472,8 +474,12 @@ def main() -> None:
     parser.add_argument("--mediapipe", help="a Python with mediapipe 0.10.21, for --readers")
     parser.add_argument("--frames", type=int, default=0, help="frames of each clip at most; 0 takes all")
     parser.add_argument("--result", help="a clip that the first clip has driven")
+    parser.add_argument("--likeness", nargs="+", metavar="FOLDER", help="folders of photographs and clips with labels")
+    parser.add_argument("--sheets", default="likeness", help="where --likeness writes its sheets")
     arguments = parser.parse_args()
-    if arguments.truth:
+    if arguments.likeness:
+        likeness(arguments.likeness, arguments.sheets)
+    elif arguments.truth:
         truth(arguments.portraits, arguments.clips_of)
     if arguments.sweeps:
         sweeps(arguments.sweeps, arguments.people, arguments.steps, arguments.mediapipe)

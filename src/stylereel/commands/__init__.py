@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": "demo:demo",
     "systems": "systems:systems",
     "look": "look:look",
+    "identify": "identify:identify",
     "invert": "invert:invert",
     "encode": "talk:encode",
     "decode": "talk:decode",

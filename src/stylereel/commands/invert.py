@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,21 +27,27 @@ from stylereel.core.system import Device, choose_device
 from stylereel.encoders import pyramid
 from stylereel.encoders.hfgi import LAYER
 from stylereel.faces import backend, placement
+from stylereel.family.encoder import Encoder
+from stylereel.family.likeness import load_likeness
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert import networks
 from stylereel.invert.networks import Networks
 from stylereel.invert.optimise import Fit, Space, optimise
 from stylereel.invert.perceptual import Perceptual, Vectors, distance, likeness
+from stylereel.invert.person import compose, painter, read, refine, view
 from stylereel.invert.pti import at_once, tune
 from stylereel.media.pictures import FORMATS, read_picture, save_picture
 from stylereel.media.sheet import contact_sheet, side_by_side
 from stylereel.media.video import VideoReader
 from stylereel.metrics.likeness import ARCFACE
 from stylereel.metrics.motion import crop_jitter
+from stylereel.systems.sources import face_motion, reproduces
+from stylereel.world.factors import LATENT_DIM
 from stylereel.zoo.families import open_family
 from stylereel.zoo.registry import cache_folder
 
-METHOD = 2  # part of the cache's key: counts up when the same settings give other codes
+STEPS, PERSON_STEPS = 100, 30  # of optimisation, in codes and in a person's factors
+METHOD = 3  # part of the cache's key: counts up when the same settings give other codes
 CHUNK = 16  # frames at a time, at up to 256 px
 TUNED = 64  # frames of a clip, evenly spaced, for tuning
 SHOWN = 6  # of these in the image
@@ -73,8 +79,8 @@ def invert(
     /,
     *,
     out: str | Path,
-    space: Space = "w+",
-    steps: int = 100,
+    space: Space | Literal["auto", "person"] = "auto",
+    steps: int | None = None,
     pti: bool = False,
     encoder: str | Path | None = None,
     generator: str | Path | None = None,
@@ -93,9 +99,12 @@ def invert(
         source: an image with a face, or a clip.
         out: the file NAME.safetensors, or a folder for it; NAME.png next to it shows target, reconstruction and
             difference, NAME.json is the record.
-        space: w (one code for all layers), w+ (a code for each layer), or features (a feature map and the codes of
-            the layers after it).
-        steps: optimisation steps; 0 keeps the encoder's codes.
+        space: person (who is in a photograph is read, composed of factors, and refined within what people have;
+            built-in networks only), w (one code for all layers), w+ (a code for each layer), or features (a feature map
+            and the codes of the layers after it). auto is person for a photograph, where the networks are the built-in
+            ones, and w+ for drawn pictures and clips.
+        steps: optimisation steps; 0 keeps the encoder's codes, or the person as read. 30 for person if not given, else
+            100.
         pti: also fine-tune the generator to the image, or to up to 64 frames of the clip (pivotal tuning).
         encoder: file of a pSp, e4e, ReStyle or HFGI encoder; the built-in one if not given.
         generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
@@ -113,7 +122,7 @@ def invert(
     """
     stages, source, out = stages or Stages(), Path(source), Path(out)
     place = choose_device(device)
-    if steps < 0:
+    if steps is not None and steps < 0:
         raise ValueError(f"--steps takes 0 or more, not {steps}.")
     if not os.path.isdir(source):
         require_file(source)
@@ -132,10 +141,20 @@ def invert(
         if Path(face).is_file():
             inputs["face"] = {"file": face, "sha256": sha256(face)}
         perceptual = Perceptual.best(place)
-        weights = {name: sha256(file) for name, file in {**chosen, "face": builtin("face")}.items()}
+        own_nets = {name: builtin(name) for name in ("face", "likeness")}
+        weights = {name: sha256(file) for name, file in {**chosen, **own_nets}.items()}
         hashes = [each["sha256"] for each in inputs.values()]
         key = json.dumps(
-            [METHOD, hashes, weights, space, steps, pti, face if len(hashes) == 1 else "", perceptual.name]
+            [
+                METHOD,
+                hashes,
+                weights,
+                space,
+                steps,
+                pti,
+                face if len(hashes) == 1 else "",
+                perceptual.name,
+            ]
         )
         kept = cache_folder() / "inversions" / hashlib.sha256(key.encode()).hexdigest()[:32]
     cached = (kept / "record.json").exists()
@@ -146,8 +165,15 @@ def invert(
             raise ValueError("HFGI corrects a feature map already; choose the space w or w+.")
         with stages("find"):
             found = Found.of(source, face, networks.is_canonical(chosen), stages)
+        start = None
+        if space in ("auto", "person"):
+            start = _person(found, nets, space == "person", PERSON_STEPS if steps is None else steps, face, stages)
+        free: Space = "w+" if space in ("auto", "person") else space
+        used = 0 if start is not None else STEPS if steps is None else steps
         with replacing_folder(kept) as folder:
-            measured, codes, picture = _invert(found, nets, space, steps, pti, perceptual, weights["generator"], stages)
+            measured, codes, picture = _invert(
+                found, nets, free, used, pti, perceptual, weights["generator"], stages, start
+            )
             codes.save(folder / "codes.safetensors")
             save_picture(folder / "codes.png", picture)
             measured["identity"] = "arcface" if chosen["identity"].name == ARCFACE else "builtin"
@@ -239,8 +265,12 @@ def _invert(
     perceptual: Perceptual,
     name: str,
     stages: Stages,
+    start: Tensor | None = None,
 ) -> tuple[dict[str, Any], Codes, np.ndarray]:
-    """What the record says of the result, the codes, and the image of target, reconstruction and difference."""
+    """What the record says of the result, the codes, and the image of target, reconstruction and difference.
+
+    start: codes [1, L, D] of an image's person, instead of the encoder's.
+    """
     generator, count, size = nets.generator, len(found.rows), nets.generator.resolution
     look, chunk = likeness(perceptual, nets.embed), at_once(CHUNK, size)
     chosen = sorted(set(np.linspace(0, count - 1, TUNED if pti else SHOWN).round().astype(int).tolist()))
@@ -265,6 +295,9 @@ def _invert(
         with stages("encode"):
             fit = Fit(nets.encode(crops))
         note("encoder", fit, targets)
+        if start is not None:
+            fit = Fit(start)
+            note("person", fit, targets)
         if steps:
             fit = optimise(generator, targets, fit.w, look, space, steps, lambda s: stages.through("optimise", s))
             note("optimised", fit, targets)
@@ -299,6 +332,40 @@ def _invert(
     shown = np.linspace(0, len(chosen) - 1, min(SHOWN, len(chosen))).round().astype(int).tolist()
     picture = comparison(generator, whole[[chosen[i] for i in shown]], torch.stack([images[i] for i in shown]))
     return measured, codes, picture
+
+
+def _person(found: Found, nets: Networks, asked: bool, steps: int, face: str, stages: Stages) -> Tensor | None:
+    """Codes [1, L, D] of the person who is read in a photograph and refined; None where it is none.
+
+    Raises ValueError if it was asked for and the networks or the source do not allow it.
+    """
+    generator = nets.generator
+    fits = (
+        isinstance(generator, StyleGAN2) and generator.config.z_dim == LATENT_DIM and isinstance(nets.encode, Encoder)
+    )
+    frames = list(itertools.islice(found.frames, 1)) if len(found.rows) == 1 else []
+    if not fits or not frames:
+        if asked:
+            raise ValueError("The space person takes one photograph and the built-in networks; choose w+.")
+        return None
+    assert isinstance(generator, StyleGAN2)
+    image = frames[0]
+    with stages("find"):
+        track = backend.track_picture(image, face=face)
+    device = generator.mean_w.device
+    crop = placement.cut(image, found.rows[0], generator.resolution)
+    with torch.inference_mode():
+        target = torch.tensor(crop, device=device).permute(2, 0, 1)[None].float() / 127.5 - 1
+        if not asked and reproduces(generator, nets.encode(target), crop):
+            return None
+    with stages("read"):
+        net, marks, dense = load_likeness(builtin("likeness")), track.landmarks[0], track.points is not None
+        row = placement.align(marks)
+        values = read(net, painter(generator), image, marks, row, face_motion(track).values[0], dense).values
+    if steps:
+        seen, _ = view(net, image, marks, row)
+        values = refine(generator, values, seen, steps, lambda each: stages.through("optimise", each))
+    return compose(generator, values)[None]
 
 
 def _room(count: int, part: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from stylereel.zoo.families import BUILTIN, open_family
 
 _RECIPES = {
     "perception": "stylereel.recipes.perception:recipe",
+    "likeness": "stylereel.recipes.likeness:recipe",
     "generator": "stylereel.recipes.stylegan2:recipe",
     "generator3": "stylereel.recipes.stylegan3:recipe",
     "encoder": "stylereel.recipes.encoder:recipe",

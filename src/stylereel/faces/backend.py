@@ -31,6 +31,7 @@ _EMBEDDING_MODEL = "dlib_face_recognition_resnet_model_v1.dat"
 Missing = Literal["hold", "interpolate", "skip-edit", "stop"]  # what to do with a frame without a face
 Detector = Literal["auto", "mesh", "dlib", "mediapipe"]
 
+NO_FACE = "No face was found in the image; use one in which a face is clear."
 PARTS = ("pose", "mouth", "right eye", "left eye")
 DOUBT = 0.5  # a part that is less sure is doubtful
 
@@ -400,8 +401,23 @@ def find_face(picture: np.ndarray, backend: FaceBackend | None = None, face: str
     """
     found = Tracker(backend, face).step(picture)
     if found is None:
-        raise ValueError("No face was found in the image; use one in which a face is clear.")
+        raise ValueError(NO_FACE)
     return found.landmarks
+
+
+def track_picture(picture: np.ndarray, backend: FaceBackend | None = None, face: str = "largest") -> Track:
+    """The track of one frame: a face in an image uint8 [H, W, 3]; which one, see `Tracker`.
+
+    Raises ValueError when there is none.
+    """
+    found = Tracker(backend, face).step(picture)
+    if found is None:
+        raise ValueError(NO_FACE)
+    size, seen = (picture.shape[1], picture.shape[0]), np.ones(1, bool)
+    if found.points is None:
+        readings = read(picture, found.landmarks)[None]
+        return Track(found.landmarks[None], readings, seen, Fraction(1), size, False, 1)
+    return Track(found.landmarks[None], None, seen, Fraction(1), size, False, 1, found.points[None], found.sure[None])
 
 
 def track(

@@ -6,7 +6,7 @@ in clips and in the family's own portraits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel import world
@@ -24,9 +25,13 @@ from stylereel.core.system import Device, Source, Synthesizer, System, choose_de
 from stylereel.core.weights import own_kind
 from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
+from stylereel.family.likeness import load_likeness
 from stylereel.family.nets import load_face
 from stylereel.generator import StyleGAN2
 from stylereel.invert.networks import encoded
+from stylereel.invert.person import Person, compose, painter
+from stylereel.invert.person import read as read_person
+from stylereel.invert.words import correct
 from stylereel.media.pictures import read_picture
 from stylereel.world.factors import LATENT_DIM, MOTION, MOTION_COLUMNS
 from stylereel.zoo.families import open_family
@@ -34,6 +39,7 @@ from stylereel.zoo.formats import load_generator_file
 
 SAVED = ".safetensors"  # codes, identities and motions
 CROP = 256  # pixels of what is inverted
+DRAWN = 18.0  # dB at 64 px to which the encoder reproduces drawn pictures: photographs 12 to 17, drawn ones 18 to 29
 RESTS = 8  # copies of the mean head at rest next to a single driving image
 
 
@@ -58,30 +64,50 @@ class Encodes(System, Protocol):
     def encode(self) -> nn.Module | None: ...  # images [B, 3, 256, 256] in [-1, 1] to W+ codes
 
 
-def identify(system: Encodes, source: Source, psi: float, find: Callable[[np.ndarray], np.ndarray]) -> Identity:
+def identify(
+    system: Encodes,
+    source: Source,
+    psi: float,
+    find: Callable[[np.ndarray], backend.Track],
+    corrections: Sequence[str] = (),
+) -> Identity:
     """The identity of a source: a seed, an image uint8 [H, W, 3] with a face, codes (their first frame), an identity.
 
-    Of an image and of codes the `placement` [4] is kept too. What is inverted is taken as it is, never truncated.
+    Of an image and of codes the `placement` [4] is kept too. What is inverted is taken as it is, never truncated. With
+    the built-in family, a photograph is read and its person composed (`invert.person`); the factors are kept, too.
 
     Args:
         system: one that can encode images.
         source: who.
         psi: how far an invented person may be from the mean face, 0 to 1.
-        find: landmarks [68, 2] of the face that is meant in an image.
+        find: the track of the face that is meant in an image.
+        corrections: `name=value` each, see `invert.words.correct`.
 
     Raises:
-        ValueError: a negative seed, psi outside 0 to 1, codes of another generator, an image without an encoder, or
-            what `find` raises.
+        ValueError: a negative seed, psi outside 0 to 1, codes of another generator, an image without an encoder, a
+            correction that cannot be made, or what `find` raises.
     """
+    if corrections and not knows_factors(system):
+        raise ValueError("--set works with the built-in generator, whose latents are factors; leave it out.")
+    correct(world.neutral(), corrections)  # a mistake is reported before anything is read
     if isinstance(source, Codes):
         identity = source.identity(system.name)
         source = replace(identity, tensors={"placement": source.placement[0]})
     if isinstance(source, Identity):
         check_codes(source.w, system.generator)
+        if corrections:
+            if "factors" not in source.tensors:
+                raise ValueError("--set corrects a photograph, a seed or an identity that was read from a photograph.")
+            values = correct(source.tensors["factors"].numpy(), corrections)
+            source = replace(source, w=compose(system.generator, values).cpu())
+            source = replace(source, tensors={**source.tensors, "factors": torch.from_numpy(values)})
         return replace(source, system=system.name)
     if isinstance(source, np.ndarray):
-        points = find(source)
+        track = find(source)
+        points = track.landmarks[0]
         row = placement.align(points) if system.builtin_family else placement.place_ffhq(points[None])[0]
+        if knows_factors(system):
+            return person_of(system, source, track, corrections)
         w = encoded(system.encode, placement.cut(source, row, CROP)[None])[0].cpu()
         return Identity(w, system.name, {"placement": torch.from_numpy(row)})
     if source < 0:
@@ -89,9 +115,58 @@ def identify(system: Encodes, source: Source, psi: float, find: Callable[[np.nda
     if not 0 <= psi <= 1:
         raise ValueError(f"psi is between 0 and 1, not {psi}.")
     z = np.random.default_rng(source).standard_normal((1, system.generator.config.z_dim))
+    if corrections:
+        values = correct(world.from_latent(z[0]), corrections)
+        return Identity(compose(system.generator, values).cpu(), system.name, {"factors": torch.from_numpy(values)})
     with torch.inference_mode():
         w = system.generator.map(torch.from_numpy(z).float().to(system.generator.mean_w.device), psi=psi)[0]
     return Identity(w.cpu(), system.name)
+
+
+def knows_factors(system: Encodes) -> bool:
+    """Whether the latents of a system's generator mean the factors of the world."""
+    generator = system.generator
+    return system.builtin_family and isinstance(generator, StyleGAN2) and generator.config.z_dim == LATENT_DIM
+
+
+def person_of(system: Encodes, image: np.ndarray, track: backend.Track, corrections: Sequence[str] = ()) -> Identity:
+    """The identity of the face in an image uint8 [H, W, 3], with its `placement` [4].
+
+    A drawn picture, which the encoder reproduces, gets the encoder's code; a photograph is read, and gets the code of
+    the person composed of its `factors` [K].
+    """
+    row = placement.align(track.landmarks[0])
+    if system.encode is not None and not corrections:
+        crop = placement.cut(image, row, CROP)
+        w = encoded(system.encode, crop[None])
+        if reproduces(system.generator, w, crop):
+            return Identity(w[0].cpu(), system.name, {"placement": torch.from_numpy(row)})
+    return composed(system, read_photograph(system, image, track, corrections), row)
+
+
+def read_photograph(
+    system: Encodes, image: np.ndarray, track: backend.Track, corrections: Sequence[str] = ()
+) -> Person:
+    """Who is in an image uint8 [H, W, 3], by the track of the face, with `corrections` (see `invert.words.correct`)."""
+    row, marks = placement.align(track.landmarks[0]), track.landmarks[0]
+    motion = face_motion(track).values[0]
+    net, show = load_likeness(builtin("likeness")), painter(system.generator)
+    person = read_person(net, show, image, marks, row, motion, dense=track.points is not None)
+    return replace(person, values=correct(person.values, corrections))
+
+
+def composed(system: Encodes, person: Person, row: np.ndarray) -> Identity:
+    """The identity of a person who was read in the crop `row` [4] of an image."""
+    tensors = {"placement": torch.from_numpy(row), "factors": torch.from_numpy(person.values)}
+    return Identity(compose(system.generator, person.values).cpu(), system.name, tensors)
+
+
+@torch.inference_mode()
+def reproduces(generator: Synthesizer, w: Tensor, crop: np.ndarray) -> bool:
+    """Whether codes [1, L, D] show a crop uint8 [H, W, 3] closely, so that it must be a drawn picture."""
+    target = torch.tensor(crop, device=w.device).permute(2, 0, 1)[None].float() / 127.5 - 1
+    small = [F.adaptive_avg_pool2d(each, 64) for each in (generator.synthesize(w).clamp(-1, 1), target)]
+    return bool((small[0] - small[1]).square().mean() < 4 * 10 ** (-DRAWN / 10))
 
 
 def world_generator(family: str, device: Device) -> tuple[StyleGAN2, Path]:

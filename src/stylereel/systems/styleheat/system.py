@@ -194,10 +194,11 @@ class StyleHEAT:
         """
         points = np.empty(0)
 
-        def find(picture: np.ndarray) -> np.ndarray:
+        def find(picture: np.ndarray) -> backend.Track:
             nonlocal points
-            points = backend.find_face(picture, self._face_backend(detector), source_face)
-            return points
+            track = backend.track_picture(picture, self._face_backend(detector), source_face)
+            points = track.landmarks[0]
+            return track
 
         identity = who.identify(self, source, psi, find)
         if not isinstance(source, np.ndarray):

@@ -113,6 +113,7 @@ class StyleMask:
         psi: float = 1.0,
         source_face: str = "largest",
         detector: backend.Detector = "auto",
+        set_: tuple[str, ...] = (),
     ) -> Identity:
         """The person to animate: a seed, an image uint8 [H, W, 3] with a face, codes of one, or a saved identity.
 
@@ -124,16 +125,18 @@ class StyleMask:
                 truncated.
             source_face: which of several faces in the image; as for `face`.
             detector: what finds and reads faces; auto is the mesh where it is installed, else dlib.
+            set_: corrects what was read of a photograph, or a seed's person: beard=0, hair=curls, glasses=round,
+                age=old, hair_colour=blond, face=woman, or any factor of the world; may be given several times.
 
         Raises:
             ValueError: no such face in the image, a negative seed, psi outside 0 to 1, no such detector, or codes
                 of another generator.
         """
 
-        def find(picture: np.ndarray) -> np.ndarray:
-            return backend.find_face(picture, self._face_backend(detector), source_face)
+        def find(picture: np.ndarray) -> backend.Track:
+            return backend.track_picture(picture, self._face_backend(detector), source_face)
 
-        return who.identify(self, source, psi, find)
+        return who.identify(self, source, psi, find, set_)
 
     def extract(
         self,

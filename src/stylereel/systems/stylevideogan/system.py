@@ -100,13 +100,17 @@ class StyleVideoGAN:
 
     # Verbs
 
-    def identify(self, source: Source, *, psi: float = 1.0, source_face: str = "largest") -> Identity:
+    def identify(
+        self, source: Source, *, psi: float = 1.0, source_face: str = "largest", set_: tuple[str, ...] = ()
+    ) -> Identity:
         """The person to show: a seed, an image uint8 [H, W, 3] with a face, codes of one, or a saved identity.
 
         Args:
             source: seed of an invented person (0 or more), an image, codes (their first frame), or an identity.
             psi: how far an invented person may be from the mean face, 0 to 1.
             source_face: which of several faces in the image: largest, left, or a number (0 is the left-most).
+            set_: corrects what was read of a photograph, or a seed's person: beard=0, hair=curls, age=old, or any
+                factor of the world; may be given several times.
 
         An invented person of the built-in generator is taken with a face at rest.
 
@@ -114,11 +118,11 @@ class StyleVideoGAN:
             ValueError: no such face in the image, a negative seed, psi outside 0 to 1, or codes of another generator.
         """
         ours = self.weight_files[:1] == (builtin("generator"),)  # whose latents include the expression
-        if isinstance(source, int) and source >= 0 and 0 <= psi <= 1 and ours:
+        if isinstance(source, int) and source >= 0 and 0 <= psi <= 1 and ours and not set_:
             assert isinstance(self.generator, StyleGAN2)
             w = resting_code(self.generator, source)
             return Identity(torch.lerp(self.generator.mean_w.expand_as(w), w, psi).cpu(), self.name)
-        return who.identify(self, source, psi, lambda picture: backend.find_face(picture, face=source_face))
+        return who.identify(self, source, psi, lambda picture: backend.track_picture(picture, face=source_face), set_)
 
     def sample(
         self, seed: int, num_frames: int, *, model: str = "talking", towards: int | None = None, share: float = 0.5
