@@ -37,14 +37,14 @@ class SharpenConfig:
     pairs: int = 3
     patch: int = 128
     patches: int = 2
-    g_lr: float = 6e-4
-    d_lr: float = 3e-4
+    g_lr: float = 8e-4
+    d_lr: float = 1.5e-4
     image: float = 1.0
     low: float = 4.0
     pair: float = 0.4
     perceptual: float = 1.0
-    features: float = 0.3
-    gan: float = 0.05
+    features: float = 0.2
+    gan: float = 0.03
 
 
 def sharpen(

@@ -73,13 +73,7 @@ STAGES = (
     Stage(128, 3600, 16, 6e-3, 5e-5),
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
-# With weights to start from.
-REFINE = (
-    Stage(64, 1400, 24, 5e-3, 5e-5),
-    Stage(128, 2000, 16, 3e-3, 5e-5),
-    Stage(256, 400, 12, 1e-2, 2e-4, top=True),
-)
-SHARPEN = SharpenConfig(1200)
+SHARPEN = SharpenConfig(3000)
 FACTORS_OF_0_1 = 76  # that the latents of version 0.1 mean; its files do not say it
 
 
@@ -194,9 +188,9 @@ def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
     """Train the built-in generator.
 
-    With a generator of today's size to `start` from, its mapping network learns the factors that are new since and is
-    kept otherwise, so that codes keep their meaning, and the synthesis network goes on learning (`REFINE`). From one
-    with fewer latent numbers the blocks are taken over, see `adopt`.
+    With a generator of today's size to `start` from, only the last stage runs, after its mapping network has learned
+    the factors that are new since; it is kept otherwise, so that codes keep their meaning. From one with fewer latent
+    numbers the blocks are taken over, see `adopt`.
 
     Raises ValueError if that one has other blocks, or more latent numbers.
     """
@@ -205,7 +199,10 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
     trainer.freeze(face)
     torch.manual_seed(20)
     if start is not None and start.config == CONFIG:
-        average = _refine(trainer, face, start)
+        average = start
+        known = len(start.card.get("factors", "").split()) or FACTORS_OF_0_1
+        if known < len(NAMES):
+            extend(trainer, "generator/0-mapping", average.mapping, known)
     else:
         average = _distil_all(trainer, face, start)
     model, finished = StyleGAN2(CONFIG), StyleGAN2(CONFIG)
@@ -213,20 +210,6 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
     finish(trainer, model, finished, face)
     measure_mean_w(finished)
     return finished
-
-
-def _refine(trainer: Trainer, face: FaceNet, start: StyleGAN2) -> StyleGAN2:
-    """The stages of `REFINE` from trained weights; blocks above a stage's resolution wait for theirs."""
-    known = len(start.card.get("factors", "").split()) or FACTORS_OF_0_1
-    if known < len(NAMES):
-        extend(trainer, "generator/0-mapping", start.mapping, known)
-    for number, stage in enumerate(REFINE, 1):
-        config = replace(CONFIG, resolution=stage.resolution)
-        torch.manual_seed(100 + number)
-        model, average = grow(start, config), StyleGAN2(config)
-        distil(trainer, f"generator/{number}-refine-{stage.resolution}", model, average, face, 100 + number, stage)
-        start.load_state_dict(start.state_dict() | average.state_dict())
-    return start
 
 
 def _distil_all(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None) -> StyleGAN2:
