@@ -138,28 +138,15 @@ def test_a_mapping_network_learns_the_factors(tmp_path: Path, monkeypatch: pytes
     assert unexplained() < 0.6 * before
 
 
-def test_an_extended_mapping_keeps_what_it_knew_and_learns_the_new_numbers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mapping, "STEPS", 300)
-    monkeypatch.setattr(mapping, "EXTENSION_STEPS", 400)
-    network = MappingNetwork(LATENT_DIM, 0, 64, 2, 0.01)
-    mapping.pretrain(Trainer(tmp_path), "mapping", network)
-    z = torch.randn(500, LATENT_DIM, generator=torch.Generator().manual_seed(1))
-    z *= (LATENT_DIM / z.square().sum(1, keepdim=True)).sqrt()
-    moved, known = z.clone(), len(world.NAMES) - 2
-    moved[:, -1] += torch.where(z[:, -1] > 0, -1.0, 1.0)  # hardly changes the length of z
-    with torch.no_grad():
-        before, spread = network(z), network(z).var(0).mean()
-    mapping.extend(Trainer(tmp_path), "extension", network, known)
-    with torch.no_grad():
-        after = network(z)
-        effect = network(moved) - after
-    # A matrix predicts the old codes from the new ones; and the last number now moves them, always the same way.
-    solution = torch.linalg.lstsq(torch.nn.functional.pad(after, (0, 1), value=1.0), before).solution
-    assert (torch.nn.functional.pad(after, (0, 1), value=1.0) @ solution - before).square().mean() < 0.05 * spread
-    way = torch.nn.functional.normalize(effect, dim=1) * torch.where(z[:, -1] > 0, -1.0, 1.0)[:, None]
-    assert float(way.mean(0).norm()) > 0.6
+def test_factors_newer_than_a_generator_stay_neutral() -> None:
+    new, known = len(world.NAMES), len(world.NAMES) - 4
+    whole, part = (data.draw_pairs((5,), 3, 64, known=count) for count in (new, known))
+    assert torch.equal(whole.z, part.z)
+    assert np.allclose(part.values[:, known:], world.neutral()[known:]) and whole.values[:, known:].std() > 0.1
+    network = StyleGAN2(StyleGAN2Config(16, z_dim=LATENT_DIM, w_dim=16, channel_base=128, channel_max=8))
+    assert data.num_factors(network) == data.FACTORS_OF_0_1
+    network.card["factors"] = " ".join(world.NAMES)
+    assert data.num_factors(network) == new
 
 
 def test_an_adopted_generator_gives_the_same_images_from_another_w() -> None:

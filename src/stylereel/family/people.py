@@ -28,6 +28,7 @@ from stylereel.world.factors import (
     to_normal,
 )
 
+FACTORS_OF_0_1 = 76  # of the generators whose files do not say it
 GROUPS = ("pose", "shape", "expression", "look")
 # The rows of W+ that carry each group of factors in the built-in generator, from coarse to fine.
 FIRST_ROW = {"pose": 0, "shape": 2, "expression": 4, "look": 6}
@@ -55,11 +56,16 @@ class Batch(NamedTuple):
     regions: Tensor
 
 
-def mixed_values(z: np.ndarray) -> np.ndarray:
-    """Factor values [B, K] of latents z [B, 4, 80]: each factor is read from the latent of its group."""
+def mixed_values(z: np.ndarray, known: int = len(NAMES)) -> np.ndarray:
+    """Factor values [B, K] of latents z [B, 4, 80]: each factor is read from the latent of its group.
+
+    Those after the first `known` are neutral, for generators that are older than they are.
+    """
     normal = normalize(z)[..., : len(NAMES)]
     index = np.broadcast_to(_GROUP_OF_FACTOR, (len(z), 1, len(NAMES)))
-    return from_normal(np.take_along_axis(normal, index, axis=1)[:, 0])
+    values = from_normal(np.take_along_axis(normal, index, axis=1)[:, 0])
+    values[:, known:] = neutral()[known:]
+    return values
 
 
 def latents_of(values: np.ndarray, random: np.random.Generator, steady: bool = False) -> np.ndarray:
@@ -83,11 +89,17 @@ def latents_of(values: np.ndarray, random: np.random.Generator, steady: bool = F
 
 
 def draw_batch(
-    seed: tuple[int, ...], count: int, size: int, mix: float = 0.5, aligned: bool = True, share: Share = WHOLE
+    seed: tuple[int, ...],
+    count: int,
+    size: int,
+    mix: float = 0.5,
+    aligned: bool = True,
+    share: Share = WHOLE,
+    known: int = len(NAMES),
 ) -> Batch:
     """`count` random portraits of `size` pixels; a part `mix` of them takes each group from one of two latents."""
     z = mixed_latents(seed, count, mix)
-    values = mixed_values(z)
+    values = mixed_values(z, known)
     return draw_portraits(z, world.align(values) if aligned else values, size, share)
 
 
@@ -100,14 +112,14 @@ def mixed_latents(seed: tuple[int, ...], count: int, mix: float) -> np.ndarray:
     return np.where(swap, other, z)
 
 
-def draw_pairs(seed: tuple[int, ...], count: int, size: int, share: Share = WHOLE) -> Batch:
+def draw_pairs(seed: tuple[int, ...], count: int, size: int, share: Share = WHOLE, known: int = len(NAMES)) -> Batch:
     """`count` random aligned portraits and then `count` partners, which differ in expression or (a third) in shape."""
-    first = draw_batch(seed, count, size, share=share)
+    first = draw_batch(seed, count, size, share=share, known=known)
     random = np.random.default_rng((*seed, 1))
     z = mixed_latents(seed, count, 0.5).astype(np.float32).astype(np.float64)
     group = np.where(random.random(count) < 2 / 3, GROUPS.index("expression"), GROUPS.index("shape"))
     z[np.arange(count), group] = random.standard_normal((count, LATENT_DIM))
-    second = draw_portraits(z, world.align(mixed_values(z)), size, share)
+    second = draw_portraits(z, world.align(mixed_values(z, known)), size, share)
     return Batch(*(torch.cat(parts) for parts in zip(first, second, strict=True)))
 
 
@@ -143,3 +155,8 @@ def motion_codes(generator: StyleGAN2, motion: np.ndarray) -> Tensor:
     z = torch.from_numpy(latents_of(values, np.random.default_rng(0), steady=True)).float()
     with torch.inference_mode():
         return grouped_w(generator, z.to(generator.mean_w.device))
+
+
+def num_factors(generator: StyleGAN2) -> int:
+    """How many of the world's factors the latents of a generator mean: those that the world had when it was trained."""
+    return len(generator.card.get("factors", "").split()) or FACTORS_OF_0_1

@@ -7,8 +7,6 @@ network then never has to guess through the mapping which of eighty numbers make
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,11 +17,11 @@ from stylereel.generator.ops import FullyConnected
 from stylereel.train.loop import Trainer, cosine
 from stylereel.train.optimizers import Muon
 from stylereel.world import from_latent
-from stylereel.world.factors import HIGH, INDEX, LATENT_DIM, LOW, NAMES
+from stylereel.world.factors import HIGH, INDEX, LATENT_DIM, LOW
 from stylereel.world.hair import STYLE_EDGES
 from stylereel.world.materials import HALF, KEY, palette
 
-STEPS, EXTENSION_STEPS, BATCH = 3000, 3000, 512
+STEPS, BATCH = 3000, 512
 LR = 1e-2
 # Factors that choose among kinds, and how many there are.
 KINDS = {"backdrop_kind": 5, "hat_style": 3, "neckline": 4, "clothes_pattern": 4, "glasses_shape": 3, "hair_style": 10}
@@ -83,44 +81,6 @@ def pretrain(trainer: Trainer, name: str, mapping: MappingNetwork) -> None:
     trainer.fit(
         name,
         {"model": mapping, "reader": reader},
-        optimizers,
-        step,
-        steps,
-        batch=BATCH,
-        schedule=lambda index: cosine(index, steps, floor=1e-3),
-    )
-
-
-def extend(trainer: Trainer, name: str, mapping: MappingNetwork, known: int) -> None:
-    """Teach a trained mapping network the factors after its first `known` ones, and keep what it has learned.
-
-    Each new number of the latent moves w along a direction of its own: the directions in which w varied least, and as
-    far as a known factor moves it on average. So codes without the new factors stay what they were.
-    """
-    old = copy.deepcopy(mapping).requires_grad_(False)
-    trainer.freeze(old)
-    z = torch.randn(20_000, LATENT_DIM, generator=torch.Generator().manual_seed(4))
-    spread = torch.cov(old(trainer.to_device(z)).T)
-    values, vectors = torch.linalg.eigh(spread)
-    new = len(NAMES) - known
-    directions = vectors[:, :new].T * (values.sum() / known).sqrt()
-    optimizers = {
-        "all": torch.optim.Adam(mapping.parameters(), 1e-3 / mapping.get_submodule("fc0").multiplier),  # type: ignore
-    }
-    steps = trainer.steps(EXTENSION_STEPS)
-
-    def step(index: int) -> dict[str, Tensor | float]:
-        z = torch.randn(BATCH, LATENT_DIM, generator=torch.Generator().manual_seed(index))
-        z = trainer.to_device(z[trainer.share[0] :: trainer.share[1]])
-        normal = z / z.square().mean(1, keepdim=True).sqrt()
-        target = old(z) + normal[:, known : len(NAMES)] @ directions
-        loss = (mapping(z) - target).square().mean() / spread.diagonal().mean()
-        trainer.descend(loss, optimizers.values(), 1.0, mapping)
-        return {"unexplained": loss.detach()}
-
-    trainer.fit(
-        name,
-        {"model": mapping},
         optimizers,
         step,
         steps,

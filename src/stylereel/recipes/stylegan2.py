@@ -27,7 +27,7 @@ from torch import Tensor
 from stylereel.core.prefetch import Prefetch
 from stylereel.core.render import pictures
 from stylereel.family.nets import SIZE, FaceNet
-from stylereel.family.people import Batch, draw_batch, draw_pairs, grouped_w, mixed_latents
+from stylereel.family.people import Batch, draw_batch, draw_pairs, grouped_w, mixed_latents, num_factors
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.generator.base import Generator
 from stylereel.generator.ops import FullyConnected
@@ -42,7 +42,7 @@ from stylereel.recipes.losses import (
     optimizers_of,
     perceptual_loss,
 )
-from stylereel.recipes.mapping import extend, pretrain
+from stylereel.recipes.mapping import pretrain
 from stylereel.recipes.run import Run, makes
 from stylereel.recipes.sharpen import SharpenConfig, sharpen
 from stylereel.train import adversarial
@@ -73,8 +73,7 @@ STAGES = (
     Stage(128, 3600, 16, 6e-3, 5e-5),
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
-SHARPEN = SharpenConfig(3000)
-FACTORS_OF_0_1 = 76  # that the latents of version 0.1 mean; its files do not say it
+SHARPEN = SharpenConfig(2000)
 
 
 def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
@@ -170,11 +169,12 @@ def distil(
     )
 
 
-def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet) -> None:
-    """Sharpen the whole synthesis network (see `sharpen`); the mapping stays, so codes keep their meaning."""
+def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet, known: int) -> None:
+    """Sharpen the whole synthesis network (see `sharpen`); the mapping stays, which knows the first `known` factors."""
     model.mapping.requires_grad_(False)
     batches = Prefetch(
-        lambda index: draw_pairs((13, index), SHARPEN.pairs, CONFIG.resolution, share=trainer.share), trainer.to_device
+        lambda index: draw_pairs((13, index), SHARPEN.pairs, CONFIG.resolution, trainer.share, known),
+        trainer.to_device,
     )
 
     def generate(index: int) -> tuple[Tensor, Batch]:
@@ -188,9 +188,9 @@ def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
     """Train the built-in generator.
 
-    With a generator of today's size to `start` from, only the last stage runs, after its mapping network has learned
-    the factors that are new since; it is kept otherwise, so that codes keep their meaning. From one with fewer latent
-    numbers the blocks are taken over, see `adopt`.
+    With a generator of today's size to `start` from, only the last stage runs: its mapping network stays, so that codes
+    keep their meaning, and factors that are newer than it stay neutral. From one with fewer latent numbers the blocks
+    are taken over, see `adopt`.
 
     Raises ValueError if that one has other blocks, or more latent numbers.
     """
@@ -200,14 +200,11 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
     torch.manual_seed(20)
     if start is not None and start.config == CONFIG:
         average = start
-        known = len(start.card.get("factors", "").split()) or FACTORS_OF_0_1
-        if known < len(NAMES):
-            extend(trainer, "generator/0-mapping", average.mapping, known)
     else:
         average = _distil_all(trainer, face, start)
     model, finished = StyleGAN2(CONFIG), StyleGAN2(CONFIG)
     model.load_state_dict(average.state_dict())
-    finish(trainer, model, finished, face)
+    finish(trainer, model, finished, face, len(NAMES) if average is not start else num_factors(average))
     measure_mean_w(finished)
     return finished
 
@@ -256,7 +253,9 @@ def recipe(run: Run, *, data: str | None = None) -> list[Path]:
     path = run.first("generator")
     first = None if path is None else StyleGAN2.load(path)
     if data is None:
-        return run.save({"generator": train(run.trainer, run.face_net(), first)}, facts={"factors": " ".join(NAMES)})
+        known = len(NAMES) if first is None or first.config != CONFIG else num_factors(first)
+        model = train(run.trainer, run.face_net(), first)
+        return run.save({"generator": model}, facts={"factors": " ".join(NAMES[:known])})
     source = open_source(data, size=CONFIG.resolution)
     model = adversarial.train(run.trainer, source, CONFIG, first)
     return run.save({"generator": model}, f"pictures of {data}", None)
