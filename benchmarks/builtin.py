@@ -28,7 +28,7 @@ from stylereel.faces.placement import cut, place
 from stylereel.faces.pose import pose_from_landmarks
 from stylereel.family.encoder import Encoder, load_encoder
 from stylereel.family.nets import FaceNet, IdentityNet, load_face, region_classes, unit_values
-from stylereel.family.people import draw_batch, draw_portraits, grouped_w, mixed_values
+from stylereel.family.people import draw_batch, draw_portraits, grouped_w, mixed_values, num_factors
 from stylereel.generator import StyleGAN2
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
@@ -53,7 +53,7 @@ def of_generator(generator: StyleGAN2, sheets: Path | None) -> dict[str, Any]:
         for name, mix in (("psnr", 0.0), ("psnr with mixed styles", 1.0)):
             values = []
             for i in range(16):
-                batch = draw_batch((HELD_OUT, int(mix), i), 8, size, mix=mix)
+                batch = draw_batch((HELD_OUT, int(mix), i), 8, size, mix=mix, known=num_factors(generator))
                 values.append(psnr(generator.synthesize(grouped_w(generator, batch.z)), batch.images))
             out[name] = round(float(torch.cat(values).mean()), 2)
         backend = DlibBackend()

@@ -3,7 +3,8 @@
     python benchmarks/family.py [--folder RUNS] [--sheets docs] [--count 1000] [--out results.json]
 
 Without --folder the installed weights are measured. For each generator that is there: decibels to the world's images
-of the same people, Frechet distance of samples to world images of other people (feature net in its name), perceptual
+of the same people, power and coherence in
+bands, Frechet distance of samples to world images of other people (feature net in its name), perceptual
 path length, EQ-T and EQ-R where the input can be moved, milliseconds an image; and with --sheets truncation,
 moved inputs, and the nearest training images.
 """
@@ -24,7 +25,7 @@ import torch
 from stylereel import world
 from stylereel.core.builtin import BUILTIN
 from stylereel.core.render import pictures
-from stylereel.family.people import draw_pairs
+from stylereel.family.people import draw_pairs, num_factors
 from stylereel.generator import StyleGAN3, image_transform, load_generator
 from stylereel.generator.base import Generator
 from stylereel.media.pictures import save_picture
@@ -57,10 +58,16 @@ def generate(generator: Generator, z: np.ndarray, **options: Any) -> np.ndarray:
 def truth(generator: Generator, z: np.ndarray) -> np.ndarray:
     """The world's images of the latents, the targets of this generator."""
     if not isinstance(generator, StyleGAN3):
-        return draw_all(world.align(world.from_latent(z)), generator.resolution)
+        values = world.from_latent(z)
+        known = num_factors(generator)
+        values[:, known:] = world.neutral()[known:]
+        return draw_all(world.align(values), generator.resolution)
     parts = [z[i : i + 50] for i in range(0, len(z), 50)]  # cut out of a wider canvas, whose backdrop is another
     return np.concatenate(
-        [pictures(draw_at(p, torch.eye(3).repeat(len(p), 1, 1), generator.resolution).images) for p in parts]
+        [
+            pictures(draw_at(p, torch.eye(3).repeat(len(p), 1, 1), generator.resolution, num_factors(generator)).images)
+            for p in parts
+        ]
     )
 
 
@@ -91,6 +98,33 @@ def nearest(frames: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
     return order, np.take_along_axis(distances, order, axis=1)
 
 
+def spectrum(frames: np.ndarray, real: np.ndarray) -> dict[str, dict[str, float]]:
+    """Power of images [N, H, W, 3] over that of the world's images, and their coherence, in bands of cycles an image.
+
+    Of the brightness under a Hann window. A coherence of 1 is the same detail at the same place, 0 is invented grain.
+    """
+    size = frames.shape[1]
+    window = np.outer(np.hanning(size), np.hanning(size))
+
+    def transform(images: np.ndarray) -> np.ndarray:
+        bright = images.mean(3, dtype=np.float64)
+        return np.fft.fftshift(np.fft.fft2((bright - bright.mean((1, 2), keepdims=True)) * window), axes=(1, 2))
+
+    ours, theirs = transform(frames), transform(real)
+    radius = np.hypot(*np.meshgrid(np.arange(size) - size // 2, np.arange(size) - size // 2))
+    out, low = {}, 8
+    while 2 * low <= size // 2:
+        band = (radius >= low) & (radius < 2 * low)
+        mine, other = (np.square(np.abs(each[:, band])).sum() for each in (ours, theirs))
+        shared = (ours[:, band] * theirs[:, band].conj()).sum().real
+        out[f"{low}-{2 * low} cycles"] = {
+            "power": round(float(mine / other), 3),
+            "coherence": round(float(shared / np.sqrt(mine * other)), 3),
+        }
+        low *= 2
+    return out
+
+
 def entry(score: Score) -> dict[str, Any]:
     return {"value": round(score.value, 4), "interval": [round(end, 4) for end in score.interval or ()]}
 
@@ -106,6 +140,7 @@ def measure(generator: Generator, count: int, check: int) -> dict[str, Any]:
         out[score.name] = entry(score) | {
             "of world images themselves": round(find(name)([Clip(other)], [Clip(real)]).value, 4)
         }
+    out["spectrum"] = spectrum(generate(generator, z := latents(6, 64)), truth(generator, z))
     difference = (generate(generator, z := latents(5, 128)) - truth(generator, z).astype(np.float64)) / 255
     out["psnr"] = round(float((-10 * np.log10(np.square(difference).mean((1, 2, 3)))).mean()), 2)
     scores = [path_length(generator, 256)]

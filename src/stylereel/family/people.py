@@ -15,6 +15,7 @@ from torch import Tensor
 from stylereel import world
 from stylereel.core.prefetch import WHOLE, Share
 from stylereel.generator import StyleGAN2
+from stylereel.generator.base import Generator
 from stylereel.world.factors import (
     GROUP,
     HIGH,
@@ -157,6 +158,6 @@ def motion_codes(generator: StyleGAN2, motion: np.ndarray) -> Tensor:
         return grouped_w(generator, z.to(generator.mean_w.device))
 
 
-def num_factors(generator: StyleGAN2) -> int:
+def num_factors(generator: Generator) -> int:
     """How many of the world's factors the latents of a generator mean: those that the world had when it was trained."""
     return len(generator.card.get("factors", "").split()) or FACTORS_OF_0_1

@@ -26,7 +26,7 @@ from stylereel import world
 from stylereel.core.prefetch import WHOLE, Prefetch, Share
 from stylereel.core.render import pictures
 from stylereel.family.nets import SIZE, FaceNet
-from stylereel.family.people import Batch, draw_portraits
+from stylereel.family.people import GROUPS, Batch, draw_portraits, mixed_values, num_factors
 from stylereel.generator import StyleGAN3, StyleGAN3Config, image_transform
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes import curve
@@ -45,7 +45,7 @@ from stylereel.recipes.sharpen import SharpenConfig, sharpen
 from stylereel.recipes.stylegan2 import measure_mean_w
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.world.draw import EYE_LINE
-from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES, from_latent
+from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES
 
 CONFIG = StyleGAN3Config(
     resolution=128,
@@ -101,9 +101,12 @@ def upright(values: np.ndarray) -> np.ndarray:
     return world.align(values)
 
 
-def draw_at(z: np.ndarray, transform: Tensor, size: int) -> Batch:
-    """Upright portraits of latents z [B, Z], each moved by its matrix [B, 3, 3] as a whole, labels too."""
-    values = upright(from_latent(z))
+def draw_at(z: np.ndarray, transform: Tensor, size: int, known: int = len(NAMES)) -> Batch:
+    """Upright portraits of latents z [B, Z], each moved by its matrix [B, 3, 3] as a whole, labels too.
+
+    Factors after the first `known` are neutral.
+    """
+    values = upright(mixed_values(np.repeat(z[:, None], len(GROUPS), axis=1), known))
     wide = values.copy()
     wide[:, INDEX["scale"]] /= CANVAS
     wide[:, INDEX["shift_x"]] /= CANVAS
@@ -135,12 +138,12 @@ def latents_and_places(seed: tuple[int, ...], count: int) -> tuple[np.ndarray, T
     return np.concatenate([first, second]), transform.repeat(2, 1, 1)
 
 
-def draw_placed(seed: tuple[int, ...], count: int, size: int, share: Share = WHOLE) -> Placed:
+def draw_placed(seed: tuple[int, ...], count: int, size: int, share: Share = WHOLE, known: int = len(NAMES)) -> Placed:
     """The portraits of `latents_and_places`; of a share (rank, ranks), those of every ranks-th pair from rank on."""
     z, transform = latents_and_places(seed, count)
     rank, ranks = share
     mine = np.arange(2 * count).reshape(2, count)[:, rank::ranks].ravel()
-    return Placed(draw_at(z[mine], transform[mine], size), transform[mine])
+    return Placed(draw_at(z[mine], transform[mine], size, known), transform[mine])
 
 
 def transfer(old: StyleGAN3, config: StyleGAN3Config) -> StyleGAN3:
@@ -158,7 +161,14 @@ def transfer(old: StyleGAN3, config: StyleGAN3Config) -> StyleGAN3:
 
 
 def distil(
-    trainer: Trainer, name: str, model: StyleGAN3, average: StyleGAN3, face: FaceNet, seed: int, stage: Stage
+    trainer: Trainer,
+    name: str,
+    model: StyleGAN3,
+    average: StyleGAN3,
+    face: FaceNet,
+    seed: int,
+    stage: Stage,
+    known: int,
 ) -> None:
     """One stage of regression onto the world's placed images; `average` follows the model."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -171,10 +181,10 @@ def distil(
     heads = RegionHeads([layer.out_channels for layer in tapped], stage.margin)
     optimizers["heads"] = torch.optim.Adam(heads.parameters(), lr=3e-3)
     steps, half, size = trainer.steps(stage.steps), stage.batch // 2, model.resolution
-    batches = _placed_batches(trainer, 40 + seed, half, size)
+    batches = _placed_batches(trainer, 40 + seed, half, size, known)
     ema = Average(model, average, 0.99)
     frechet = FrechetCurve(
-        trainer, face, lambda number: draw_placed((32, 1, number), curve.BATCH // 2, size).batch.images
+        trainer, face, lambda number: draw_placed((32, 1, number), curve.BATCH // 2, size, WHOLE, known).batch.images
     )
 
     def generate_held_out(number: int) -> Tensor:
@@ -213,14 +223,14 @@ def distil(
     )
 
 
-def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet) -> None:
+def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet, known: int) -> None:
     """Sharpen the synthesis layers (see `sharpen`); mapping and affine layers stay, so codes keep their meaning."""
     model.requires_grad_(False)
     for layer in model.style_layers[1:]:
         module = model.synthesis.get_submodule(layer.name)
         for parameter in (module.get_parameter("weight"), module.get_parameter("bias")):
             parameter.requires_grad_(True)
-    batches = _placed_batches(trainer, 33, SHARPEN.pairs, model.resolution)
+    batches = _placed_batches(trainer, 33, SHARPEN.pairs, model.resolution, known)
 
     def generate(index: int) -> tuple[Tensor, Batch]:
         batch, transform = batches(index)
@@ -231,9 +241,9 @@ def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet
     sharpen(trainer, "generator3/sharpen", model, average, face, SHARPEN, generate, lambda: samples(average))
 
 
-def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int) -> Prefetch[Placed]:
+def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int, known: int) -> Prefetch[Placed]:
     return Prefetch(
-        lambda index: draw_placed((seed, index), pairs, size, trainer.share),
+        lambda index: draw_placed((seed, index), pairs, size, trainer.share, known),
         lambda placed: Placed(trainer.to_device(placed.batch), trainer.to_device(placed.transform)),
     )
 
@@ -248,7 +258,7 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> St
             f"That generator has {start.config.z_dim} latent numbers, not {CONFIG.z_dim}; start from scratch."
         )
     trainer.freeze(face)
-    average = start
+    average, known = start, len(NAMES) if start is None else num_factors(start)
     if average is None:
         torch.manual_seed(29)
         average = StyleGAN3(STAGES[0].config)
@@ -257,9 +267,9 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> St
         torch.manual_seed(30 + number)
         model = transfer(average, stage.config)
         average = StyleGAN3(stage.config)
-        distil(trainer, f"generator3/{number}-distil-{stage.resolution}", model, average, face, number, stage)
+        distil(trainer, f"generator3/{number}-distil-{stage.resolution}", model, average, face, number, stage, known)
     model, finished = transfer(average, CONFIG), StyleGAN3(CONFIG)
-    finish(trainer, model, finished, face)
+    finish(trainer, model, finished, face, known)
     measure_mean_w(finished)
     return finished
 
@@ -279,4 +289,6 @@ def recipe(run: Run) -> list[Path]:
     run.claim("generator3")
     path = run.first("generator3")
     first = None if path is None else StyleGAN3.load(path)
-    return run.save({"generator3": train(run.trainer, run.face_net(), first)})
+    known = len(NAMES) if first is None else num_factors(first)
+    model = train(run.trainer, run.face_net(), first)
+    return run.save({"generator3": model}, facts={"factors": " ".join(NAMES[:known])})
