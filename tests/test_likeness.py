@@ -15,9 +15,10 @@ from stylereel.cli import main
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import Identity
 from stylereel.family.likeness import LikenessNet, load_likeness
-from stylereel.family.nets import load_face
+from stylereel.family.nets import PARSED, load_face
 from stylereel.family.people import Batch
-from stylereel.invert.person import fit_colours, fit_shape
+from stylereel.generator import StyleGAN2
+from stylereel.invert.person import BOUND, View, fit_colours, fit_shape, painter, refine
 from stylereel.invert.regions import bridge, lamp, measure, skin_mask
 from stylereel.invert.words import age_of, correct, has_fringe, is_tied, length_of, style_of, table
 from stylereel.media.colour import delta_e, lab, linear, srgb
@@ -160,6 +161,26 @@ def test_a_photograph_is_read_drawn_and_corrected(tmp_path: Path, capsys: pytest
         == 2
     )
     assert "did you mean beard" in capsys.readouterr().err and not (tmp_path / "b.safetensors").exists()
+
+
+def test_refining_stays_a_person_near_the_one_who_was_read() -> None:
+    generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
+    start, other = drawn_person(hair_light=0.1), world.draw(drawn_person(hair_light=0.9, skin_tone=0.9), 256)
+    regions = np.zeros((len(PARSED), 64, 64), np.float32)
+    seen = View(other.image, other.landmarks, regions, np.ones(3), gray=False)
+    found = refine(generator, start, seen, steps=3)
+    moved = to_normal(found) - np.clip(to_normal(start), -2.2, 2.2)
+    kept = [INDEX[name] for name in MOTION]
+    assert 0.01 < np.abs(moved).max() < BOUND + 0.02 and np.abs(to_normal(found)).max() < 2.6
+    np.testing.assert_allclose(moved[kept], 0, atol=0.02)
+    target = torch.from_numpy(other.image.astype(np.float32)) / 127.5 - 1
+
+    def away(values: np.ndarray) -> float:
+        return float(
+            (torch.from_numpy(painter(generator)(values).astype(np.float32)) / 127.5 - 1 - target).square().mean()
+        )
+
+    assert away(found) < away(start)
 
 
 def test_what_was_read_in_words() -> None:

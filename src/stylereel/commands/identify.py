@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stylereel import systems
 from stylereel.core.builtin import builtin
@@ -17,7 +17,7 @@ from stylereel.faces import backend, placement
 from stylereel.invert.words import correct, table
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.sheet import side_by_side
-from stylereel.systems.sources import composed, read_photograph
+from stylereel.systems.sources import Encodes, composed, read_photograph
 from stylereel.world.factors import NAMES, neutral
 
 SHOWN = 256  # pixels of the photograph and of the drawn person
@@ -62,7 +62,7 @@ def identify(
     claim(files, [source, face if Path(face).is_file() else None], overwrite)
     with stages("load"):
         image = read_picture(source)
-        system = systems.load("stylemask", device=device)
+        system = cast(Encodes, systems.load("stylemask", device=device))  # one of the built-in family
     with stages("find"):
         track = backend.track_picture(image, backend.open_backend(detector), face)
     with stages("read"):

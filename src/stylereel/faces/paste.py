@@ -138,9 +138,8 @@ class Head:
         blend = np.rint(plate + mask[..., None] * (above - plate)).astype(np.uint8)
         result = frame.copy()
         place.part(result)[:] = blend
-        drawn = place.seen(crop).astype(np.float32)
-        sources = [drawn, above, plate, place.part(frame).astype(np.float32)]
-        return Pasted(result, seam(blend, sources, mask, 256 / float(placement[2])))
+        sources = [place.seen(crop).astype(np.float32), above, plate, place.part(frame).astype(np.float32)]
+        return Pasted(result, seam(blend, sources, mask, _VIEW / float(placement[2])))
 
     def _plate(self, frame: np.ndarray, placement: np.ndarray, place: _Place) -> tuple[np.ndarray, np.ndarray]:
         """The part of the frame, float32, without its head, and the pixels [N, 3] of that head's skin. One is kept."""
@@ -233,7 +232,7 @@ def seam(result: np.ndarray, sources: list[np.ndarray], mask: np.ndarray, scale:
         rim |= (np.roll(inner, 1, axis) & outer) | (np.roll(outer, 1, axis) & inner)
     if not rim.any():
         return 0.0
-    colours = [lab(np.clip(each, 0, 255)) for each in (result, *sources)]
+    colours = [lab(np.rint(np.clip(each, 0, 255)).astype(np.uint8)) for each in (result, *sources)]
     worst = np.zeros(mask.shape)
     for half, weight in _STEPS:
         edges = [_edges(each, half) for each in colours]

@@ -99,7 +99,8 @@ class LikenessNet(nn.Module):
         maps = self.trunk.maps(whole)
         near = self.close(F.silu(self.stem(inner.contiguous(memory_format=torch.channels_last))))
         features = torch.cat([self.trunk.top(maps[-1]), F.silu(self.squeeze(near)).flatten(1)], 1)
-        return Seen(*self.heads(features).split(self.sizes, 1), self.parser(maps))
+        values, styles, worn, cut = self.heads(features).split(self.sizes, 1)
+        return Seen(values, styles, worn, cut, self.parser(maps))
 
 
 def load_likeness(path: str | Path) -> LikenessNet:

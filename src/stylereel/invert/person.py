@@ -250,7 +250,7 @@ def fit_colours(values: np.ndarray, target: Mapping[str, np.ndarray], show: Draw
         for name in target:
             if name not in found:
                 continue
-            missing = np.linalg.norm(lab(target[name]) - lab(found[name]))
+            missing = float(np.linalg.norm(lab(target[name]) - lab(found[name])))
             if missing < least[name]:
                 best[name], least[name] = values, missing
             ratio = (linear(target[name]) + 2e-3) / (linear(found[name]) + 2e-3)
@@ -416,8 +416,8 @@ def refine(
         image = torch.nn.functional.adaptive_avg_pool2d(generator.synthesize(w), _COARSE)
         gray = (image - target).mean(1, keepdim=True) if seen.gray else image - target
         loss = (gray.square() * weight).mean() + 0.02 * move.square().mean()
-        if float(loss) < least:
-            best, least = placed.detach(), float(loss)
+        if float(loss.detach()) < least:
+            best, least = placed.detach(), float(loss.detach())
         if step < steps:
             optimizer.zero_grad()
             loss.backward()

@@ -21,7 +21,7 @@ _FEWEST = 12  # pixels
 
 
 def _polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    mask = Image.new("1", shape[::-1])
+    mask = Image.new("1", (shape[1], shape[0]))
     ImageDraw.Draw(mask).polygon([(float(x), float(y)) for x, y in points], fill=1)
     return np.asarray(mask)
 

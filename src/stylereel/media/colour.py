@@ -15,8 +15,13 @@ _WHITE = _TO_XYZ.sum(1)
 
 def linear(srgb: np.ndarray) -> np.ndarray:
     """Linear light 0..1 of sRGB 0..255."""
+    if np.asarray(srgb).dtype == np.uint8:
+        return _LINEAR[srgb]
     part = np.asarray(srgb, np.float64) / 255
     return np.where(part <= 0.04045, part / 12.92, ((np.maximum(part, 0) + 0.055) / 1.055) ** 2.4)
+
+
+_LINEAR = linear(np.arange(256.0))  # of bytes
 
 
 def srgb(light: np.ndarray) -> np.ndarray:
