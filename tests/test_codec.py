@@ -148,7 +148,7 @@ def test_frames_between(frames: int, every: int) -> None:
 @pytest.mark.parametrize("every", [1, 2, 4])
 def test_the_error_is_that_of_the_steps(motion: Motion, every: int) -> None:
     header = codec.header_of(motion, lever=0.5, every=every)
-    error = (talk.coded(motion, header) - motion.values) / header.steps
+    error = (talk.quantise(motion, header) - motion.values) / header.steps
     if every == 1:
         assert np.abs(error).max() <= 0.5 + 1e-3
     else:
@@ -170,7 +170,7 @@ def test_motion_of_sixteen_tracks_is_written_and_read_as_before(tmp_path: Path, 
 def test_a_file_gives_all_back(file: Path, motion: Motion, identity: Identity) -> None:
     found = codec.read(file)
     header = found.header
-    assert np.array_equal(found.motion.values, talk.coded(motion, codec.header_of(motion, group=25)))
+    assert np.array_equal(found.motion.values, talk.quantise(motion, codec.header_of(motion, group=25)))
     assert (found.motion.kind, found.motion.names, found.motion.rate) == (FACE, MOTION, motion.rate)
     assert found.motion.missing == (60, 61) and found.lost == () and found.sound is None
     assert np.abs(found.motion.placement - motion.placement).max() < 0.7
@@ -275,7 +275,7 @@ def test_a_live_sender(motion: Motion, identity: Identity, piece: int) -> None:
     received.extend(receiver.feed(line.data, last=True))
     assert [group.number for group in received] == list(range(26)) and receiver.frames == 130
     values = np.concatenate([tracks.to_values(group.fine, header.rest, header.steps) for group in received])
-    assert np.array_equal(values, talk.coded(motion, header))
+    assert np.array_equal(values, talk.quantise(motion, header))
 
 
 def test_references(tmp_path: Path, motion: Motion) -> None:

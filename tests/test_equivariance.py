@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config, image_transform
-from stylereel.metrics.equivariance import disk, equivariance, lanczos, moved
+from stylereel.metrics.equivariance import disk, equivariance, lanczos, move
 from stylereel.metrics.smoothness import STEP, path_length
 
 
@@ -37,7 +37,7 @@ def waves(transform: Tensor, size: int = 48) -> Tensor:
 )
 def test_a_moved_picture_is_the_picture_drawn_there(transform: Tensor, kernel, decibels: float) -> None:
     still = waves(torch.eye(3, dtype=torch.float64))
-    picture, mask = moved(still, transform, kernel)
+    picture, mask = move(still, transform, kernel)
     target = waves(transform)
     error = (picture - target).square()[..., mask].mean()
     assert 10 * math.log10(4 / max(float(error), 1e-30)) > decibels

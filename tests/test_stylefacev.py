@@ -17,7 +17,7 @@ from stylereel.systems.stylefacev import (
     AppearanceNet,
     FrameDiscriminator,
     LandmarkNet,
-    MotionCritic,
+    MotionDiscriminator,
     MotionLSTM,
     PoseEncoder,
     load_appearance,
@@ -25,7 +25,7 @@ from stylereel.systems.stylefacev import (
     load_frame_discriminator,
     load_landmarks,
     load_motion,
-    load_motion_critic,
+    load_motion_discriminator,
     load_pose,
 )
 from stylereel.systems.stylefacev.files import find_files
@@ -66,8 +66,8 @@ def test_motion_equals_the_original() -> None:
     net = MotionLSTM()
     net.load_state_dict({key.removeprefix("state/"): value for key, value in arrays.items() if key.startswith("state")})
     noise = arrays["in/noise"].transpose(0, 1)
-    poses, told = net(arrays["in/z"], noise)
-    for name, found in (("poses", poses), ("e", noise), ("e_rec", told)):
+    poses, predicted = net(arrays["in/z"], noise)
+    for name, found in (("poses", poses), ("e", noise), ("e_rec", predicted)):
         atol = manifest["outputs"][name]["advised_atol_fp32"]
         torch.testing.assert_close(found.flatten(0, 1), arrays[f"out/{name}"], atol=atol, rtol=1e-5)
 
@@ -93,8 +93,8 @@ def test_sizes_of_the_discriminators() -> None:
         return sum(p.numel() for p in net.parameters())
 
     assert count(empty(FrameDiscriminator)) == 2_765_633
-    assert count(empty(lambda: MotionCritic(6, 2))) == 5_535_618
-    assert count(empty(lambda: MotionCritic(6, 3))) == 22_136_706
+    assert count(empty(lambda: MotionDiscriminator(6, 2))) == 5_535_618
+    assert count(empty(lambda: MotionDiscriminator(6, 3))) == 22_136_706
 
 
 # What they do
@@ -164,16 +164,16 @@ def test_motion_goes_on_where_it_stopped() -> None:
     assert whole.diff(dim=1).abs().max() <= STEP
 
 
-def test_critics_at_two_scales() -> None:
+def test_discriminators_at_two_scales() -> None:
     poses = torch.rand(2, 29, 1, 8, 8)
     seen = against_first(poses)
     assert seen.shape == (2, 2, 28, 8, 8)
     assert torch.equal(seen[:, 0, 5], poses[:, 0, 0]) and torch.equal(seen[:, 1, 5], poses[:, 6, 0])
-    fine, coarse = MotionCritic(2, 3, 4)(seen)
+    fine, coarse = MotionDiscriminator(2, 3, 4)(seen)
     assert [level.shape[1] for level in fine] == [4, 8, 16, 32, 1] and fine[0].shape[2:] == (15, 5, 5)
     assert coarse[0].shape[2:] == (8, 3, 3)
-    assert MotionCritic(2, 3, 4, halve_time=False)(seen)[1][0].shape[2:] == (15, 3, 3)
-    assert MotionCritic(6, 2, 4)(torch.rand(2, 6, 64, 64))[1][0].shape == (2, 4, 17, 17)
+    assert MotionDiscriminator(2, 3, 4, halve_time=False)(seen)[1][0].shape[2:] == (15, 3, 3)
+    assert MotionDiscriminator(6, 2, 4)(torch.rand(2, 6, 64, 64))[1][0].shape == (2, 4, 17, 17)
     assert FrameDiscriminator(3, 4)(torch.rand(2, 3, 256, 256)).shape == (2, 1, 30, 30)
 
 
@@ -260,8 +260,8 @@ def test_single_files(tmp_path: Path, wrapped: bool) -> None:
         (lambda path: load_appearance(path, 8), small_appearance()),
         (load_motion, MotionLSTM(16, 8)),
         (load_frame_discriminator, FrameDiscriminator(3, 4)),
-        (load_motion_critic, MotionCritic(2, 2, 4)),
-        (load_motion_critic, MotionCritic(6, 3, 4)),
+        (load_motion_discriminator, MotionDiscriminator(2, 2, 4)),
+        (load_motion_discriminator, MotionDiscriminator(6, 3, 4)),
     ]
     for load, net in cases:
         assert same(load(_saved(tmp_path / "net.pth", net, wrapped)), net)
@@ -283,7 +283,7 @@ class Evil:
 def test_bad_files_give_a_sentence(tmp_path: Path, sentinel: Path) -> None:  # noqa: F811
     path = tmp_path / "net.pth"
     save(path, MotionLSTM(16, 8))
-    for load in (load_landmarks, load_pose, load_appearance, load_frame_discriminator, load_motion_critic):
+    for load in (load_landmarks, load_pose, load_appearance, load_frame_discriminator, load_motion_discriminator):
         with pytest.raises(ValueError, match="holds no"):
             load(path)
     state = {key: value for key, value in small_appearance().state_dict().items() if key != "layer5_b.0.bn1.weight"}

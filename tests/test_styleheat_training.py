@@ -167,7 +167,7 @@ def test_the_exact_flow_moves_the_source_to_the_target(generator: StyleGAN2, tmp
     batch = teacher(pairs)
     count = pairs.seen[:, None].float()
 
-    pictures = batch.pictures
+    pictures = batch.target_images
     assert batch.images is not None and pictures is not None
 
     def off(images: Tensor) -> float:
@@ -181,7 +181,7 @@ def test_the_exact_flow_moves_the_source_to_the_target(generator: StyleGAN2, tmp
     shown = [off(look(generator, s, batch.w, 64)) for s in (plain, state)]
     assert shown[1] < 0.65 * shown[0]
     # The target's state with the source's codes is the target's picture: look is not in the rows below 64 px.
-    torch.testing.assert_close(look(generator, batch.target, batch.w, 64), batch.pictures)
+    torch.testing.assert_close(look(generator, batch.target, batch.w, 64), batch.target_images)
 
 
 def test_a_state_goes_on_to_the_same_picture(generator: StyleGAN2) -> None:

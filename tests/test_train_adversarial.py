@@ -15,7 +15,7 @@ import torch
 
 from stylereel.commands import train as recipes
 from stylereel.generator import StyleGAN2Config, StyleGAN3
-from stylereel.metrics.equivariance import disk, moved
+from stylereel.metrics.equivariance import disk, move
 from stylereel.recipes import curve, mapping
 from stylereel.recipes import stylegan3 as generator3
 from stylereel.recipes.losses import image_loss
@@ -166,7 +166,7 @@ def test_placed_portraits_are_where_their_matrix_says() -> None:
     points = points @ places[:, :2, :2].mT + places[:, None, :2, 2] + 0.5
     torch.testing.assert_close(placed.landmarks, points, atol=1e-5, rtol=0)
     for still, picture, transform in zip(upright.images, placed.images, places, strict=True):
-        target, mask = moved(still[None], transform, disk)
+        target, mask = move(still[None], transform, disk)
         errors = (picture[None] - target)[..., mask].abs()
         assert errors.mean() < 0.03 < (picture - still)[:, mask].abs().mean()
     part = generator3.draw_placed((1,), 2, 64, (1, 2))

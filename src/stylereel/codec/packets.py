@@ -46,7 +46,7 @@ class Header:
     """What a decoder must know before the first group.
 
     rate: frames a second; kind, names: of the motion; rest, steps: float64 [K], a value is rest + step * integer;
-    lever: the factor on known steps, 0 where the file tells steps itself; every: which frames are coded; group: frames
+    lever: the factor on known steps, 0 where the file holds the steps; every: which frames are coded; group: frames
     of a group; placement: step in pixels and rest (x, y, side, roll) of the crops, None without; system, generator:
     what it was made with, the second as the SHA-256 of its weights; num_faces: as in Motion; sound: samples to drop at
     its start, None without sound.

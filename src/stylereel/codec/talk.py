@@ -2,7 +2,7 @@
 
 write(path, motion, identity, ...)      a whole motion
 Writer(file, header, identity)          frame by frame, for a live sender
-read(path)                              all that is whole; gaps are filled and told
+read(path)                              all that is whole; gaps are filled, and counted
 Receiver()                              the same from bytes as they come
 Reader(path)[frame]                     any frame by reading at most one group
 """
@@ -47,7 +47,7 @@ from stylereel.core.files import MediaError, replacing, require_file
 from stylereel.core.latents import Identity, Motion
 
 GROUP_SECONDS = 2
-LEVERS = (0.05, 16.0)  # of step sizes that a wanted rate may come to
+LEVERS = (0.05, 16.0)  # of step sizes that a target rate may come to
 PIECE = 1 << 16  # bytes read at a time
 
 
@@ -127,9 +127,9 @@ def header_of(
     lever = float(np.float32(lever))
     known = next((each for each in KNOWN.get(motion.kind.coordinates, ()) if each.names == motion.names), None)
     if known is not None:
-        told, rest, steps = lever, known.rest_of(motion.kind), np.array(known.steps) * lever
+        factor, rest, steps = lever, known.rest_of(motion.kind), np.array(known.steps) * lever
     else:
-        told = 0.0
+        factor = 0.0
         rest = motion.values.mean(0).astype(np.float32).astype(np.float64)
         steps = (spread_steps(motion.values) * lever).astype(np.float32).astype(np.float64)
     crops = None
@@ -143,7 +143,7 @@ def header_of(
         motion.names,
         rest,
         steps,
-        told,
+        factor,
         every,
         group or max(1, round(GROUP_SECONDS * motion.rate)),
         crops,
@@ -395,7 +395,7 @@ def choose(motion: Motion, rate: float, group: int | None = None) -> tuple[float
             inside = _rate(motion, _with_lever(plain, np.exp(middle), every)) <= rate
             low, high = (low, middle) if inside else (middle, high)
         header = _with_lever(plain, np.exp(high), every)
-        error = np.sqrt(np.mean(((coded(motion, header) - motion.values) / unit) ** 2))
+        error = np.sqrt(np.mean(((quantise(motion, header) - motion.values) / unit) ** 2))
         if best is None or error < best[0]:
             best = error, float(np.exp(high)), every
     if best is None:
@@ -429,7 +429,7 @@ def _add_all(writer: Writer, motion: Motion) -> None:
         writer.add(values, motion.placement[index], index in missing)
 
 
-def coded(motion: Motion, header: Header) -> np.ndarray:
+def quantise(motion: Motion, header: Header) -> np.ndarray:
     """The values [T, K] that a decoder of that header's file gets."""
     parts = []
     for first in range(0, len(motion), header.group):
@@ -488,7 +488,7 @@ class Receiver:
 
 
 def read(path: str | Path) -> Talk:
-    """All that is whole in a file; gaps are filled by straight lines and told.
+    """All that is whole in a file; gaps are filled by straight lines, and counted.
 
     Raises:
         MediaError: the file is none, or its header or every group is damaged.

@@ -256,7 +256,7 @@ def _parsed(bits: _Bits, base: Message | None) -> Message:
     else:
         message["gfv_matrix_pred_flag"] = bits.get(1)
         if not message["gfv_matrix_pred_flag"]:
-            raise ValueError("The message's matrix is not told by differences.")
+            raise ValueError("The message's matrix is not coded as differences.")
     height = (message if base is None else base)["gfv_matrix_height_minus1"] + 1
     precision = message.get("gfv_matrix_element_precision_factor_minus1", 0) + 1
     whole, part, signs = [], [], []

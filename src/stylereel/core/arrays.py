@@ -8,7 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -87,8 +87,10 @@ def map_array(path: Path, offset: int, size: int) -> np.ndarray:
 def read_npy_header(file: IO[bytes]) -> Header:
     """The header of a .npy file, which is read as far as its numbers. Raises one of DAMAGE if there is none."""
     version = np.lib.format.read_magic(file)
-    read: Any = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     if any(type(length) is not int or length < 0 for length in shape):
         raise ValueError(f"{shape} is no shape")
     return Header(shape, fortran, dtype)

@@ -6,7 +6,7 @@ On a processor without bf16 arithmetic (AVX2 alone) a frame in bf16 takes up to 
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -20,7 +20,7 @@ def has_fast_bf16(device: torch.device | str = "cpu") -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind != "cpu":
         return False
-    known: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(present is True for name, present in known.items() if name.endswith("bf16"))
 
 

@@ -45,12 +45,12 @@ def command_line(command: str, subject: str, flags: dict[str, Any]) -> str:
     return shlex.join(words)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """What JSON does not know: fractions and paths become text, arrays lists, their numbers numbers."""
     if isinstance(value, Fraction):
         return ratio(value)
-    if hasattr(value, "tolist"):  # numpy and torch
-        return value.tolist()
+    if (to_list := getattr(value, "tolist", None)) is not None:  # numpy and torch
+        return to_list()
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} does not fit into a record")

@@ -52,7 +52,7 @@ class Render:
         motion: Motion,
         chunk: int,
         precision: Precision,
-        options: dict[str, Any],
+        options: dict[str, object],
     ) -> None:
         self.system, self.identity, self.motion = tuned(system, identity), identity, motion
         self.chunk, self.options = chunk, options
@@ -87,7 +87,7 @@ class Render:
 
 
 def render(
-    system: System, identity: Identity, motion: Motion, chunk: int = 8, precision: Precision = "auto", **options: Any
+    system: System, identity: Identity, motion: Motion, chunk: int = 8, precision: Precision = "auto", **options: object
 ) -> Render:
     """Frames of `motion` shown by `identity`, `chunk` at a time.
 

@@ -221,7 +221,7 @@ def config_of(kind: type[Config], settings: Mapping[str, Any]) -> Config:
     return kind(**settings)
 
 
-def _is(value: Any, hint: Any) -> bool:
+def _is(value: object, hint: object) -> bool:
     """Whether a value from JSON is of a type; lists count as tuples, and integers as floats."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
@@ -231,7 +231,7 @@ def _is(value: Any, hint: Any) -> bool:
     if origin is tuple:
         return isinstance(value, (list, tuple)) and all(_is(part, arguments[0]) for part in value)
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return type(value) is hint if hint in (int, str, bool, type(None)) else True
 
 

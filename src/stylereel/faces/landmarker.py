@@ -14,20 +14,15 @@ from typing import Any
 import numpy as np
 
 from stylereel.faces.backend import Box, DlibBackend, Face, FaceBackend, box_around
+from stylereel.faces.mesh import IBUG
 from stylereel.faces.placement import cut, to_picture
 from stylereel.zoo.registry import cache_folder
 
 MODEL = "face_landmarker.task"
 
 # Which of the 478 points is each of the 68: jaw, brows, nose, eyes, outer and inner lips.
-POINTS = np.array(
-    [127, 234, 93, 132, 58, 136, 150, 176, 152, 400, 379, 365, 288, 361, 323, 454, 356,
-     70, 63, 105, 66, 107, 336, 296, 334, 293, 300,
-     168, 197, 5, 4, 240, 97, 2, 326, 460,
-     33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
-     61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91,
-     78, 82, 13, 312, 308, 317, 14, 87]
-)  # fmt: skip
+POINTS = IBUG.copy()
+POINTS[36:48] = [33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380]  # the mesh has contours of the eyes instead
 
 
 class MediaPipeBackend:

@@ -41,8 +41,8 @@ def disk(x: Tensor, y: Tensor) -> Tensor:
     return torch.from_numpy(np.where(radius > 1e-9, j1(math.pi * safe) / (2 * safe), math.pi / 4) * window)
 
 
-def moved(images: Tensor, transform: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
-    """Pictures [B, C, H, W] moved by one `image_transform` [3, 3], and the mask [H, W] of pixels that saw no edge.
+def move(images: Tensor, transform: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
+    """Images [B, C, H, W] moved by one `image_transform` [3, 3], and the mask [H, W] of pixels that saw no edge.
 
     Each pixel is the kernel's mean, in float64, of those around its place in the image.
     """
@@ -109,17 +109,17 @@ def equivariance(generator: StyleGAN3, count: int = 64, seed: int = 0) -> list[S
                 for each in (transform, torch.eye(3))
             )
             kernel = disk if kind == "rotation" else lanczos
-            target, mask = moved(still, transform, kernel)
+            target, mask = move(still, transform, kernel)
             if kind == "rotation":
-                made, also = moved(made, torch.eye(3), kernel)
+                made, also = move(made, torch.eye(3), kernel)
                 mask = mask & also
             errors.append(np.atleast_1d((made - target).square()[..., mask].mean().numpy()))
         interval, how = bootstrap(errors, seed)
         value, *ends = (10 * math.log10(4 / error) for error in (float(np.mean(errors)), *(interval or ())[::-1]))
         protocol = f"{protocol} 10 log10(4 / mean squared difference) over pixels in both; images weigh the same."
-        how = how.replace("clips", "pictures")
+        how = how.replace("clips", "images")
         bounds = (ends[0], ends[1]) if ends else None
         scores.append(
-            Score(name, value, bounds, how, "dB", "higher", "frame pairs", {"pictures": count}, protocol, seed, {})
+            Score(name, value, bounds, how, "dB", "higher", "frame pairs", {"images": count}, protocol, seed, {})
         )
     return scores

@@ -91,8 +91,8 @@ def _face_trunk(device: str) -> Trunk:
 
 
 def _bilinear(frame: np.ndarray, size: int) -> np.ndarray:
-    picture = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
-    small = F.interpolate(picture, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    image = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float()
+    small = F.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)
     return small[0].permute(1, 2, 0).numpy()
 
 

@@ -91,7 +91,7 @@ def _e(inputs: int, pool: Literal["mean", "max"]) -> Mixed:
 
 
 class Inception(nn.Module):
-    """Pictures [B, 3, 299, 299] in [-1, 1] to the 2048 means of the last maps."""
+    """Images [B, 3, 299, 299] in [-1, 1] to the 2048 means of the last maps."""
 
     def __init__(self) -> None:
         super().__init__()

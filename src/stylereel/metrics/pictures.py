@@ -146,12 +146,12 @@ class LPIPS(nn.Module):
         for number, layer in enumerate(self.features):
             x = layer(x)
             if taken < len(self.taps) and number == self.taps[taken]:
-                total = total + _apart(x, self.weights[taken])
+                total = total + _map_distance(x, self.weights[taken])
                 taken += 1
         return total
 
 
-def _apart(maps: Tensor, weights: Tensor | float) -> Tensor:
+def _map_distance(maps: Tensor, weights: Tensor | float) -> Tensor:
     """Weighted squared difference [B] of the maps of a and b [2 B, C, H, W], each pixel scaled to length 1."""
     one, two = F.normalize(maps, dim=1, eps=1e-10).chunk(2)
     return ((one - two).square() * weights).sum(1).mean((1, 2))
@@ -225,7 +225,7 @@ def _maps(images: Tensor) -> Iterator[Tensor]:
 
 def face_map_distance(a: Tensor, b: Tensor) -> Tensor:
     """Distances [B] of images [B, 3, 128, 128] in [-1, 1], as `face_feature_distance` has them."""
-    return torch.stack([_apart(maps, 1.0) for maps in _maps(torch.cat([a, b]))]).sum(0)
+    return torch.stack([_map_distance(maps, 1.0) for maps in _maps(torch.cat([a, b]))]).sum(0)
 
 
 @measure(

@@ -70,12 +70,12 @@ def write_report(
     rows: Mapping[str, Mapping[str, Number | str]],
     claims: Sequence[Claim] = (),
     facts: Mapping[str, Any] | None = None,
-    pictures: Sequence[Path] = (),
+    images: Sequence[Path] = (),
 ) -> list[Path]:
-    """Write report.md (table, claims, facts) and report.json into the folder `out`; gives these and the pictures.
+    """Write report.md (table, claims, facts) and report.json into the folder `out`; gives these and the images.
 
     rows: for each row its numbers by column; the columns are those of the first row. facts: how it was measured; plain
-    values. pictures: files beside the report that belong to it.
+    values. images: files next to the report that belong to it.
     """
     columns = list(next(iter(rows.values())))
     lines = [f"# {title}", "", f"| | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
@@ -94,7 +94,7 @@ def write_report(
         "claims": [asdict(claim) | {"difference": claim.difference._asdict()} for claim in claims],
         "facts": dict(facts or {}),
     }
-    files = [out / "report.md", out / "report.json", *pictures]
+    files = [out / "report.md", out / "report.json", *images]
     with replacing(files[0]) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
     write_record(files[1], _without_nan(data) | {"files": files})

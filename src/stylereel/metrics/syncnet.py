@@ -104,7 +104,7 @@ def face_crops(clip: Clip) -> np.ndarray:
 # --- The network
 
 
-def _heard() -> nn.Sequential:
+def _sound_tower() -> nn.Sequential:
     def layer(inputs: int, outputs: int, kernel: tuple[int, int] = (3, 3), padding: int = 1) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, kernel, 1, padding), nn.BatchNorm2d(outputs), nn.ReLU()]
 
@@ -116,7 +116,7 @@ def _heard() -> nn.Sequential:
     )  # fmt: skip
 
 
-def _seen() -> nn.Sequential:
+def _lip_tower() -> nn.Sequential:
     """Only the first layer looks across time, so that a long clip goes through at once."""
 
     def layer(inputs: int, outputs: int, frames: int, size: int, stride: int, padding: int) -> list[nn.Module]:
@@ -143,8 +143,8 @@ class SyncNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.netcnnaud, self.netfcaud = _heard(), _linear()
-        self.netcnnlip, self.netfclip = _seen(), _linear()
+        self.netcnnaud, self.netfcaud = _sound_tower(), _linear()
+        self.netcnnlip, self.netfclip = _lip_tower(), _linear()
 
     @classmethod
     def load(cls, path: str | Path) -> SyncNet:
@@ -173,15 +173,15 @@ class Sync(NamedTuple):
     offset: int
 
 
-def sync(pictures: Tensor, sounds: Tensor) -> Sync:
+def sync(lips: Tensor, sounds: Tensor) -> Sync:
     """Distance and confidence of embeddings [N, 1024] of the video and the sound at each frame.
 
     For every offset up to 15 frames the mean distance over all frames, with zeros beyond the sound's ends as in the
     authors' tool; distance is the least of these, confidence their median minus the least.
     """
     padded = F.pad(sounds, (0, 0, REACH, REACH))
-    count = len(pictures)
-    far = torch.stack([F.pairwise_distance(pictures, padded[k : k + count]).mean() for k in range(2 * REACH + 1)])
+    count = len(lips)
+    far = torch.stack([F.pairwise_distance(lips, padded[k : k + count]).mean() for k in range(2 * REACH + 1)])
     least = int(far.argmin())
     return Sync(float(far[least]), float(far.median() - far[least]), REACH - least)
 
@@ -198,8 +198,8 @@ def lip_sync(net: SyncNet, crops: np.ndarray, sound: np.ndarray) -> Sync:
     device = next(net.parameters()).device
     rows = torch.from_numpy(mfcc(sound).T).float().to(device)
     heard = net.hear(torch.stack([rows[None, :, 4 * i : 4 * i + 20] for i in range(count)]))
-    seen_parts = []
+    lip_parts = []
     for begin in range(0, count, 16):
         part = crops[begin : min(begin + 16, count) + WINDOW - 1, :, :, ::-1].copy()
-        seen_parts.append(net.see(torch.from_numpy(part).permute(3, 0, 1, 2)[None].float().to(device)))
-    return sync(torch.cat(seen_parts).cpu(), heard.cpu())
+        lip_parts.append(net.see(torch.from_numpy(part).permute(3, 0, 1, 2)[None].float().to(device)))
+    return sync(torch.cat(lip_parts).cpu(), heard.cpu())

@@ -75,7 +75,7 @@ def options_of(verb: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 Flags = dict[str, tuple[inspect.Parameter, Callable[..., Any]]]  # each with the function whose docstring explains it
 
 
-def verb_flags(system: Any, verbs: Sequence[str]) -> Flags:
+def verb_flags(system: System | type[System], verbs: Sequence[str]) -> Flags:
     """The run-time options of several verbs of a system or its class, each name once.
 
     Raises ValueError, naming the systems that have it, if the system lacks one of the verbs.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from stylereel.core.system import Device, Source, Synthesizer, System, choose_de
 from stylereel.core.weights import own_kind
 from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
+from stylereel.faces.pose import smooth
 from stylereel.family.likeness import load_likeness
 from stylereel.family.nets import load_face
 from stylereel.generator import StyleGAN2
@@ -36,6 +37,8 @@ from stylereel.media.pictures import read_picture
 from stylereel.world.factors import LATENT_DIM, MOTION, MOTION_COLUMNS
 from stylereel.zoo.families import open_family
 from stylereel.zoo.formats import load_generator_file
+
+Reference = Literal["absolute", "relative"]
 
 SAVED = ".safetensors"  # codes, identities and motions
 CROP = 256  # pixels of what is inverted
@@ -192,6 +195,39 @@ def check_codes(w: Tensor, generator: Synthesizer) -> None:
         raise ValueError(
             f"These codes are {list(w.shape)}, this generator takes {expected}; codes of another generator do not fit."
         )
+
+
+def shape_motion(
+    found: Motion, strength: float, smoothing: float, reference: Reference, pose: np.ndarray | None
+) -> Motion:
+    """A measured motion as it is to be shown: smoothed, relative if asked for, with its expression strengthened.
+
+    Args:
+        found: as it was measured.
+        strength: factor on what is not pose, 1 as it is.
+        smoothing: width in seconds of a Gaussian low-pass, without lag; 0 adds none.
+        reference: absolute, or relative: what changes since the first frame.
+        pose: bool [K], which columns are pose; None where a column is both: then the difference from the first frame,
+            or all that is relative, is strengthened.
+    """
+    values = found.values.astype(np.float32)
+    if smoothing:
+        values = smooth(values, found.rate, smoothing)
+    if reference == "relative":
+        found = replace(found, kind=found.kind._replace(relative=True))
+        values = values - values[:1]
+    if pose is not None:
+        values = values * np.where(pose, 1.0, strength)
+    else:
+        rest = values[:1] if reference == "absolute" else 0.0
+        values = rest + strength * (values - rest)
+    return replace(found, values=values.astype(np.float32))
+
+
+def check_shaping(strength: float, smoothing: float) -> None:
+    """Raise ValueError for numbers that `shape_motion` does not take."""
+    if strength < 0 or smoothing < 0:
+        raise ValueError(f"Strength and smoothing are 0 or more, not {min(strength, smoothing)}.")
 
 
 def face_motion(track: backend.Track) -> Motion:

@@ -10,14 +10,14 @@ moves freely in the frame. An LSTM samples poses.
 | landmark maps, pose encoder | `networks.LandmarkNet`, `networks.PoseEncoder` |
 | appearance encoder, fusion to W+ | `networks.AppearanceNet` |
 | motion sampler | `networks.MotionLSTM` |
-| discriminators of frames and of motion | `networks.FrameDiscriminator`, `networks.MotionCritic` |
+| discriminators of frames and of motion | `networks.FrameDiscriminator`, `networks.MotionDiscriminator` |
 | the authors' weight files | `files` |
 
 Here are the networks and the authors' weight files; training and the verbs are not there yet.
 
 Different from the authors' code, and why:
 - Any batch size. Theirs takes the batch for the number of frames, and its test command leaves normalisation in
-  training mode, so that each picture is normalised by itself: `normalisation="image"` does that on purpose, whatever
+  training mode, so that each image is normalised by itself: `normalisation="image"` does that on purpose, whatever
   the batch.
 - The landmark net stays in evaluation mode. In theirs its running statistics drift during training, so that what a pose
   encoder sees depends on when; the drifted file is taken only where there is no wing.ckpt.
@@ -30,14 +30,14 @@ from stylereel.systems.stylefacev.files import (
     load_frame_discriminator,
     load_landmarks,
     load_motion,
-    load_motion_critic,
+    load_motion_discriminator,
     load_pose,
 )
 from stylereel.systems.stylefacev.networks import (
     AppearanceNet,
     FrameDiscriminator,
     LandmarkNet,
-    MotionCritic,
+    MotionDiscriminator,
     MotionLSTM,
     PoseEncoder,
 )
@@ -46,7 +46,7 @@ __all__ = [
     "AppearanceNet",
     "FrameDiscriminator",
     "LandmarkNet",
-    "MotionCritic",
+    "MotionDiscriminator",
     "MotionLSTM",
     "Networks",
     "PoseEncoder",
@@ -55,6 +55,6 @@ __all__ = [
     "load_frame_discriminator",
     "load_landmarks",
     "load_motion",
-    "load_motion_critic",
+    "load_motion_discriminator",
     "load_pose",
 ]

@@ -25,7 +25,7 @@ from stylereel.systems.stylefacev.networks import (
     AppearanceNet,
     FrameDiscriminator,
     LandmarkNet,
-    MotionCritic,
+    MotionDiscriminator,
     MotionLSTM,
     Normalisation,
     PoseEncoder,
@@ -154,20 +154,20 @@ def load_motion(path: str | Path) -> MotionLSTM:
 
 
 def load_frame_discriminator(path: str | Path) -> FrameDiscriminator:
-    """The discriminator of pictures in N_net_D.pth. Raises ValueError as the others."""
+    """The discriminator of images in N_net_D.pth. Raises ValueError as the others."""
 
     def build(state: State) -> FrameDiscriminator:
         width, channels = state["model.0.weight"].shape[:2]
         return FrameDiscriminator(channels, width)
 
-    return load_part(path, "model.0.weight", "discriminator of pictures", build)
+    return load_part(path, "model.0.weight", "discriminator of images", build)
 
 
-def load_motion_critic(path: str | Path) -> MotionCritic:
-    """The critic of motion in N_net_D_2d.pth or N_net_D_3d.pth. Raises ValueError as the others."""
+def load_motion_discriminator(path: str | Path) -> MotionDiscriminator:
+    """The discriminator of motion in N_net_D_2d.pth or N_net_D_3d.pth. Raises ValueError as the others."""
 
-    def build(state: State) -> MotionCritic:
+    def build(state: State) -> MotionDiscriminator:
         first = state["netD.scale0_layer0.0.weight"]
-        return MotionCritic(first.shape[1], 2 if first.ndim == 4 else 3, len(first))
+        return MotionDiscriminator(first.shape[1], 2 if first.ndim == 4 else 3, len(first))
 
-    return load_part(path, "netD.scale0_layer0.0.weight", "critic of motion", build)
+    return load_part(path, "netD.scale0_layer0.0.weight", "discriminator of motion", build)

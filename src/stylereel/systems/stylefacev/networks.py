@@ -15,7 +15,7 @@ from torch import Tensor, nn
 Normalisation = Literal["running", "image"]
 
 LANDMARKS = 98  # the WFLW scheme
-MAP_SIZE, IMAGE_SIZE = 64, 256  # of landmark maps, and of the pictures that they are made from
+MAP_SIZE, IMAGE_SIZE = 64, 256  # of landmark maps, and of the images that they are made from
 POSE_SIZE = 8  # side of the pose code
 STEP = 0.2  # most that a coordinate of the pose moves in a frame
 
@@ -118,7 +118,7 @@ class Hourglass(nn.Module):
 
 
 class LandmarkNet(nn.Module):
-    """Pictures to landmark maps: a face alignment network of one hourglass, aware of coordinates and face boundaries.
+    """Images to landmark maps: a face alignment network of one hourglass, aware of coordinates and face boundaries.
 
     Wang, Bo, Fuxin: "Adaptive Wing Loss for Robust Face Alignment via Heatmap Regression" (2019), in the weights that
     StarGAN v2 published. It belongs frozen: the authors' training lets its running statistics drift, which their own
@@ -139,7 +139,7 @@ class LandmarkNet(nn.Module):
         self.l0 = nn.Conv2d(width, landmarks + 1, 1)  # the last map shows the face's boundary
 
     def forward(self, images: Tensor) -> Tensor:
-        """Maps [B, P, 64, 64] of pictures [B, 3, H, W] in -1..1, which are resized to 256 x 256."""
+        """Maps [B, P, 64, 64] of images [B, 3, H, W] in -1..1, which are resized to 256 x 256."""
         x = F.interpolate(images, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False) * 0.5 + 0.5
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.conv4(self.conv3(F.avg_pool2d(self.conv2(x), 2)))
@@ -148,7 +148,7 @@ class LandmarkNet(nn.Module):
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch normalisation that can take each picture's own statistics instead (see `AppearanceNet.normalise_by`)."""
+    """Batch normalisation that can take each image's own statistics instead (see `AppearanceNet.normalise_by`)."""
 
     own = False
 
@@ -208,7 +208,7 @@ class PoseEncoder(nn.Module):
 
 
 class AppearanceNet(nn.Module):
-    """Pictures to the appearance code, and appearance and pose to W+.
+    """Images to the appearance code, and appearance and pose to W+.
 
     The trunk is that of Wide ResNet-50-2. The fusion multiplies both codes element by element, so that each place of
     the pose map says how much of the appearance there is heard. W+ comes out whole, not as an offset from the mean.
@@ -234,8 +234,8 @@ class AppearanceNet(nn.Module):
         """Choose what the normalisation layers use in evaluation: `running` statistics of the training, as is usual, or
         those of each `image`.
 
-        The authors' test command forgets to leave training mode and gives one picture at a time, so the pictures they
-        show are made by "image". Taken picture by picture it does not depend on the batch.
+        The authors' test command forgets to leave training mode and gives one image at a time, so the images they
+        show are made by "image". Taken image by image it does not depend on the batch.
         """
         for module in self.modules():
             if isinstance(module, Norm):
@@ -243,7 +243,7 @@ class AppearanceNet(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Appearance code [B, 64, 8, 8] of pictures [B, 3, 256, 256] in -1..1."""
+        """Appearance code [B, 64, 8, 8] of images [B, 3, 256, 256] in -1..1."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, 1)
         for level in (1, 2, 3, 4, 5):
             x = self.get_submodule(f"layer{level}")(x)
@@ -286,8 +286,8 @@ class MotionLSTM(nn.Module):
     def go_on(
         self, state: tuple[Tensor, Tensor, Tensor], noise: Tensor
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """The next poses [B, T, 64] for noise [B, T, 64], the noise told from the states [B, T, 64], and the state at
-        the end, from which the next call goes on."""
+        """The next poses [B, T, 64] for noise [B, T, 64], the noise predicted from the states [B, T, 64], and the state
+        at the end, from which the next call goes on."""
         (pose, h, c), poses, memories = state, [], []
         for step in noise.unbind(1):
             h, c = self.cell(step, (h, c))
@@ -297,13 +297,13 @@ class MotionLSTM(nn.Module):
         return torch.stack(poses, 1), self.fc2(F.relu(self.fc1(torch.stack(memories, 1)))), (pose, h, c)
 
     def forward(self, pose: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Poses [B, T, 64], of which the first [B, 64] is given, for noise [B, T - 1, 64]; and the noise told again."""
-        poses, told, _ = self.go_on(self.start(pose), noise)
-        return torch.cat([pose[:, None], poses], 1), told
+        """Poses [B, T, 64], the first [B, 64] given, for noise [B, T - 1, 64]; and the noise predicted from them."""
+        poses, predicted, _ = self.go_on(self.start(pose), noise)
+        return torch.cat([pose[:, None], poses], 1), predicted
 
 
 class FrameDiscriminator(nn.Module):
-    """Scores [B, 1, h, w] of pictures [B, C, H, W], each of a patch of 70 x 70 pixels (Isola et al. 2017)."""
+    """Scores [B, 1, h, w] of images [B, C, H, W], each of a patch of 70 x 70 pixels (Isola et al. 2017)."""
 
     def __init__(self, channels: int = 3, width: int = 64) -> None:
         super().__init__()
@@ -320,7 +320,7 @@ class FrameDiscriminator(nn.Module):
 
 
 class _Scales(nn.Module):
-    """The convolutions of a critic of two scales, under the names of the authors' files."""
+    """The convolutions of a discriminator of two scales, under the names of the authors' files."""
 
     LEVELS = 5
 
@@ -337,7 +337,7 @@ class _Scales(nn.Module):
                 self.add_module(f"scale{scale}_layer{level}", nn.Sequential(*layers))
 
 
-class MotionCritic(nn.Module):
+class MotionDiscriminator(nn.Module):
     """Judges frames or sequences at two scales; `forward` gives the outputs of all five levels of both, finest first.
 
     dimensions: 2 for a first and a later frame, stacked to [B, C, H, W]; 3 for a first frame stacked to each later one,
@@ -372,7 +372,8 @@ class MotionCritic(nn.Module):
 
 
 def against_first(frames: Tensor) -> Tensor:
-    """What the critic of sequences sees of frames [B, T, C, H, W]: [B, 2 C, T - 1, H, W], the first beside each."""
+    """Input of the discriminator of sequences for frames [B, T, C, H, W]: [B, 2 C, T - 1, H, W], the first next to
+    each."""
     first = frames[:, :1].expand(-1, frames.shape[1] - 1, -1, -1, -1)
     return torch.cat([first, frames[:, 1:]], 2).transpose(1, 2)
 

@@ -47,7 +47,7 @@ def _ratio(size: torch.Size, flow: Tensor) -> Tensor:
 
 
 def _places(flow: Tensor) -> Tensor:
-    """Where to look for each pixel [B, H, W, 2], x and y, -1 and 1 the outer edges of the picture."""
+    """Where to look for each pixel [B, H, W, 2], x and y, -1 and 1 the outer edges of the image."""
     height, width = flow.shape[-2:]
     y, x = (torch.arange(n, dtype=flow.dtype, device=flow.device) + 0.5 for n in (height, width))
     centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)

@@ -5,10 +5,10 @@
 | L_v, L_t: features of VGG19 at several scales, L1 | `PyramidLoss` |
 | boxes of eyes and mouth, soft edges | `boxes` |
 | L_t: features and 10 L1 in the boxes | `local_loss` |
-| L_domain: outside the boxes the calibrated picture stays what the warped one was | `domain_loss` |
+| L_domain: outside the boxes the calibrated image stays what the warped one was | `domain_loss` |
 | L_adv: -log D | `adversarial_loss` |
 
-The authors' code has the adversarial loss with the opposite sign, which rewards pictures that look false; it is here as
+The authors' code has the adversarial loss with the opposite sign, which rewards images that look false; it is here as
 `inverted`, for comparison only.
 """
 
@@ -24,11 +24,11 @@ Maps = Callable[[Tensor], Sequence[Tensor]]  # images [B, 3, H, W] in [-1, 1] to
 
 EYES, MOUTH = slice(36, 48), slice(48, 68)  # iBUG landmarks
 EYES_MARGIN, MOUTH_MARGIN = 0.35, 0.25  # of a box's longer side, added on each side
-PIXELS = 10.0  # weight of L1 beside features, in the boxes
+PIXELS = 10.0  # weight of L1 next to features, in the boxes
 
 
 class PyramidLoss:
-    """L1 between the feature maps of two pictures, at full size and halved again and again (Johnson et al. 2016)."""
+    """L1 between the feature maps of two images, at full size and halved again and again (Johnson et al. 2016)."""
 
     def __init__(self, maps: Maps, scales: int = 3) -> None:
         self.maps, self.scales = maps, scales
@@ -40,9 +40,9 @@ class PyramidLoss:
             if scale:
                 images, targets = F.avg_pool2d(images, 2), F.avg_pool2d(targets, 2)
             with torch.no_grad():
-                wanted = self.maps(targets)
-            for a, b in zip(self.maps(images), wanted, strict=True):
-                total = total + weighted_l1(a, b, weight) / (self.scales * len(wanted))
+                target_maps = self.maps(targets)
+            for a, b in zip(self.maps(images), target_maps, strict=True):
+                total = total + weighted_l1(a, b, weight) / (self.scales * len(target_maps))
         return total
 
 
@@ -64,7 +64,7 @@ def boxes(
 ) -> Tensor:
     """Where eyes and mouth are [B, 1, size, size]: 1 in the boxes around landmarks [B, 68, 2] in 0..1, 0 outside.
 
-    soft: width of the edges in picture sides, over which 1 falls to 0 outside of the box.
+    soft: width of the edges in image sides, over which 1 falls to 0 outside of the box.
     """
     place = (torch.arange(size, device=landmarks.device) + 0.5) / size
     mask = landmarks.new_zeros(len(landmarks), 1, size, size)
@@ -87,12 +87,12 @@ def local_loss(features: PyramidLoss, images: Tensor, targets: Tensor, mask: Ten
 
 
 def domain_loss(features: PyramidLoss, calibrated: Tensor, warped: Tensor, mask: Tensor) -> Tensor:
-    """How far the calibrated picture is, outside of the mask, from that of the warped features alone."""
+    """How far the calibrated image is, outside of the mask, from that of the warped features alone."""
     return features(calibrated, warped.detach(), 1 - mask)
 
 
 def adversarial_loss(scores: Tensor, inverted: bool = False) -> Tensor:
-    """-log D of the discriminator's scores [B, 1], D = sigmoid(score): it falls as the pictures look truer.
+    """-log D of the discriminator's scores [B, 1], D = sigmoid(score): it falls as the images look truer.
 
     inverted: the authors' code, which minimises the score.
     """

@@ -130,7 +130,7 @@ class Up(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Image [B, 3, S, S] and descriptor [B, D] to features [B, C, 64, 64], with the encoder's maps beside."""
+    """Image [B, 3, S, S] and descriptor [B, D] to features [B, C, 64, 64], with the encoder's maps next to them."""
 
     def __init__(self, config: WarperConfig) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class Warper(nn.Module):
 
 
 def lower_half(flow: Tensor) -> Tensor:
-    """The flow [B, 2, 64, 64] of sound as the authors' code uses it: 0 in the upper half of the picture."""
+    """The flow [B, 2, 64, 64] of sound as the authors' code uses it: 0 in the upper half of the image."""
     rows = torch.arange(flow.shape[-2], device=flow.device) >= UPPER
     return flow * rows[:, None]
 

@@ -1,15 +1,15 @@
-"""What StyleHEAT moves: the generator's state at 64 px, and where the picture goes on from it.
+"""What StyleHEAT moves: the generator's state at 64 px, and where the image goes on from it.
 
-The state of the authors' code is the feature map after `b64.conv0`. StyleGAN2's picture is a sum over resolutions, so
+The state of the authors' code is the feature map after `b64.conv0`. StyleGAN2's image is a sum over resolutions, so
 that what the blocks up to 32 px have added stays where it was when the feature map moves: a ghost of the source. Here
 that image so far is part of the state, as three more channels, each pixel four times, and moves along. Which of the two
-holds is told by the number of channels that the calibration takes.
+holds is known from the number of channels that the calibration takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,31 +47,43 @@ def split(joined: Tensor) -> State:
     return State(joined[:, :-COLOURS], F.avg_pool2d(joined[:, -COLOURS:], 2))
 
 
-def read_state(generator: StyleGAN2, w: Tensor, correction: Correction | None = None, **options: Any) -> State:
-    """The state that W+ codes w [B, L, D] lead to, corrected by HFGI if there is a correction.
+def read_state(generator: StyleGAN2, w: Tensor, correction: Correction | None = None) -> State:
+    """The state that W+ codes w [B, L, D] lead to, corrected by HFGI if there is a correction."""
+    so_far: list[Tensor] = []
+    features = generator.synthesize(w, taps={SO_FAR: so_far.append}, stop=LAYER)
+    return State(features if correction is None else correction.apply(features), so_far[0])
 
-    options: of `synthesize`: noise and dtype.
+
+def draw(
+    generator: StyleGAN2,
+    state: State,
+    w: Tensor,
+    noise: Literal["const", "none"] = "const",
+    dtype: torch.dtype | None = None,
+    stop: str | None = None,
+) -> Tensor:
+    """The images [B, 3, H, W] that the rest of the generator makes of a state, with the codes w [B, L, D].
+
+    noise, dtype, stop: of `synthesize`.
     """
-    seen: list[Tensor] = []
-    features = generator.synthesize(w, taps={SO_FAR: seen.append}, stop=LAYER, **options)
-    return State(features if correction is None else correction.apply(features), seen[0])
+    return generator.synthesize(w, start=(LAYER, state.features, state.so_far), noise=noise, dtype=dtype, stop=stop)
 
 
-def draw(generator: StyleGAN2, state: State, w: Tensor, **options: Any) -> Tensor:
-    """The pictures [B, 3, H, W] that the rest of the generator makes of a state, with the codes w [B, L, D].
+def look(
+    generator: StyleGAN2,
+    state: State,
+    w: Tensor,
+    size: int,
+    whole: bool = False,
+    noise: Literal["const", "none"] = "const",
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """What a warper sees of a state: its images [B, 3, size, size] in [-1, 1].
 
-    options: of `synthesize`: stop, resize, noise and dtype.
-    """
-    return generator.synthesize(w, start=(LAYER, state.features, state.so_far), **options)
-
-
-def look(generator: StyleGAN2, state: State, w: Tensor, size: int, whole: bool = False, **options: Any) -> Tensor:
-    """What a warper sees of a state: its pictures [B, 3, size, size] in [-1, 1].
-
-    whole: the generator's full picture, resampled without a filter as the authors' networks saw it; else the image so
+    whole: the generator's full image, resampled without a filter as the authors' networks saw it; else the image so
     far at that size, which costs less and which the built-in generator was trained to show.
     """
     if whole or size > generator.resolution:
-        images = draw(generator, state, w, **options).clamp(-1, 1)
+        images = draw(generator, state, w, noise, dtype).clamp(-1, 1)
         return F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
-    return draw(generator, state, w, stop=f"b{size}.torgb", **options).clamp(-1, 1)
+    return draw(generator, state, w, noise, dtype, stop=f"b{size}.torgb").clamp(-1, 1)

@@ -16,7 +16,6 @@ from stylereel.core.latents import FACE, Codes, Identity, Motion, MotionKind
 from stylereel.core.system import Clip, Driver, Frames, Source, device_of
 from stylereel.encoders.hfgi import HFGI, LAYER
 from stylereel.faces import backend, deep3d, placement
-from stylereel.faces.pose import smooth
 from stylereel.family.encoder import load_encoder
 from stylereel.generator import StyleGAN2
 from stylereel.media.video import VideoReader
@@ -35,7 +34,6 @@ _DEEP3D_NAMES = (
 EXPRESSION, CROP = slice(0, 64), slice(70, 73)  # of these
 FRAME = 256  # pixels of the frames that Deep3D reads
 Parts = Literal["all", "pose", "expression"]
-Reference = Literal["absolute", "relative"]
 
 
 class _Prepared(NamedTuple):
@@ -48,7 +46,7 @@ class _Prepared(NamedTuple):
 
 
 class StyleHEAT:
-    """A portrait moved by the motion of a clip or picture: its state at 64 px is warped and repaired.
+    """A portrait moved by the motion of a clip or image: its state at 64 px is warped and repaired.
 
     Motion is in the coordinates FACE in the built-in family, DEEP3D with the authors' weights; relative motion holds
     differences from the first frame, which are added to the source's own.
@@ -72,7 +70,7 @@ class StyleHEAT:
 
         Args:
             generator: of 64 px or more.
-            encoder: pictures [B, 3, 256, 256] in [-1, 1] to W+ codes; None if only seeds and codes are to come.
+            encoder: images [B, 3, 256, 256] in [-1, 1] to W+ codes; None if only seeds and codes are to come.
             warper: moves the state.
             calibration: repairs it; None leaves it as it was warped.
             hfgi: keeps details of a photograph.
@@ -134,7 +132,7 @@ class StyleHEAT:
             generator: weight file of a StyleGAN2 generator of any known tool, for the authors' weights
                 StyleGAN_e4e.pth; by default the built-in one.
             calibration: styleheat-calibration.safetensors or StyleHEAT_visual.pt; none by default.
-            encoder: of this generator (Encoder_e4e.pth), for pictures and clips.
+            encoder: of this generator (Encoder_e4e.pth), for images and clips.
             hfgi: HFGI of this generator (hfgi.pth), which keeps details of a photograph.
             coefficients: Deep3D's epoch_20.pth, which the authors' warper is driven by.
 
@@ -177,19 +175,19 @@ class StyleHEAT:
         source_face: str = "largest",
         detector: backend.Detector = "auto",
     ) -> Identity:
-        """Who is to move: a seed, a picture uint8 [H, W, 3] with a face, codes of one, or a saved identity.
+        """Who is to move: a seed, an image uint8 [H, W, 3] with a face, codes of one, or a saved identity.
 
-        Of a picture and of codes the `placement` [4] is kept too; with HFGI, of a picture also its state. What is
+        Of an image and of codes the `placement` [4] is kept too; with HFGI, of an image also its state. What is
         inverted is taken as it is, never truncated.
 
         Args:
-            source: seed of an invented person (0 or more), a picture, codes (their first frame), or an identity.
+            source: seed of an invented person (0 or more), an image, codes (their first frame), or an identity.
             psi: how far an invented person may lie from the mean face, 0 to 1; nothing else is pulled there.
-            source_face: which one of several faces in the picture; as for `face`.
+            source_face: which one of several faces in the image; as for `face`.
             detector: what finds and reads faces; auto is dlib.
 
         Raises:
-            ValueError: no such face in the picture, a negative seed, psi outside 0 to 1, no such detector, or codes
+            ValueError: no such face in the image, a negative seed, psi outside 0 to 1, no such detector, or codes
                 of another generator.
         """
         points = np.empty(0)
@@ -225,16 +223,16 @@ class StyleHEAT:
         face: str = "largest",
         strength: float = 1.0,
         smoothing: float = 0.0,
-        motion: Reference = "absolute",
+        motion: who.Reference = "absolute",
         detector: backend.Detector = "auto",
     ) -> Motion:
-        """The motion of a face in a clip or picture.
+        """The motion of a face in a clip or image.
 
         Args:
-            driving: the clip (its name, or open already) or a picture.
+            driving: the clip (its name, or open already) or an image.
             missing: what to do with frames without a face: hold the last one, interpolate, skip the edit (show the
                 source as it is), or stop.
-            face: which one of several: largest, left, a number (0 is the left-most), or a picture of the person.
+            face: which one of several: largest, left, a number (0 is the left-most), or an image of the person.
             strength: factor on the expression, 1 as it is.
             smoothing: width in seconds of a Gaussian low-pass of the motion, without lag; 0 adds none.
             motion: absolute shows the driver's pose and expression; relative adds what changes since the first frame
@@ -245,21 +243,13 @@ class StyleHEAT:
             ValueError: codes, which hold no coefficients; no such face, no such detector, or a file that cannot be
                 read (MediaError); or, outside of the built-in family, no coefficients network.
         """
-        if strength < 0 or smoothing < 0:
-            raise ValueError(f"Strength and smoothing are 0 or more, not {min(strength, smoothing)}.")
+        who.check_shaping(strength, smoothing)
         if isinstance(driving, Codes):
-            raise ValueError("StyleHEAT is driven by the face in a clip or picture; give one instead of codes.")
+            raise ValueError("StyleHEAT is driven by the face in a clip or image; give one instead of codes.")
         reader = VideoReader(driving) if isinstance(driving, str | Path) else driving
         track = backend.track(reader, reader.rate, missing, self._face_backend(detector), face)
         found = who.face_motion(track) if self.builtin_family else self._measured(reader, track)
-        values = found.values.astype(np.float32)
-        if smoothing:
-            values = smooth(values, found.rate, smoothing)
-        if motion == "relative":
-            found = replace(found, kind=found.kind._replace(relative=True))
-            values = values - values[:1]
-        values = np.where(self._is_pose(), values, strength * values)
-        return replace(found, values=values.astype(np.float32))
+        return who.shape_motion(found, strength, smoothing, motion, self._is_pose())
 
     def apply(self, identity: Identity, motion: Motion, *, parts: Parts = "all") -> Frames:
         """The moved states of `identity` at all frames of `motion` but the 13 at either end.

@@ -51,7 +51,7 @@ class Settings:
     """One stage's reading; the defaults are the paper's.
 
     steps, batch, rate: of the optimiser; warper_rate: of the warper, where both learn. Weights: perceptual, of the
-    warped source picture against the target frame; local, domain, adversarial: see `losses`; flow: of the distance to
+    warped source image against the target frame; local, domain, adversarial: see `losses`; flow: of the distance to
     the exact flow; state: of the difference to the target's state, eyes and mouth `detail` times; the last two need the
     built-in family. muon: orthogonalised momentum and a cosine schedule instead of Adam. inverted: the authors' sign of
     the adversarial loss.
@@ -100,22 +100,22 @@ QUICK = Preset(
 
 class Batch(NamedTuple):
     """Pairs as the generator shows them: w of the sources [B, L, D], the states of both, the warper's images, targets'
-    pictures where a loss looks at them, and the mask of eyes and mouth [B, 1, 64, 64]."""
+    images where a loss looks at them, and the mask of eyes and mouth [B, 1, 64, 64]."""
 
     w: Tensor
     source: State
     target: State
     images: Tensor
-    pictures: Tensor | None
+    target_images: Tensor | None
     mask: Tensor
 
 
 class Teacher:
     """Batches of a generator of the built-in family, and what its states mean."""
 
-    def __init__(self, trainer: Trainer, generator: StyleGAN2, size: int, with_pictures: bool) -> None:
-        """size: of the warper's images in pixels; with_pictures: of the targets, too."""
-        self.trainer, self.generator, self.size, self.with_pictures = trainer, generator, size, with_pictures
+    def __init__(self, trainer: Trainer, generator: StyleGAN2, size: int, with_targets: bool) -> None:
+        """size: of the warper's images in pixels; with_targets: of the targets, too."""
+        self.trainer, self.generator, self.size, self.with_targets = trainer, generator, size, with_targets
         trainer.freeze(generator)
         with torch.no_grad():
             z = torch.randn(64, generator.config.z_dim, generator=torch.Generator().manual_seed(0)).to(trainer.device)
@@ -123,17 +123,17 @@ class Teacher:
             # A difference counts against how much a channel varies.
             self.deviation = state.std((0, 2, 3), keepdim=True).clamp_min(1e-3)
 
-    def picture(self, state: State, w: Tensor) -> Tensor:
-        """The picture of a state, as large as the warper's images."""
+    def image(self, state: State, w: Tensor) -> Tensor:
+        """The image of a state, as large as the warper's images."""
         return look(self.generator, state, w, self.size, dtype=self.trainer.dtype)
 
     @torch.no_grad()
     def __call__(self, pairs: Pairs) -> Batch:
         w = grouped_w(self.generator, pairs.source)
         source, target = (read_state(self.generator, codes) for codes in (w, grouped_w(self.generator, pairs.target)))
-        seen = self.picture(target, w) if self.with_pictures else None
+        shown = self.image(target, w) if self.with_targets else None
         mask = boxes(pairs.landmarks, FLOW_SIZE)
-        return Batch(w, source, target, self.picture(source, w), seen, mask)
+        return Batch(w, source, target, self.image(source, w), shown, mask)
 
     def difference(self, found: Tensor, target: State, mask: Tensor, detail: float) -> Tensor:
         """Mean difference of joined states in deviations, eyes and mouth `detail` times."""
@@ -193,8 +193,8 @@ def train_video(
             warped = model.warp(batch.source.joined(), flow)
             losses["state"] = teacher.difference(warped, batch.target, batch.mask, settings.detail)
             loss = loss + settings.state * losses["state"]
-        if perceptual is not None and batch.pictures is not None:
-            losses["perceptual"] = perceptual(model.warp(batch.images, flow), batch.pictures)
+        if perceptual is not None and batch.target_images is not None:
+            losses["perceptual"] = perceptual(model.warp(batch.images, flow), batch.target_images)
             loss = loss + settings.perceptual * losses["perceptual"]
         trainer.descend(loss, optimizers.values(), 5.0, model)
         follow.update(index)
@@ -250,7 +250,7 @@ def train_joint(
 ) -> tuple[Warper, Calibration]:
     """The second stage: calibration, and the warper at a rate of its own.
 
-    discriminator: frozen, of the generator's pictures; without one the adversarial loss is left out.
+    discriminator: frozen, of the generator's images; without one the adversarial loss is left out.
     Raises ValueError if the settings need maps and there are none.
     """
     torch.manual_seed(8)
@@ -280,29 +280,29 @@ def train_joint(
             losses["warped"] = teacher.difference(warped, batch.target, batch.mask, settings.detail)
             losses["state"] = teacher.difference(calibrated, batch.target, batch.mask, settings.detail)
             terms.append(settings.state * (losses["state"] + 0.5 * losses["warped"]))
-        if batch.pictures is not None:
-            for name, weight, value in _picture_losses(batch, flow, warped, calibrated):
+        if batch.target_images is not None:
+            for name, weight, value in _image_losses(batch, flow, warped, calibrated):
                 losses[name] = value
                 terms.append(weight * value)
         trainer.descend(torch.stack(terms).sum(), optimizers.values(), 5.0, model)
         follow.update(index)
         return losses
 
-    def _picture_losses(
+    def _image_losses(
         batch: Batch, flow: Tensor, warped: Tensor, calibrated: Tensor
     ) -> Iterator[tuple[str, float, Tensor]]:
-        assert batch.pictures is not None
-        images = teacher.picture(split(calibrated), batch.w)
+        assert batch.target_images is not None
+        images = teacher.image(split(calibrated), batch.w)
         mask = nn.functional.interpolate(batch.mask, images.shape[-2:], mode="bilinear", align_corners=False)
         if features is not None:
             if settings.perceptual:
                 moved = model.warper.warp(batch.images, flow)
-                yield "perceptual", settings.perceptual, features(moved, batch.pictures)
+                yield "perceptual", settings.perceptual, features(moved, batch.target_images)
             if settings.local:
-                yield "local", settings.local, local_loss(features, images, batch.pictures, mask)
+                yield "local", settings.local, local_loss(features, images, batch.target_images, mask)
             if settings.domain:
                 with torch.no_grad():
-                    before = teacher.picture(split(warped), batch.w)
+                    before = teacher.image(split(warped), batch.w)
                 yield "domain", settings.domain, domain_loss(features, images, before, mask)
         if settings.adversarial and discriminator is not None:
             yield "adversarial", settings.adversarial, adversarial_loss(discriminator(images), settings.inverted)
@@ -331,7 +331,7 @@ def _perceptual(weight: float, maps: Maps | None) -> PyramidLoss | None:
 
 @torch.no_grad()
 def show(teacher: Teacher, warper: Warper, calibration: Calibration | None, count: int = 8) -> np.ndarray:
-    """Held-out sources, below them the warped states, the calibrated ones and the targets, as pictures."""
+    """Held-out sources, below them the warped states, the calibrated ones and the targets, as images."""
     pairs = teacher.trainer.to_device(draw_pairs(0, count, seed=HELD_OUT))
     batch = teacher(pairs)
     moved = warper(batch.images, pairs.window)

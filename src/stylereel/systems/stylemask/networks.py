@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,8 +128,7 @@ class MaskNets(nn.Module):
     def _style(self, generator: StyleGAN2, layer: StyleLayer, vector: Tensor) -> Tensor:
         if self.config.space == "s":
             return vector
-        module: Any = generator.synthesis.get_submodule(layer.name)
-        return module.affine(vector)
+        return generator.synthesis.get_submodule(f"{layer.name}.affine")(vector)
 
     def styles(self, generator: StyleGAN2, vectors: Sequence[Tensor], w: Tensor) -> list[Tensor]:
         """Style vectors of all layers: convolutions from (mixed) vectors, toRGB layers from the source's W+ w."""

@@ -129,7 +129,7 @@ def reproduce(
     store = Path(trainings) if trainings else folder / "trainings"
     generator, file = world_generator(family, device)
     weights = {"generator": sha256(file), **{net: sha256(builtin(net)) for net in ("face", "identity")}}
-    nets = {name: train_variant(name, steps, store, generator, weights) for name in VARIANTS}
+    nets = {name: train_variant(name, steps, store, generator, weights, device) for name in VARIANTS}
 
     z = np.random.default_rng((HELD_OUT, 3, seed)).standard_normal((2, pairs, generator.config.z_dim))
     source, target = (world.align(world.from_latent(part)) for part in z)
@@ -181,16 +181,18 @@ def reproduce(
     return write_report(folder, "StyleMask on the built-in family", rows, claims, facts, [grid])
 
 
-def train_variant(name: str, steps: int, store: Path, generator: StyleGAN2, weights: Mapping[str, str]) -> MaskNets:
+def train_variant(
+    name: str, steps: int, store: Path, generator: StyleGAN2, weights: Mapping[str, str], device: Device
+) -> MaskNets:
     """A variant's mask networks: from the store if they are there, else trained, going on where a run was stopped.
 
-    weights: the hashes of the networks that it learns from. It is trained where the generator is.
+    weights: the hashes of the networks that it learns from; device: where it is trained, as for the generator.
     """
     from stylereel.train.loop import Trainer
 
     variant = VARIANTS[name]
     settings: Settings = replace(QUICK, steps=steps, cycle=variant.cycle)
-    device = generator.mean_w.device
+    place = generator.mean_w.device
     facts: dict[str, Any] = {"variant": asdict(variant), "settings": asdict(settings), "weights": dict(weights)}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
     file = store / f"{name}-{key}.safetensors"
@@ -198,11 +200,11 @@ def train_variant(name: str, steps: int, store: Path, generator: StyleGAN2, weig
         face = load_face(builtin("face"))
         identity = load_module(builtin("identity"), "identity", lambda config: IdentityNet())
         config = MaskConfig.of(generator, space=variant.space, one_net=variant.one_net)
-        trainer = Trainer(store, device=device.type, settings={"study": facts})
+        trainer = Trainer(store, device=device, settings={"study": facts})
         nets = train(trainer, generator, WorldFaces(face, identity), settings, None, config, f"{name}-{key}")
-        generator.to(device)
+        generator.to(place)
         save_module(file, KIND, nets, facts)
-    return load_masks(file, generator).eval().to(device)
+    return load_masks(file, generator).eval().to(place)
 
 
 class Scene:

@@ -19,7 +19,6 @@ from stylereel.core.system import Clip, Driver, Frames, Source, device_of
 from stylereel.core.weights import config_of, load_module
 from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES
-from stylereel.faces.pose import smooth
 from stylereel.family.encoder import load_encoder
 from stylereel.family.people import motion_codes
 from stylereel.generator import StyleGAN2
@@ -29,7 +28,6 @@ from stylereel.systems.stylemask.networks import KIND, MaskConfig, MaskNets, loa
 from stylereel.world.factors import MOTION, MOTION_COLUMNS, POSE
 
 Parts = Literal["all", "pose", "expression"]
-Reference = Literal["absolute", "relative"]
 CHUNK = 8  # frames inverted together
 STEADY = 0.1  # seconds, of the crops in FFHQ's framing, as in `stylereel invert`
 
@@ -146,7 +144,7 @@ class StyleMask:
         face: str = "largest",
         strength: float = 1.0,
         smoothing: float = 0.0,
-        motion: Reference = "absolute",
+        motion: who.Reference = "absolute",
         detector: backend.Detector = "auto",
     ) -> Motion:
         """The motion of a face in a clip or image, or in codes.
@@ -166,8 +164,7 @@ class StyleMask:
             ValueError: no such face, no such detector, codes of another generator, or a file that cannot be read
                 (MediaError).
         """
-        if strength < 0 or smoothing < 0:
-            raise ValueError(f"Strength and smoothing are 0 or more, not {min(strength, smoothing)}.")
+        who.check_shaping(strength, smoothing)
         if isinstance(driving, Codes):
             who.check_codes(driving.w[0], self.generator)
             found = _of_codes(driving.w, driving.rate, driving.placement.numpy())
@@ -178,18 +175,8 @@ class StyleMask:
                 found = self._invert(reader, track)
             else:
                 found = who.face_motion(track)
-        values = found.values.astype(np.float32)
-        if smoothing:
-            values = smooth(values, found.rate, smoothing)
-        if motion == "relative":
-            found = replace(found, kind=found.kind._replace(relative=True))
-            values = values - values[:1]
-        if found.kind.coordinates == FACE.coordinates:
-            values = values * np.where(np.arange(len(NAMES)) < len(POSE), 1.0, strength)
-        else:
-            rest = values[:1] if motion == "absolute" else 0.0
-            values = rest + strength * (values - rest)
-        return replace(found, values=values.astype(np.float32))
+        pose = np.arange(len(NAMES)) < len(POSE) if found.kind.coordinates == FACE.coordinates else None
+        return who.shape_motion(found, strength, smoothing, motion, pose)
 
     def apply(self, identity: Identity, motion: Motion, *, parts: Parts = "all") -> Frames:
         """Style vectors that show `identity` with each frame of `motion`.

@@ -144,7 +144,7 @@ def reproduce(
             place = folder / codes.generator[:8] / f"{number}-{'with' if weight else 'without'}"
             result = place / f"{chosen[0]}-{steps}-{short}-{long}-{long_frames}.json"
             if not result.exists():
-                model = _trained(place, codes, steps, weight, number, run.device).to(run.device)
+                model = _trained(place, codes, steps, weight, number, device).to(run.device)
                 numbers = _measured(model, generator, references, short, long, long_frames, chosen, run)
                 with replacing(result) as partial:
                     partial.write_text(json.dumps(numbers, indent=2))

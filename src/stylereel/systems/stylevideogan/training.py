@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -463,7 +462,7 @@ def curves(clip: Tensor, sample: Tensor, rate: float, shown: int = 4) -> np.ndar
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 1.1 * shown), layout="constrained")
-    canvas: Any = FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(shown, 2, sharey="row", sharex=True, squeeze=False)
     for column, (title, values) in enumerate((("clip", clip), ("sample", sample))):
         axes[0, column].set_title(title)

@@ -1,0 +1,109 @@
+"""The commands of the pages really run, page by page from top to bottom, in a folder that has the files they name.
+
+Clips are short, numbers of steps are small, and other people's weight files are small stand-ins of the same
+architecture. What is not run here is listed with the reason; `test_docs.py` checks its flags. The README's commands run
+in `test_first_light.py`.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_docs import PAGES, command_lines
+from test_encoders import save_checkpoint, small_encoder, small_generator
+
+from stylereel import world
+from stylereel.cli import main
+from stylereel.media.pictures import save_picture
+from stylereel.systems.stylemask.networks import MaskConfig, MaskNets
+
+# A flag's value on the page is replaced by a small one.
+SMALLER = {
+    "--frames": "30", "--steps": "1", "--count": "2", "--seconds": "0.4", "--size": "64",
+    "--start": "0.04", "--duration": "0.2",
+}  # fmt: skip
+DROPPED = {"--pti"}  # hundreds of steps of a whole generator; test_inversion.py takes a few
+# Flags that a command gets unless it has them.
+ALSO = {
+    "train": {"--scale": "0.001", "--device": "cpu"},
+    "world clip": {"--size": "64"},
+    "invert": {"--steps": "1"},
+}  # fmt: skip
+# First words of a command: why it is not run.
+LEFT_OUT = {
+    "train perception": "draws thousands of portraits even at the smallest scale",
+    "train generator": "takes minutes at the smallest scale; test_train_adversarial.py trains a small one",
+    "train generator3": "takes minutes at the smallest scale; test_stylegan3.py trains a small one",
+    "train encoder": "takes minutes at the smallest scale",
+    "train family": "trains all of these",
+    "train directions": "renders thousands of people",
+    "train stylemask": "takes minutes at the smallest scale, and DECA's files; test_stylemask.py trains a small one",
+    "train stylevideogan --folder": "makes three clips of 500 frames; two of the user's are trained here",
+    "train stylevideogan --data data/stylevideogan/my-clip.mp4": "needs what prepare makes",
+    "reproduce stylemask": "test_reproduce.py runs it small",
+    "prepare": "needs videos that make a data set; test_corpora.py runs it",
+    "weights get": "downloads; test_registry.py does it from a server on this machine",
+}
+
+
+def reason(words: list[str]) -> str | None:
+    return next((why for start, why in LEFT_OUT.items() if words[: len(start.split())] == start.split()), None)
+
+
+def smaller(words: list[str]) -> list[str]:
+    """The command with small numbers."""
+    short = [SMALLER.get(before, word) for before, word in zip(["", *words], words) if word not in DROPPED]
+    for start, flags in ALSO.items():
+        if words[: len(start.split())] == start.split():
+            short += [word for flag, value in flags.items() if flag not in words for word in (flag, value)]
+    return short
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What the pages name: clips, portraits and small stand-ins of official weight files."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, seconds in (("clip.mp4", "0.4"), ("my-clip.mp4", "2.04")):
+        assert main(["world", "clip", "--out", str(folder / name), "--seed", "100", "--seconds", seconds]) == 0
+    for name in ("portrait.png", "portrait.jpg", "face.jpg"):
+        save_picture(folder / name, world.draw(world.neutral(), 256).image)
+    generator = small_generator()
+    for name, kind in (("e4e_ffhq_encode.pt", "Encoder4Editing"), ("psp_ffhq_encode.pt", "GradualStyleEncoder")):
+        save_checkpoint(folder / name, small_encoder(offsets=kind == "Encoder4Editing"), {"encoder_type": kind})
+    torch.save(generator.state_dict(), folder / "ffhq.pkl")
+    masks = MaskNets(MaskConfig.of(generator, 6))
+    torch.save({"mask_net": masks.state_dict(), "num_layers_control": 6}, folder / "mask_network_1024.pt")
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".json"}
+    same = {"meeting.mp4": "clip.mp4", "speaker.mp4": "my-clip.mp4", "talk.mp4": "clip.mp4", "FILE": "ffhq.pkl"}
+    same |= {"cache/stylegan2-ffhq-config-f.pt": "ffhq.pkl", "cache/e4e_ffhq_encode.pt": "e4e_ffhq_encode.pt"}
+    same |= {"cache/mask_network_1024.pt": "mask_network_1024.pt"}
+    same |= {"RESULT/a.mp4": "clip.mp4", "REFERENCE/a.mp4": "clip.mp4"}
+    return found | {name: found[other] for name, other in same.items()}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES[1:] if any(reason(words) is None for words in command_lines(page))],
+    ids=lambda page: page.stem,
+)
+def test_the_commands_of_a_page_run(
+    page: Path,
+    files: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path / "cache"))
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    for words in command_lines(page):
+        if reason(words) is None:
+            assert main(smaller(words)) == 0, f"{' '.join(smaller(words))}\n{capsys.readouterr().err}"
+
+
+def test_every_command_that_is_left_out_is_on_a_page() -> None:
+    lines = [words for page in PAGES for words in command_lines(page)]
+    unused = [start for start in LEFT_OUT if not any(words[: len(start.split())] == start.split() for words in lines)]
+    assert not unused
