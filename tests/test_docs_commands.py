@@ -36,6 +36,7 @@ LEFT_OUT = {
     "train generator3": "takes minutes at the smallest scale; test_stylegan3.py trains a small one",
     "train encoder": "takes minutes at the smallest scale",
     "train family": "trains all of these",
+    "train likeness": "learns from thousands of drawn people",
     "train directions": "renders thousands of people",
     "train stylemask": "takes minutes at the smallest scale, and DECA's files; test_stylemask.py trains a small one",
     "train stylevideogan --folder": "makes three clips of 500 frames; two of the user's are trained here",
@@ -65,7 +66,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("files")
     for name, seconds in (("clip.mp4", "0.4"), ("my-clip.mp4", "2.04")):
         assert main(["world", "clip", "--out", str(folder / name), "--seed", "100", "--seconds", seconds]) == 0
-    for name in ("portrait.png", "portrait.jpg", "face.jpg"):
+    for name in ("portrait.png", "drawn.png", "portrait.jpg", "face.jpg"):
         save_picture(folder / name, world.draw(world.neutral(), 256).image)
     generator = small_generator()
     for name, kind in (("e4e_ffhq_encode.pt", "Encoder4Editing"), ("psp_ffhq_encode.pt", "GradualStyleEncoder")):
@@ -74,7 +75,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     masks = MaskNets(MaskConfig.of(generator, 6))
     torch.save({"mask_net": masks.state_dict(), "num_layers_control": 6}, folder / "mask_network_1024.pt")
     found = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".json"}
-    same = {"meeting.mp4": "clip.mp4", "speaker.mp4": "my-clip.mp4", "talk.mp4": "clip.mp4", "FILE": "ffhq.pkl"}
+    same = {
+        "meeting.mp4": "clip.mp4",
+        "speaker.mp4": "my-clip.mp4",
+        "talk.mp4": "clip.mp4",
+        "FILE": "ffhq.pkl",
+        "photo.jpg": "portrait.jpg",
+    }
     same |= {"cache/stylegan2-ffhq-config-f.pt": "ffhq.pkl", "cache/e4e_ffhq_encode.pt": "e4e_ffhq_encode.pt"}
     same |= {"cache/mask_network_1024.pt": "mask_network_1024.pt"}
     same |= {"RESULT/a.mp4": "clip.mp4", "REFERENCE/a.mp4": "clip.mp4"}

@@ -529,8 +529,8 @@ def test_the_study_goes_on_and_judges_every_claim(tmp_path: Path, monkeypatch: p
     report = files[0].read_text()
     assert [path.name for path in files] == ["report.md", "report.json"] and "with the angle penalty" in report
     assert report.count(" differs by ") == 6 and "PSNR against the truth" not in report.split("## How")[0]
-    monkeypatch.setattr(study, "_trained", None)
-    monkeypatch.setattr(study, "_measured", None)
+    monkeypatch.setattr(study, "_train", None)
+    monkeypatch.setattr(study, "_measure", None)
     assert study.reproduce(out=str(tmp_path / "report"), **small)[0].read_text() == report
 
 

@@ -501,9 +501,9 @@ def read(path: str | Path) -> Talk:
         if start[:-1] == MAGIC[:-1] and start != MAGIC:
             raise MediaError(f"{path} has version {start[-1]} of the format; this program reads version {MAGIC[-1]}.")
         try:
-            receiver, groups = _received(file, None, path)
+            receiver, groups = _receive(file, None, path)
             if receiver.headless and receiver.header is not None:  # its first header is lost; the copy came last
-                receiver, groups = _received(file, receiver.header, path)
+                receiver, groups = _receive(file, receiver.header, path)
         except DamagedError as error:
             raise MediaError(f"{path} is damaged: {error}") from error
     header = receiver.header
@@ -511,10 +511,10 @@ def read(path: str | Path) -> Talk:
         raise MediaError(f"The header of {path} is damaged, without which nothing can be decoded; get another copy.")
     if not groups:
         raise MediaError(f"No group of {path} is whole; get another copy.")
-    return _assembled(header, receiver, groups, path)
+    return _assemble(header, receiver, groups, path)
 
 
-def _received(file: BinaryIO, header: Header | None, path: str | Path) -> tuple[Receiver, dict[int, Group]]:
+def _receive(file: BinaryIO, header: Header | None, path: str | Path) -> tuple[Receiver, dict[int, Group]]:
     receiver, groups = Receiver(header), {}
     file.seek(0)
     for piece in itertools.chain(iter(lambda: file.read(PIECE), b""), [b""]):
@@ -532,7 +532,7 @@ def _keep(groups: dict[int, Group], group: Group, receiver: Receiver, path: str 
         raise MediaError(f"{path} holds more numbers than a program can keep at once; read it by Reader.")
 
 
-def _assembled(header: Header, receiver: Receiver, groups: dict[int, Group], path: str | Path) -> Talk:
+def _assemble(header: Header, receiver: Receiver, groups: dict[int, Group], path: str | Path) -> Talk:
     last = groups[max(groups)]
     frames = last.number * header.group + len(last.fine)
     if receiver.frames is not None and frames <= receiver.frames <= frames + MAX_FRAMES // 64:
@@ -560,10 +560,12 @@ def _assembled(header: Header, receiver: Receiver, groups: dict[int, Group], pat
         tuple(int(index) for index in flags),
         header.num_faces,
     )
-    return Talk(header, motion, receiver.identity, _runs(~here), _heard(header, groups, frames), receiver.sizes, fine)
+    return Talk(
+        header, motion, receiver.identity, _runs(~here), _sound_packets(header, groups, frames), receiver.sizes, fine
+    )
 
 
-def _heard(header: Header, groups: dict[int, Group], frames: int) -> np.ndarray | None:
+def _sound_packets(header: Header, groups: dict[int, Group], frames: int) -> np.ndarray | None:
     if header.sound is None:
         return None
     count = _packets_until(frames, header.rate)

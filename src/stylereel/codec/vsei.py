@@ -213,11 +213,11 @@ def from_bits(payloads: Iterable[bytes]) -> list[Message]:
     """
     found: list[Message] = []
     for payload in itertools.islice(payloads, MAX_MESSAGES):
-        found.append(_parsed(_Bits(payload), found[0] if found else None))
+        found.append(_parse(_Bits(payload), found[0] if found else None))
     return found
 
 
-def _parsed(bits: _Bits, base: Message | None) -> Message:
+def _parse(bits: _Bits, base: Message | None) -> Message:
     message: Message = {"gfv_id": bits.get_ue(), "gfv_cnt": bits.get_ue()}
     first = base is None
     if message["gfv_cnt"] == 0:

@@ -63,7 +63,7 @@ def claim(
         if path.exists() and (found := read.get(_number(path))) is not None:
             raise MediaError(f"{path} would be written over the input {found}; choose another name.")
     if not overwrite:
-        made = _written(files)
+        made = _earlier_outputs(files)
         for path in files:
             if path.exists() and path not in made and not is_ours(path):
                 raise MediaError(
@@ -84,7 +84,7 @@ def _file_numbers(path: Path) -> list[tuple[int, int]]:
     return [_number(each) for each in (path.iterdir() if path.is_dir() else [path]) if each.exists()]
 
 
-def _written(files: list[Path]) -> set[Path]:
+def _earlier_outputs(files: list[Path]) -> set[Path]:
     """Those of the files that an earlier run wrote and nobody has changed since."""
     made, names = set(), {path.name for path in files}
     for path in files:

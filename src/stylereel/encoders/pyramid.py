@@ -113,15 +113,15 @@ class StyleEncoder(Backbone):
             return self.linear(self.output_layer_2(coarse)).view(-1, config.rows, config.w_dim)
         levels = {16: coarse}
         if config.heads == "pyramid":
-            levels[32] = self._merged(coarse, self.latlayer1(middle))
-            levels[64] = self._merged(levels[32], self.latlayer2(fine))
+            levels[32] = self._merge(coarse, self.latlayer1(middle))
+            levels[64] = self._merge(levels[32], self.latlayer2(fine))
         used = config.rows if deltas is None else min(deltas + 1, config.rows)
         rows = [head(levels[_size(row, config.heads)]) for row, head in enumerate(self.styles[:used])]
         if config.offsets:
             rows = [rows[0], *(rows[0] + row for row in rows[1:]), *[rows[0]] * (config.rows - used)]
         return torch.stack(rows, dim=1)
 
-    def _merged(self, coarse: Tensor, fine: Tensor) -> Tensor:
+    def _merge(self, coarse: Tensor, fine: Tensor) -> Tensor:
         size = fine.shape[-2:]
         return F.interpolate(coarse, size, mode="bilinear", align_corners=self.config.align_corners) + fine
 

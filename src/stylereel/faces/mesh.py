@@ -184,7 +184,7 @@ class MeshBackend:
         centres = _anchors(size, layers)[sure][:, None]
         values = values.reshape(-1, 8, 2)[sure].astype(np.float64) / size
         points = values[:, [0, 2, 3, 4, 5]] + centres  # middle of the box, eyes, nose, mouth
-        found = _merged(points, values[:, 1].mean(-1), scores[sure])
+        found = _merge(points, values[:, 1].mean(-1), scores[sure])
         return [_box(to_picture(each[1:], square), each_score) for each, each_score in found]
 
     def look(self, frame: np.ndarray, box: Box, last: Face | None = None) -> Face | None:
@@ -218,14 +218,14 @@ class MeshBackend:
         sure = np.array([score / _SURE, *(1.5 - hidden)], np.float32).clip(0, 1)
         sure[2:] *= seen
         around = _around(points[:468, :2], score)
-        box = around if last is None else _followed(last.box, around)
+        box = around if last is None else _follow(last.box, around)
         points = points.astype(np.float32)
         return Face(points[IBUG, :2], box, points, sure, differ)
 
     def _look_at_face(self, frame: np.ndarray, square: np.ndarray) -> tuple[np.ndarray, float]:
         """The mesh [468, 3] in a square of a frame, and its score."""
         values, score, *_ = self._mesh(sample(frame, square, _CROP))
-        return _placed(values, _CROP, square), float(score[0]) - _FACE
+        return _place(values, _CROP, square), float(score[0]) - _FACE
 
     def _look_at_eye(
         self, frame: np.ndarray, corners: np.ndarray, left: bool, size: float = 1.0
@@ -238,7 +238,7 @@ class MeshBackend:
         square = np.array([*middle[:2], size * _EYE_MARGIN * abs(right), np.rad2deg(np.angle(right))])
         view = sample(frame, square, _EYE_CROP)
         contour, iris = (
-            _placed(values, _EYE_CROP, square, mirrored=left) for values in self._eye(view[:, ::-1] if left else view)
+            _place(values, _EYE_CROP, square, mirrored=left) for values in self._eye(view[:, ::-1] if left else view)
         )
         put_on_ball(contour, corners)
         put_on_ball(iris, corners)
@@ -249,7 +249,7 @@ class MeshBackend:
         return self._dlib.embedding(frame, landmarks)
 
 
-def _followed(last: Box, now: Box) -> Box:
+def _follow(last: Box, now: Box) -> Box:
     """The box for the next frame: near the last one if the face keeps still, so that a crop that trembles does not make
     the points tremble, which would move the crop."""
     roll = (now.roll - last.roll + 180) % 360 - 180
@@ -267,7 +267,7 @@ def put_on_ball(points: np.ndarray, corners: np.ndarray) -> None:
     points[:, 2] = corners[0, 2] + inward[2] * part - ball
 
 
-def _placed(values: np.ndarray, size: int, square: np.ndarray, mirrored: bool = False) -> np.ndarray:
+def _place(values: np.ndarray, size: int, square: np.ndarray, mirrored: bool = False) -> np.ndarray:
     """A network's points, flat in pixels of its crop, as [N, 3] in pixels of the frame."""
     points = values.reshape(-1, 3).astype(np.float64) / size
     if mirrored:
@@ -275,7 +275,7 @@ def _placed(values: np.ndarray, size: int, square: np.ndarray, mirrored: bool = 
     return np.column_stack([to_picture(points[:, :2], square), points[:, 2] * square[2]])
 
 
-def _merged(points: np.ndarray, sides: np.ndarray, scores: np.ndarray) -> list[tuple[np.ndarray, float]]:
+def _merge(points: np.ndarray, sides: np.ndarray, scores: np.ndarray) -> list[tuple[np.ndarray, float]]:
     """Detections that overlap as one, each averaged by its certainty. points: [N, K, 2], the first the box's middle."""
     found = []
     left = np.argsort(-scores)

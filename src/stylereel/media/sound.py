@@ -47,7 +47,7 @@ def read_sound(path: str | Path, rate: int = 16000) -> Iterator[np.ndarray]:
         stream = container.streams[index]
         assert isinstance(stream, AudioStream)
         resampler = av.AudioResampler("fltp", stream.layout, rate, options=STEADY)
-        for frame in _steady(_on_clock(_decoded(container, stream, path), path), resampler):
+        for frame in _steady(_on_clock(_decode(container, stream, path), path), resampler):
             yield frame.to_ndarray().mean(axis=0)
 
 
@@ -56,7 +56,7 @@ def waveform(path: str | Path, rate: int = 16000) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.float32), *read_sound(path, rate)])
 
 
-def _decoded(container: InputContainer, stream: AudioStream, path: str | Path) -> Iterator[AudioFrame]:
+def _decode(container: InputContainer, stream: AudioStream, path: str | Path) -> Iterator[AudioFrame]:
     try:
         yield from container.decode(stream)
     except FFmpegError as error:
@@ -183,7 +183,7 @@ class Track:
             assert isinstance(output, AudioStream)
             output.codec_context.layout = "mono" if context.channels == 1 else "stereo"
             self._output = output
-            packets = self._encode(output, _decoded(source, stream, path))
+            packets = self._encode(output, _decode(source, stream, path))
         self._packets = packets
         self._next: Packet | None = None
 

@@ -94,10 +94,10 @@ class VideoReader:
         standard = min(STANDARD_RATES, key=lambda each: abs(each - steps / length))
         late = abs(steps / standard - length)
         near = late <= max(clip.time_base, length / 100)  # the file's clock rounds, and times of showing jitter
-        even = not self._named() and np.ptp(np.diff(clip.ticks)) <= 1
+        even = not self._rates_in_file() and np.ptp(np.diff(clip.ticks)) <= 1
         return [*clip.rates[:1], *([standard] if near else []), *([steps / length] if even else [])]
 
-    def _named(self) -> list[Fraction]:
+    def _rates_in_file(self) -> list[Fraction]:
         """The rates that the file names and that its usual step between frames bears out."""
         base, step = self._clip.time_base, self._median_step()
         return [rate for rate in self._clip.rates if abs(1 / rate - step) <= max(base, step / 20)]
@@ -123,7 +123,7 @@ class VideoReader:
     def _fit(self) -> None:
         """Take the first rate at which each frame has a tick of its own, at most one tick from where it begins."""
         ticks, base, median = self._clip.ticks, self._clip.time_base, self._median_rate()
-        rates = [*self._named(), median, *sorted(rate for rate in STANDARD_RATES if rate > median)]
+        rates = [*self._rates_in_file(), median, *sorted(rate for rate in STANDARD_RATES if rate > median)]
         for rate in rates:
             places = ticks * float(base * rate)
             late = isotonic_regression(places - np.arange(len(ticks))).x

@@ -74,7 +74,7 @@ def load_encoder_file(path: str | Path, encoder_type: str | None = None, average
     if own_kind(path) is not None:
         return _own(path, STYLE_ENCODER, lambda config: StyleEncoder(config_of(StyleEncoderConfig, config)))
     content = unpickle(path)
-    tensors = _flattened(path, content)
+    tensors = _flatten(path, content)
     if (place := _encoder_place(tensors)) is None:
         raise ValueError(f"{path} holds no encoder of the pSp, e4e or ReStyle kind.")
     options = mapping(mapping(content).get("opts"))
@@ -94,7 +94,7 @@ def load_encoder_file(path: str | Path, encoder_type: str | None = None, average
     elif average is None:
         warnings.warn(f"{path} has no latent_avg; set the encoder's average before use.", stacklevel=2)
         average = torch.zeros(config.w_dim)
-    return _filled(path, lambda: StyleEncoder(config), _with_average(config, state, average))
+    return _fill(path, lambda: StyleEncoder(config), _with_average(config, state, average))
 
 
 def _with_average(config: StyleEncoderConfig, state: State, average: Tensor) -> State:
@@ -108,7 +108,7 @@ def describe(path: str | Path) -> str:
 
     For a network that cannot be loaded, the message of the error that loading it gives.
     """
-    tensors = _flattened(path, content := unpickle(path))
+    tensors = _flatten(path, content := unpickle(path))
     parts = []
     if (place := _encoder_place(tensors)) is not None:
         stated = mapping(mapping(content).get("opts")).get("encoder_type")
@@ -118,7 +118,7 @@ def describe(path: str | Path) -> str:
             parts.append(f"images of {config.channels} channels; {config.rows} rows of W+ of {config.w_dim}")
             averages = [value for key, value in tensors.items() if key.endswith("latent_avg")]
             average = averages[0] if averages else torch.zeros(config.w_dim)
-            _fitted(path, lambda: StyleEncoder(config), _with_average(config, state, average))
+            _fit(path, lambda: StyleEncoder(config), _with_average(config, state, average))
         except (LookupError, TypeError, ArithmeticError):
             parts.append("tensors are missing")
         except ValueError as error:
@@ -140,28 +140,28 @@ def _encoder_place(tensors: State) -> str | None:
 
 def has_hfgi(path: str | Path) -> bool:
     """Whether there is an HFGI in a published file."""
-    return own_kind(path) is None and any(key.endswith(CORRECTOR_MARK) for key in _flattened(path, unpickle(path)))
+    return own_kind(path) is None and any(key.endswith(CORRECTOR_MARK) for key in _flatten(path, unpickle(path)))
 
 
 def load_hfgi_file(path: str | Path) -> HFGI:
     """The aligner and residual encoder of HFGI in a published file or one of ours. Raises as load_encoder_file."""
     if own_kind(path) is not None:
         return _own(path, CORRECTOR, lambda config: HFGI(config_of(HFGIConfig, config)))
-    tensors = _flattened(path, unpickle(path))
+    tensors = _flatten(path, unpickle(path))
     aligner = _part(path, tensors, "dconv_layer1.0.res_layer.1.weight", "HFGI aligner")
     encoder = _part(path, tensors, CORRECTOR_MARK, "HFGI encoder")
     channels = encoder[CORRECTOR_MARK].shape[:1].numel()
     parts = (("aligner", aligner), ("encoder", encoder))
     state = {f"{name}.{key}": value for name, part in parts for key, value in part.items()}
-    return _filled(path, lambda: HFGI(HFGIConfig(channels)), state)
+    return _fill(path, lambda: HFGI(HFGIConfig(channels)), state)
 
 
 def load_arcface_file(path: str | Path) -> ArcFace:
     """The ArcFace IR-SE50 network in model_ir_se50.pth or one of ours. Raises as load_encoder_file."""
     if own_kind(path) is not None:
         return _own(path, IDENTITY, lambda config: ArcFace())
-    state = _part(path, _flattened(path, unpickle(path)), "output_layer.3.weight", "ArcFace network")
-    return _filled(path, ArcFace, state)
+    state = _part(path, _flatten(path, unpickle(path)), "output_layer.3.weight", "ArcFace network")
+    return _fill(path, ArcFace, state)
 
 
 def load_part(
@@ -175,9 +175,9 @@ def load_part(
 
     what: the network in words, for the sentence; rename: gives the tensors our names. Raises as load_encoder_file.
     """
-    state = rename(_part(path, _flattened(path, unpickle(path)), mark, what))
+    state = rename(_part(path, _flatten(path, unpickle(path)), mark, what))
     try:
-        return _filled(path, lambda: build(state), state)
+        return _fill(path, lambda: build(state), state)
     except LookupError as error:
         raise ValueError(f"The {what} in {path} lacks {shortened(error.args[0])}.") from error
 
@@ -219,7 +219,7 @@ def _config(tensors: State, state: State, settings: dict[str, bool]) -> StyleEnc
     )
 
 
-def _flattened(path: str | Path, content: Any) -> State:
+def _flatten(path: str | Path, content: Any) -> State:
     """The tensors in dicts in dicts, by the names of all joined by points; fractions as float32, once for all names."""
     found: State = {}
     converted: dict[int, Tensor] = {}
@@ -253,7 +253,7 @@ def _part(path: str | Path, tensors: State, mark: str, what: str) -> State:
     return _under(tensors, min(places, key=len))
 
 
-def _fitted(path: str | Path, build: Callable[[], Network], state: State) -> tuple[Network, State, list[str]]:
+def _fit(path: str | Path, build: Callable[[], Network], state: State) -> tuple[Network, State, list[str]]:
     """The network without memory for its tensors, those of a file for it, and the names of those that it lacks.
 
     Raises ValueError that lists those that are missing or of another shape.
@@ -269,21 +269,21 @@ def _fitted(path: str | Path, build: Callable[[], Network], state: State) -> tup
     state = counters | {key: value for key, value in state.items() if key in expected}
     problems = [shortened(problem) for problem in misfits(network, state)]
     if problems:
-        raise ValueError(f"The tensors in {path} do not fit: {_listed(problems)}.")
+        raise ValueError(f"The tensors in {path} do not fit: {_join(problems)}.")
     check_finite(str(path), state)
     return network, state, unknown
 
 
-def _filled(path: str | Path, build: Callable[[], Network], state: State) -> Network:
+def _fill(path: str | Path, build: Callable[[], Network], state: State) -> Network:
     """The network with a file's tensors. Raises ValueError that lists those that are missing or of another shape."""
-    network, state, unknown = _fitted(path, build, state)
+    network, state, unknown = _fit(path, build, state)
     if unknown:
-        warnings.warn(f"{path} has tensors that are not used: {_listed(unknown)}.", stacklevel=3)
+        warnings.warn(f"{path} has tensors that are not used: {_join(unknown)}.", stacklevel=3)
     network.to_empty(device="cpu").load_state_dict(state)
     return network.eval().requires_grad_(False)
 
 
-def _listed(phrases: list[str]) -> str:
+def _join(phrases: list[str]) -> str:
     more = f"; and {len(phrases) - MAX_LISTED} more" if len(phrases) > MAX_LISTED else ""
     return "; ".join(map(shortened, phrases[:MAX_LISTED])) + more
 

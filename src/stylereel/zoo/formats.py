@@ -137,7 +137,7 @@ def inspect(path: str | Path, network: Network | None = None) -> WeightsInfo:
 
     network: which of several; by default the first of G_ema, G and D that is there.
     """
-    return _judged(path, _find(path, network))
+    return _describe(path, _find(path, network))
 
 
 def inspect_all(path: str | Path) -> list[WeightsInfo | str]:
@@ -150,11 +150,11 @@ def inspect_all(path: str | Path) -> list[WeightsInfo | str]:
     content, header = _content(path)
     parts = [] if header else [name for name in ("G_ema", "", "G", "D") if name in _parts(content)]
     if len(parts) < 2:
-        return [_judged(path, _find_in(path, content, header, None))]
+        return [_describe(path, _find_in(path, content, header, None))]
     found: list[WeightsInfo | str] = []
     for name in parts:
         try:
-            found.append(_judged(path, _find_in(path, content, header, name)))
+            found.append(_describe(path, _find_in(path, content, header, name)))
         except ValueError as error:
             found.append(str(error))
     if all(isinstance(entry, str) for entry in found):
@@ -162,10 +162,10 @@ def inspect_all(path: str | Path) -> list[WeightsInfo | str]:
     return found
 
 
-def _judged(path: str | Path, found: _Found) -> WeightsInfo:
+def _describe(path: str | Path, found: _Found) -> WeightsInfo:
     """What a network is. Raises ValueError if it could not be loaded."""
     config = found.config
-    _prepared(path, found)
+    _missing_tensors(path, found)
     generator = not isinstance(config, DiscriminatorConfig)
     two = isinstance(config, StyleGAN2Config)
     return WeightsInfo(
@@ -200,7 +200,7 @@ def load_generator_file(path: str | Path, network: Literal["G_ema", "G"] = "G_em
     config, state = found.config, found.state
     if isinstance(config, DiscriminatorConfig):
         raise ValueError(f"{path} holds a discriminator; give the file of a generator.")
-    lacking = _prepared(path, found)
+    lacking = _missing_tensors(path, found)
     measure = "mapping.w_avg" in lacking
     maps = {key: shape for key, shape in lacking.items() if key != "mapping.w_avg"}
     if maps:
@@ -223,7 +223,7 @@ def load_discriminator_file(path: str | Path) -> Discriminator:
     found = _find(path, "D")
     if not isinstance(found.config, DiscriminatorConfig):
         raise ValueError(f"{path} holds a generator; give the file of a discriminator.")
-    _prepared(path, found)
+    _missing_tensors(path, found)
     discriminator = Discriminator(found.config)
     discriminator.load_state_dict(found.state)
     return discriminator
@@ -251,7 +251,7 @@ def _skeleton(path: str | Path, config: Config) -> torch.nn.Module:
         raise ValueError(f"The tensors in {path} have sizes that make no network: {shortened(error)}.") from error
 
 
-def _prepared(path: str | Path, found: _Found) -> dict[str, torch.Size]:
+def _missing_tensors(path: str | Path, found: _Found) -> dict[str, torch.Size]:
     """Shapes by name of the tensors that can be made good. Raises ValueError for a network that cannot be loaded."""
     skeleton = _skeleton(path, found.config)
     made = ("noise_const", "mapping.w_avg")
@@ -452,7 +452,7 @@ def _tensors(path: Path, values: Mapping[Any, Any]) -> dict[str, Tensor]:
     return found
 
 
-def _named(value: Any) -> list[tuple[str, Any]]:
+def _string_items(value: Any) -> list[tuple[str, Any]]:
     """The items of a mapping whose keys are names; long ones would multiply in the names of nested modules."""
     return [(key, part) for key, part in mapping(value).items() if type(key) is str and len(key) < 100]
 
@@ -483,10 +483,10 @@ def _tensorflow_arguments(path: Path, network: Stub, variables: Mapping[str, np.
     Raises ValueError for what makes another network of it than stylereel's.
     """
     state = mapping(network.state)
-    parts = [mapping(part.state) for _, part in _named(state.get("components")) if _is_tensorflow(part)]
+    parts = [mapping(part.state) for _, part in _string_items(state.get("components")) if _is_tensorflow(part)]
     arguments: dict[str, Any] = {}
     for part in (*parts, state):
-        arguments |= {name: value for name, value in _named(part.get("static_kwargs"))}
+        arguments |= {name: value for name, value in _string_items(part.get("static_kwargs"))}
     other = sorted(name for name in arguments if name not in _TENSORFLOW_HARMLESS)
     if arguments.get("normalize_latents") is True:
         other.remove("normalize_latents")
@@ -512,7 +512,7 @@ def _tensorflow_variables(path: Path, network: Stub) -> dict[str, np.ndarray]:
     while waiting:
         prefix, part = waiting.pop()
         state = mapping(part.state)
-        variables, components = state.get("variables"), _named(state.get("components"))
+        variables, components = state.get("variables"), _string_items(state.get("components"))
         count += 1 + len(components) + (len(variables) if isinstance(variables, list) else 0)
         if count > MAX_PARTS or prefix.count("/") > MAX_DEPTH:
             raise WeightFileError(f"{path} has networks nested without end.")
@@ -538,8 +538,8 @@ def _module(path: Path, module: Stub) -> tuple[dict[str, Tensor], dict[str, dict
             raise WeightFileError(f"{path} has modules nested without end.")
         attributes[prefix.rstrip(".")] = state
         for kind in ("_parameters", "_buffers"):
-            values |= {f"{prefix}{key}": value for key, value in _named(state.get(kind))}
-        waiting += [(f"{prefix}{key}.", child) for key, child in _named(state.get("_modules"))]
+            values |= {f"{prefix}{key}": value for key, value in _string_items(state.get(kind))}
+        waiting += [(f"{prefix}{key}.", child) for key, child in _string_items(state.get("_modules"))]
     return _tensors(path, values), attributes
 
 

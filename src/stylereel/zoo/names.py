@@ -89,13 +89,13 @@ def generator_from_rosinality(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state = {re.sub(r"^(conv1|convs\.\d+)\.bias$", r"\1.activate.bias", key): value for key, value in state.items()}
     blocks = 1 + max((int(key.split(".")[1]) for key in state if re.match(r"to_rgbs\.\d{1,2}\.", key)), default=-1)
     layers = sum(re.fullmatch(r"style\.\d+\.weight", key) is not None for key in state)
-    return _renamed(state, generator_names(4 * 2**blocks, layers))
+    return _rename(state, generator_names(4 * 2**blocks, layers))
 
 
 def discriminator_from_rosinality(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A rosinality discriminator's state dict under NVIDIA's names."""
     blocks = max((int(key.split(".")[1]) for key in state if re.match(r"convs\.\d{1,2}\.conv1\.", key)), default=0)
-    return _renamed(state, discriminator_names(4 * 2**blocks))
+    return _rename(state, discriminator_names(4 * 2**blocks))
 
 
 def generator_to_rosinality(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -228,7 +228,7 @@ def from_tensorflow(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
                 if value.ndim == AXES.get(arithmetic, value.ndim):
                     key, value = match.expand(ours).replace("1_down", "1"), arithmetic(value)
                 break
-        state[key] = _squeezed(key, torch.from_numpy(np.array(value, np.float32)))
+        state[key] = _squeeze(key, torch.from_numpy(np.array(value, np.float32)))
     return state
 
 
@@ -246,11 +246,11 @@ def _resolutions(first: int, last: int) -> list[int]:
     return [2**i for i in range(first.bit_length() - 1, last.bit_length())]
 
 
-def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    return {names.get(key, key): _squeezed(names.get(key, key), value) for key, value in state.items()}
+def _rename(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    return {names.get(key, key): _squeeze(names.get(key, key), value) for key, value in state.items()}
 
 
-def _squeezed(key: str, value: Tensor) -> Tensor:
+def _squeeze(key: str, value: Tensor) -> Tensor:
     """The value without the axes of length 1 that other families add around a parameter of NVIDIA's name `key`."""
     part = key.rpartition(".")[2]
     if part == "noise_strength" and value.numel() == 1:

@@ -362,10 +362,10 @@ class MotionDiscriminator(nn.Module):
                 now = self.netD.get_submodule(f"scale{scale}_layer{level}")(now)
                 outputs.append(now)
             results.append(outputs)
-            x = self._halved(x)
+            x = self._halve(x)
         return results
 
-    def _halved(self, x: Tensor) -> Tensor:
+    def _halve(self, x: Tensor) -> Tensor:
         if x.ndim == 4:
             return F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)
         return F.avg_pool3d(x, 3, (2 if self.halve_time else 1, 2, 2), 1, count_include_pad=False)

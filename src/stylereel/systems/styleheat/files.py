@@ -55,7 +55,7 @@ _CALIBRATION = (
 )
 
 
-def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+def _rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
     for pattern, ours in rules:
         name, count = re.subn(pattern, ours, name)
         if count:
@@ -63,7 +63,7 @@ def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
     return name
 
 
-def _all_renamed(state: Mapping[str, Tensor], rename: Callable[[str], str]) -> State:
+def _rename_all(state: Mapping[str, Tensor], rename: Callable[[str], str]) -> State:
     found = {}
     for name, value in state.items():
         name = rename(name)
@@ -80,15 +80,15 @@ def warper_from_authors(state: Mapping[str, Tensor]) -> State:
     def rename(name: str) -> str:
         if match := _DECODER.match(name):  # theirs count the level, ours the order
             return f"hourglass.up.{max(levels) - int(match[1])}.{name[match.end() :]}"
-        return _renamed(name, _WARPER)
+        return _rename(name, _WARPER)
 
-    return _all_renamed(state, rename)
+    return _rename_all(state, rename)
 
 
 def calibration_from_authors(state: Mapping[str, Tensor]) -> State:
     """The tensors of `Calibration` from those under the authors' names; constant filters are left out."""
     kept = {name: value for name, value in state.items() if not name.endswith(".kernel")}
-    return _all_renamed(kept, lambda name: _renamed(name, _CALIBRATION))
+    return _rename_all(kept, lambda name: _rename(name, _CALIBRATION))
 
 
 def load_warper(path: str | Path, driver: Driver = "video") -> Warper:

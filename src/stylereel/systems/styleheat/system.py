@@ -248,7 +248,7 @@ class StyleHEAT:
             raise ValueError("StyleHEAT is driven by the face in a clip or image; give one instead of codes.")
         reader = VideoReader(driving) if isinstance(driving, str | Path) else driving
         track = backend.track(reader, reader.rate, missing, self._face_backend(detector), face)
-        found = who.face_motion(track) if self.builtin_family else self._measured(reader, track)
+        found = who.face_motion(track) if self.builtin_family else self._measure(reader, track)
         return who.shape_motion(found, strength, smoothing, motion, self._is_pose())
 
     def apply(self, identity: Identity, motion: Motion, *, parts: Parts = "all") -> Frames:
@@ -341,21 +341,21 @@ class StyleHEAT:
         image = look(self.generator, state, w, FRAME, whole=True)[0]
         picture = ((image + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
         points = backend.find_face(picture, self._face_backend("auto"), "largest")
-        return deep3d.coefficients(self._measuring(), [picture], points[None])[0]
+        return deep3d.coefficients(self._deep3d(), [picture], points[None])[0]
 
     def _face_backend(self, detector: backend.Detector) -> backend.FaceBackend:
         if detector not in self._faces:
             self._faces[detector] = backend.open_backend(detector)
         return self._faces[detector]
 
-    def _measuring(self) -> deep3d.Deep3D:
+    def _deep3d(self) -> deep3d.Deep3D:
         if self.coefficients is None:
             raise ValueError("This warper is driven by Deep3D's coefficients; give epoch_20.pth with --coefficients.")
         return self.coefficients
 
-    def _measured(self, reader: Clip, track: backend.Track) -> Motion:
+    def _measure(self, reader: Clip, track: backend.Track) -> Motion:
         """Deep3D's numbers of every frame, in one square that fits the clip's usual face, in which it moves freely."""
-        net = self._measuring()
+        net = self._deep3d()
         rows = placement.place_ffhq(track.landmarks, track.rate, track.counted)
         row = np.median(np.asarray(rows)[track.counted], axis=0).astype(np.float32)
         found = []

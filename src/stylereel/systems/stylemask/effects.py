@@ -60,12 +60,12 @@ def _squares(
         ways = [mask * (b - a) for mask, a, b in zip(masks, source, target)]
         rest = source[len(ways) :]
         ends = (
-            perception.areas(paint([*vectors, *rest])) for vectors in (source[: len(ways)], _moved(source, ways, 1.0))
+            perception.areas(paint([*vectors, *rest])) for vectors in (source[: len(ways)], _move(source, ways, 1.0))
         )
         (outside, head), (outside_too, head_too) = ends
         outside, head = outside * outside_too, torch.maximum(head, head_too)
     share = torch.rand([], generator=signs).item()
-    leaves = [leaf.detach().requires_grad_() for leaf in _moved(source, ways, share)]
+    leaves = [leaf.detach().requires_grad_() for leaf in _move(source, ways, share)]
     images = paint([*leaves, *rest])
     face = perception.see(images)
     areas = [F.interpolate(area, images.shape[-2:]).expand_as(images) for area in (outside, head)]
@@ -75,7 +75,7 @@ def _squares(
     return torch.stack([_mean_square(part, weight, leaves, ways, signs) for part, weight in parts])
 
 
-def _moved(source: list[Tensor], ways: list[Tensor], share: float) -> list[Tensor]:
+def _move(source: list[Tensor], ways: list[Tensor], share: float) -> list[Tensor]:
     return [a + share * way for a, way in zip(source, ways)]
 
 

@@ -140,7 +140,7 @@ def reproduce(
     shown = {"source": _synthesize(generator, codes[0]), "target": _synthesize(generator, codes[1])}
     for name, variant in VARIANTS.items():
         shown[variant.title] = _mix(generator, nets[name], *codes)
-    made = {"the generator, told the factors": _synthesize(generator, best), "the source, unmoved": shown["source"]}
+    made = {"the generator, given the factors": _synthesize(generator, best), "the source, unmoved": shown["source"]}
     made = {variant.title: shown[variant.title] for variant in VARIANTS.values()} | made
     size = generator.resolution
     truth = draw_all(cross(source, target), size)

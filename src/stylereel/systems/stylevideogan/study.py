@@ -144,8 +144,8 @@ def reproduce(
             place = folder / codes.generator[:8] / f"{number}-{'with' if weight else 'without'}"
             result = place / f"{chosen[0]}-{steps}-{short}-{long}-{long_frames}.json"
             if not result.exists():
-                model = _trained(place, codes, steps, weight, number, device).to(run.device)
-                numbers = _measured(model, generator, references, short, long, long_frames, chosen, run)
+                model = _train(place, codes, steps, weight, number, device).to(run.device)
+                numbers = _measure(model, generator, references, short, long, long_frames, chosen, run)
                 with replacing(result) as partial:
                     partial.write_text(json.dumps(numbers, indent=2))
             found[variant].append(json.loads(result.read_text()))
@@ -154,7 +154,7 @@ def reproduce(
         variant: {name: Number.mean(np.array([each[name] for each in numbers])) for name in columns}
         for variant, numbers in found.items()
     }
-    offset = _moved(generator, codes, values, people, seed)
+    offset = _move_to_people(generator, codes, values, people, seed)
     offset_rows = {name: {"PSNR against the truth, dB": Number.mean(numbers)} for name, numbers in offset.items()}
     files = write_report(
         folder,
@@ -200,7 +200,7 @@ def claims(found: dict[str, list[dict[str, float]]], offset: dict[str, np.ndarra
     ]  # fmt: skip
 
 
-def _trained(place: Path, codes: Codes, steps: int, angle_weight: float, seed: int, device: Device) -> VideoGenerator:
+def _train(place: Path, codes: Codes, steps: int, angle_weight: float, seed: int, device: Device) -> VideoGenerator:
     """The model of one training, from its file if it is there."""
     file = place / f"{KIND}-{steps}.safetensors"
     if not file.exists():
@@ -211,7 +211,7 @@ def _trained(place: Path, codes: Codes, steps: int, angle_weight: float, seed: i
 
 
 @torch.inference_mode()
-def _measured(
+def _measure(
     model: VideoGenerator,
     generator: StyleGAN2,
     references: dict[str, list[Clip]],
@@ -244,7 +244,9 @@ def _measured(
 
 
 @torch.inference_mode()
-def _moved(generator: StyleGAN2, codes: Codes, values: np.ndarray, people: int, seed: int) -> dict[str, np.ndarray]:
+def _move_to_people(
+    generator: StyleGAN2, codes: Codes, values: np.ndarray, people: int, seed: int
+) -> dict[str, np.ndarray]:
     """PSNR [people] of the clip's own motion moved to people by both offsets, against the world's exact images.
 
     A person is given by one image with a pose and expression of its own. naive: the difference of that code and the
