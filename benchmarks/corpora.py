@@ -1,7 +1,8 @@
 """Preparing training data, measured: `python benchmarks/corpora.py WHAT --folder FOLDER`.
 
-speed: seconds of each step, clips an hour, and what a second process brings. kills: the same data set, with kill -9 at
-random moments and without. memory: the peak of a long run. All on clips of the world, some of them broken on purpose.
+speed: seconds of each step, core-seconds for a second of video, and what a second process brings. kills: the same data
+set, with kill -9 at random moments and without. memory: the peak of a long run. On clips of the world, some of them
+broken on purpose, or for speed on your own.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.io import wavfile
 
 from stylereel.commands.world import world_clip
+from stylereel.core.files import MediaError
 from stylereel.core.runs import VERSIONS
+from stylereel.corpora.sources import find_videos
 from stylereel.media.sound import waveform
 from stylereel.media.video import VideoReader, VideoWriter
 
@@ -106,9 +110,16 @@ def write(path: Path, frames: Iterable[np.ndarray], rate: Fraction, sound: Path 
     new.rename(path)
 
 
+class Spent(NamedTuple):
+    """Seconds by the clock, and core-seconds, which a busy machine changes less."""
+
+    wall: float
+    cores: float
+
+
 def command(clips: Path, out: Path, system: str, *more: str) -> list[str]:
     words = [sys.executable, "-m", "stylereel", "prepare", str(clips), "--out", str(out), "--for", system, *more]
-    return [*words, "--parameters", str(parameters(clips.parent))]
+    return [*words, "--parameters", str(parameters(out.parent))]
 
 
 def parameters(folder: Path) -> Path:
@@ -118,11 +129,13 @@ def parameters(folder: Path) -> Path:
     return path
 
 
-def run(clips: Path, out: Path, system: str, *more: str) -> float:
-    """Seconds of a whole command."""
-    begun = time.monotonic()
+def run(clips: Path, out: Path, system: str, *more: str) -> Spent:
+    """A whole command, and what it took."""
+    begun, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command(clips, out, system, *more), check=True, stdout=subprocess.DEVNULL)
-    return time.monotonic() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cores = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Spent(time.monotonic() - begun, cores)
 
 
 def fingerprint(out: Path, system: str) -> dict[str, str]:
@@ -145,8 +158,8 @@ def kills(clips: Path, folder: Path, system: str, times: int, workers: int, seed
     whole, disturbed = folder / "whole", folder / "disturbed"
     for old in (whole, disturbed):
         shutil.rmtree(old, ignore_errors=True)
-    seconds = run(clips, whole, system, "--workers", str(workers))
-    start = run(clips, whole, system, "--workers", str(workers))  # nothing is left to do
+    seconds = run(clips, whole, system, "--workers", str(workers)).wall
+    start = run(clips, whole, system, "--workers", str(workers)).wall  # nothing is left to do
     chance = random.Random(seed)
     done = 0
     while done < times:
@@ -180,10 +193,20 @@ def kills(clips: Path, folder: Path, system: str, times: int, workers: int, seed
     }
 
 
+def readable(clips: Path) -> Iterator[VideoReader]:
+    """The clips that are not damaged."""
+    for video in find_videos([str(clips)]):
+        try:
+            yield VideoReader(video.path)
+        except MediaError:
+            continue
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["clips", "speed", "kills", "memory"])
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--clips", type=Path, help="a folder of your own clips instead of the world's")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--seconds", type=float, default=1.0)
@@ -191,19 +214,24 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    clips = given.folder / f"clips-{given.count}-{given.size}-{given.seconds:g}"
-    make_clips(clips, given.count, given.seconds, given.size)
+    clips = given.clips or given.folder / f"clips-{given.count}-{given.size}-{given.seconds:g}"
+    given.folder.mkdir(parents=True, exist_ok=True)
+    if given.clips is None:
+        make_clips(clips, given.count, given.seconds, given.size)
     found: dict[str, object] = {"versions": VERSIONS, "count": given.count, "size": given.size, "for": given.system}
     if given.what == "kills":
         found |= kills(clips, given.folder, given.system, given.times, given.workers)
     elif given.what == "speed":
-        for workers in (1, 2):
-            out = given.folder / f"speed-{workers}"
+        seconds = sum(reader.num_frames / float(reader.rate) for reader in readable(clips))
+        for workers in range(1, given.workers + 1):
+            out = given.folder / f"speed-{given.system}-{workers}"
             shutil.rmtree(out, ignore_errors=True)
-            seconds = run(clips, out, given.system, "--workers", str(workers))
-            found[f"seconds with {workers}"] = round(seconds, 1)
-            found[f"clips an hour with {workers}"] = round(3600 * given.count / seconds)
-        found["steps"] = steps(given.folder / "speed-1")
+            spent = run(clips, out, given.system, "--workers", str(workers))
+            idle = run(clips, out, given.system, "--workers", str(workers))
+            found[f"seconds with {workers}"] = round(spent.wall, 1)
+            found[f"core-seconds for a second of video with {workers}"] = round((spent.cores - idle.cores) / seconds, 3)
+        found["seconds of video"] = round(seconds, 1)
+        found["steps"] = steps(given.folder / f"speed-{given.system}-1")
     elif given.what == "memory":
         out = given.folder / "memory"
         shutil.rmtree(out, ignore_errors=True)
@@ -216,10 +244,9 @@ def memory(clips: Path, out: Path, system: str) -> list[dict[str, float]]:
     from stylereel.corpora.engine import Here
     from stylereel.corpora.run import prepare_videos
     from stylereel.corpora.settings import settings_for
-    from stylereel.corpora.sources import find_videos
     from stylereel.corpora.steps import plan_for
 
-    videos, plan = find_videos([str(clips)]), plan_for(system, settings_for(system, parameters(clips.parent)))
+    videos, plan = find_videos([str(clips)]), plan_for(system, settings_for(system, parameters(out.parent)))
     peaks = []
 
     class Watched(Here):
