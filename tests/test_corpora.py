@@ -477,7 +477,7 @@ def working(node: Any) -> list[int]:
     for each in node.all_processes["raylet"]:
         for thread in Path(f"/proc/{each.process.pid}/task").iterdir():
             for child in (thread / "children").read_text().split():
-                if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::"):
+                if Path(f"/proc/{child}/cmdline").read_bytes().startswith((b"ray::work_on", b"ray::IDLE")):
                     found.append(int(child))
     return found
 

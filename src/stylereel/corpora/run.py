@@ -67,7 +67,7 @@ def prepare_videos(
     done = made = 0
     try:
         with Heart(ledger):
-            whole: set[str] = set()
+            whole = {video.name for video in videos if _is_complete(video, plan, ledger)}
 
             def watched() -> Iterator[Done]:
                 while len(whole) + len(failed) < len(videos):
@@ -76,7 +76,7 @@ def prepare_videos(
                     if len(whole) == before and len(whole) + len(failed) < len(videos):
                         time.sleep(PAUSE)  # others have the rest
 
-            for result in stages.through("prepare", watched(), total=len(videos)):
+            for result in stages.through("prepare", watched(), total=len(videos) - len(whole)):
                 name = result.task.video.name
                 ledger.add(row._replace(worker=ledger.worker) for row in result.rows)
                 ledger.give_back(name)
@@ -121,13 +121,27 @@ def _tasks(
                 yield Task(video, plan, str(root), sha256)
 
 
-def known_hash(video: Video, ledger: Ledger) -> str:
-    """The SHA-256 of a video, which is read only if it has changed since it was last."""
+def _state(video: Video) -> tuple[str, int, int, int]:
+    """What shows whether a file has changed: path, place in it, size, time of the last change."""
     try:
         about = os.stat(video.path)
     except OSError as error:
         raise MediaError(f"{video.path} cannot be read ({error.strerror}); check the disk.") from error
-    state = video.path, video.offset, video.size or about.st_size, about.st_mtime_ns
+    return video.path, video.offset, video.size or about.st_size, about.st_mtime_ns
+
+
+def _is_complete(video: Video, plan: Plan, ledger: Ledger) -> bool:
+    """Whether a video is known, unchanged and done; nothing but the ledger is read."""
+    try:
+        found = ledger.known_hash(*_state(video))
+    except MediaError:
+        return False
+    return found is not None and complete(plan, found, video.name, ledger) is not None
+
+
+def known_hash(video: Video, ledger: Ledger) -> str:
+    """The SHA-256 of a video, which is read only if it has changed since it was last."""
+    state = _state(video)
     found = ledger.known_hash(*state)
     if found is None:
         found = hash_video(video)
