@@ -346,6 +346,16 @@ def test_landmarks_that_shake_are_told_from_a_head_that_moves() -> None:
     assert looks.jitter(moving, found) < 1e-6 < 0.01 < looks.jitter(moving + random.normal(0, 2, moving.shape), found)
 
 
+def test_a_copy_moves_as_its_original_and_another_part_of_a_recording_does_not() -> None:
+    from stylereel.corpora.pack import moves_as
+
+    random = np.random.default_rng(4)
+    face = random.random((1, 68, 2))
+    one, two = (face + np.cumsum(random.normal(0, 0.02, (16, 1, 2)), 0) for _ in range(2))
+    assert moves_as(one, one + random.normal(0, 0.005, one.shape)) and not moves_as(one, two)
+    assert moves_as(face.repeat(16, 0), face.repeat(16, 0)) and not moves_as(face.repeat(16, 0), one)
+
+
 def test_sources_are_folders_lists_patterns_and_shards(clips: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "some.tar", "w") as shard:
         shard.add(clips / "clip-0000.mp4", "a/clip.mp4")
