@@ -35,6 +35,7 @@ from stylereel.faces.placement import to_crop
 from stylereel.train.shards import local_members
 
 INDEX = "dataset.json"  # written last, so that a folder with it is whole
+VERSION = 2  # of how data sets are written from results; a new one writes them again
 MEGABYTE = 2**20
 CLOSE = 0.2  # seconds by which the lengths of two copies differ at most
 # Least correlation of the movement of the landmarks of two copies. At 96 px a copy that was encoded anew had 0.77 or
@@ -255,7 +256,7 @@ def pack(rows: Sequence[Row], plan: Plan, root: Path, lerobot: bool) -> Packed:
     unique = without_copies(found.kept, store, plan.settings.pack.duplicates)
     packed = Packed(unique.kept, found.rejected + unique.rejected)
     state = key_of(
-        __version__, plan.system, plan.settings.table("pack"), lerobot,
+        __version__, VERSION, plan.system, plan.settings.table("pack"), lerobot,
         [[row.clip, row.step, row.key, row.licence] for row in rows],
     )  # fmt: skip
     index = folder / INDEX
