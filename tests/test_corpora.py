@@ -26,6 +26,7 @@ from stylereel.corpora.settings import NEEDS, settings_for
 from stylereel.corpora.sources import find_videos
 from stylereel.corpora.steps import Task, plan_for
 from stylereel.corpora.store import Result, Store, key_of
+from stylereel.faces.coefficients import NAMES
 from stylereel.systems import list_systems
 
 HERE = Path(__file__).parent
@@ -114,7 +115,7 @@ def test_shards_are_read_by_training_and_hold_what_the_system_needs(made: Path) 
     pictures = said["pictures"]
     assert arrays["landmarks"].shape == (pictures, 68, 2) and 0 < arrays["landmarks"].mean() < 64
     assert 0.5 < said["inside"] <= 1
-    assert arrays["coefficients"].shape == (pictures, 16) and arrays["mel"].shape[0] == 80
+    assert arrays["coefficients"].shape == (pictures, len(NAMES)) and arrays["mel"].shape[0] == 80
     assert len(arrays["sound"]) == round(pictures / 25 * 16000)
 
 
@@ -511,7 +512,7 @@ def test_windows_of_shards_have_pictures_and_the_rows_of_arrays_that_belong_to_t
     source = open_source(shards, size=32, frames=5, stride=2, arrays=["landmarks", "coefficients"], seed=3)
     batch = source.batch(0, 3)
     assert source.count == len(index(made)["clips"])
-    assert batch["clips"].shape == (3, 5, 3, 32, 32) and batch["coefficients"].shape == (3, 5, 16)
+    assert batch["clips"].shape == (3, 5, 3, 32, 32) and batch["coefficients"].shape == (3, 5, len(NAMES))
     with tarfile.open(shards / "shard-000000.tar") as shard:
         key = batch["names"][0].rpartition("/")[2]
         file = shard.extractfile(f"{key}.landmarks.npy")

@@ -49,7 +49,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "landmarks": "[P, 68, 2] float32: iBUG landmarks in pixels of the picture",
         "found": "[P] bool: whether a face was found; else landmarks are held",
     },
-    "coefficients": {"coefficients": "[P, 16] float32: motion factors of the face"},
+    "coefficients": {"coefficients": "[P, K] float32: motion factors of the face; KEY.json has their names"},
     "codes": {
         "codes": "[P, L, D] float32: W+ codes",
         "code_placement": "[P, 4] float32: the crops that were encoded, as in placement",

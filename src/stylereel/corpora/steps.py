@@ -296,7 +296,7 @@ class Plan(NamedTuple):
     def parameters(self, step: str) -> str:
         """The hash of a step's parameters, in which files count by what is in them."""
         table = {name: self.files.get(value, value) for name, value in self.settings.table(step).items()}
-        table |= {"device": self.device} if step == "codes" else {}
+        table |= {"codes": {"device": self.device}, "coefficients": {"names": NAMES}}.get(step, {})
         return key_of(table)[:16]
 
     def after(self, step: str) -> tuple[str, ...]:
