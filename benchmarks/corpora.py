@@ -1,8 +1,9 @@
 """Preparing training data, measured: `python benchmarks/corpora.py WHAT --folder FOLDER`.
 
-speed: seconds of each step, core-seconds for a second of video, and what a second process brings. kills: the same data
-set, with kill -9 at random moments and without. memory: the peak of a long run. On clips of the world, some of them
-broken on purpose, or for speed on your own.
+speed: seconds of each step, and core-seconds for a second of video. two: how much faster two processes are than one.
+kills: the same data set, with kill -9 at random moments and without. memory: of one process in a long run. sets: what
+is kept of the clips for each system, and why the rest is not. On clips of the world, some of them broken on purpose, or
+on your own.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,12 +33,16 @@ from scipy.io import wavfile
 from stylereel.commands.world import world_clip
 from stylereel.core.files import MediaError
 from stylereel.core.runs import VERSIONS
+from stylereel.corpora.pack import INDEX
+from stylereel.corpora.report import kind_of
+from stylereel.corpora.settings import NEEDS
 from stylereel.corpora.sources import find_videos
 from stylereel.media.sound import waveform
 from stylereel.media.video import VideoReader, VideoWriter
 
 # How every tenth clip or so is broken, and the step that must notice.
 SHARED = 8
+DIFFERENT = 100  # clips of a long run; the others are the same under other hashes
 BROKEN = ("cut", "silent", "no face", "two faces", "copy", "wrong rate", "two shots")
 
 
@@ -125,8 +132,18 @@ def command(clips: Path, out: Path, system: str, *more: str) -> list[str]:
 def parameters(folder: Path) -> Path:
     """A file that lets small faces pass."""
     path = folder / "small.toml"
-    path.write_text("[judge]\nsmallest = 30\n")
+    path.write_text("[judge]\nsmallest = 30\nseconds = 0.3\n[shots]\nshortest = 0.3\n")
     return path
+
+
+def repeated(clips: Path, folder: Path, count: int) -> Path:
+    """`count` files that show what the clips show; each ends in a box of its own that MP4 readers skip."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for number, path in zip(range(count), cycle(sorted(clips.glob("*.mp4")))):
+        name = f"{number:05}-{path.name}"
+        (folder / name).write_bytes(path.read_bytes() + (16).to_bytes(4, "big") + b"free" + number.to_bytes(8, "big"))
+    return folder
 
 
 def run(clips: Path, out: Path, system: str, *more: str) -> Spent:
@@ -193,6 +210,33 @@ def kills(clips: Path, folder: Path, system: str, times: int, workers: int, seed
     }
 
 
+def two(clips: Path, folder: Path, system: str) -> dict[str, object]:
+    """One process and then two on the same clips: whole commands, start and packing included."""
+    out, spent = folder / f"two-{system}", {}
+    for workers in (1, 2):
+        shutil.rmtree(out, ignore_errors=True)
+        spent[workers] = run(clips, out, system, "--workers", str(workers))
+    # Cores that a run got: on a machine with other work the clock measures that, too.
+    return {
+        "seconds": {workers: round(each.wall, 1) for workers, each in spent.items()},
+        "core-seconds": {workers: round(each.cores, 1) for workers, each in spent.items()},
+        "cores": {workers: round(each.cores / each.wall, 2) for workers, each in spent.items()},
+        "times faster": round(spent[1].wall / spent[2].wall, 3),
+        "load of the machine": [round(each, 1) for each in os.getloadavg()],
+    }
+
+
+def sets(clips: Path, folder: Path, workers: int) -> dict[str, dict[str, object]]:
+    """For each system clips kept, and left out by kind of reason; all in one folder, as a user would."""
+    out, found = folder / "sets", {}
+    for system in NEEDS:
+        spent = run(clips, out, system, "--workers", str(workers))
+        about = json.loads((out / system / INDEX).read_bytes())
+        kinds = Counter(kind_of(reason) for reason in about["rejected"].values())
+        found[system] = {"core-seconds": round(spent.cores, 1), "clips": len(about["clips"]), "left out": dict(kinds)}
+    return found
+
+
 def readable(clips: Path) -> Iterator[VideoReader]:
     """The clips that are not damaged."""
     for video in find_videos([str(clips)]):
@@ -204,7 +248,7 @@ def readable(clips: Path) -> Iterator[VideoReader]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["clips", "speed", "kills", "memory"])
+    parser.add_argument("what", choices=["clips", "speed", "two", "kills", "memory", "sets"])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--clips", type=Path, help="a folder of your own clips instead of the world's")
     parser.add_argument("--count", type=int, default=200)
@@ -214,51 +258,61 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    clips = given.clips or given.folder / f"clips-{given.count}-{given.size}-{given.seconds:g}"
+    count = min(given.count, DIFFERENT) if given.what == "memory" else given.count
+    clips = given.clips or given.folder / f"clips-{count}-{given.size}-{given.seconds:g}"
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.clips is None:
-        make_clips(clips, given.count, given.seconds, given.size)
+        make_clips(clips, count, given.seconds, given.size)
     found: dict[str, object] = {"versions": VERSIONS, "count": given.count, "size": given.size, "for": given.system}
     if given.what == "kills":
         found |= kills(clips, given.folder, given.system, given.times, given.workers)
     elif given.what == "speed":
         seconds = sum(reader.num_frames / float(reader.rate) for reader in readable(clips))
-        for workers in range(1, given.workers + 1):
-            out = given.folder / f"speed-{given.system}-{workers}"
-            shutil.rmtree(out, ignore_errors=True)
-            spent = run(clips, out, given.system, "--workers", str(workers))
-            idle = run(clips, out, given.system, "--workers", str(workers))
-            found[f"seconds with {workers}"] = round(spent.wall, 1)
-            found[f"core-seconds for a second of video with {workers}"] = round((spent.cores - idle.cores) / seconds, 3)
+        out = given.folder / f"speed-{given.system}"
+        shutil.rmtree(out, ignore_errors=True)
+        spent = run(clips, out, given.system, "--workers", "0")
+        idle = run(clips, out, given.system, "--workers", "0")
+        found["core-seconds to start"] = round(idle.cores, 1)
+        found["core-seconds for a second of video"] = round((spent.cores - idle.cores) / seconds, 3)
         found["seconds of video"] = round(seconds, 1)
-        found["steps"] = steps(given.folder / f"speed-{given.system}-1")
+        found["steps"] = steps(out)
+    elif given.what == "two":
+        found |= two(clips, given.folder, given.system)
+    elif given.what == "sets":
+        found["sets"] = sets(clips, given.folder, given.workers)
     elif given.what == "memory":
         out = given.folder / "memory"
         shutil.rmtree(out, ignore_errors=True)
-        found["peaks"] = memory(clips, out, given.system)
+        found["memory"] = memory(repeated(clips, given.folder / "repeated", given.count), out, given.system)
     print(json.dumps(found, indent=1))
 
 
 def memory(clips: Path, out: Path, system: str) -> list[dict[str, float]]:
-    """The peak of one process's memory in MB after each tenth of the clips."""
+    """MB that one process has after each tenth of the clips, and its peak by then."""
     from stylereel.corpora.engine import Here
     from stylereel.corpora.run import prepare_videos
     from stylereel.corpora.settings import settings_for
     from stylereel.corpora.steps import plan_for
 
     videos, plan = find_videos([str(clips)]), plan_for(system, settings_for(system, parameters(out.parent)))
-    peaks = []
+    found = []
+
+    def look(number: int) -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found.append({"clips": number, "MB": round(pages * resource.getpagesize() / 2**20, 1), "peak": round(peak, 1)})
+        print(found[-1], file=sys.stderr, flush=True)
 
     class Watched(Here):
         def run(self, tasks):  # type: ignore[no-untyped-def]
             for number, done in enumerate(super().run(tasks), 1):
                 if number % max(1, len(videos) // 10) == 0:
-                    peaks.append({"clips": number, "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
+                    look(number)
                 yield done
 
     prepare_videos(videos, plan, out, Watched())
-    peaks.append({"clips": len(videos), "MB with packing": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
-    return peaks
+    look(len(videos))  # with packing
+    return found
 
 
 if __name__ == "__main__":

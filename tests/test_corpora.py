@@ -6,11 +6,14 @@ import importlib
 import io
 import json
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +27,7 @@ from stylereel.corpora.engine import Processes
 from stylereel.corpora.ledger import Ledger, Row
 from stylereel.corpora.settings import NEEDS, settings_for
 from stylereel.corpora.sources import find_videos
-from stylereel.corpora.steps import Task, plan_for
+from stylereel.corpora.steps import Task, plan_for, work_on
 from stylereel.corpora.store import Result, Store, key_of
 from stylereel.faces.coefficients import NAMES
 from stylereel.systems import list_systems
@@ -239,6 +242,41 @@ def test_a_video_that_ends_its_process_is_named_and_the_others_are_done(
     done = list(Processes(1).run(Task(video, plan, str(tmp_path)) for video in videos))
     assert done[0].failed == "bomb.mp4 ended its process 1 times (memory, or a fault)." and not done[0].rows
     assert not done[1].failed and done[1].rows[-1].step == "crop"
+
+
+def test_the_next_task_is_taken_while_a_process_works_not_after(tmp_path: Path) -> None:
+    """Whoever writes down what is done keeps no process waiting."""
+    plan = plan_for("generator", settings_for("generator"))
+    (tmp_path / "damaged.mp4").write_bytes(b"no video")
+    taken: list[int] = []
+
+    def tasks() -> Iterator[Task]:
+        for number in range(3):
+            taken.append(number)
+            yield Task(find_videos([str(tmp_path / "damaged.mp4")])[0], plan, str(tmp_path))
+
+    done = Processes(1).run(tasks())
+    assert next(done).rows and taken == [0, 1], "the second was sent before the first was given"
+    assert next(done).rows and taken == [0, 1, 2]
+    assert next(done).rows and not [*done]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back when asked")
+def test_memory_that_a_video_took_is_given_back(tmp_path: Path) -> None:
+    (tmp_path / "damaged.mp4").write_bytes(b"no video")
+    video = find_videos([str(tmp_path / "damaged.mp4")])[0]
+    task = Task(video, plan_for("generator", settings_for("generator")), str(tmp_path))
+    work_on(task)
+    blocks = [bytearray(b"x" * 90_000) for _ in range(1000)]
+    kept = blocks[9::10]  # holes between them, which the C library keeps on its own
+    del blocks
+    before = memory_used()
+    work_on(task)
+    assert memory_used() < before - 40_000_000 and kept
+
+
+def memory_used() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_leases_are_kept_from_others_and_freed_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,7 @@ class Processes:
         busy: dict[_Worker, Task] = {}
         again: list[Task] = []
         deaths: dict[str, int] = {}
+        finished: list[Done] = []
         more = True
         try:
             while True:
@@ -70,8 +71,13 @@ class Processes:
                         again.append(task)
                         continue
                     busy[worker] = task
+                # Only now: whoever writes down what is finished keeps no process waiting, nor does taking the next.
+                yield from finished
+                finished.clear()
                 if not busy:
                     return
+                if more and not again and (ahead := next(tasks, None)):
+                    again.append(ahead)
                 ready = wait([worker.pipe for worker in busy])
                 for worker in [worker for worker in busy if worker.pipe in ready]:
                     task = busy.pop(worker)
@@ -84,12 +90,13 @@ class Processes:
                         if deaths[name] < TRIES:
                             again.append(task)
                         else:
-                            yield Done(task, (), 0, f"{name} ended its process {TRIES} times (memory, or a fault).")
+                            reason = f"{name} ended its process {TRIES} times (memory, or a fault)."
+                            finished.append(Done(task, (), 0, reason))
                         continue
                     if isinstance(done, BaseException):
                         raise done
                     free.append(worker)
-                    yield done
+                    finished.append(done)
         finally:
             for worker in [*free, *busy]:
                 self._end(worker)

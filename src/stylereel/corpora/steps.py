@@ -10,6 +10,7 @@ no work.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -410,7 +411,17 @@ def work_on(task: Task) -> Done:
                 made += new
     except OSError as error:
         return Done(task, tuple(rows), made, f"{task.video.path} cannot be read ({error.strerror or error}).")
+    _trim()
     return Done(task, tuple(rows), made)
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, where the C library can (glibc): frames of many sizes leave holes between
+    what is kept, so that a process otherwise grows a little with each video."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return
 
 
 def _rows(task: Task, path: Path) -> Iterator[tuple[Row, bool]]:
