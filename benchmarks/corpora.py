@@ -170,60 +170,108 @@ def steps(out: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def kills(clips: Path, folder: Path, system: str, times: int, workers: int, seed: int = 0) -> dict[str, object]:
-    """Prepare undisturbed, then in another folder with `times` kills of all its processes at random moments."""
+def kills(clips: Path, folder: Path, systems: list[str], times: int, workers: int, seed: int = 0) -> dict[str, object]:
+    """Prepare undisturbed; then in another folder, where two commands at a time share the work for one of the systems,
+    with `times` kills of all processes of a command at random moments."""
     whole, disturbed = folder / "whole", folder / "disturbed"
     for old in (whole, disturbed):
         shutil.rmtree(old, ignore_errors=True)
-    seconds = run(clips, whole, system, "--workers", str(workers)).wall
-    start = run(clips, whole, system, "--workers", str(workers)).wall  # nothing is left to do
+    more = ("--workers", str(workers))
+    seconds = sum(run(clips, whole, system, *more).wall for system in systems)
+    begun = time.monotonic()
+    for process in [begin(clips, whole, system, *more) for system in (systems[0], systems[-1])]:
+        process.wait()
+    start = time.monotonic() - begun  # nothing was left to do
     chance = random.Random(seed)
-    done = 0
+    done, while_packing = 0, 0
     while done < times:
-        process = subprocess.Popen(
-            command(clips, disturbed, system, "--workers", str(workers)),
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            # Long enough to do something, short enough that most kills come before the end.
-            process.wait(chance.uniform(0.2, start + 2 * seconds / times))
-            if process.returncode:
-                raise RuntimeError(f"the command ended with {process.returncode}")
-            shutil.rmtree(disturbed / system)  # it was done: kill it while it packs
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            done += 1
-    run(clips, disturbed, system, "--workers", str(workers))
+        system = chance.choice(systems)
+        # Long enough to do something, short enough that most kills come before the end.
+        ends = sorted(chance.uniform(0.2, start + 2 * seconds / times) for _ in range(2))
+        begun, over = time.monotonic(), False
+        for process, end in zip([begin(clips, disturbed, system, *more) for _ in ends], ends):
+            try:
+                process.wait(max(0.0, begun + end - time.monotonic()))
+                if process.returncode:
+                    raise RuntimeError(f"the command ended with {process.returncode}")
+                over = True
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                done += 1
+        if over:  # kill it while it packs
+            shutil.rmtree(disturbed / system, ignore_errors=True)
+            while_packing += 1
+        print(f"{done} kills, {while_packing} times done", file=sys.stderr, flush=True)
+    for system in systems:
+        run(clips, disturbed, system, *more)
     ledger = sqlite3.connect(disturbed / "ledger.sqlite")
     twice = ledger.execute("select count(*) - count(distinct clip || step || key) from rows").fetchone()[0]
     ledger.close()
-    same = fingerprint(whole, system) == fingerprint(disturbed, system)
+    sets = {system: [fingerprint(out, system) for out in (whole, disturbed)] for system in systems}
     results = [sum(1 for _ in (out / "work").rglob("*.safetensors")) for out in (whole, disturbed)]
     return {
         "kills": done,
-        "same bytes": same,
+        "same bytes": {system: one == other for system, (one, other) in sets.items()},
+        "files": {system: len(one) for system, (one, _) in sets.items()},
         "rows twice": twice,
         "results": results,
-        "files": len(fingerprint(whole, system)),
+        "data sets written again after a run came to its end": while_packing,
     }
+
+
+def begin(clips: Path, out: Path, system: str, *more: str) -> subprocess.Popen[bytes]:
+    """A command that has begun, with all its processes in a group of their own."""
+    words = command(clips, out, system, *more)
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def processes_of(process: int) -> dict[int, float]:
+    """Core-seconds until now of a process and of those below it; empty when it has ended."""
+    found: dict[int, float] = {}
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        found[process] = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                found |= processes_of(int(child))
+    except OSError:  # it ended in between
+        pass
+    return found
 
 
 def two(clips: Path, folder: Path, system: str) -> dict[str, object]:
-    """One process and then two on the same clips: whole commands, start and packing included."""
-    out, spent = folder / f"two-{system}", {}
+    """One process and then two on the same clips: whole commands, start and packing included (Linux).
+
+    Besides the clock, which on a machine with other work measures that, too: what is faster by core-seconds. With one
+    process at work that is everything; with two it is the process that starts, writes the ledger and packs, and the one
+    of the two that worked longer. It is what two free cores give, if nothing waits for the disk.
+    """
+    out = folder / f"two-{system}"
+    found: dict[str, object] = {}
+    clock, longest = [], []
     for workers in (1, 2):
         shutil.rmtree(out, ignore_errors=True)
-        spent[workers] = run(clips, out, system, "--workers", str(workers))
-    # Cores that a run got: on a machine with other work the clock measures that, too.
-    return {
-        "seconds": {workers: round(each.wall, 1) for workers, each in spent.items()},
-        "core-seconds": {workers: round(each.cores, 1) for workers, each in spent.items()},
-        "cores": {workers: round(each.cores / each.wall, 2) for workers, each in spent.items()},
-        "times faster": round(spent[1].wall / spent[2].wall, 3),
-        "load of the machine": [round(each, 1) for each in os.getloadavg()],
-    }
+        begun, spent = time.monotonic(), dict[int, float]()
+        process = subprocess.Popen(
+            command(clips, out, system, "--workers", str(workers)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None:
+            spent |= processes_of(process.pid)
+            time.sleep(0.1)
+        if process.returncode:
+            raise RuntimeError(f"the command ended with {process.returncode}")
+        clock.append(time.monotonic() - begun)
+        main = spent.pop(process.pid)
+        longest.append(main + max(spent.values()))
+        found[f"with {workers}"] = {
+            "seconds": round(clock[-1], 1),
+            "core-seconds": {"main": round(main, 1), "workers": [round(each, 1) for each in spent.values()]},
+            "cores": round((main + sum(spent.values())) / clock[-1], 2),
+        }
+    found["times faster"] = round(clock[0] / clock[1], 2)
+    found["times faster by core-seconds"] = round(longest[0] / longest[1], 2)
+    return found
 
 
 def sets(clips: Path, folder: Path, workers: int) -> dict[str, dict[str, object]]:
@@ -254,7 +302,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--system", default="styleheat")
+    parser.add_argument("--system", default="styleheat", help="for kills also several, with commas")
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
@@ -265,7 +313,7 @@ def main() -> None:
         make_clips(clips, count, given.seconds, given.size)
     found: dict[str, object] = {"versions": VERSIONS, "count": given.count, "size": given.size, "for": given.system}
     if given.what == "kills":
-        found |= kills(clips, given.folder, given.system, given.times, given.workers)
+        found |= kills(clips, given.folder, given.system.split(","), given.times, given.workers)
     elif given.what == "speed":
         seconds = sum(reader.num_frames / float(reader.rate) for reader in readable(clips))
         out = given.folder / f"speed-{given.system}"
