@@ -23,6 +23,7 @@ from stylereel.core.system import Frames, Spec
 from stylereel.core.version import __version__
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.video import VideoReader, VideoWriter
+from stylereel.systems.sources import read_source
 
 SIZE = 32
 
@@ -230,10 +231,26 @@ def test_help_is_fast_because_it_imports_little() -> None:
         (["drive", "squares", "--missing", "skip"], "--missing takes one of hold, stop, not skip"),
         (["drive", "squares", "--detail", "x"], "--detail takes a whole number or null, not x"),
         (["look", "--out", "x.png"], "needs a file"),
+        (
+            ["drive", "squares", "--source", "", "--driving", "x.mp4", "--out", "y.mp4"],
+            "--source was given an empty text",
+        ),
+        (
+            ["drive", "squares", "--source", "1", "--driving", "x", "--out", "y", "--background="],
+            "--background was given an empty text",
+        ),
+        (["world", "portrait", "--out", "x.png", "--size", "1000000000"], "--size takes 16 to 8192, not 1000000000"),
+        (["world", "clip", "--out", "x.mp4", "--rate", "1000000"], "--rate takes 1 to 240, not 1000000"),
+        (["look", ""], "files was given an empty text"),
     ],
 )
 def test_wrong_words(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert expected in mistake(capsys, main(arguments))
+
+
+def test_a_negative_seed_is_no_file() -> None:
+    with pytest.raises(ValueError, match="A seed is 0 or more, not -1"):
+        read_source("-1")
 
 
 @pytest.mark.parametrize("command", ["drive", "look"])

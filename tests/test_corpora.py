@@ -411,8 +411,13 @@ def test_sources_are_folders_lists_patterns_and_shards(clips: Path, tmp_path: Pa
     with pytest.raises(ValueError, match="would both be called clip-0000.mp4"):
         (tmp_path / "clip-0000.mp4").write_bytes(b"x")
         find_videos([str(clips / "clip-0000.mp4"), str(tmp_path / "clip-0000.mp4")])
-    made = prepare(str(tmp_path / "some.tar"), out=str(tmp_path / "out"), for_="generator", workers=0)
-    assert made.kept == 0 and made.rejected == 1 and not list((tmp_path / "out" / "work" / "members").iterdir())  # type: ignore[attr-defined]
+    (tmp_path / "wrong.txt").write_text("nothing.mp4\n")
+    with pytest.raises(ValueError, match=r"wrong.txt lists what cannot be taken: There is no file .*nothing.mp4"):
+        find_videos([str(tmp_path / "wrong.txt")])
+    with pytest.raises(ValueError, match=r"No clip is of use; .*report.html says why"):
+        prepare(str(tmp_path / "some.tar"), out=str(tmp_path / "out"), for_="generator", workers=0)
+    about = json.loads((tmp_path / "out" / "generator" / "dataset.json").read_text())
+    assert len(about["rejected"]) == 1 and not list((tmp_path / "out" / "work" / "members").iterdir())
 
 
 @pytest.mark.parametrize(

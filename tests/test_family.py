@@ -115,6 +115,19 @@ def test_what_nobody_trained_is_spared(home: Path, capsys: pytest.CaptureFixture
     assert (home / "left.safetensors").read_bytes() == b"theirs"
 
 
+def test_mistakes_are_found_before_any_training_and_a_dry_run_says_what_was_asked(home: Path, tmp_path: Path) -> None:
+    assert len(family.train_family(folder=str(home), only="eyes", dry_run=True)) == 1
+    for scale in (0.0, -1.0, 2.0):
+        with pytest.raises(ValueError, match="share of the steps"):
+            family.train_family(folder=str(home), scale=scale)
+    with pytest.raises(ValueError, match="None of head comes before eyes"):
+        family.train_family(folder=str(home), only="head", until="eyes")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file; give a folder"):
+        family.train_family(folder=str(tmp_path / "file"), dry_run=True)
+    assert not home.exists()
+
+
 def test_every_built_in_file_belongs_to_a_part() -> None:
     made = {file for part in family.parts().values() for file in part.files}
     assert {path.stem for path in BUILTIN.glob("*.safetensors")} == made

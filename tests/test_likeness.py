@@ -103,6 +103,7 @@ def test_corrections_by_name() -> None:
         ("berd=0", "did you mean beard"),
         ("hair=purple", "hair takes shaved, buzz"),
         ("beard", "name=value"),
+        ("=curls", "name=value"),
         ("beard=2", "between 0 and 1"),
     ):
         with pytest.raises(ValueError, match=sentence):

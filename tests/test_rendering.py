@@ -185,6 +185,14 @@ def test_sampled_motion_has_the_length_rate_and_size(tmp_path: Path) -> None:
     assert record["command"].split()[:5] == ["stylereel", "sample", "toy", "--seed", "3"]
 
 
+@pytest.mark.parametrize("more", [["--frames", "99999999999"], ["--duration", "9999999"], ["--start", "9999999"]])
+def test_a_sample_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sample", "toy", "--seed", "3", "--out", str(tmp_path / "a.mkv"), *more]) == 2
+    assert "A sample ends after 5000000 frames at most" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [

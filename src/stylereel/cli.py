@@ -257,9 +257,17 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
     from argparse import ArgumentError
 
     try:
-        return parser.parse_args(arguments).as_dict()
+        given = parser.parse_args(arguments).as_dict()
     except ArgumentError as error:
         raise ValueError(_sentence(parser, str(error))) from error
+    for action in parser._actions:
+        value = given.get(action.dest)
+        if action.default != "" and "" in (value if isinstance(value, list) else [value]):
+            # As a path it would be the current folder.
+            raise ValueError(
+                f"{(action.option_strings or [action.dest])[0]} was given an empty text; give a value or leave it out."
+            )
+    return given
 
 
 def _sentence(parser: ArgumentParser, message: str) -> str:

@@ -22,7 +22,7 @@ from typing import Literal
 from stylereel import world
 from stylereel.commands.train import list_networks, recipe_of
 from stylereel.core.builtin import BUILTIN
-from stylereel.core.files import ensure_writable, replacing
+from stylereel.core.files import MediaError, ensure_writable, replacing
 from stylereel.core.runs import claim
 from stylereel.core.system import Device
 from stylereel.core.weights import fingerprint, read_card
@@ -68,7 +68,7 @@ def train_family(
         scale: share of each recipe's steps, for a trial run.
         precision: as for train.
         device: as for train.
-        dry_run: say what is out of date, and train nothing.
+        dry_run: say which of these are out of date, and train nothing.
         overwrite: also replace weight files in the folder that no earlier run there made.
 
     Returns:
@@ -87,8 +87,14 @@ def train_family(
         raise ValueError("Give 1 or more processes and more than 0 hours.")
     if until:
         asked = [name for name in asked if list(known).index(name) <= list(known).index(until)]
+        if not asked:
+            raise ValueError(f"None of {only} comes before {until}; leave out --until.")
+    if not 0 < scale <= 1:
+        raise ValueError(f"The scale is a share of the steps between 0 and 1, not {scale:g}.")
+    if home.exists() and not home.is_dir():
+        raise MediaError(f"{home} is a file; give a folder.")
     if dry_run:
-        return [f"{name}: {reason(home, known[name]) or 'up to date'}" for name in known]
+        return [f"{name}: {reason(home, known[name]) or 'up to date'}" for name in known if name in asked]
     ensure_writable(home / "try")
     outputs = [home / f"{file}{end}" for name in asked for file in known[name].files for end in (".safetensors", ".md")]
     claim([*outputs, *(path.with_suffix(".json") for path in outputs[::2])], overwrite=overwrite, is_ours=_has_card)

@@ -87,7 +87,10 @@ def prepare(
         chosen = Ray(address, workers)
     else:
         chosen = Here() if workers == 0 else Processes(workers or os.cpu_count() or 1)
-    return prepare_videos(videos, plan, out, chosen, lerobot, stages)
+    prepared = prepare_videos(videos, plan, out, chosen, lerobot, stages)
+    if not prepared.kept:
+        raise ValueError(f"No clip is of use; {prepared.folder / 'report.html'} says why. Give other videos.")
+    return prepared
 
 
 def lines(result: Outcome) -> Iterator[str]:

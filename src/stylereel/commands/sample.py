@@ -23,6 +23,7 @@ from stylereel.zoo.families import open_family
 
 VERBS = ("sample", "identify", "apply")
 FRAMES = 250  # where no length is given
+LONGEST = 5_000_000  # frames of a motion, 55 hours at 25 a second: all of it is in memory
 
 
 def sample(
@@ -134,13 +135,20 @@ def _sampled(system: Samples, seed: int, options: RenderOptions, own: Mapping[st
     wanted = replace(options, frames=FRAMES) if options.frames is None and options.duration is None else options
     if not wanted.choosing:
         assert wanted.frames is not None
+        _check_length(wanted.frames)
         return system.sample(seed, wanted.frames, **own)
     rate = system.sample(seed, 1, **own)[1].rate  # the length depends on it
     first, length = math.ceil(wanted.begin * rate), wanted.length(rate)
     assert length is not None
     count = math.ceil(length / (wanted.rate or rate) * rate)
+    _check_length(first + count)
     who, motion = system.sample(seed, first + count, **own)
     return who, motion.part(first, first + count)
+
+
+def _check_length(frames: int) -> None:
+    if frames > LONGEST:
+        raise ValueError(f"A sample ends after {LONGEST} frames at most, not {frames}; choose a shorter one.")
 
 
 def flags(system: str) -> dict[str, Flags]:

@@ -206,9 +206,10 @@ def world_dataset(
 
 def _require(**numbers: int) -> None:
     for name, number in numbers.items():
-        low = {"size": 16, "rate": 1}.get(name, 0)
-        if number < low:
-            raise ValueError(f"--{name} takes {low} or more, not {number}.")
+        low, high = {"size": (16, 8192), "rate": (1, 240)}.get(name, (0, None))
+        if number < low or (high is not None and number > high):
+            takes = f"{low} or more" if high is None else f"{low} to {high}"
+            raise ValueError(f"--{name} takes {takes}, not {number}.")
 
 
 def _with(values, settings: str):

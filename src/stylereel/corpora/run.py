@@ -36,8 +36,8 @@ class Prepared(NamedTuple):
     rejected: int
 
     def lines(self) -> Iterator[str]:
-        yield f"{self.kept} clips are in {self.folder / 'shards'}"
-        yield f"{self.rejected} clips are left out; {self.folder / 'report.html'} says why"
+        yield f"clips in {self.folder / 'shards'}: {self.kept}"
+        yield f"clips left out: {self.rejected}; {self.folder / 'report.html'} says why"
         yield f"{self.done} of {self.videos} videos and {self.steps} steps were done now, the rest before or by others."
 
 

@@ -64,7 +64,10 @@ def _of(source: str, licence: str, lists: bool) -> Iterator[Video]:
         for line in require_file(path).read_text(encoding="utf-8").splitlines():
             name, _, own = line.partition("\t")
             if name.strip() and not name.startswith("#"):
-                yield from _of(str(path.parent / name.strip()), own.strip() or licence, lists=False)
+                try:
+                    yield from _of(str(path.parent / name.strip()), own.strip() or licence, lists=False)
+                except ValueError as error:
+                    raise MediaError(f"{path} lists what cannot be taken: {error}") from error
     elif not os.path.exists(source) and any(sign in source for sign in "*?["):
         matches = sorted(glob.glob(source, recursive=True))
         if not matches:

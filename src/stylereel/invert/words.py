@@ -159,7 +159,7 @@ def correct(values: np.ndarray, corrections: Iterable[str]) -> np.ndarray:
     for correction in corrections:
         name, found, value = (part.strip().lower() for part in correction.partition("="))
         name = name.replace("-", "_").replace("hair_color", "hair_colour")
-        if not found or not value:
+        if not name or not found or not value:
             raise ValueError(f"Corrections are name=value, such as beard=0 or hair=curls, not {correction!r}.")
         changed = _changes(name, value)
         for factor, number in changed.items():

@@ -49,10 +49,12 @@ RESTS = 8  # copies of the mean head at rest next to a single driving image
 def read_source(name: str) -> Source:
     """What `identify` takes for the name of a source: a seed, or the file of an image, of codes or of an identity.
 
-    Raises ValueError (MediaError) when the file cannot be read.
+    Raises ValueError for a negative seed, MediaError when the file cannot be read.
     """
     if name.isdecimal():
         return int(name)
+    if name.removeprefix("-").isdecimal() and not Path(name).exists():
+        raise ValueError(f"A seed is 0 or more, not {name}.")
     if Path(name).suffix == SAVED:
         return Identity.load(name) if own_kind(name) == "identity" else Codes.load(name)
     return read_picture(name)
