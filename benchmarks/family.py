@@ -3,10 +3,9 @@
     python benchmarks/family.py [--folder RUNS] [--sheets docs] [--count 1000] [--out results.json]
 
 Without --folder the installed weights are measured. For each generator that is there: decibels to the world's images
-of the same people, power and coherence in
-bands, Frechet distance of samples to world images of other people (feature net in its name), perceptual
-path length, EQ-T and EQ-R where the input can be moved, milliseconds an image; and with --sheets truncation,
-moved inputs, and the nearest training images.
+of the same people, power and coherence in bands, Frechet distance of samples to world images of other people (feature
+net in its name), perceptual path length, EQ-T and EQ-R where the input can be moved, milliseconds an image; and with
+--sheets truncation, moved inputs, and the nearest training images.
 """
 
 from __future__ import annotations
