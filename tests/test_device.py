@@ -31,6 +31,10 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (6, 128, 128, 3), np.uint8)
 WITHOUT_NETWORKS = {"systems", "measures", *(name for name in COMMANDS if name.startswith(("world ", "weights ")))}
 
 
+# Of the built-in people alone, or of no people.
+NO_FAMILY = ("demo", "eval", "identify", "train family")
+
+
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in WITHOUT_NETWORKS])
 def test_every_command_with_networks_takes_a_device_and_a_family(command: str) -> None:
     shared = pages.shared_flags(command)
@@ -38,7 +42,7 @@ def test_every_command_with_networks_takes_a_device_and_a_family(command: str) -
         [pages.own_flags(command, name) for name in pages.subjects(command)] if command == "reproduce" else [shared]
     ):
         assert "| `--device` |" in known
-        assert "| `--family` |" in known or command in ("demo", "eval")  # of the built-in people; of no people
+        assert "| `--family` |" in known or command in NO_FAMILY
 
 
 def test_measures_with_a_network_take_the_device() -> None:
