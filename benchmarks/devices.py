@@ -121,9 +121,8 @@ def measured(device: str) -> dict[str, Any]:
     frames = [draw_all(align(from_latent(z)), 192) for z in latents]
     found = {}
     for name in MEASURES:
-        here, there = (
-            find(name)(*([Clip(each)] for each in frames), Run(device=place)).value for place in ("cpu", device)
-        )
+        ours, theirs = ([Clip(each)] for each in frames)
+        here, there = (find(name)(ours, theirs, Run(device=place)).value for place in ("cpu", device))
         found[name] = {"cpu": here, device: there, "relative difference": abs(there - here) / max(abs(here), 0.1)}
     return found
 

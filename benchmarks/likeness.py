@@ -144,7 +144,7 @@ def compare(found: list[Result]) -> None:
         near = f"within 12: {(values <= 12).sum()} of {len(values)}"
         print(f"{part}: CIEDE2000 median {np.median(values):.1f}, {near}, worst {values.max():.0f} ({worst})")
     seen = [each for each in found if each.shapes[0] is not None and each.shapes[1] is not None]
-    photos, drawn = (np.stack([each.shapes[side] for each in seen]) for side in (0, 1))
+    photos, drawn = (np.stack([np.asarray(each.shapes[side]) for each in seen]) for side in (0, 1))
     for title, first, second in (
         ("as they are", photos, drawn),
         ("less the mean of the photographs, and of the results", photos - photos.mean(0), drawn - drawn.mean(0)),

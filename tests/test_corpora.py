@@ -479,7 +479,7 @@ def test_ray_gives_the_same_bytes_with_a_worker_and_a_node_killed(
     clips: Path, parameters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
+    from ray.cluster_utils import Cluster  # type: ignore[import-not-found]  # an extra
 
     from stylereel.corpora.engine import Ray
     from stylereel.corpora.run import prepare_videos

@@ -269,7 +269,7 @@ def test_a_driven_face_goes_back_into_its_picture_and_frames_without_a_face_stay
             assert (frame != picture).any()
     # Into the driving clip instead: its size, its corners; and its frames without a face as they are.
     out = tmp_path / "into.mkv"
-    record = drive(system, **{**files, "out": str(out)}, paste_back="driving", options=options)
+    record = drive(system, **{**files, "out": str(out)}, paste_back="driving", options=options)  # type: ignore[arg-type]
     assert record["settings"]["paste_back"] == "driving" and record["size"] == [200, 200] and 0 <= record["seam"] < 6
     for index, (frame, own) in enumerate(zip(VideoReader(out), VideoReader(tmp_path / "clip.mp4"), strict=True)):
         np.testing.assert_allclose(frame[-6:, :6].astype(int), own[-6:, :6], atol=2)

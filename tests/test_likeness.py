@@ -25,6 +25,7 @@ from stylereel.media.colour import delta_e, lab, linear, srgb
 from stylereel.media.pictures import save_picture
 from stylereel.recipes import likeness as recipe
 from stylereel.world.factors import INDEX, MOTION, to_normal
+from stylereel.world.hair import STYLE_EDGES
 
 
 def drawn_person(**factors: float) -> np.ndarray:
@@ -127,16 +128,17 @@ def test_the_net_takes_over_the_face_net_and_all_of_it_learns() -> None:
     net.start(load_face(builtin("face")))
     seen = net(torch.rand(2, 3, 192, 192) * 2 - 1)
     assert seen.styles.shape == (2, 10) and seen.regions.shape[2:] == (64, 64)
-    sum(part.float().square().sum() + part.sum() for part in seen).backward()
+    torch.stack([part.float().square().sum() + part.sum() for part in seen]).sum().backward()
     net.heads.weight.data.normal_(0, 0.01)
     net.zero_grad()
-    sum(part.float().square().sum() + part.sum() for part in net(torch.rand(2, 3, 192, 192))).backward()
+    parts = net(torch.rand(2, 3, 192, 192))
+    torch.stack([part.float().square().sum() + part.sum() for part in parts]).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in net.parameters())
     assert load_likeness(builtin("likeness")).offsets.abs().max() > 0.005
 
 
 def test_a_photograph_is_read_drawn_and_corrected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    style = float(world.hair.STYLE_EDGES[6:8].mean())
+    style = float(STYLE_EDGES[6:8].mean())
     true = drawn_person(glasses=0.95, glasses_tint=0, hair_style=style, hair_length=0.8, hair_light=0.0)
     photo = world.draw(true, 400).image.astype(float)
     photo = np.clip(photo * (0.55, 0.75, 0.5) + np.random.default_rng(0).normal(0, 4, photo.shape), 0, 255)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import av
 import numpy as np
@@ -127,7 +127,7 @@ def _from_zero(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
         early = math.ceil(-frame.pts * frame.time_base * frame.sample_rate)
         if early < frame.samples:
             step = 1 if frame.format.is_planar else frame.layout.nb_channels
-            values = np.ascontiguousarray(frame.to_ndarray()[:, early * step :])
+            values: Any = np.ascontiguousarray(frame.to_ndarray()[:, early * step :])  # of the frame's own format
             rest = AudioFrame.from_ndarray(values, frame.format.name, frame.layout.name)
             rest.sample_rate, rest.time_base = frame.sample_rate, frame.time_base
             rest.pts = frame.pts + round(early / frame.time_base / frame.sample_rate)
