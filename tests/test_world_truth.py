@@ -261,7 +261,7 @@ def test_a_still_person_has_no_sound(tmp_path: Path) -> None:
     [
         ("portrait --set jaww=1", "did you mean jaw"),
         ("portrait --set jaw=2", "jaw takes a number from 0 to 1"),
-        ("portrait --size 4", "--size takes 16 or more"),
+        ("portrait --size 4", "--size takes 16 to 8192 pixels"),
         ("clip --seconds 0", "more than 0 seconds"),
         ("clip --manner listening --text hello", "Text is said"),
         ("clip --text ...", "some words"),

@@ -209,7 +209,8 @@ def _require(**numbers: int) -> None:
         low, high = {"size": (16, 8192), "rate": (1, 240)}.get(name, (0, None))
         if number < low or (high is not None and number > high):
             takes = f"{low} or more" if high is None else f"{low} to {high}"
-            raise ValueError(f"--{name} takes {takes}, not {number}.")
+            unit = {"size": " pixels", "rate": " frames a second"}.get(name, "")
+            raise ValueError(f"--{name} takes {takes}{unit}, not {number}.")
 
 
 def _with(values, settings: str):
