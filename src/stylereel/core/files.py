@@ -79,12 +79,13 @@ def _remove_stale(folder: Path) -> None:
     _CLEARED.add(folder)
     for left in folder.glob(f".{_HOST}-*.part"):
         number = left.name.split("-")[1]
-        if left in _OPEN or not number.isdecimal() or (int(number) != os.getpid() and _lives(int(number))):
+        if left in _OPEN or not number.isdecimal() or (int(number) != os.getpid() and is_running(int(number))):
             continue
         shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def _lives(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of that number lives on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

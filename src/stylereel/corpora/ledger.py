@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stylereel.core.files import MediaError
+from stylereel.core.files import MediaError, is_running
 
 LEASE = 60.0  # seconds without a beat after which a worker of another machine is taken for dead
 BEAT = 5.0  # seconds between beats
@@ -188,7 +188,7 @@ class Ledger:
             seen = self._seen.get(worker)
             if seen is None or seen[0] != beat:
                 seen = self._seen[worker] = (beat, now)
-            gone = machine == here and os.name == "posix" and not _lives(process)
+            gone = machine == here and os.name == "posix" and not is_running(process)
             if worker == self.worker or not (gone or now - seen[1] > LEASE):
                 continue
             with self._writing():
@@ -197,16 +197,6 @@ class Ledger:
                     self._base.execute("delete from leases where worker = ?", (worker,))
         with self._writing():  # of a worker that was buried while it slept
             self._base.execute("delete from leases where worker not in (select worker from workers)")
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):  # somebody else's process
-        return True
-    return True
 
 
 class Heart(threading.Thread):

@@ -1,9 +1,9 @@
-"""Adversarial training as StyleGAN2-ADA does it: on a user's pictures, and as the finish of the built-in generators.
+"""Adversarial training on a user's pictures, as StyleGAN2-ADA does it.
 
 Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (2020): non-saturating logistic loss, lazy R1 and
 path length, style mixing, averaged weights. Karras et al., "Training Generative Adversarial Networks with Limited Data"
-(2020): adaptive augmentation. The caller of `train_gan` gives the real images, how codes become images, and further
-losses. All random numbers of a step are drawn for the whole batch from its index.
+(2020): adaptive augmentation. The caller of `train_gan` gives the real images and how codes become images.
+All random numbers of a step are drawn for the whole batch from its index.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ class GANConfig:
     """Settings of `train_gan`.
 
     steps; batch; g_lr, d_lr: learning rates; r1, path: weights of the regularisers (a path of 0 leaves it out);
-    gan_weight: of the generator's adversarial loss next to its other losses; half_life: of the average, in images;
-    flip, speed: see `Augment`; warmup: steps in which the learning rates rise; every: steps between log lines.
+    half_life: of the average, in images; flip, speed: see `Augment`; every: steps between log lines.
     """
 
     steps: int
@@ -49,11 +48,9 @@ class GANConfig:
     d_lr: float
     r1: float
     path: float = PATH_WEIGHT
-    gan_weight: float = 1.0
     half_life: float = HALF_LIFE
     flip: bool = False
     speed: int = SPEED
-    warmup: int = 1
     every: int = 50
 
 
@@ -61,13 +58,12 @@ class GANBatch(NamedTuple):
     """Inputs of one step, this process's share of them.
 
     real: images [B, 3, H, W]; codes(count): W+ codes of a global batch of `count`, by new random numbers or the
-    step's own; generate(w): their images; extra_losses(images): further losses of the step's images, by name.
+    step's own; generate(w): their images.
     """
 
     real: Tensor
     codes: Callable[[int], Tensor]
     generate: Callable[[Tensor], Tensor]
-    extra_losses: Callable[[Tensor], dict[str, Tensor]] = lambda images: {}
 
 
 class RandomState:
@@ -130,7 +126,7 @@ def train_gan(
 
     def step(index: int) -> dict[str, Tensor]:
         random = RandomState(index, trainer)
-        real, codes, generate, extra_losses = make_batch(index, random)
+        real, codes, generate = make_batch(index, random)
         losses: dict[str, Tensor] = {"p": augment.p.clone()}
         w = codes(config.batch)
         images = generate(w)
@@ -148,9 +144,7 @@ def train_gan(
 
         def g_losses() -> Iterator[Tensor]:
             losses["g_loss"] = g_loss(discriminator(random.augment(augment, images), dtype=trainer.dtype))
-            extra = extra_losses(images)
-            losses.update(extra)
-            yield config.gan_weight * losses["g_loss"] + sum(extra.values())
+            yield losses["g_loss"]
             if config.path and index % PATH_EVERY == 0:
                 start = codes(half)
                 start = start if start.requires_grad else start.requires_grad_()
@@ -174,7 +168,6 @@ def train_gan(
         step,
         trainer.steps(config.steps),
         batch=config.batch // 2,
-        schedule=lambda index: min(1.0, (index + 1) / config.warmup),
         every=config.every,
         sample=sample,
     )
