@@ -9,7 +9,7 @@ import pytest
 
 from stylereel import cli
 from stylereel.commands.evaluate import Outcome, evaluate, lines, table
-from stylereel.core.record import sha256
+from stylereel.core.record import Stages, sha256
 from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoWriter
 from stylereel.metrics import registry
@@ -85,7 +85,10 @@ def test_without_names_all_that_fit_are_measured_and_the_others_named(monkeypatc
     )
     monkeypatch.setattr("stylereel.commands.evaluate.all_measures", lambda: few | {"brightness": mean})
     monkeypatch.setenv("STYLEREEL_CACHE", "nowhere")
-    scores, skipped, _ = evaluate(clips(0), reference=clips(3))
+    told: list[str] = []
+    stages = Stages(lambda each: told.append(f"{each.counting} {each.done} of {each.total}"))
+    scores, skipped, _ = evaluate(clips(0), reference=clips(3), stages=stages)
+    assert told[-1] == "measures 4 of 4"
     assert [score.name for score in scores] == ["l1", "psnr", "brightness"] and list(skipped) == ["lpips-alex"]
     scores, skipped, _ = evaluate(clips(0))
     assert [score.name for score in scores] == ["brightness"] and set(skipped) == set(few)

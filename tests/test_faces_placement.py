@@ -64,6 +64,13 @@ def test_crop_by_eyes_ignores_the_mouth_and_agrees_with_ffhq_at_rest() -> None:
     np.testing.assert_array_equal(placement.place_by_eyes(landmarks, RATE), by_eyes)
 
 
+def test_beyond_the_edge_is_its_outermost_pixel_or_a_level() -> None:
+    frame, row = np.full((40, 40, 3), 90, np.uint8), np.array([40.0, 20, 40, 0])
+    assert (placement.cut(frame, row, 20) == 90).all()
+    cut = placement.cut(frame, row, 20, beyond=255)
+    assert (cut[:, :9] == 90).all() and (cut[:, 11:] == 255).all()
+
+
 def test_window_holds_every_crop_and_stands_still() -> None:
     landmarks = talking() + np.linspace(0, 60, 40)[:, None, None] * (1, 0.5)
     rows, canonical = placement.place_window(landmarks, RATE), placement.place(landmarks, RATE)

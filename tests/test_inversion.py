@@ -250,6 +250,10 @@ def test_a_clip_has_a_code_and_a_placement_for_each_frame(portrait: Path, tmp_pa
     inversion.invert(portrait, out=tmp_path / "still.safetensors", steps=0)
     still = Codes.load(tmp_path / "still.safetensors")
     assert 5 < codes.placement[:, 0].mean() - still.placement[0, 0] < 25  # the face moves 15 pixels in the mean
+    inversion.invert(tmp_path / "clip", out=tmp_path / "part.safetensors", steps=0, start="0.04", duration="0.04")
+    assert len(Codes.load(tmp_path / "part.safetensors")) == 1
+    with pytest.raises(ValueError, match="is an image"):
+        inversion.invert(portrait, out=tmp_path / "part.safetensors", steps=0, start="1")
 
 
 def test_a_picture_without_a_face_or_a_missing_one_is_refused(

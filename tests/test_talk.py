@@ -66,6 +66,20 @@ def test_the_clips_own_face_and_no_sound(tmp_path: Path, clip: Path) -> None:
     assert float(found.identity.w) == pytest.approx(int(first.mean()), rel=0.02)
 
 
+def test_a_part_of_the_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip, talk = make_clip(tmp_path / "long.mp4", Fraction(10), 60, "aac"), tmp_path / "a.talk"
+    assert main(["encode", str(clip), "--out", str(talk), "--source", "100", "--start", "2", "--duration", "3"]) == 0
+    found, whole = codec.read(talk), list(VideoReader(clip))
+    assert len(found.motion) == 30
+    assert found.sound is not None and len(found.sound) / 48_000 == pytest.approx(3, abs=0.05)
+    assert main(["encode", str(clip), "--out", str(tmp_path / "b.talk"), "--start", "2", "--sound-rate", "0"]) == 0
+    begins = codec.read(tmp_path / "b.talk").identity  # the first frame of the part is who is shown
+    assert isinstance(begins, Identity) and float(begins.w) == pytest.approx(int(whole[20].mean()), rel=0.02)
+    capsys.readouterr()
+    late = ["encode", str(clip), "--out", str(tmp_path / "c.talk"), "--start", "6"]
+    assert "begin earlier" in mistake(capsys, main(late))
+
+
 def test_damage_is_told(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = make_clip(tmp_path / "long.mp4", Fraction(10), 60)
     assert main(["encode", str(long), "--out", str(tmp_path / "a.talk"), "--source", "5"]) == 0

@@ -21,9 +21,9 @@ PACKET = 960  # samples: 20 ms
 MAX_PACKET = 1275  # bytes, of the standard (RFC 6716)
 
 
-def encode(path: str | Path, kilobits: float) -> tuple[list[bytes], int]:
-    """The sound of a file as Opus packets of 20 ms, one channel at a constant rate, and how many samples of the start
-    are to be dropped after decoding.
+def encode(path: str | Path, kilobits: float, start: float = 0.0) -> tuple[list[bytes], int]:
+    """The sound of a file from `start` seconds on as Opus packets of 20 ms, one channel at a constant rate, and how
+    many samples of their start are to be dropped after decoding.
 
     Raises MediaError if the file holds no readable sound, ValueError for a rate outside 6 to 128 kbit/s.
     """
@@ -36,7 +36,7 @@ def encode(path: str | Path, kilobits: float) -> tuple[list[bytes], int]:
     context.options = {"application": "voip", "vbr": "off", "frame_duration": "20"}
     context.open()
     packets: list[bytes] = []
-    rest, sent = np.zeros(0, np.float32), 0
+    rest, sent, dropped = np.zeros(0, np.float32), 0, round(start * RATE)
 
     def send(samples: np.ndarray | None) -> None:
         nonlocal sent
@@ -49,6 +49,7 @@ def encode(path: str | Path, kilobits: float) -> tuple[list[bytes], int]:
         packets.extend(bytes(packet) for packet in context.encode(frame))
 
     for piece in read_sound(path, RATE):
+        piece, dropped = piece[dropped:], max(0, dropped - len(piece))
         rest = np.concatenate([rest, piece])
         while len(rest) >= PACKET:
             send(rest[:PACKET])

@@ -344,6 +344,7 @@ def write(
     placement: bool = True,
     sound: str | Path | None = None,
     sound_rate: float = 8.0,
+    sound_start: float = 0.0,
 ) -> Sizes:
     """Write a motion as a talk file (replaced only when complete), and give its bytes by what they are for.
 
@@ -360,6 +361,7 @@ def write(
         placement: whether the crops go along.
         sound: a file whose sound goes along.
         sound_rate: of the sound, in kbit/s.
+        sound_start: seconds of the sound before the motion begins.
 
     Raises:
         ValueError: settings that no file can have, or a rate that cannot be reached.
@@ -369,7 +371,7 @@ def write(
         raise ValueError("A motion without frames makes no file.")
     if rate is not None:
         lever, every = choose(motion, rate, group)
-    packets, skip = opus.encode(sound, sound_rate) if sound is not None else ([], None)
+    packets, skip = opus.encode(sound, sound_rate, sound_start) if sound is not None else ([], None)
     header = header_of(motion, system, generator, lever, every, group, placement, skip)
     with replacing(path) as partial, partial.open("wb") as file, Writer(file, header, identity) as writer:
         if packets:

@@ -38,7 +38,7 @@ from stylereel.faces.backend import is_picture
 from stylereel.faces.paste import Head, paste
 from stylereel.faces.placement import cut
 from stylereel.media.pictures import FORMATS, save_picture
-from stylereel.media.sheet import GAP, LABEL_HEIGHT, contact_sheet, side_by_side
+from stylereel.media.sheet import BACKGROUND, GAP, LABEL_HEIGHT, contact_sheet, side_by_side
 from stylereel.media.video import VideoReader
 from stylereel.media.writer import ENDINGS
 from stylereel.metrics.motion import crop_jitter
@@ -500,7 +500,7 @@ def _cells(run: _Run, who: _Who, what: _What, frame: int, row: int, column: int)
     cells = {(row, 0): portrait(run.system, who.identity), (row, column): shown}
     if what.reader is not None:
         picture = next(itertools.islice(what.reader, frame, None))
-        cells[0, column] = cut(picture, what.motion.placement[frame], len(shown))
+        cells[0, column] = cut(picture, what.motion.placement[frame], len(shown), BACKGROUND)
     return cells
 
 
@@ -524,7 +524,8 @@ class _Compared:
             self._still = {"photo": who.picture, **self._still}
             row = who.identity.tensors.get("placement")
             if row is not None:
-                self._still["photo"] = cut(who.picture, row.numpy(), max(len(self._still["at rest"]), _PHOTO))
+                size = max(len(self._still["at rest"]), _PHOTO)
+                self._still["photo"] = cut(who.picture, row.numpy(), size, BACKGROUND)
         self._stages, self._step = stages, what.motion.rate / (run.rendering.rate or what.motion.rate)
         self._placement, self._have, self._face = what.motion.placement, -1, np.zeros((1, 1, 3), np.uint8)
         self._fixed = run.rendering.size is not None
@@ -539,7 +540,7 @@ class _Compared:
             with self._stages("decode"):
                 while self._have < int(index * self._step):
                     self._have, picture = next(self._clip)
-                    self._face = cut(picture, self._placement[self._have], len(frame))
+                    self._face = cut(picture, self._placement[self._have], len(frame), BACKGROUND)
             shown["driving"] = self._face
         shown["result"] = frame
         height = len(frame)

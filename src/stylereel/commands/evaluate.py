@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stylereel.core.files import ensure_writable, replacing
-from stylereel.core.record import ratio, sha256, write_record
+from stylereel.core.record import Stages, ratio, sha256, write_record
 from stylereel.core.runs import claim
 from stylereel.core.system import Device, choose_device
 from stylereel.metrics.registry import Clip, Measure, Run, Score, Unfit, find, open_clips
@@ -45,6 +45,7 @@ def evaluate(
     video_protocol: str = "windows",
     device: Device = "auto",
     overwrite: bool = False,
+    stages: Stages | None = None,
 ) -> Outcome:
     """Measure a clip, a folder of clips or a folder of images, and print the values as a Markdown table.
 
@@ -59,6 +60,7 @@ def evaluate(
         video_protocol: how Frechet video distances choose windows of frames; docs/measures.md lists the protocols.
         device: where the measures' networks run; auto takes a GPU if there is one.
         overwrite: also replace files that an earlier run did not make; never the inputs.
+        stages: clock to use, for watching the progress.
 
     Returns:
         The scores, and for each measure left out the reason. A measure that was asked for by name is never left out.
@@ -82,7 +84,7 @@ def evaluate(
     ours = _clips(result)
     theirs = None if reference is None else _clips(reference)
     run = Run(seed, batch, video_protocol, choose_device(device).type)
-    scores, skipped = _share(chosen, ours, theirs, run, processes)
+    scores, skipped = _share(chosen, ours, theirs, run, processes, stages or Stages())
     if not scores:
         raise ValueError(f"No measure applies: {next(iter(skipped.values()))}")
     if out is not None and int(os.environ.get("RANK", 0)) == 0:
@@ -118,6 +120,7 @@ def evaluate_exact(
     family: str = BUILTIN,
     device: Device = "auto",
     overwrite: bool = False,
+    stages: Stages | None = None,
 ) -> Outcome:
     """Measure a system against ground truth: the world's exact images of one person with another's motion.
 
@@ -129,6 +132,7 @@ def evaluate_exact(
         family: whose weights: builtin, or a TOML file that names others of the world's people.
         device: where the system's networks run; auto takes a GPU if there is one.
         overwrite: also replace files that an earlier run did not make.
+        stages: clock to use, for watching the progress.
 
     Raises:
         ValueError: an unknown system or family, or one that drives no image of the world's faces.
@@ -140,7 +144,7 @@ def evaluate_exact(
     if out is not None:
         claim([ensure_writable(out, ".json")], overwrite=overwrite)
     loaded = load(system, family=family, device=device)
-    scores = exact(loaded, pairs, seed)
+    scores = exact(loaded, pairs, seed, stages)
     if out is not None:
         weights = {file.name: {"sha256": sha256(file)} for file in loaded.weight_files}
         plain = {score.name: _plain(score) for score in scores}
@@ -152,10 +156,12 @@ def _clips(given: str | Path | Sequence[Clip]) -> list[Clip]:
     return open_clips(given) if isinstance(given, (str, Path)) else list(given)
 
 
-def _measure(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run) -> Scores:
+def _measure(
+    chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run, stages: Stages | None = None
+) -> Scores:
     scores: list[Score] = []
     skipped: dict[str, str] = {}
-    for one in chosen or all_measures().values():
+    for one in (stages or Stages()).through("measures", chosen or list(all_measures().values())):
         try:
             scores.append(one(ours, theirs, run))
         except Unfit as reason:
@@ -168,7 +174,9 @@ def _measure(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None,
 # --- several processes
 
 
-def _share(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run, processes: int) -> Scores:
+def _share(
+    chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, run: Run, processes: int, stages: Stages
+) -> Scores:
     """`_measure` in this process, or in several of which this is the first (in torchrun: the one of its rank)."""
     import torch.distributed
     import torch.multiprocessing
@@ -177,9 +185,9 @@ def _share(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, r
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")
         world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-        return _measure(chosen, ours, theirs, replace(run, rank=rank, world=world))
+        return _measure(chosen, ours, theirs, replace(run, rank=rank, world=world), stages)
     if processes == 1:
-        return _measure(chosen, ours, theirs, run)
+        return _measure(chosen, ours, theirs, run, stages)
     names = [one.name for one in chosen]
     with tempfile.TemporaryDirectory() as folder:
         arguments = (f"file://{folder}/meeting", names, ours, theirs, run, processes)
@@ -188,7 +196,7 @@ def _share(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, r
         for worker in workers:
             worker.start()
         try:
-            return _work(0, *arguments)
+            return _work(0, *arguments, stages)
         finally:
             for worker in workers:
                 worker.join(60)
@@ -197,7 +205,14 @@ def _share(chosen: list[Measure], ours: list[Clip], theirs: list[Clip] | None, r
 
 
 def _work(
-    rank: int, meeting: str, names: list[str], ours: list[Clip], theirs: list[Clip] | None, run: Run, world: int
+    rank: int,
+    meeting: str,
+    names: list[str],
+    ours: list[Clip],
+    theirs: list[Clip] | None,
+    run: Run,
+    world: int,
+    stages: Stages | None = None,
 ) -> Scores:
     import torch
     import torch.distributed
@@ -207,7 +222,7 @@ def _work(
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     try:
         chosen = [find(name) for name in names]
-        return _measure(chosen, ours, theirs, replace(run, rank=rank, world=world))
+        return _measure(chosen, ours, theirs, replace(run, rank=rank, world=world), stages)
     except Exception:
         if rank == 0:
             raise

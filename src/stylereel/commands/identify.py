@@ -16,7 +16,7 @@ from stylereel.core.system import Device
 from stylereel.faces import backend, placement
 from stylereel.invert.words import correct, table
 from stylereel.media.pictures import read_picture, save_picture
-from stylereel.media.sheet import side_by_side
+from stylereel.media.sheet import BACKGROUND, side_by_side
 from stylereel.systems.sources import Encodes, composed, read_photograph
 from stylereel.world.factors import NAMES, neutral
 
@@ -67,9 +67,10 @@ def identify(
         track = backend.track_picture(image, backend.open_backend(detector), face)
     with stages("read"):
         person = read_photograph(system, image, track, set_)
-        identity = composed(system, person, placement.align(track.landmarks[0]))
+        row = placement.align(track.landmarks[0])
+        identity = composed(system, person, row)
     shown = side_by_side(
-        [placement.cut(image, identity.tensors["placement"].numpy(), SHOWN), portrait(system, identity)],
+        [placement.cut(image, row, SHOWN, BACKGROUND), portrait(system, identity)],
         [Path(source).stem, "drawn"],
     )
     identity.save(target)

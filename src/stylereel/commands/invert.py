@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stylereel.commands.rendering import RenderOptions, part_of
 from stylereel.core.builtin import builtin
 from stylereel.core.files import ensure_writable, listed, replacing, replacing_folder, require_file
 from stylereel.core.latents import Codes
@@ -85,6 +86,8 @@ def invert(
     encoder: str | Path | None = None,
     generator: str | Path | None = None,
     face: str = "largest",
+    start: str | None = None,
+    duration: str | None = None,
     family: str = "builtin",
     device: Device = "auto",
     overwrite: bool = False,
@@ -109,6 +112,8 @@ def invert(
         encoder: file of a pSp, e4e, ReStyle or HFGI encoder; the built-in one if not given.
         generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
         face: which of several faces: largest, left, a number from the left, or an image of the person.
+        start: where the part of a clip begins that is inverted: seconds (12.5) or h:m:s (1:02:03.5).
+        duration: how long that part is, in the same form; to the end if not given.
         family: whose encoder and generator, where none is given: builtin, ffhq, or a TOML file that names them.
         device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace files that an earlier run did not make; never the inputs.
@@ -121,6 +126,7 @@ def invert(
         ValueError: no face, unusable settings or weights, or a file that cannot be read or written (MediaError).
     """
     stages, source, out = stages or Stages(), Path(source), Path(out)
+    part = RenderOptions(start=start, duration=duration)
     place = choose_device(device)
     if steps is not None and steps < 0:
         raise ValueError(f"--steps takes 0 or more, not {steps}.")
@@ -136,7 +142,7 @@ def invert(
         if steps == 0 and "encoder" not in chosen:
             raise ValueError("Without an encoder all codes start at the mean; give --encoder or 100 or more --steps.")
         settings = {"encoder": encoder, "generator": generator, "space": space, "steps": steps, "pti": pti}
-        settings["face"] = face
+        settings |= {"face": face, "start": start, "duration": duration}
         inputs = {"source": {"file": source, "sha256": _contents(source)}}
         if Path(face).is_file():
             inputs["face"] = {"file": face, "sha256": sha256(face)}
@@ -153,6 +159,7 @@ def invert(
                 steps,
                 pti,
                 face if len(hashes) == 1 else "",
+                *([start, duration] if start or duration else []),
                 perceptual.name,
             ]
         )
@@ -164,7 +171,7 @@ def invert(
         if nets.hfgi and space == "features":
             raise ValueError("HFGI corrects a feature map already; choose the space w or w+.")
         with stages("find"):
-            found = Found.of(source, face, networks.is_canonical(chosen), stages)
+            found = Found.of(source, face, networks.is_canonical(chosen), part, stages)
         start = None
         if space in ("auto", "person"):
             start = _person(found, nets, space == "person", PERSON_STEPS if steps is None else steps, face, stages)
@@ -182,7 +189,7 @@ def invert(
         shutil.copyfile(kept / "codes.safetensors", codes_file)
         shutil.copyfile(kept / "codes.png", shown)
     record = {
-        "command": command_line("invert", str(source), settings | {"face": face, "out": out}),
+        "command": command_line("invert", str(source), settings | {"out": out}),
         "settings": settings,
         "inputs": inputs,
         "weights": weights,
@@ -231,14 +238,16 @@ class Found(NamedTuple):
     jitter: dict[str, float]
 
     @classmethod
-    def of(cls, source: Path, face: str, canonical: bool, stages: Stages) -> Found:
+    def of(cls, source: Path, face: str, canonical: bool, part: RenderOptions, stages: Stages) -> Found:
         """The crops are in the built-in framing, or else in FFHQ's. Raises ValueError if there is no such face."""
         if source.is_file() and source.suffix.lower() in FORMATS and VideoReader(source).num_frames == 1:
+            if part.choosing:
+                raise ValueError(f"{source} is an image; --start and --duration choose a part of a clip.")
             picture = read_picture(source)
             marks = backend.find_face(picture, face=face)
             row = placement.align(marks) if canonical else placement.place_ffhq(marks[None])[0]
             return cls([picture], row[None], Fraction(1), [], {})
-        reader = VideoReader(source)
+        reader = part_of(VideoReader(source), part)
         track = backend.track(stages.count(reader, reader.num_frames), reader.rate, face=face)
         if canonical:
             rows = placement.place(track.landmarks, track.rate, track.found)

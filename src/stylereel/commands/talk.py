@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from stylereel import codec, systems
 from stylereel.codec.sound import save_wav
-from stylereel.commands.rendering import Counted, RenderKeywords, RenderOptions, Sound, part_facts, write_clip
+from stylereel.commands.rendering import Counted, RenderKeywords, RenderOptions, Sound, part_facts, part_of, write_clip
 from stylereel.core.files import MediaError, ensure_writable, require_file
 from stylereel.core.latents import Identity
 from stylereel.core.record import Stages, sha256, write_record
@@ -29,6 +29,8 @@ def encode(
     *,
     out: str | Path,
     source: str | None = None,
+    start: str | None = None,
+    duration: str | None = None,
     rate: float = 1.0,
     sound_rate: float = 8.0,
     system: str = "stylemask",
@@ -44,6 +46,8 @@ def encode(
         out: the file to write (.talk); its record is written next to it as .json.
         source: the person to show, as for `drive`: a seed, or a file with an image, codes or an identity; the face in
             the first frame with a face if not given.
+        start: where the part of the clip begins that is compressed: seconds (12.5) or h:m:s (1:02:03.5).
+        duration: how long that part is, in the same form; to the end if not given.
         rate: kbit/s of motion, index and checksums.
         sound_rate: kbit/s of the sound; 0 leaves it out.
         system: the system that measures the motion and renders it.
@@ -64,7 +68,7 @@ def encode(
     claim([target, log], [clip, source], overwrite)
     if not rate > 0 or sound_rate < 0:
         raise ValueError("--rate takes more than 0 kbit/s, --sound-rate 0 or more.")
-    reader = VideoReader(clip)
+    reader = part_of(VideoReader(clip), RenderOptions(start=start, duration=duration))
     with stages("load"):
         loaded = systems.load(system, family=family, device=device)
     if not isinstance(loaded, Drives):
@@ -85,12 +89,20 @@ def encode(
             rate=rate,
             sound=reader.path if reader.has_audio and sound_rate else None,
             sound_rate=sound_rate,
+            sound_start=float(reader.start),
         )
     seconds = len(motion) / float(motion.rate)
     stream = sizes.kilobits(seconds, "motion", "index", "checks")
     flowing = sizes.kilobits(seconds, "motion", "index", "checks", "placement", "sound")
     record = {
-        "settings": {"system": system, "source": source, "rate": rate, "sound_rate": sound_rate},
+        "settings": {
+            "system": system,
+            "source": source,
+            "start": start,
+            "duration": duration,
+            "rate": rate,
+            "sound_rate": sound_rate,
+        },
         "inputs": {"clip": {"file": Path(clip), "sha256": sha256(clip)}},
         "weights": {Path(path).name: sha256(path) for path in loaded.weight_files},
         "frames": {"written": len(motion), "without a face": motion.missing},

@@ -182,20 +182,20 @@ def _turned(points: np.ndarray, degrees: np.ndarray) -> np.ndarray:
     return np.stack([cos * x - sin * y, sin * x + cos * y], axis=-1)
 
 
-def cut(frame: np.ndarray, placement: np.ndarray, size: int) -> np.ndarray:
+def cut(frame: np.ndarray, placement: np.ndarray, size: int, beyond: int | None = None) -> np.ndarray:
     """The crop as an image, by `warp`: uint8 [H, W] or [H, W, 3], placement [4] -> [size, size(, 3)]."""
     origin, right, down = to_picture(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), placement)
     affine = np.column_stack([(right - origin) / size, (down - origin) / size, origin])
-    return warp(frame, affine, (size, size))
+    return warp(frame, affine, (size, size), beyond)
 
 
-def warp(frame: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def warp(frame: np.ndarray, affine: np.ndarray, size: tuple[int, int], beyond: int | None = None) -> np.ndarray:
     """Resample a part of a frame. frame: uint8 [H, W] or [H, W, 3]; size: (width, height) of the answer in
     pixels.
 
-    affine: [2, 3], from a continuous pixel position (x, y, 1) of the answer to one of the frame. Beyond the
-    frame's edge its outermost pixels are repeated. Shrinking averages over areas. Raises ValueError when no
-    part of the answer is in the frame.
+    affine: [2, 3], from a continuous pixel position (x, y, 1) of the answer to one of the frame. beyond: the level,
+    0..255, of what is beyond the frame's edge; None repeats the outermost pixels, as networks expect. Shrinking
+    averages over areas. Raises ValueError when no part of the answer is in the frame.
     """
     affine = np.asarray(affine, np.float64)
     ends = affine @ np.array([[0, size[0], 0, size[0]], [0, 0, size[1], size[1]], [1, 1, 1, 1]])
@@ -211,7 +211,10 @@ def warp(frame: np.ndarray, affine: np.ndarray, size: tuple[int, int]) -> np.nda
     region = frame[max(low[1], 0) : high[1], max(low[0], 0) : high[0]]
     if before.any() or after.any():
         pad = [(before[1], after[1]), (before[0], after[0]), (0, 0)][: frame.ndim]
-        region = np.pad(region, pad, mode="edge")
+        if beyond is None:
+            region = np.pad(region, pad, mode="edge")
+        else:
+            region = np.pad(region, pad, constant_values=beyond)
     picture = Image.fromarray(np.ascontiguousarray(region))
     if shrink > 1:
         picture = picture.reduce(shrink)

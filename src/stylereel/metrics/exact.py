@@ -17,6 +17,7 @@ import torch
 from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Motion
+from stylereel.core.record import Stages
 from stylereel.core.render import render
 from stylereel.core.system import System, device_of
 from stylereel.faces.backend import DlibBackend, find_face
@@ -140,13 +141,15 @@ def motion_of_person(values: np.ndarray) -> Motion:
     return Motion(values[None, MOTION], FACE, NAMES, Fraction(25), np.array([[0.5, 0.5, 1, 0]], np.float32))
 
 
-def exact(system: System, count: int = 64, seed: int = 0) -> list[Score]:
+def exact(system: System, count: int = 64, seed: int = 0, stages: Stages | None = None) -> list[Score]:
     """The exact error of a system on `count` pairs of held-out identities, with 95 % intervals.
 
     system: takes a source image by `identify(image)` and motion in the coordinates FACE by `apply`, as the built-in
     StyleMask does, and shows aligned portraits in canonical framing. Each pair is one image of the source, one frame
     of the driver's motion and one result. Each score's parts hold the floor and the sources in which the system found
-    no face; those pairs are left out. Raises ValueError when the system takes no face motion or finds no face at all.
+    no face; those pairs are left out. stages: clock to use, for watching the progress.
+
+    Raises ValueError when the system takes no face motion or finds no face at all.
     """
     if FACE not in system.motion_kinds:
         raise ValueError(
@@ -157,7 +160,8 @@ def exact(system: System, count: int = 64, seed: int = 0) -> list[Score]:
         raise ValueError(f"An interval needs 2 pairs or more, not {count}.")
     source, driver = pairs(count, seed)
     results: dict[int, np.ndarray] = {}
-    for index, picture in enumerate(draw_all(source, 256)):
+    drawn = (stages or Stages()).through("pairs", (draw_all(each[None], 256)[0] for each in source), count)
+    for index, picture in enumerate(drawn):
         try:
             identity = system.identify(picture)
         except ValueError as error:
