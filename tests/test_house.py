@@ -10,8 +10,8 @@ SOURCE = Path(__file__).parent.parent / "src"
 # From the door down; docs/architecture.md says what each is for.
 ROOMS = list[str](
     (
-        "cli web commands systems recipes corpora invert metrics train faces edit family zoo encoders world generator "
-        "codec media core"
+        "cli web commands live systems recipes corpora invert metrics train faces edit family zoo encoders world "
+        "generator codec media core"
     ).split()
 )
 

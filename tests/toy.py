@@ -1,6 +1,7 @@
 """A system in forty lines: all that a new one needs. `test_systems.py` takes it through everything."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from stylereel.core.latents import Identity, Motion, MotionKind
-from stylereel.core.system import Frames, Source, device_of
+from stylereel.core.system import Frames, Shot, Source, device_of
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.recipes.run import Run
 
@@ -60,9 +61,10 @@ class Toy:
         """
         return self._motion((strength * frame.mean() / 255 for frame in driver), driver.rate)
 
-    def follow(self, frames: Iterable[np.ndarray]) -> Iterator[Motion]:
-        for frame in frames:
-            yield self._motion([frame.mean() / 255], Fraction(25))
+    def follow(self, shots: Iterable[Shot], rate: Fraction) -> Iterator[Motion]:
+        for shot in shots:
+            motion = self._motion([0.0 if shot.image is None else shot.image.mean() / 255], rate)
+            yield motion if shot.image is not None else replace(motion, missing=(0,))
 
     def sample(self, seed: int, num_frames: int) -> tuple[Identity, Motion]:
         values = np.random.default_rng(seed).standard_normal(num_frames)

@@ -8,6 +8,7 @@ What the function returns is printed by the module's `lines(result)`, or a line 
 
 COMMANDS = {
     "drive": "drive:drive",
+    "live": "live:live",
     "sample": "sample:sample",
     "demo": "demo:demo",
     "systems": "systems:systems",

@@ -121,15 +121,7 @@ class RenderOptions:
     @cached_property
     def rate(self) -> Fraction | None:
         """The frame rate of the result, None for the driver's."""
-        if self.fps is None:
-            return None
-        try:
-            rate = parse_rate(self.fps)
-        except ValueError:
-            raise ValueError(f"--fps takes N or N/M, such as 25 or 30000/1001, not {self.fps[:40]}.") from None
-        if not RATES[0] <= rate <= RATES[-1]:
-            raise ValueError(f"--fps takes {RATES[0]} to {RATES[-1]} frames a second, not {self.fps[:40]}.")
-        return rate
+        return None if self.fps is None else parse_fps(self.fps)
 
     @property
     def choosing(self) -> bool:
@@ -203,6 +195,17 @@ class RenderOptions:
         """The files among them, by their names."""
         given = {"audio": self.audio, "background": str(self.behind.path) if self.behind and self.behind.path else None}
         return {name: path for name, path in given.items() if path is not None}
+
+
+def parse_fps(text: str) -> Fraction:
+    """The frame rate that --fps gives. Raises ValueError for other forms and for what is out of range."""
+    try:
+        rate = parse_rate(text)
+    except ValueError:
+        raise ValueError(f"--fps takes N or N/M, such as 25 or 30000/1001, not {text[:40]}.") from None
+    if not RATES[0] <= rate <= RATES[-1]:
+        raise ValueError(f"--fps takes {RATES[0]} to {RATES[-1]} frames a second, not {text[:40]}.")
+    return rate
 
 
 def parse_time(text: str, flag: str) -> Fraction:

@@ -73,17 +73,21 @@ class Render:
         for begin in range(first - first % self.chunk, len(motion), self.chunk):
             end, margin = min(begin + self.chunk, len(motion)), self.system.context
             part = motion.part(begin - margin, end + margin)
-            with torch.inference_mode():
-                frames: Frames = self.system.apply(self.identity, part, **self.options)
-                assert len(frames) == end - begin, f"{self.system.name}: {end - begin} frames in, {len(frames)} out"
-                images = frames.synthesize(self.system.generator, self.dtype)
-                if self.dtype is not None and not bool(images.isfinite().all()):
-                    warnings.warn(
-                        "Half precision gave frames that are not finite; float32 renders them again.",
-                        stacklevel=2,
-                    )
-                    images = frames.synthesize(self.system.generator)
-            yield from pictures(images)[max(0, first - begin) :]
+            images = self.draw(part)
+            assert len(images) == end - begin, f"{self.system.name}: {end - begin} frames in, {len(images)} out"
+            yield from images[max(0, first - begin) :]
+
+    def draw(self, motion: Motion) -> np.ndarray:
+        """Images uint8 [B, H, W, 3] of the frames of a motion, but the system's `context` at both ends."""
+        with torch.inference_mode():
+            frames: Frames = self.system.apply(self.identity, motion, **self.options)
+            images = frames.synthesize(self.system.generator, self.dtype)
+            if self.dtype is not None and not bool(images.isfinite().all()):
+                warnings.warn(
+                    "Half precision gave frames that are not finite; float32 renders them again.", stacklevel=2
+                )
+                images = frames.synthesize(self.system.generator)
+            return pictures(images)
 
 
 def render(

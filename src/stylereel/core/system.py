@@ -8,7 +8,7 @@ A system offers `identify` and `apply`; beyond that some of `extract` (Drives), 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -94,6 +94,14 @@ class Clip(Protocol):
 Driver = Clip | Codes | str | Path  # what `extract` measures; a name is opened as a clip
 
 
+class Shot(NamedTuple):
+    """What a camera gives: when, in seconds on a clock that never goes back, and an image uint8 [H, W, 3], or None
+    while it has none to give."""
+
+    time: float
+    image: np.ndarray | None
+
+
 class System(Protocol):
     """What every system has.
 
@@ -142,7 +150,12 @@ class Streams(System, Protocol):
     """A system that follows a driver frame by frame: causal, in bounded memory."""
 
     @property
-    def follow(self) -> Callable[[Iterable[np.ndarray]], Iterator[Motion]]: ...
+    def follow(self) -> Callable[..., Iterator[Motion]]:
+        """(shots: Iterable[Shot], rate: Fraction, *, options) -> a motion of one frame for each shot, at once.
+
+        `rate` is about how many shots come in a second. The motion is `missing` where there is no face to follow.
+        """
+        ...
 
 
 class Spec(NamedTuple):

@@ -210,6 +210,19 @@ def trusts(sure: np.ndarray) -> Trust:
     return Trust(np.stack([*[mouth] * 4, *[pose] * 2, right, left, right, left, eyes, mouth], axis=1), by_name)
 
 
+def seen_factors(shown: np.ndarray, rest: np.ndarray, sure: np.ndarray) -> tuple[dict[str, np.ndarray], Trust]:
+    """The factors of expression, arrays [T], that measures [T, 12] show next to a rest [12], and how far to trust them,
+    by how sure the parts [T, 4] are. A hidden eye does what the other does; a closed eye has no gaze."""
+    out, trust = factors(shown, rest), trusts(sure)
+    for own, other, left in ((2, 3, False), (3, 2, True)):
+        names = ("blink_left", "blink_right") if left else ("blink_right", "blink_left")
+        out[names[0]] = np.where((sure[:, own] < DOUBT) & (sure[:, other] >= DOUBT), out[names[1]], out[names[0]])
+    open_eyes = np.clip(1.2 - 2 * np.minimum(out["blink_left"], out["blink_right"]), 0, 1)
+    for name in ("gaze_x", "gaze_y"):
+        trust.factors[name] = trust.factors[name] * open_eyes
+    return out, trust
+
+
 def dense_coefficients(track: Track) -> Motion:
     """The `coefficients` of a mesh, see `expression`. Needs a track with points.
 
@@ -228,16 +241,9 @@ def dense_coefficients(track: Track) -> Motion:
     out = {name: pose[name] for name in ("yaw", "pitch", "roll")}
     out.update(_framing(pose, frontal[:, IBUG, :2], counted, None))
 
-    trust = trusts(sure)
-    shown = measures(frontal)
-    out.update(factors(shown, rest_of(shown, trust.measures)))
-    # A hidden eye does what the other does; a closed eye has no gaze.
-    for own, other, left in ((2, 3, False), (3, 2, True)):
-        names = ("blink_left", "blink_right") if left else ("blink_right", "blink_left")
-        out[names[0]] = np.where((sure[:, own] < DOUBT) & (sure[:, other] >= DOUBT), out[names[1]], out[names[0]])
-    open_eyes = np.clip(1.2 - 2 * np.minimum(out["blink_left"], out["blink_right"]), 0, 1)
-    for name in ("gaze_x", "gaze_y"):
-        trust.factors[name] = trust.factors[name] * open_eyes
+    shown, trust = measures(frontal), trusts(sure)
+    expression, trust = seen_factors(shown, rest_of(shown, trust.measures), sure)
+    out.update(expression)
     values = _steadied(out, track.rate, trust.factors)
     placement = place(track.landmarks, track.rate, counted)
     return Motion(

@@ -6,7 +6,7 @@ in clips and in the family's own portraits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from stylereel import world
 from stylereel.core.builtin import builtin
-from stylereel.core.latents import Codes, Identity, Motion
+from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.render import pictures
-from stylereel.core.system import Device, Source, Synthesizer, System, choose_device
+from stylereel.core.system import Device, Shot, Source, Synthesizer, System, choose_device
 from stylereel.core.weights import own_kind
 from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
+from stylereel.faces.live import REST, Live
 from stylereel.faces.pose import smooth
 from stylereel.family.likeness import load_likeness
 from stylereel.family.nets import load_face
@@ -34,7 +35,7 @@ from stylereel.invert.person import Person, compose, painter
 from stylereel.invert.person import read as read_person
 from stylereel.invert.words import correct
 from stylereel.media.pictures import read_picture
-from stylereel.world.factors import LATENT_DIM, MOTION, MOTION_COLUMNS
+from stylereel.world.factors import LATENT_DIM, MOTION, MOTION_COLUMNS, POSE
 from stylereel.zoo.families import open_family
 from stylereel.zoo.formats import load_generator_file
 
@@ -43,6 +44,7 @@ Reference = Literal["absolute", "relative"]
 SAVED = ".safetensors"  # codes, identities and motions
 CROP = 256  # pixels of what is inverted
 DRAWN = 18.0  # dB at 64 px to which the encoder reproduces drawn pictures: photographs 12 to 17, drawn ones 18 to 29
+CALIBRATION = 3  # seconds in which a person's usual pose is found, live
 RESTS = 8  # copies of the mean head at rest next to a single driving image
 
 
@@ -224,6 +226,39 @@ def shape_motion(
         rest = values[:1] if reference == "absolute" else 0.0
         values = rest + strength * (values - rest)
     return replace(found, values=values.astype(np.float32))
+
+
+def follow_face(
+    shots: Iterable[Shot], rate: Fraction, face: str, strength: float, smoothing: float, reference: Reference
+) -> Iterator[Motion]:
+    """The motion factors of a face as it comes, one frame for each shot.
+
+    Relative motion is what differs from the usual pose of the first `CALIBRATION` seconds with a face; expression is
+    next to the person's rest anyway.
+
+    Raises ValueError as `check_shaping` and `faces.live.Live`, at once.
+    """
+    check_shaping(strength, smoothing)
+    return _follow(Live(rate, face, smoothing), shots, rate, strength, reference)
+
+
+def _follow(
+    live: Live, shots: Iterable[Shot], rate: Fraction, strength: float, reference: Reference
+) -> Iterator[Motion]:
+    expression, usual = np.arange(len(NAMES)) >= len(POSE), REST
+    kind = FACE._replace(relative=reference == "relative")
+    before: float | None = None
+    poses: list[np.ndarray] = []
+    for shot in shots:
+        seen = live.step(shot.image, None if before is None else shot.time - before)
+        before, values = shot.time, seen.values
+        if kind.relative:
+            if seen.found and len(poses) < CALIBRATION * rate:
+                poses.append(values)
+                usual = np.where(expression, REST, np.median(poses, axis=0))
+            values = values - usual
+        values = np.where(expression, strength * values, values).astype(np.float32)
+        yield Motion(values[None], kind, NAMES, rate, seen.placement[None], () if seen.found else (0,))
 
 
 def check_shaping(strength: float, smoothing: float) -> None:

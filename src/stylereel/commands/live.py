@@ -1,0 +1,203 @@
+"""The command `stylereel live`: a camera moves a portrait while it runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from stylereel import systems
+from stylereel.commands.rendering import SIZES, parse_fps, parse_time
+from stylereel.core.files import ensure_writable
+from stylereel.core.precision import Precision, choose_precision
+from stylereel.core.record import command_line, sha256, write_record
+from stylereel.core.render import tuned
+from stylereel.core.runs import claim
+from stylereel.core.system import Device, Streams, System, device_of
+from stylereel.live.camera import DeviceCamera, open_camera
+from stylereel.live.meter import summary
+from stylereel.live.outputs import Pipe, VirtualCamera, Window
+from stylereel.live.page import Page
+from stylereel.live.recording import Recording
+from stylereel.live.session import Output, Session
+from stylereel.media.writer import ENDINGS
+from stylereel.systems import Flags
+from stylereel.systems.sources import read_source
+from stylereel.zoo.families import open_family
+
+VERBS = ("identify", "follow", "apply")
+PLACES = ("window", "page", "virtual-camera", "-")  # of --to; anything else is a file
+
+
+def live(
+    system: str | System,
+    /,
+    *,
+    source: str,
+    camera: str = "0",
+    to: str = "window",
+    record: str | None = None,
+    camera_size: str | None = None,
+    fps: str | None = None,
+    loop: bool = False,
+    mirror: bool = False,
+    duration: str | None = None,
+    port: int = 0,
+    report: str | None = None,
+    family: str = "builtin",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    overwrite: bool = False,
+    files: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Animate a portrait with the face in front of a camera, while it moves.
+
+    Ends with Ctrl-C, the end of the clip, the window's cross, or when the program that takes the frames has gone. What
+    cannot be drawn in time is dropped and counted.
+
+    Args:
+        system: name of a system, or a loaded one.
+        source: the person to animate: the seed of an invented person (a whole number), or a file with an image, codes
+            or an identity.
+        camera: number or name of a camera; a clip, which is played as a camera would give it; or - for raw rgb24 frames
+            on standard input.
+        to: window; page (a local web page); virtual-camera; - for raw rgb24 frames on standard output; or a file to
+            record, .mp4, .webm, .mkv or .gif.
+        record: also record what is shown in this file, with its motion (.safetensors) next to it, and a clip's sound.
+        camera_size: width and height of the camera's frames, 640x480 if not given; raw frames need it.
+        fps: frames a second of the camera, N or N/M, 30 if not given; raw frames need it.
+        loop: play the clip again and again.
+        mirror: show the picture as a mirror does.
+        duration: end after so long: seconds or h:m:s.
+        port: of the page; 0 takes a free one.
+        report: file for the counts and times (.json); a recording has it next to it anyway.
+        family: which set of weights: builtin, ffhq, or a TOML file that lists them.
+        device: where the networks run; auto takes a GPU if there is one.
+        precision: number format of the generator's features; auto takes bf16 where the hardware supports it, else 32.
+        overwrite: also replace files that stylereel did not write; inputs are never replaced.
+        files: weight files of the system's own file options, which override the family's.
+        options: values for the system's own options; the others keep their defaults.
+
+    Returns:
+        The record: counts of frames, milliseconds of the stages, and the files.
+
+    Raises:
+        ValueError: an unknown system or option, an unusable value, no such camera, an output that is not there, or a
+            file that cannot be read or written (MediaError).
+    """
+    size, rate = _size(camera_size), None if fps is None else parse_fps(fps)
+    seconds = None if duration is None else float(parse_time(duration, "--duration"))
+    if seconds == 0:
+        raise ValueError("--duration takes more than 0 seconds.")
+    if not 0 <= port < 65536:
+        raise ValueError(f"--port takes 0 to 65535, not {port}.")
+    targets = [ensure_writable(each, *filter(None, ENDINGS)) for each in (_file(to), record) if each is not None]
+    reports = [target.with_suffix(".json") for target in targets]
+    reports += [] if report is None else [ensure_writable(report, ".json")]
+    inputs = [name for name in (source, camera) if Path(name).is_file()]
+    written = [*targets, *(target.with_suffix(".safetensors") for target in targets), *reports]
+    claim(written, [*inputs, *(files or {}).values()], overwrite)
+    say = _say
+    seer = open_camera(camera, size, rate, loop, say)
+    given = read_source(source)
+    if isinstance(system, str):
+        system = systems.load(system, family=family, device=device, **(files or {}))
+    own, chosen = systems.choose(system, VERBS, options, open_family(family).detector)
+    assert isinstance(system, Streams)  # choose has checked it
+    identity = system.identify(given, **chosen["identify"])
+    system = tuned(system, identity)
+    with ExitStack() as stack:
+        outputs: list[Output] = []
+        recordings = [stack.enter_context(Recording(target, seer.rate, seer)) for target in targets]
+        session = Session(
+            system,
+            identity,
+            seer,
+            follow=chosen["follow"],
+            apply=chosen["apply"],
+            precision=precision,
+            mirror=mirror,
+        )
+        outputs += [] if _file(to) else [_open(to, system, seer.rate, port, stack, say)]
+        facts = session.run([*outputs, *recordings], seconds, say)
+    settings = {
+        "camera": camera, "to": to, "record": record, "camera_size": camera_size, "fps": fps, "loop": loop,
+        "mirror": mirror, "duration": duration, "port": port, **own, "family": family,
+        "device": device_of(system).type, "precision": choose_precision(precision, device_of(system)),
+    }  # fmt: skip
+    made = [file for each in recordings for file in each.files if each.num_frames]
+    kept = {
+        "command": command_line("live", system.name, {"source": source, **(files or {}), **settings}),
+        "system": system.name,
+        "settings": settings,
+        "inputs": {name: {"file": Path(name), "sha256": sha256(name)} for name in inputs},
+        "weights": {Path(path).name: sha256(path) for path in system.weight_files},
+        "rate": seer.rate,
+        **facts,
+        "recorded": [{"file": each.path, "frames": each.num_frames, "sound": each.has_audio} for each in recordings],
+        "camera went away": seer.losses if isinstance(seer, DeviceCamera) else 0,
+        "files": [*made, *reports],
+    }
+    for file in reports:
+        write_record(file, kept)
+    return kept
+
+
+def flags(system: str) -> dict[str, Flags]:
+    """A system's own flags."""
+    return systems.system_flags(system, VERBS)
+
+
+def subjects() -> str:
+    """The systems, for the help."""
+    return systems.describe(VERBS)
+
+
+def lines(record: Mapping[str, Any]) -> Iterator[str]:
+    """What the terminal shows of a record; on standard error where standard output has the frames."""
+    shown = [f"{record['ended']}", *summary(record)]
+    shown += [f"{each['frames']} frames in {each['file']}" for each in record["recorded"]]
+    if record["settings"]["to"] == "-":
+        for line in shown:
+            _say(line)
+    else:
+        yield from shown
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _file(to: str) -> str | None:
+    """The file that --to names, None where it names another output."""
+    return None if to in PLACES else to
+
+
+def _open(to: str, system: System, rate: Fraction, port: int, stack: ExitStack, say: Any) -> Output:
+    if to == "-":
+        size = system.generator.resolution
+        say(f"raw frames as FFmpeg reads them with -f rawvideo -pix_fmt rgb24 -s {size}x{size} -r {rate}")
+        return Pipe(rate)
+    if to == "window":
+        return stack.enter_context(closing(Window()))
+    if to == "virtual-camera":
+        return stack.enter_context(closing(VirtualCamera(system.generator.resolution, rate)))
+    page = stack.enter_context(closing(Page(port)))
+    say(f"the picture is at {page.address}")
+    return page
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
+    if found is None or not all(int(side) in SIZES for side in found.groups()):
+        raise ValueError(
+            f"--camera-size takes WIDTHxHEIGHT of {SIZES[0]} to {SIZES[-1]} pixels, such as 640x480, not {text[:40]}."
+        )
+    return int(found[1]), int(found[2])
