@@ -150,9 +150,25 @@ def test_the_error_is_that_of_the_steps(motion: Motion, every: int) -> None:
     header = codec.header_of(motion, lever=0.5, every=every)
     error = (talk.quantise(motion, header) - motion.values) / header.steps
     if every == 1:
-        assert np.abs(error).max() <= 0.5 + 1e-3
+        assert np.abs(error).max() <= 1.5 + 1e-3 and np.sqrt((error**2).mean()) < 0.5
     else:
         assert np.sqrt((error**2).mean()) < 0.8 * every
+
+
+def test_rounding_saves_bits_for_little_error(motion: Motion) -> None:
+    """Against plain rounding at the same number of bytes, which takes larger steps, the error is smaller."""
+    steps, noise = np.array(tracks.KNOWN["face"][-1].steps), np.random.default_rng(1).normal(size=motion.values.shape)
+    values = (motion.values + 0.3 * steps * noise - motion.values[0]) / steps
+
+    def measure(step: float, steady: bool) -> tuple[int, float]:
+        scaled = values / step
+        whole = tracks.to_integers(scaled, 0.0, 1.0, 1) if steady else np.rint(scaled).astype(np.int64)
+        return len(entropy.encode_tracks(whole)), float(np.square(whole * step - values).mean())
+
+    size, error = measure(1.0, steady=True)
+    plain = [measure(step, steady=False) for step in np.linspace(1, 2, 21)]
+    assert error < min(other for bytes_, other in plain if bytes_ <= size)
+    assert np.array_equal(tracks.to_integers(np.full((9, 1), 0.4), 0.0, 1.0, 1), np.zeros((9, 1)))
 
 
 def test_motion_of_sixteen_tracks_is_written_and_read_as_before(tmp_path: Path, motion: Motion) -> None:
@@ -173,7 +189,8 @@ def test_a_file_gives_all_back(file: Path, motion: Motion, identity: Identity) -
     assert np.array_equal(found.motion.values, talk.quantise(motion, codec.header_of(motion, group=25)))
     assert (found.motion.kind, found.motion.names, found.motion.rate) == (FACE, MOTION, motion.rate)
     assert found.motion.missing == (60, 61) and found.lost == () and found.sound is None
-    assert np.abs(found.motion.placement - motion.placement).max() < 0.7
+    assert header.placement is not None
+    assert np.abs(found.motion.placement - motion.placement).max() < 1.5 * header.placement[0]
     assert (header.system, header.generator, header.group) == ("stylemask", bytes.fromhex("ab" * 32), 25)
     assert isinstance(found.identity, Identity)
     assert (found.identity.w - identity.w).abs().max() <= identity.w.square().mean().sqrt() / 63
@@ -218,7 +235,7 @@ def test_unknown_tracks_carry_their_own_coordinates(tmp_path: Path) -> None:
     found = codec.read(tmp_path / "a.talk").motion
     assert found.names == names and found.rate == Fraction(30000, 1001) and found.kind == MotionKind("expressive", True)
     deviation = values.std(0)
-    assert (np.abs(found.values - values) <= np.maximum(deviation, deviation.max() / 1000) / 15.9).all()
+    assert (np.abs(found.values - values) <= 1.5 * np.maximum(deviation, deviation.max() / 1000) / 7.9).all()
 
 
 def test_differences_rest_at_zero(tmp_path: Path, motion: Motion) -> None:
@@ -226,7 +243,7 @@ def test_differences_rest_at_zero(tmp_path: Path, motion: Motion) -> None:
     codec.write(tmp_path / "a.talk", moved)
     found = codec.read(tmp_path / "a.talk")
     assert found.motion.kind == moved.kind and not found.header.rest.any() and found.header.lever == 1
-    assert (np.abs(found.motion.values - moved.values) <= np.array(tracks.FACE.steps) / 1.99).all()
+    assert (np.abs(found.motion.values - moved.values) <= 1.51 * np.array(tracks.FACE.steps)).all()
 
 
 def test_any_frame_by_one_group(file: Path, motion: Motion) -> None:

@@ -58,6 +58,23 @@ def test_there_and_back(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixtur
     assert next(iter(VideoReader(tmp_path / "b.mkv"))).mean() == pytest.approx(30, abs=3)
 
 
+def test_a_talk_file_drives(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    talk = tmp_path / "a.talk"
+    assert main(["encode", str(clip), "--out", str(talk), "--source", "100"]) == 0
+    drive = ["drive", "painted", "--source", "30", "--driving", str(talk), "--out"]
+    assert main([*drive, str(tmp_path / "a.mkv"), "--start", "0.5"]) == 0
+    video = VideoReader(tmp_path / "a.mkv")
+    assert (video.rate, video.num_frames, video.has_audio) == (Fraction(30000, 1001), 25, True)
+    assert [frame.mean() for frame in video] == pytest.approx(30 + np.linspace(0, 15, 40)[15:], abs=1)
+    assert main([*drive, str(tmp_path / "b.gif")]) == 0
+    capsys.readouterr()
+    sentence = mistake(capsys, main([*drive, str(tmp_path / "c.mp4"), "--paste-back", "driving"]))
+    assert "talk file has no frames" in sentence
+    talk.write_bytes(talk.read_bytes()[:60])
+    assert "get another copy" in mistake(capsys, main([*drive, str(tmp_path / "c.mp4")]))
+    assert not (tmp_path / "c.mp4").exists()
+
+
 def test_the_clips_own_face_and_no_sound(tmp_path: Path, clip: Path) -> None:
     assert main(["encode", str(clip), "--out", str(tmp_path / "a.talk"), "--sound-rate", "0"]) == 0
     found = codec.read(tmp_path / "a.talk")

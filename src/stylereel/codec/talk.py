@@ -47,7 +47,7 @@ from stylereel.core.files import MediaError, replacing, require_file
 from stylereel.core.latents import Identity, Motion
 
 GROUP_SECONDS = 2
-LEVERS = (0.05, 16.0)  # of step sizes that a target rate may come to
+LEVERS = (0.002, 16.0)  # of step sizes that a target rate may come to
 PIECE = 1 << 16  # bytes read at a time
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -15,7 +16,8 @@ from typing import Any, Literal, NamedTuple, TypeVar, Unpack, get_args
 import numpy as np
 from PIL import Image
 
-from stylereel import systems
+from stylereel import codec, systems
+from stylereel.codec.sound import save_wav
 from stylereel.commands.rendering import (
     Counted,
     RenderKeywords,
@@ -52,6 +54,7 @@ VERBS = ("identify", "extract", "apply")
 SCREEN = (1920, 1080)  # pixels that a comparison and the grid of all pairs are made to fit
 LEAST = 64  # pixels of a cell of the grid, however many there are
 _PHOTO = 256  # pixels of the aligned photo, at least
+TALK = ".talk"
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 
 
@@ -75,6 +78,7 @@ class _What(NamedTuple):
     motion: Motion
     whole: int  # frames of a file without a reader
     first: int  # and where in it the part begins
+    sound: np.ndarray | None = None  # that of a talk file, float32 [N] at 48 kHz
 
     @property
     def start(self) -> Fraction:
@@ -138,8 +142,8 @@ def drive(
         system: name of a system, or a loaded one.
         source: the person to animate: the seed of an invented person (a whole number), a file with an image, codes or
             an identity, or a folder of these.
-        driving: where the motion comes from: a clip, image, codes or saved motion, or a folder of clips (a folder of
-            images only is one clip).
+        driving: where the motion comes from: a clip, image, codes, saved motion or talk file, or a folder of clips (a
+            folder of images only is one clip).
         out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written next to it as .json. With a
             folder of sources or clips, a folder: one clip for each pair, index.json and grid.png.
         compare: show the aligned photo (of an image as the source), the drawn person at rest, the driving face and the
@@ -163,7 +167,7 @@ def drive(
     stages, shared = stages or Stages(), RenderOptions(**rendering)
     if paste_back not in get_args(PasteBack):
         raise ValueError(f"--paste-back takes one of {', '.join(get_args(PasteBack))}, not {paste_back}.")
-    sources, drivers = _members(source, (*FORMATS, SAVED)), _members(driving, (*CLIPS, SAVED))
+    sources, drivers = _members(source, (*FORMATS, SAVED)), _members(driving, (*CLIPS, SAVED, TALK))
     several = sources is not None or drivers is not None
     if several:
         pairs = itertools.product(sources or [source], drivers or [driving])
@@ -172,8 +176,8 @@ def drive(
     else:
         targets, index = [ensure_writable(out, *filter(None, ENDINGS))], []
         _refuse_pasting_without_picture(source, paste_back)
-    if paste_back == "driving" and all(Path(each).suffix == SAVED for each in drivers or [driving]):
-        raise ValueError("A saved motion has no frames to paste into; give a clip, or --paste-back source.")
+    if paste_back == "driving" and all(Path(each).suffix in (SAVED, TALK) for each in drivers or [driving]):
+        raise ValueError("A motion or talk file has no frames to paste into; give a clip, or --paste-back source.")
     inputs = [*(sources or [source]), *(drivers or [driving]), *(files or {}).values(), *shared.files().values()]
     inputs += [each for name, each in (options or {}).items() if _is_file_option(name, each)]
     claim([*index, *targets, *(each.with_suffix(".json") for each in targets)], inputs, shared.overwrite)
@@ -201,10 +205,12 @@ def drive(
 
     def what(name: str, reader: VideoReader | None, kept: Unfinished, kept_as: str) -> _What:
         with stages("extract"):
-            if reader is None and own_kind(name) == "motion":
-                saved = Motion.load(name)
+            talk = codec.read(name) if Path(name).suffix == TALK else None
+            if talk is not None or (reader is None and own_kind(name) == "motion"):
+                saved = Motion.load(name) if talk is None else talk.motion
                 first, count = shared.part(len(saved), saved.rate, name)
-                return _What(Path(name), None, saved.part(first, first + count), len(saved), first)
+                part = saved.part(first, first + count)
+                return _What(Path(name), None, part, len(saved), first, talk and talk.sound)
             taken, whole, first = reader and Counted(reader, stages), 0, 0
             if taken is None:
                 taken = Codes.load(name)
@@ -344,10 +350,15 @@ def _write(
             yield frame, seam
 
     own_sound = reader.path if reader is not None and reader.has_audio else None
-    sound = Sound(own_sound if options.audio is None else options.audio, what.start)
-    made = write_clip(
-        system, [identity], motion, options, run.options, sound, unfinished.target, unfinished, stages, finish, resting
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        if what.sound is not None and unfinished.target.suffix.lower() != ".gif":
+            own_sound = Path(folder) / "sound.wav"
+            save_wav(own_sound, what.sound)
+        sound = Sound(own_sound if options.audio is None else options.audio, what.start)
+        made = write_clip(
+            system, [identity], motion, options, run.options, sound, unfinished.target, unfinished, stages, finish,
+            resting,
+        )  # fmt: skip
     files = {"source": facts["inputs"].get("source", {}).get("file", facts["seeds"].get("source"))}
     files |= {"driving": str(what.path), "out": str(unfinished.target)}
     seams = [seam for seam in made.pop("notes") if seam is not None]
@@ -460,8 +471,8 @@ def _each_pair_in(
 
 
 def _clip(name: str, options: RenderOptions) -> VideoReader | None:
-    """The chosen part of a clip, None for codes and motions."""
-    return None if Path(name).suffix == SAVED else part_of(VideoReader(name), options)
+    """The chosen part of a clip, None for codes, motions and talk files."""
+    return None if Path(name).suffix in (SAVED, TALK) else part_of(VideoReader(name), options)
 
 
 def _record_of(pair: Unfinished) -> dict[str, Any] | None:
