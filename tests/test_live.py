@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -457,13 +458,14 @@ def test_the_page_is_for_this_machine_alone_and_gives_the_newest_frame() -> None
     from starlette.testclient import TestClient
     from starlette.websockets import WebSocketDisconnect
 
-    from stylereel.live.page import Screen, live_app
+    from stylereel.live.page import Link, Screen, live_app
 
     screen = Screen()
-    here = TestClient(live_app(screen), base_url="http://127.0.0.1:8000")
+    app = live_app(lambda query: Link(screen))
+    here = TestClient(app, base_url="http://127.0.0.1:8000")
     page = here.get("/")
     assert page.status_code == 200 and "websocket" in page.text.lower() and "://" not in page.text
-    assert TestClient(live_app(screen), base_url="http://evil.example").get("/").status_code == 403
+    assert TestClient(app, base_url="http://evil.example").get("/").status_code == 403
     with (
         pytest.raises(WebSocketDisconnect),
         here.websocket_connect("/frames", headers={"host": "127.0.0.1:8000", "origin": "http://evil.example"}),
@@ -475,8 +477,50 @@ def test_the_page_is_for_this_machine_alone_and_gives_the_newest_frame() -> None
         for level in (20, 30, 40):
             screen.show(grey(level, 0.0, missing=level == 40))
         socket.send_text("next")
-        assert socket.receive_text() == "no face"
+        assert socket.receive_json() == {"face": False}
         first = socket.receive_bytes()
         assert first == screen._jpeg, "the last of three"
         screen.end()
         socket.send_text("next")
+
+
+def test_a_viewer_of_the_page_is_the_camera_too(toy: Toy) -> None:
+    pytest.importorskip("starlette")
+    pytest.importorskip("httpx")
+    from PIL import Image
+    from starlette.testclient import TestClient
+
+    from stylereel.live.page import SIDE, decoded, live_app, visit
+
+    def link(query: Mapping[str, str]) -> object:
+        if query.get("source") != "3":
+            raise ValueError("Choose a person.")
+        return visit(toy, toy.identify(3), precision="32")
+
+    client, headers = TestClient(live_app(link)), {"host": "localhost:1"}  # type: ignore[arg-type]
+    with client.websocket_connect("/frames", headers=headers) as socket:
+        assert socket.receive_json() == {"error": "Choose a person."}
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), "white").save(file, "JPEG")
+    with client.websocket_connect("/frames?source=3", headers=headers) as socket:
+        assert socket.receive_json() == {"camera": True}
+        socket.send_bytes(b"no picture")
+        socket.send_bytes(file.getvalue())
+        data = socket.receive_bytes()
+        assert Image.open(io.BytesIO(data)).size == (32, 32)
+    assert not any("visit" in thread.name for thread in threading.enumerate()), "the session ends with the viewer"
+    big = io.BytesIO()
+    Image.new("RGB", (SIDE + 1, 8)).save(big, "JPEG")
+    assert decoded(big.getvalue()) is None and decoded(b"") is None
+
+
+def test_silence_of_a_browser_is_no_face_until_it_speaks_again() -> None:
+    camera, stop, seen = PushedCamera(RATE), threading.Event(), []
+    camera.push(np.zeros((8, 8, 3), np.uint8))
+    for shot in camera.shots(stop):
+        seen.append(shot.image is None)
+        if len(seen) == 4:
+            camera.push(np.zeros((8, 8, 3), np.uint8))
+        if len(seen) == 5:
+            camera.end()
+    assert seen == [False, True, True, True, False]

@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from stylereel.core.record import command_line, sha256, write_record
 from stylereel.core.render import tuned
 from stylereel.core.runs import claim
 from stylereel.core.system import Device, Streams, System, device_of
-from stylereel.live.camera import DeviceCamera, open_camera
+from stylereel.live.camera import RATE, AnyCamera, DeviceCamera, PushedCamera, open_camera
 from stylereel.live.meter import summary
 from stylereel.live.outputs import Pipe, VirtualCamera, Window
 from stylereel.live.page import Page
@@ -64,8 +63,8 @@ def live(
         system: name of a system, or a loaded one.
         source: the person to animate: the seed of an invented person (a whole number), or a file with an image, codes
             or an identity.
-        camera: number or name of a camera; a clip, which is played as a camera would give it; or - for raw rgb24 frames
-            on standard input.
+        camera: number or name of a camera; a clip, which is played as a camera would give it; - for raw rgb24 frames on
+            standard input; or page, the camera of the browser that shows the page.
         to: window; page (a local web page); virtual-camera; - for raw rgb24 frames on standard output; or a file to
             record, .mp4, .webm, .mkv or .gif.
         record: also record what is shown in this file, with its motion (.safetensors) next to it, and a clip's sound.
@@ -102,8 +101,9 @@ def live(
     inputs = [name for name in (source, camera) if Path(name).is_file()]
     written = [*targets, *(target.with_suffix(".safetensors") for target in targets), *reports]
     claim(written, [*inputs, *(files or {}).values()], overwrite)
-    say = _say
-    seer = open_camera(camera, size, rate, loop, say)
+    if camera == "page" and to != "page":
+        raise ValueError("The camera of a page needs the page; give --to page.")
+    seer = PushedCamera(rate or RATE) if camera == "page" else open_camera(camera, size, rate, loop, _say)
     given = read_source(source)
     if isinstance(system, str):
         system = systems.load(system, family=family, device=device, **(files or {}))
@@ -112,7 +112,6 @@ def live(
     identity = system.identify(given, **chosen["identify"])
     system = tuned(system, identity)
     with ExitStack() as stack:
-        outputs: list[Output] = []
         recordings = [stack.enter_context(Recording(target, seer.rate, seer)) for target in targets]
         session = Session(
             system,
@@ -123,8 +122,8 @@ def live(
             precision=precision,
             mirror=mirror,
         )
-        outputs += [] if _file(to) else [_open(to, system, seer.rate, port, stack, say)]
-        facts = session.run([*outputs, *recordings], seconds, say)
+        outputs = [] if _file(to) else [_open(to, system, seer, port, stack)]
+        facts = session.run([*outputs, *recordings], seconds, _say)
     settings = {
         "camera": camera, "to": to, "record": record, "camera_size": camera_size, "fps": fps, "loop": loop,
         "mirror": mirror, "duration": duration, "port": port, **own, "family": family,
@@ -178,17 +177,18 @@ def _file(to: str) -> str | None:
     return None if to in PLACES else to
 
 
-def _open(to: str, system: System, rate: Fraction, port: int, stack: ExitStack, say: Any) -> Output:
+def _open(to: str, system: System, camera: AnyCamera, port: int, stack: ExitStack) -> Output:
+    rate = camera.rate
     if to == "-":
         size = system.generator.resolution
-        say(f"raw frames as FFmpeg reads them with -f rawvideo -pix_fmt rgb24 -s {size}x{size} -r {rate}")
+        _say(f"raw frames as FFmpeg reads them with -f rawvideo -pix_fmt rgb24 -s {size}x{size} -r {rate}")
         return Pipe(rate)
     if to == "window":
         return stack.enter_context(closing(Window()))
     if to == "virtual-camera":
         return stack.enter_context(closing(VirtualCamera(system.generator.resolution, rate)))
-    page = stack.enter_context(closing(Page(port)))
-    say(f"the picture is at {page.address}")
+    page = stack.enter_context(closing(Page(port, camera if isinstance(camera, PushedCamera) else None)))
+    _say(f"the picture is at {page.address}")
     return page
 
 

@@ -15,14 +15,15 @@ import numpy as np
 from stylereel.faces.backend import DOUBT, Face, Tracker, against_usual
 from stylereel.faces.coefficients import HIGH, LOW, NAMES, seen_factors, trusts
 from stylereel.faces.expression import head_pose, measures, rest_of
-from stylereel.faces.mesh import MeshBackend
-from stylereel.faces.placement import align
+from stylereel.faces.mesh import IBUG, MeshBackend
+from stylereel.faces.placement import place_pose
 
 _SECONDS = 60  # of the past from which a person's rest is estimated
 _CUTOFF_OF_CHANGE = 1.0  # Hz, for the speed itself
 
 # Lowest cutoff in Hz, and how much it rises with the speed: for degrees, for expression, for lids.
 _DEGREES, _EXPRESSION, _LIDS = (1.5, 0.12), (2.5, 4.0), (6.0, 4.0)
+_LARGER = 1.065  # how much larger the mesh's head is than the mean head for the same face, seen on the real clips
 _PIXELS = 0.4, 0.003  # of the crop, in crop sides and degrees
 
 REST = np.array([float(name == "scale") for name in NAMES], np.float32)  # values of a head at rest
@@ -136,7 +137,8 @@ class Live:
         read = np.array([out[name][0] for name in NAMES]).clip(LOW, HIGH)
         known = np.array([trust.factors[name][0] >= DOUBT for name in NAMES])
         self._held = np.where(known, read, self._held)
-        values, row = self._held, align(face.landmarks).astype(np.float64)
+        values = self._held
+        row = place_pose(head.pose, head.frontal[:, IBUG, :2])[0].astype(np.float64) / (1, 1, _LARGER, 1)
         if self._smoothing:
             values, row = self._smooth(values, seconds / self._smoothing), self._place(row, seconds / self._smoothing)
         return Seen(values.astype(np.float32), row.astype(np.float32), sure >= DOUBT, True)

@@ -43,12 +43,28 @@ def place(
     """
     pose = pose_from_landmarks(landmarks, head)
     counted = slice(None) if found is None or not found.any() else found
-    eye_level, distance = eyes_to_mouth(unrotate(landmarks, pose, head)[counted])
+    middles = _middles(pose, unrotate(landmarks, pose, head)[counted])
+    return _framed(smooth(middles, rate, seconds, found), head)
+
+
+def place_pose(pose: dict[str, np.ndarray], frontal: np.ndarray) -> np.ndarray:
+    """`place` of frames whose pose is known, without its low-pass: as `pose.pose_from_landmarks` gives it, with the
+    landmarks turned to the front [T, 68, 2] in head coordinates."""
+    return _framed(_middles(pose, frontal))
+
+
+def _middles(pose: dict[str, np.ndarray], frontal: np.ndarray) -> np.ndarray:
+    """Where the middle between eyes and mouth is in each frame, with the head's scale and roll: rows [T, 4]."""
+    eye_level, distance = eyes_to_mouth(frontal)
     middle = np.array([0.0, eye_level + distance / 2, FACE_DEPTH]) - PIVOT
     turn = rotation(np.stack([pose["yaw"], pose["pitch"], pose["roll"]], axis=-1))
     seen = pose["scale"][:, None] * (turn @ middle)[:, :2]
-    rows = np.stack([pose["x"] + seen[:, 0], pose["y"] + seen[:, 1], pose["scale"], pose["roll"]], axis=1)
-    x, y, scale, roll = smooth(rows, rate, seconds, found).T
+    return np.stack([pose["x"] + seen[:, 0], pose["y"] + seen[:, 1], pose["scale"], pose["roll"]], axis=1)
+
+
+def _framed(middles: np.ndarray, head: np.ndarray | None = None) -> np.ndarray:
+    """The canonical crops [T, 4] float32 for rows of `_middles`."""
+    x, y, scale, roll = middles.T
     # The mean head says how large a face is: its fit is twice as steady as one mouth's height.
     usual = eyes_to_mouth((mean_head() if head is None else head)[None, :, :2])[1]
     side = scale * usual / EYE_TO_MOUTH

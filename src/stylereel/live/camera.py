@@ -24,6 +24,7 @@ from stylereel.media.video import VideoReader
 SIZE = (640, 480)  # pixels that a device is asked for
 RATE = Fraction(30)  # frames a second that it is asked for
 _AGAIN = 1.0  # seconds between two attempts to open a device that went away
+_SILENT = 0.5  # seconds without a frame from a browser after which there is none
 _OPENING, _READING = 10.0, 5.0  # seconds after which a device that says nothing counts as away
 
 
@@ -142,8 +143,10 @@ class PushedCamera:
 
     def shots(self, stop: threading.Event) -> Iterator[Shot]:
         """See `Camera`."""
+        patience = _SILENT
         while not (stop.is_set() or self._newest.ended):
-            shot = self._newest.take(float(2 / self.rate))
+            shot = self._newest.take(patience)
+            patience = _SILENT if shot is not None else float(1 / self.rate)
             if shot is not None or not self._newest.ended:
                 yield shot or Shot(time.monotonic(), None)
 
