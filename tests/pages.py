@@ -9,14 +9,13 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from stylereel import cli
 from stylereel.commands import COMMANDS
 from stylereel.commands.reproduce import list_studies
+from stylereel.commands.signatures import CLOCK, OWN, argument_texts, function_of, home, parameters_of, summary
 from stylereel.commands.train import list_networks
 from stylereel.core.builtin import BUILTIN
 from stylereel.metrics.registry import describe
@@ -90,7 +89,7 @@ def flag_rows(parameters: Mapping[str, tuple[inspect.Parameter, Callable[..., An
             value = "" if parameter.kind is parameter.VAR_POSITIONAL else "needed"
         else:
             value = "" if default is None or default is False or default == "" else f"`{default}`"
-        rows.append([flag, takes(kind), value, cli._argument_texts(documented).get(name, "")])
+        rows.append([flag, takes(kind), value, argument_texts(documented).get(name, "")])
     return rows
 
 
@@ -108,14 +107,6 @@ def offers(command: str, subject: str) -> bool:
     return True
 
 
-def home(command: str) -> Any:
-    return import_module(f"stylereel.commands.{COMMANDS[command].split(':')[0]}")
-
-
-def function_of(command: str) -> Callable[..., Any]:
-    return getattr(home(command), COMMANDS[command].split(":")[1])
-
-
 def takes_subject(command: str) -> bool:
     return hasattr(home(command), "flags")
 
@@ -123,8 +114,8 @@ def takes_subject(command: str) -> bool:
 def shared_flags(command: str) -> str:
     """The table of a command's flags but those that a system or network brings."""
     function = function_of(command)
-    parameters = cli.parameters_of(function)
-    skip = {cli.CLOCK, next(iter(parameters)), *cli.OWN} if takes_subject(command) else {cli.CLOCK}
+    parameters = parameters_of(function)
+    skip = {CLOCK, next(iter(parameters)), *OWN} if takes_subject(command) else {CLOCK}
     rows = flag_rows({name: each for name, each in parameters.items() if name not in skip})
     return table(HEAD, rows) if rows else "No flags.\n"
 
@@ -146,7 +137,7 @@ def commands() -> str:
         name = command
         if takes_subject(command):
             name += " " + next(iter(inspect.signature(function_of(command)).parameters)).upper()
-        text += f"\n## stylereel {name}\n\n{cli._summary(command)}\n\n{shared_flags(command)}"
+        text += f"\n## stylereel {name}\n\n{summary(command)}\n\n{shared_flags(command)}"
         text += own_flags(command) if takes_subject(command) else ""
     return text
 

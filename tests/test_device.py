@@ -28,7 +28,12 @@ from stylereel.metrics.clips import Clip
 from stylereel.systems import sources
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (6, 128, 128, 3), np.uint8)
-WITHOUT_NETWORKS = {"systems", "measures", *(name for name in COMMANDS if name.startswith(("world ", "weights ")))}
+WITHOUT_NETWORKS = {
+    "systems",
+    "measures",
+    "page",
+    *(name for name in COMMANDS if name.startswith(("world ", "weights "))),
+}
 
 
 # Of the built-in people alone, or of no people.

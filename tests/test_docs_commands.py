@@ -44,6 +44,7 @@ LEFT_OUT = {
     "reproduce stylemask": "test_reproduce.py runs it small",
     "prepare": "needs videos that make a data set; test_corpora.py runs it",
     "live stylemask --source 29": "needs a camera and a desktop",
+    "page": "serves until it is ended; test_web.py asks it for everything",
     "weights get": "downloads; test_registry.py does it from a server on this machine",
 }
 

@@ -5,7 +5,6 @@ Exit codes: 0 done, 2 a mistake that one sentence on stderr explains, 130 stoppe
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
 import os
@@ -15,12 +14,12 @@ import sys
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
-from stylereel.commands import COMMANDS
+from stylereel.commands import COMMANDS, signatures
+from stylereel.commands.signatures import CLOCK, OWN, argument_texts, description, parameters_of, summary
 from stylereel.core.seeds import check_seed
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 USAGE = """usage: stylereel [--keep-memory] COMMAND ...  (stylereel COMMAND --help shows its flags)
 
 --keep-memory makes the C library keep freed memory, which speeds up training and large images on Linux."""
-CLOCK, OWN = "stages", ("options", "files")  # arguments that no flag stands for: the clock, the subject's own flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +84,7 @@ def _run(arguments: list[str]) -> None:
     if arguments in ([], ["-h"], ["--help"]):
         print(USAGE + "\n")
         for name in COMMANDS:
-            print(f"  {name:<16} {_summary(name)}")
+            print(f"  {name:<16} {summary(name)}")
         return
     if arguments == ["--version"]:
         from stylereel.core.version import __version__
@@ -99,19 +97,9 @@ def _run(arguments: list[str]) -> None:
     _command(name, arguments[len(name.split()) :])
 
 
-def _summary(name: str) -> str:
-    """The first line of a command's help, read from its file without importing it, which may take seconds."""
-    module, function = COMMANDS[name].split(":")
-    tree = ast.parse((Path(__file__).parent / "commands" / f"{module}.py").read_text(encoding="utf-8"))
-    found = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
-    return (ast.get_docstring(found) or "").splitlines()[0]
-
-
 def _command(name: str, arguments: list[str]) -> None:
     """Parse the arguments of a command by its function's signature, run it, and print what it gives."""
-    module, attribute = COMMANDS[name].split(":")
-    home = import_module(f"stylereel.commands.{module}")
-    function: Callable[..., Any] = getattr(home, attribute)
+    home, function = signatures.home(name), signatures.function_of(name)
     own = getattr(home, "flags", None)
     subject: list[str] = []
     groups: Mapping[str, Mapping[str, tuple[inspect.Parameter, Callable[..., Any]]]] = {}
@@ -120,17 +108,17 @@ def _command(name: str, arguments: list[str]) -> None:
         if not arguments or arguments[0].startswith("-") and arguments[0] not in ("-h", "--help"):
             raise ValueError(f"Name the {first} first: stylereel {name} {first.upper()} ...; --help lists them.")
         if arguments[0] in ("-h", "--help"):
-            parser = _parser(f"{name} {first.upper()}", f"{_description(function)} {home.subjects()}")
+            parser = _parser(f"{name} {first.upper()}", f"{description(function)} {home.subjects()}")
             _add_flags(parser, function, skip=(first, CLOCK, *OWN))
             parser.print_help()
             return
         subject, arguments = [arguments[0]], arguments[1:]
         groups = own(subject[0])
-    parser, parameters = _parser(" ".join([name, *subject]), _description(function)), parameters_of(function)
+    parser, parameters = _parser(" ".join([name, *subject]), description(function)), parameters_of(function)
     _add_flags(parser, function, skip=(*list(parameters)[: len(subject)], CLOCK, *groups))
     for group in groups.values():
         for option, (parameter, documented) in group.items():
-            _add_flag(parser, option, parameter, _argument_texts(documented).get(option, ""))
+            _add_flag(parser, option, parameter, argument_texts(documented).get(option, ""))
     given = _parse(parser, arguments)
     for flag in ("seed", "movement", "towards"):
         if given.get(flag) is not None:
@@ -159,11 +147,6 @@ def _items(result: Any) -> Iterable[Any]:
     return result if isinstance(result, list | tuple) else [] if result is None else [result]
 
 
-def _description(function: Callable[..., Any]) -> str:
-    """What a docstring says before its sections."""
-    return re.split(r"\n\s*(?:Args|Returns|Raises):", function.__doc__ or "")[0].strip()
-
-
 # --- flags from signatures
 
 
@@ -179,31 +162,10 @@ def _parser(name: str, description: str) -> ArgumentParser:
     )
 
 
-def _argument_texts(function: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring's Args section says about each argument."""
-    from docstring_parser import parse
-
-    texts = parse(function.__doc__ or "").params
-    return {text.arg_name: " ".join((text.description or "").split()) for text in texts}
-
-
-def parameters_of(function: Callable[..., Any]) -> dict[str, tuple[inspect.Parameter, Callable[..., Any]]]:
-    """A command's arguments, each with what documents it; `**rendering` stands for those that rendering ones share."""
-    found: dict[str, tuple[inspect.Parameter, Callable[..., Any]]] = {}
-    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            from stylereel.commands.rendering import RenderOptions
-
-            found |= parameters_of(RenderOptions)
-        else:
-            found[name] = parameter, function
-    return found
-
-
 def _add_flags(parser: ArgumentParser, function: Callable[..., Any], skip: Container[str] = ()) -> None:
     for name, (parameter, documented) in parameters_of(function).items():
         if name not in skip:
-            _add_flag(parser, name, parameter, _argument_texts(documented).get(name, ""))
+            _add_flag(parser, name, parameter, argument_texts(documented).get(name, ""))
 
 
 def _add_flag(parser: ArgumentParser, name: str, parameter: inspect.Parameter, text: str) -> None:

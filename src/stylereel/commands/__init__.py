@@ -1,9 +1,10 @@
 """The commands: one file each; a function's signature is the command's flags, its docstring the help.
 
-COMMANDS names that function as module:name. A command whose module has `flags(subject)` takes a subject first (a
-system, a network), which brings flags of its own, in groups: {keyword of the function: {flag: (parameter, the function
-that documents it)}}; `subjects()` says what there is. A keyword `stages` is the clock that the progress line watches.
-What the function returns is printed by the module's `lines(result)`, or a line for each of its items.
+COMMANDS names that function as module:name; a module with dots is one of another room. A command whose module has
+`flags(subject)` takes a subject first (a system, a network), which brings flags of its own, in groups: {keyword of the
+function: {flag: (parameter, the function that documents it)}}; `subjects()` says what there is. A keyword `stages` is
+the clock that the progress line watches. What the function returns is printed by the module's `lines(result)`, or a
+line for each of its items.
 """
 
 COMMANDS = {
@@ -11,6 +12,7 @@ COMMANDS = {
     "live": "live:live",
     "sample": "sample:sample",
     "demo": "demo:demo",
+    "page": "stylereel.web.command:page",
     "systems": "systems:systems",
     "look": "look:look",
     "identify": "identify:identify",

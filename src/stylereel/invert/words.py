@@ -170,6 +170,11 @@ def correct(values: np.ndarray, corrections: Iterable[str]) -> np.ndarray:
     return out
 
 
+def choices() -> dict[str, list[str]]:
+    """What `correct` takes, by name: its words, yes and no; most names also take amounts."""
+    return {name: [*words, *(["yes", "no"] if name in _PRESENT else [])] for name, words in _WORDS.items()}
+
+
 def _changes(name: str, value: str) -> dict[str, float]:
     words = _WORDS.get(name, {})
     if value in words:

@@ -1,0 +1,488 @@
+"""How the page looks: a tab for each command, its form made of gradio's components, its results beside it."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+
+from stylereel.commands.rendering import parse_time
+from stylereel.invert.words import choices
+from stylereel.web import forms
+from stylereel.web.forms import Field, Tab
+from stylereel.web.jobs import Jobs
+from stylereel.web.probe import ACCEPTED, CLIPS, FORMATS, SOUNDS
+from stylereel.web.stage import EXAMPLE, Stage
+
+FIRST_PERSON = 29
+PEOPLE = (29, 14, 60, 53, 12, 26, 21, 94, 43, 61, 77, 18)  # the first of the gallery
+SANS = ["ui-sans-serif", "system-ui", "sans-serif"]  # the visitor's own fonts: none is fetched
+MONO = ["ui-monospace", "Consolas", "monospace"]
+THEME = gr.themes.Base(
+    primary_hue=gr.themes.colors.teal,
+    neutral_hue=gr.themes.colors.stone,
+    radius_size=gr.themes.sizes.radius_lg,
+    spacing_size=gr.themes.sizes.spacing_md,
+    font=SANS,
+    font_mono=MONO,
+).set(
+    body_background_fill="#faf8f5",
+    body_background_fill_dark="#171513",
+    block_background_fill="transparent",
+    block_background_fill_dark="transparent",
+    block_border_width="0px",
+    block_shadow="none",
+    block_label_background_fill="transparent",
+    block_label_background_fill_dark="transparent",
+    block_label_border_width="0px",
+    block_padding="0px",
+    panel_border_width="0px",
+    button_primary_background_fill="#0f766e",
+    button_primary_background_fill_hover="#115e59",
+    button_primary_background_fill_dark="#2dd4bf",
+    button_primary_background_fill_hover_dark="#5eead4",
+    button_primary_text_color="#ffffff",
+    button_primary_text_color_dark="#0b2a27",
+    input_background_fill="#ffffff",
+    input_background_fill_dark="#211e1b",
+    input_border_width="1px",
+)
+CSS = ""  # it is a file, /page/static/page.css, so that the sign-in page has it too
+HEAD = """<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="stylesheet" href="/page/static/page.css"><script type="module" src="/page/static/page.js"></script>"""
+TITLE = re.compile(r"[^\w .,'()-]+")
+
+
+def _unopened(component: Any) -> Any:
+    """A component whose file is handed on as it came: only the worker looks into files, and the page lives on if one of
+    them kills it."""
+    component.preprocess = lambda payload: payload.path if payload else None
+    component.postprocess = _file
+    return component
+
+
+def _file(value: Any) -> Any:
+    return None if value is None else gr.FileData(path=str(value), orig_name=Path(value).name)
+
+
+@dataclass
+class Asked:
+    """A field on the page: its components, and what their values mean.
+
+    read: values of the components, and the visitor, to the value for the command and the files that it needs, by their
+    names in the job's folder.
+    """
+
+    field: Field
+    components: list[Any]
+    read: Callable[[str, Sequence[Any]], tuple[Any, dict[str, Path]]]
+
+
+class Form:
+    """The form of a tab: components, and what they mean together."""
+
+    def __init__(self, page: Page, name: str, tab: Tab) -> None:
+        self.page, self.name, self.tab = page, name, tab
+        self.systems = forms.subjects(tab.command)
+        self.system: Any = None
+        self.shared: list[Asked] = []
+        self.own: dict[str, list[Asked]] = {}
+        shared = forms.fields(tab)
+        more = [each for each in shared if not each.first]
+        own = {name: [each for each in forms.fields(tab, name) if each.group == "options"] for name in self.systems}
+        self.shared += [self._ask(each) for each in shared if each.first]
+        self._own(own, first=True)
+        note = gr.HTML(elem_classes="sr-note")
+        button = gr.Button(tab.button, variant="primary", elem_classes="sr-go")
+        if more or any(own.values()):
+            with gr.Accordion("More options", open=False, elem_classes="sr-more"):
+                if len(self.systems) > 1:
+                    self.system = gr.Radio(self.systems, value=self.systems[0], label="Method")
+                self.shared += [self._ask(each) for each in more]
+                self._own(own, first=False)
+        groups = self._groups
+        if self.system is not None:
+            self.system.change(
+                lambda chosen: [gr.update(visible=name == chosen) for name, _ in groups],
+                self.system,
+                [group for _, group in groups],
+                show_progress="hidden",
+            )
+        everything = [self.system] if self.system is not None else []
+        for one in [*self.shared, *(one for own in self.own.values() for one in own)]:
+            everything += one.components
+        asked = button.click(self.submit, everything, note, show_progress="hidden")
+        asked.then(None, js=f"() => stylereel.asked({name!r})")
+
+    _groups: list[tuple[str, Any]]
+
+    def _own(self, own: dict[str, list[Field]], first: bool) -> None:
+        """The options of each system, of which those of the chosen one are seen."""
+        if first:
+            self._groups = []
+        for system, listed in own.items():
+            chosen = [each for each in listed if each.first == first]
+            if chosen:
+                with gr.Column(visible=system == self.systems[0], elem_classes="sr-own") as group:
+                    self.own.setdefault(system, []).extend(self._ask(each) for each in chosen)
+                self._groups.append((system, group))
+
+    def submit(self, request: gr.Request, *values: Any) -> str:
+        """Ask for the job. Returns what is said under the button: nothing, or what is wrong."""
+        try:
+            self._submit(self.page.visitor(request), list(values))
+        except ValueError as error:
+            return f'<p class="sr-error" role="alert">{html.escape(" ".join(str(error).split()))}</p>'
+        return ""
+
+    def _submit(self, visitor: str, values: list[Any]) -> None:
+        subject = values.pop(0) if self.system is not None else next(iter(self.systems), None)
+        given: dict[str, Any] = {}
+        files: dict[str, Path] = {}
+        for one in self.shared:
+            self._read(visitor, one, values, given, files)
+        for system, own in self.own.items():
+            for one in own:
+                if system == subject:
+                    self._read(visitor, one, values, given, files)
+                else:
+                    del values[: len(one.components)]
+        longest = self.page.jobs.limits.longest
+        for name in ("duration", "start"):
+            if given.get(name) and parse_time(str(given[name]).strip(), name.capitalize()) > longest:
+                raise ValueError(f"{name.capitalize()} takes {longest:g} s at most here.")
+        if (given.get("frames") or 0) > longest * 25:
+            raise ValueError(f"At most {longest * 25:g} frames are made here.")
+        call = forms.call(self.tab, subject, given)
+        calls = [call]
+        if self.tab.command == "encode":
+            calls.append(forms.Call("decode", None, (call.keywords["out"],), {"out": "result.mp4"}, {}))
+        self.page.jobs.add(visitor, self.name, self._title(given, files), files, calls)
+
+    def _read(self, visitor: str, one: Asked, values: list[Any], given: dict[str, Any], files: dict[str, Path]) -> None:
+        mine = [values.pop(0) for _ in one.components]
+        given[one.field.name], more = one.read(visitor, mine)
+        files |= more
+
+    def _title(self, given: dict[str, Any], files: dict[str, Path]) -> str:
+        """A few words by which a result is known again."""
+        parts = []
+        for name in ("text", "source", "identity", "driving", "clip", "files", "seed", "audio"):
+            value = given.get(name)
+            if name == "seed" and value is not None:
+                parts.append(f"take {value:g}")
+            elif isinstance(value, str) and value.isdecimal():
+                parts.append(f"person {value}")
+            elif value:
+                names = value if isinstance(value, list) else [value]
+                shown = [TITLE.sub(" ", files[each].stem if each in files else str(each))[:40] for each in names]
+                parts.append(", ".join(shown))
+        return " · ".join(parts)[:90] or self.tab.title
+
+    # --- one field
+
+    def _ask(self, each: Field) -> Asked:
+        return getattr(self, f"_ask_{each.kind}")(each)
+
+    def _plain(self, each: Field, component: Any) -> Asked:
+        return Asked(each, [component], lambda _, values: (values[0], {}))
+
+    def _about(self, each: Field) -> str | None:
+        return None if each.first else plain_words(each.help)
+
+    def _ask_number(self, each: Field) -> Asked:
+        if each.default is None and not each.required:  # a number field shows nothing as 0
+            return self._plain(each, gr.Textbox(label=each.label, info=self._about(each), max_lines=1))
+        return self._plain(
+            each, gr.Number(each.default, label=each.label, info=self._about(each), precision=0 if each.whole else None)
+        )
+
+    def _ask_text(self, each: Field) -> Asked:
+        return self._plain(each, gr.Textbox(each.default, label=each.label, info=self._about(each), max_lines=1))
+
+    _ask_words = _ask_text
+
+    def _ask_speech(self, each: Field) -> Asked:
+        return self._plain(each, gr.Textbox(label=each.label, lines=3, max_length=2000, placeholder="Hello, you."))
+
+    def _ask_switch(self, each: Field) -> Asked:
+        return self._plain(each, gr.Checkbox(bool(each.default), label=each.label, info=self._about(each)))
+
+    def _ask_choice(self, each: Field) -> Asked:
+        kind: Any = gr.Radio if len(each.choices) <= 4 else gr.Dropdown
+        value = each.default if each.default is None else str(each.default)
+        return self._plain(each, kind(list(each.choices), value=value, label=each.label, info=self._about(each)))
+
+    def _ask_background(self, each: Field) -> Asked:
+        with gr.Row(elem_classes="sr-pair"):
+            colour = gr.Dropdown(
+                ["as it is", "blur", "white", "black", "#3060a0"],
+                value="as it is",
+                label=each.label,
+                info="A colour by name or as #3060a0, or blur.",
+                allow_custom_value=True,
+            )
+            picture = gr.File(label="Or a picture or clip", file_types=[*FORMATS, *CLIPS], height=140)
+
+        def read(_: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
+            if values[1]:
+                return _upload(each.name, values[1], (*FORMATS, *CLIPS))
+            return (None if values[0] in (None, "as it is") else values[0]), {}
+
+        asked = Asked(each, [colour, picture], read)
+        return asked
+
+    def _ask_clip(self, each: Field) -> Asked:
+        _heading(each.label)
+        clip = _unopened(gr.Video(
+            str(self.page.example), sources=["upload", "webcam"], show_label=False, include_audio=True, height=280,
+            elem_classes="sr-clip", label=each.label, buttons=[],
+        ))  # fmt: skip
+        return Asked(each, [clip], lambda _, values: _upload(each.name, values[0], CLIPS))
+
+    def _ask_sound(self, each: Field) -> Asked:
+        sound = _unopened(gr.Audio(sources=["upload", "microphone"], type="filepath", label=each.label))
+        return Asked(each, [sound], lambda _, values: _upload(each.name, values[0], (*SOUNDS, *CLIPS)))
+
+    def _ask_photo(self, each: Field) -> Asked:
+        _heading(each.label)
+        photo = _unopened(gr.Image(
+            type="filepath", sources=["upload", "webcam", "clipboard"], show_label=False, height=280, label=each.label,
+            buttons=[],
+        ))  # fmt: skip
+        return Asked(each, [photo], lambda _, values: _upload(each.name, values[0], FORMATS))
+
+    def _ask_file(self, each: Field) -> Asked:
+        file = gr.File(label=each.label, file_types=list(ACCEPTED), height=90)
+        return Asked(each, [file], lambda _, values: _upload(each.name, values[0], ACCEPTED))
+
+    def _ask_files(self, each: Field) -> Asked:
+        file = gr.File(label="Drop files here", file_types=list(ACCEPTED), file_count="multiple", height=150)
+        mine = self.page.choice_of_mine("Or results of mine", multiple=True, people=False)
+
+        def read(visitor: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
+            found: dict[str, Path] = {}
+            for path in [*(values[0] or []), *(self.page.mine(visitor, one) for one in values[1] or [])]:
+                stem = re.sub(r"\W+", "-", Path(path).stem)[:40] or "file"
+                name = _named(f"{len(found) + 1}-{stem}", path, ACCEPTED)
+                found[name] = Path(path)
+            return list(found), found
+
+        return Asked(each, [file, mine], read)
+
+    def _ask_corrections(self, each: Field) -> Asked:
+        """A list for each name; what is left as it is read is no correction."""
+        known = choices()
+        with gr.Accordion(each.label if each.first else "Corrections", open=each.first, elem_classes="sr-corrections"):
+            with gr.Row(elem_classes="sr-grid"):
+                lists = [
+                    gr.Dropdown(["as read", *values], value="as read", label=name.replace("_", " ").capitalize())
+                    for name, values in known.items()
+                ]
+            other = gr.Textbox(
+                label="By number", placeholder="nose_length=0.4, beard=0.2", max_lines=1,
+                info="Any factor of the drawn people, as name=value, separated by commas.",
+            )  # fmt: skip
+
+        def read(_: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
+            words = [f"{name}={value}" for name, value in zip(known, values) if value not in (None, "as read")]
+            return [*words, *re.split(r"[\s,;]+", (values[-1] or "").strip())], {}
+
+        return Asked(each, [*lists, other], read)
+
+    def _ask_person(self, each: Field) -> Asked:
+        options = [("Invented", "seed"), ("From a photo", "photo"), ("One of mine", "mine")]
+        if not each.required:
+            options.insert(0, ("Leave it", "none"))
+        begin = options[0][1]
+        with gr.Column(elem_classes="sr-person"):
+            how = gr.Radio(options, value=begin, label=each.label, elem_classes="sr-segments")
+            with gr.Column(visible=begin == "seed") as invented:
+                seed = self.page.gallery(self.name)
+            with gr.Column(visible=False) as pictured:
+                photo = _unopened(
+                    gr.Image(
+                        type="filepath",
+                        sources=["upload", "webcam", "clipboard"],
+                        show_label=False,
+                        height=240,
+                        buttons=[],
+                    )
+                )
+            with gr.Column(visible=False) as made:
+                mine = self.page.choice_of_mine("People whom you made", people=True)
+        parts = {"seed": invented, "photo": pictured, "mine": made}
+        how.change(
+            lambda chosen: [gr.update(visible=name == chosen) for name in parts],
+            how,
+            list(parts.values()),
+            show_progress="hidden",
+        )
+        show = f"(how, seed, mine) => {{ stylereel.person({self.name!r}, how === 'mine' ? mine : seed) }}"
+        for one in (how, seed, mine):
+            one.change(None, [how, seed, mine], None, js=show)
+
+        def read(visitor: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
+            chosen, number, picture, own = values
+            if chosen == "seed":
+                return (None if number is None else f"{number:.0f}"), {}
+            if chosen == "photo":
+                return _upload(each.name, picture, FORMATS)
+            if chosen == "mine" and own:
+                return f"{each.name}.safetensors", {f"{each.name}.safetensors": self.page.mine(visitor, own)}
+            return None, {}
+
+        return Asked(each, [how, seed, photo, mine], read)
+
+
+class Page:
+    """What the tabs share: the visitor, his people and results, pictures of invented people."""
+
+    def __init__(self, jobs: Jobs, stage: Stage, wishes: Callable[[str, Any], Any], people: Path) -> None:
+        self.jobs, self.stage, self.wishes, self.people, self.example = jobs, stage, wishes, people, EXAMPLE
+        self.lists: list[tuple[Any, bool]] = []
+        self.galleries: list[Any] = []
+
+    def visitor(self, request: gr.Request) -> str:
+        """Whose request it is; the guard has seen to it that there is one."""
+        scope: Any = request.request.scope
+        return scope["visitor"]
+
+    def mine(self, visitor: str, name: str) -> Path:
+        """A result of the visitor's, by "JOB/FILE". Raises ValueError if it is gone."""
+        job, _, file = str(name).partition("/")
+        path = self.jobs.file(visitor, job, file)
+        if path is None:
+            raise ValueError("This result is no longer here; choose another.")
+        return path
+
+    def choice_of_mine(self, label: str, people: bool, multiple: bool = False) -> Any:
+        """A list of the visitor's people, or of all his results; filled when the page is loaded, and by the browser
+        when a job is done."""
+        found = gr.Dropdown(
+            [], value=[] if multiple else None, label=label, multiselect=multiple, allow_custom_value=True
+        )
+        self.lists.append((found, people))
+        return found
+
+    def listed(self, request: gr.Request) -> list[Any]:
+        """What the lists offer this visitor now."""
+        visitor = self.visitor(request)
+        people = self.jobs.people(visitor)
+        results = [
+            (f"{job['title']} ({Path(job['files'][0]).suffix[1:]})", f"{job['name']}/{job['files'][0]}")
+            for job in self.jobs.of(visitor)
+            if job["files"] and job["tab"] != "look"
+        ]
+        return [gr.update(choices=people if one else results) for _, one in self.lists]
+
+    def pictures(self, seeds: Sequence[int]) -> list[tuple[str, str]]:
+        """Files with the portraits of seeds, and their captions; drawn when they are first wanted."""
+        asked = {}
+        for seed in seeds:
+            if not (self.people / f"{seed}.jpg").exists():
+                asked[seed] = self.stage.ask(f"gallery {seed}", self.wishes("", {"person": str(seed), "moment": 0}))
+        for seed, future in asked.items():
+            try:
+                drawn = future.result(60)
+            except (ValueError, Late):
+                continue
+            if drawn is not None:
+                (self.people / f"{seed}.jpg").write_bytes(drawn[0])
+        return [(str(self.people / f"{s}.jpg"), str(s)) for s in seeds if (self.people / f"{s}.jpg").exists()]
+
+    def gallery(self, name: str) -> Any:
+        """Portraits of invented people to choose from; the number of the chosen one."""
+        gallery = gr.Gallery(
+            None, columns=6, height="auto", object_fit="cover", allow_preview=False, show_label=False,
+            elem_classes="sr-gallery", selected_index=0, interactive=False, buttons=[],
+        )  # fmt: skip
+        with gr.Row(elem_classes="sr-pair"):
+            seed = gr.Number(FIRST_PERSON, label="Number of the person", precision=0, minimum=0, elem_id=f"seed-{name}")
+            more = gr.Button("Show others", size="sm", elem_classes="sr-quiet")
+
+        def choose(event: gr.SelectData) -> int:
+            return int(event.value["caption"])
+
+        gallery.select(choose, None, seed, show_progress="hidden")
+        page = gr.State(0)
+
+        def others(at: int) -> tuple[Any, int]:
+            first = 100 + 12 * at
+            return gr.update(value=self.pictures(range(first, first + 12)), selected_index=None), at + 1
+
+        more.click(others, page, [gallery, page], show_progress="hidden")
+        self.galleries.append(gallery)
+        return seed
+
+
+def build(jobs: Jobs, stage: Stage, wishes: Callable[[str, Any], Any], people: Path) -> gr.Blocks:
+    """The page's forms."""
+    page = Page(jobs, stage, wishes, people)
+    with gr.Blocks(title="stylereel", analytics_enabled=False, fill_width=True, elem_id="sr") as blocks:
+        gr.HTML('<header class="sr-head"><h1>stylereel</h1><p>Faces that move, made on this machine.</p></header>')
+        refresh = gr.Button("refresh", elem_id="sr-refresh", elem_classes="sr-hidden")
+        with gr.Tabs(elem_id="sr-tabs"):
+            for name, tab in forms.tabs().items():
+                with gr.Tab(tab.title, id=name, elem_id=f"tab-{name}", render_children=True):
+                    gr.HTML(f'<p class="sr-lead">{html.escape(tab.lead)}</p>')
+                    with gr.Row(elem_classes="sr-columns"):
+                        with gr.Column(scale=5, min_width=300, elem_classes="sr-form"):
+                            Form(page, name, tab)
+                        with gr.Column(scale=6, min_width=300, elem_classes="sr-results"):
+                            gr.HTML(_results(name))
+        targets = [one for one, _ in page.lists]
+        if targets:
+            refresh.click(page.listed, None, targets, show_progress="hidden")
+            blocks.load(page.listed, None, targets, show_progress="hidden")
+        if page.galleries:
+            blocks.load(
+                lambda: [gr.update(value=page.pictures(PEOPLE), selected_index=0)] * len(page.galleries),
+                None,
+                page.galleries,
+                show_progress="hidden",
+            )
+    blocks.queue(default_concurrency_limit=20, max_size=500)
+    return blocks
+
+
+def _results(name: str) -> str:
+    preview = f'<sr-preview for="{name}" person="{FIRST_PERSON}"></sr-preview>' if name in ("drive",) else ""
+    return f'{preview}<sr-jobs for="{name}"></sr-jobs>'
+
+
+def _heading(text: str) -> None:
+    gr.HTML(f'<p class="sr-label">{html.escape(text)}</p>')
+
+
+def plain_words(text: str) -> str:
+    """A flag's help for people who see no flags."""
+    text = re.sub(r"--([a-z][a-z-]*)", lambda found: found[1].replace("-", " "), text)
+    text = re.sub(r"; null [^;]*", "", text)
+    return text[:1].upper() + text[1:]
+
+
+def _named(stem: str, path: str | Path, endings: Sequence[str]) -> str:
+    ending = Path(path).suffix.lower()
+    if ending not in endings:
+        raise ValueError(
+            f"{Path(path).name[:60]} is not what is wanted here; give a file that ends in {', '.join(endings)}."
+        )
+    return stem + ending
+
+
+def _upload(name: str, path: Any, endings: Sequence[str]) -> tuple[Any, dict[str, Path]]:
+    """An uploaded file under the name of its field."""
+    if not path:
+        return None, {}
+    target = _named(name.rstrip("_"), path, endings)
+    return target, {target: Path(path)}

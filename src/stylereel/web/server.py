@@ -1,0 +1,176 @@
+"""The application: jobs and their files, pictures of people, the stage's websocket, and gradio's forms above them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import gradio
+from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+
+from stylereel.web.guard import Guard
+from stylereel.web.jobs import Jobs
+from stylereel.web.layout import CSS, HEAD, THEME, build
+from stylereel.web.limits import Limits
+from stylereel.web.stage import EXAMPLE, Stage, Wish
+from stylereel.world.factors import INDEX
+
+STATIC = Path(__file__).parent / "static"
+CACHE = ".uploads"  # in the page's folder: what was uploaded, until it is a day old
+DAY = 86400
+MOST_SEED = 2**32
+
+
+class Wishes:
+    """Wishes of the browser, as the stage takes them; anything else is refused."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def __call__(self, visitor: str, asked: Any) -> Wish:
+        """Raises ValueError for what is no wish, or names a file that is not the visitor's."""
+        if not isinstance(asked, dict):
+            raise ValueError("A wish is an object.")
+        person, file, seed = str(asked.get("person", "")), None, None
+        if "/" in person:
+            job, _, name = person.partition("/")
+            file = self._jobs.file(visitor, job, name)
+            if file is None or file.suffix != ".safetensors":
+                raise ValueError("This person is no longer here; choose another.")
+        elif person.isdecimal() and int(person) < MOST_SEED:
+            seed = int(person)
+        else:
+            raise ValueError("A person is a whole number from 0, or one whom you made.")
+        factors = asked.get("factors") or {}
+        if not isinstance(factors, dict) or any(name not in INDEX for name in factors):
+            raise ValueError("There is no such slider.")
+        moment = asked.get("moment")
+        return Wish(
+            seed,
+            file,
+            {name: float(value) for name, value in factors.items()},
+            None if moment is None else int(moment),
+        )
+
+
+def application(folder: Path, limits: Limits, token: str | None = None) -> Any:
+    """The page as an ASGI application.
+
+    Args:
+        folder: where uploads and results are kept; made if needed.
+        limits: what it takes on.
+        token: what visitors must give; None serves this machine's own users.
+
+    Raises:
+        ValueError: the folder cannot be written (MediaError).
+    """
+    cache = (folder / CACHE).absolute()
+    os.environ["GRADIO_TEMP_DIR"] = str(cache)
+    people = cache / "people"
+    people.mkdir(parents=True, exist_ok=True)
+    gradio.set_static_paths([people, EXAMPLE])
+    jobs, stage = Jobs(folder, limits, local=token is None), Stage()
+    wishes = Wishes(jobs)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        jobs.start()
+        stage.start()
+        yield
+        stage.close()
+        jobs.close()
+
+    app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    app.mount("/page/static", StaticFiles(directory=STATIC))
+
+    @app.get("/page/jobs")
+    def list_jobs(request: Request) -> JSONResponse:
+        return JSONResponse(jobs.of(request.scope["visitor"]))
+
+    @app.post("/page/jobs/{name}/stop")
+    def stop(request: Request, name: str) -> JSONResponse:
+        jobs.stop(request.scope["visitor"], name)
+        return JSONResponse(jobs.of(request.scope["visitor"]))
+
+    @app.delete("/page/jobs/{name}")
+    def delete(request: Request, name: str) -> JSONResponse:
+        jobs.delete(request.scope["visitor"], name)
+        return JSONResponse(jobs.of(request.scope["visitor"]))
+
+    @app.get("/page/files/{name}/{file}")
+    def result(request: Request, name: str, file: str, download: bool = False) -> Response:
+        path = jobs.file(request.scope["visitor"], name, file)
+        if path is None:
+            raise HTTPException(404, "There is no such file.")
+        return FileResponse(path, filename=f"{name}-{file}" if download else None)
+
+    @app.get("/page/example.mp4")
+    def example() -> Response:
+        return FileResponse(EXAMPLE)
+
+    @app.get("/page/person/{person:path}")
+    async def person(request: Request, person: str) -> Response:
+        visitor = request.scope["visitor"]
+        try:
+            drawn = await asyncio.wrap_future(stage.ask(f"{visitor} {person}", wishes(visitor, {"person": person})))
+        except (ValueError, TypeError) as error:
+            raise HTTPException(404, str(error)) from error
+        if drawn is None:
+            raise HTTPException(409, "It was asked for again.")
+        return Response(drawn[0], media_type="image/jpeg", headers={"cache-control": "max-age=3600"})
+
+    @app.websocket("/page/stage")
+    async def play(socket: WebSocket) -> None:
+        """Wishes in, as JSON with a number n; pictures out: n as four bytes, then a JPEG. Mistakes come as text."""
+        await socket.accept()
+        visitor, mine = socket.scope["visitor"], f"socket {id(socket)}"
+        going: set[asyncio.Task[None]] = set()
+
+        async def answer(number: int, asked: Any) -> None:
+            try:
+                drawn = await asyncio.wrap_future(stage.ask(mine, wishes(visitor, asked)))
+                if drawn is not None:
+                    if asked.get("values"):
+                        await socket.send_text(json.dumps({"n": number, "values": drawn[1]}))
+                    await socket.send_bytes(number.to_bytes(4, "big") + drawn[0])
+            except (ValueError, TypeError) as error:
+                await socket.send_text(json.dumps({"n": number, "error": str(error)}))
+            except (RuntimeError, WebSocketDisconnect):  # it has left
+                pass
+
+        try:
+            while True:
+                asked = json.loads(await socket.receive_text())
+                task = asyncio.create_task(answer(int(asked["n"]) % 2**32, asked))
+                going.add(task)
+                task.add_done_callback(going.discard)
+        except (WebSocketDisconnect, ValueError, TypeError, KeyError):
+            pass
+
+    forms = build(jobs, stage, wishes, people)
+    gradio.mount_gradio_app(
+        app,
+        forms,
+        path="/",
+        theme=THEME,
+        css=CSS,
+        head=HEAD,
+        footer_links=[],
+        run_history=False,
+        max_file_size=int(limits.upload * 1e6),
+        show_error=True,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+    )
+    return Guard(app, jobs, token, (people, EXAMPLE.absolute(), cache / "example"))

@@ -1,0 +1,102 @@
+"""The process that does the work of one job at a time, and can be killed without harm to the page."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+EVERY = 0.2  # seconds between two words on the progress
+
+
+def work(pipe: Connection) -> None:
+    """Take tasks from the page until it closes the pipe.
+
+    A task is (folder, calls, file size limit in bytes, longest clip in seconds); the answers to it are
+    ("at", stage, done, total, seconds left) again and again, and then ("done", [result of each call]) or
+    ("error", sentence).
+    """
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C in the page's terminal is the page's; its children die with this group
+    os.environ.setdefault("OMP_NUM_THREADS", "1" if (os.cpu_count() or 1) <= 2 else "2")
+    from stylereel import systems
+
+    systems.load("stylemask")  # most jobs need it; it loads ten times faster the second time
+    pipe.send(("ready",))
+    while True:
+        try:
+            folder, calls, most, longest = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            pipe.send(("done", _run(pipe, Path(folder), calls, most, longest)))
+        except (BrokenPipeError, KeyboardInterrupt):
+            return
+        except (ValueError, OSError, MemoryError) as error:
+            pipe.send(("error", sentence(error)))
+        except Exception as error:  # a fault of ours: the page lives on
+            pipe.send(("error", f"This went wrong inside stylereel ({type(error).__name__}: {sentence(error)})"))
+
+
+def _run(pipe: Connection, folder: Path, calls: list[Any], most: int, longest: float) -> list[dict[str, Any]]:
+    from stylereel.commands import signatures
+    from stylereel.core.progress import Watch
+    from stylereel.core.record import Stages
+    from stylereel.web.probe import check
+
+    os.chdir(folder)
+    _limit_files(most)
+    for path in sorted(folder.iterdir()):
+        if path.name != "job.json":
+            check(path.name, longest)
+    pace, last = Watch(), 0.0
+
+    def watch(stages: Stages) -> None:
+        nonlocal last
+        at = pace(stages)
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            pipe.send(("at", at.name, at.done, at.total, at.left))
+
+    results = []
+    for call in calls:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            record = call.run(Stages(watch))
+        home = signatures.home(call.command)
+        shown = getattr(home, "lines", None)
+        lines = [str(line) for line in shown(record)] if shown else [str(record)]
+        lines += [str(one.message) for one in said if issubclass(one.category, UserWarning)]
+        results.append({"lines": lines, "facts": _facts(record)})
+    return results
+
+
+def _facts(record: Any) -> dict[str, Any]:
+    """Of a record, what the page shows by itself."""
+    names = ("read", "kbit/s", "bytes", "bytes at this rate")
+    return {name: record[name] for name in names if isinstance(record, dict) and name in record}
+
+
+def _limit_files(most: int) -> None:
+    """No file may grow beyond so many bytes: writing more fails, where the system knows such a limit."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    except (ImportError, ValueError, OSError):  # Windows has none
+        pass
+
+
+def sentence(error: BaseException) -> str:
+    """What went wrong, in one line that says what to do."""
+    number = getattr(error, "errno", None)
+    if number in (28, 122):  # no space, quota
+        return "The disk is full; delete earlier results, or make room, and try again."
+    if number == 27:
+        return "The result would be larger than the page allows; take a shorter part or a smaller picture."
+    if isinstance(error, MemoryError):
+        return "The memory is not enough; take a shorter part or a smaller picture."
+    return " ".join(str(error).split())
