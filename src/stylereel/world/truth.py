@@ -35,10 +35,12 @@ class Flow(NamedTuple):
     visible: np.ndarray
 
 
-class _Surface(NamedTuple):
-    """The surface at a frame's pixels: vertices in camera coordinates [V, 3] and on the screen [V, 2]; the buffers of
-    the finer grid; and for each pixel that is not backdrop its row, column, corners [N, 3] and weights [N, 3]."""
+class Surface(NamedTuple):
+    """The surface at a frame's pixels: the portrait, uint8 [H, W, 3]; vertices in camera coordinates [V, 3] and on the
+    screen [V, 2]; the buffers of the finer grid; and for each pixel that is not backdrop its row, column, corners
+    [N, 3] and weights [N, 3]."""
 
+    image: np.ndarray
     camera: np.ndarray
     screen: np.ndarray
     fine_depth: np.ndarray
@@ -48,8 +50,9 @@ class _Surface(NamedTuple):
     weights: np.ndarray
 
 
-def _surface(values: np.ndarray, size: int) -> _Surface:
-    draw(values, size)
+def surface_of(values: np.ndarray, size: int) -> Surface:
+    """The surface that the portrait of a value vector [K] shows at `size` pixels. Raises ValueError as `draw`."""
+    image = draw(values, size).image
     screen, camera, _, fine_depth, _ = (array.copy() for array in _buffers(size)[:5])
     screen[:, :2] *= 0.5  # the buffers have twice the image's size
     depth, covering = np.empty((size, size), np.float32), np.empty((size, size), np.int32)
@@ -63,7 +66,7 @@ def _surface(values: np.ndarray, size: int) -> _Surface:
     third = ((x[:, 1] - x[:, 0]) * (py - y[:, 0]) - (px - x[:, 0]) * (y[:, 1] - y[:, 0])) / area
     weights = np.stack([1 - second - third, second, third], 1)
     weights /= _away(camera)[corners]  # straight on the surface, not on the screen
-    return _Surface(camera, screen, fine_depth, rows, columns, corners, weights / weights.sum(1, keepdims=True))
+    return Surface(image, camera, screen, fine_depth, rows, columns, corners, weights / weights.sum(1, keepdims=True))
 
 
 def _away(camera: np.ndarray) -> np.ndarray:
@@ -76,7 +79,7 @@ def truth(values: np.ndarray, size: int = 256) -> Truth:
 
     Raises ValueError as `draw`.
     """
-    surface = _surface(values, size)
+    surface = surface_of(values, size)
     depth = np.full((size, size), np.inf, np.float32)
     depth[surface.rows, surface.columns] = _DISTANCE - (surface.weights * surface.camera[surface.corners, 2]).sum(1)
     at_vertices = np.empty_like(surface.camera)
@@ -103,7 +106,12 @@ def flow(values_a: np.ndarray, values_b: np.ndarray, size: int = 256) -> Flow:
     moving = [INDEX[name] for name in MOTION]
     if a.shape == b.shape and not np.array_equal(np.delete(a, moving, -1), np.delete(b, moving, -1)):
         raise ValueError("Flow takes two frames of one person: only the factors of MOTION may differ.")
-    surface, later = _surface(a, size), _surface(b, size)
+    return flow_between(surface_of(a, size), surface_of(b, size))
+
+
+def flow_between(surface: Surface, later: Surface) -> Flow:
+    """The flow from one surface to another of the same person and size; see `flow`."""
+    size = len(surface.image)
     # A point keeps its place between the vertices in space; on the screen near vertices weigh less.
     weights = surface.weights * _away(later.camera)[surface.corners]
     weights /= weights.sum(1, keepdims=True)

@@ -32,6 +32,11 @@ def coordinates(motion: np.ndarray) -> np.ndarray:
     return unit.astype(np.float32)
 
 
+def in_factors(difference: np.ndarray) -> np.ndarray:
+    """Differences of coordinates [..., 20] as differences of motion factors."""
+    return difference * (_HIGH - _LOW) / 2
+
+
 def windows(values: np.ndarray) -> Tensor:
     """The window [T, K, 27] of each frame of a track [T, K]: 13 frames to either side, the ends repeated."""
     reach = np.arange(-RADIUS, RADIUS + 1)

@@ -21,6 +21,7 @@ BOTTOM = 8  # pixels of the hourglass's coarsest map
 RADIUS = 13  # frames of motion to either side of the one that is shown
 MEL_BANDS, MEL_COLUMNS = 80, 32  # of the window of sound: 0.4 s
 SHORTEST = 25  # columns of a window that the mapping network can take
+GUIDES, GUIDE_FLOW = 9, slice(6, 8)  # channels of a guide, see `guide.guide`, and those of its flow
 UPPER = FLOW_SIZE // 2  # rows of the flow that the authors' code keeps sound from moving
 
 
@@ -32,7 +33,8 @@ class WarperConfig:
     size: pixels of the image. width, widest: channels of its first map and of the widest. hidden: of the networks that
     turn the descriptor into AdaIN's scales and shifts. grid: how a flow is applied, see `flow.warp`; "corners" is what
     the published weights have learned. places: the image comes with two more channels that say where each pixel is,
-    -1..1 to the right and down; aligned faces turn about one place.
+    -1..1 to the right and down; aligned faces turn about one place. guide: the image comes with a guide, too (see
+    `guide`), and the flow is the guide's with a change; only for images of 64 px.
     """
 
     inputs: int = 73
@@ -43,6 +45,7 @@ class WarperConfig:
     hidden: int = 128
     grid: Grid = "centres"
     places: bool = False
+    guide: bool = False
 
     def channels(self, level: int) -> int:
         """Channels of the map of size / 2^level pixels."""
@@ -56,6 +59,8 @@ class WarperConfig:
     def __post_init__(self) -> None:
         if self.size < FLOW_SIZE or self.size & (self.size - 1):
             raise ValueError(f"A warper takes images of 64, 128, 256 ... pixels, not {self.size}.")
+        if self.guide and self.size != FLOW_SIZE:
+            raise ValueError(f"A warper with a guide takes images of {FLOW_SIZE} pixels, not {self.size}.")
 
 
 class MappingNet(nn.Module):
@@ -136,7 +141,8 @@ class Hourglass(nn.Module):
         super().__init__()
         channels = [config.channels(level) for level in range(config.levels + 1)]
         self.places = config.places
-        self.input_layer = nn.Conv2d(5 if config.places else 3, channels[0], 7, 1, 3)
+        inputs = 3 + 2 * config.places + GUIDES * config.guide
+        self.input_layer = nn.Conv2d(inputs, channels[0], 7, 1, 3)
         self.down = nn.ModuleList(Down(a, b, config) for a, b in zip(channels, channels[1:]))
         self.up = nn.ModuleList()
         inputs = channels[-1]
@@ -192,18 +198,33 @@ class Warper(nn.Module):
         self.norm = LayerNorm(self.hourglass.outputs)
         self.flow = nn.Conv2d(self.hourglass.outputs, 2, 7, 1, 3)
 
-    def forward(self, image: Tensor, window: Tensor) -> Moved:
-        """Images [B, 3, S, S] in [-1, 1] and windows [B, N, T]; raises ValueError if one has another size."""
+    def forward(self, image: Tensor, window: Tensor, guide: Tensor | None = None) -> Moved:
+        """Images [B, 3, S, S] in [-1, 1], windows [B, N, T] and, where the configuration says so, guides [B, 9, 64, 64].
+
+        Raises ValueError if one has another size or the guide is missing.
+        """
         size = self.config.size
         if list(image.shape[1:]) != [3, size, size]:
             raise ValueError(f"This warper takes images [B, 3, {size}, {size}], not {list(image.shape)}.")
         descriptor = self.mapping(window)
+        if self.config.guide:
+            image = torch.cat([image, scaled(guide)], dim=1)
         features = self.norm(self.hourglass(image, descriptor))
-        return Moved(self.flow(F.leaky_relu(features, SLOPE)), descriptor)
+        flow = self.flow(F.leaky_relu(features, SLOPE))
+        return Moved(flow if guide is None or not self.config.guide else flow + guide[:, GUIDE_FLOW], descriptor)
 
     def warp(self, x: Tensor, flow: Tensor) -> Tensor:
         """The map x [B, C, H, W] moved by a flow of this warper."""
         return warp(x, flow, self.config.grid)
+
+
+def scaled(guide: Tensor | None) -> Tensor:
+    """A guide [B, 9, 64, 64] with its flow in units of 8 pixels, as networks take it. Raises ValueError without one."""
+    if guide is None or list(guide.shape[1:]) != [GUIDES, FLOW_SIZE, FLOW_SIZE]:
+        raise ValueError("This network is led by a guide of the mean head; give one.")
+    units = guide.new_ones(GUIDES)
+    units[GUIDE_FLOW] = 1 / BOTTOM
+    return guide * units[:, None, None]
 
 
 def lower_half(flow: Tensor) -> Tensor:
@@ -218,6 +239,7 @@ class CalibrationConfig:
 
     channels: of the feature map; width: of the network; descriptor: numbers of the motion that conditions it, 0 for
     none, which is the paper's form; heads: levels with a correction, counted from 64 px; only the first is used.
+    guide: the features come with a guide, see `guide`. finest: the map of 64 px, too, reaches the heads directly.
     """
 
     channels: int = 512
@@ -225,6 +247,8 @@ class CalibrationConfig:
     descriptor: int = 256
     hidden: int = 128
     heads: int = 4
+    guide: bool = False
+    finest: bool = False
 
 
 class DownBlock(nn.Module):
@@ -279,7 +303,7 @@ class Calibration(nn.Module):
         super().__init__()
         self.config = config
         width, levels = config.width, 4
-        self.first = EqualizedConv(config.channels, width, 1)
+        self.first = EqualizedConv(config.channels + GUIDES * config.guide, width, 1)
         self.down = nn.ModuleList(DownBlock(width) for _ in range(levels))
         self.final = EqualizedConv(width, width, 3)
         self.up = nn.ModuleList(UpBlock(width) for _ in range(levels))
@@ -293,14 +317,16 @@ class Calibration(nn.Module):
         width, channels = self.config.width, self.config.channels
         return nn.Sequential(EqualConv(width, width), Activation(), EqualConv(width, channels))
 
-    def levels(self, features: Tensor, descriptor: Tensor | None = None) -> list[Correction]:
+    def levels(
+        self, features: Tensor, descriptor: Tensor | None = None, guide: Tensor | None = None
+    ) -> list[Correction]:
         """Corrections [B, C, n, n] of all heads, from coarse to fine, for features [B, C, 64, 64].
 
-        Raises ValueError if the network wants a descriptor [B, D] and gets none.
+        Raises ValueError if the network wants a descriptor [B, D] or a guide [B, 9, 64, 64] and gets none.
         """
         if self.config.descriptor and descriptor is None:
             raise ValueError("This calibration is conditioned on the motion; give its descriptor.")
-        x = self.first(features)
+        first = x = self.first(torch.cat([features, scaled(guide)], 1) if self.config.guide else features)
         skips: list[Tensor] = []
         for block in self.down:
             x = block(x)
@@ -313,11 +339,13 @@ class Calibration(nn.Module):
             x = block(x + skips.pop())
             if self.config.descriptor:
                 x = self.inject[level](x, descriptor)
+            if self.config.finest and not skips:
+                x = x + first
             head = level - (len(self.up) - self.config.heads)
             if head >= 0:
                 found.append(Correction(self.scale[head](x), self.shift[head](x)))
         return found
 
-    def forward(self, features: Tensor, descriptor: Tensor | None = None) -> Correction:
+    def forward(self, features: Tensor, descriptor: Tensor | None = None, guide: Tensor | None = None) -> Correction:
         """The correction of features [B, C, 64, 64]: features (1 + scale) + shift."""
-        return self.levels(features, descriptor)[-1]
+        return self.levels(features, descriptor, guide)[-1]

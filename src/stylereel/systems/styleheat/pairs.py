@@ -1,8 +1,10 @@
-"""Training pairs of the world: one person twice, the motion in between, and the exact flow."""
+"""Training pairs of the world: one person twice, the motion in between, the exact flow and the true image."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +12,10 @@ import torch
 from torch import Tensor
 
 from stylereel import world
+from stylereel.core.weights import read_tensors, write_tensors
 from stylereel.family.people import GROUPS, WHOLE, Share, mixed_latents, mixed_values
-from stylereel.systems.styleheat.motion import beside_own, coordinates
+from stylereel.systems.styleheat.guide import guide, mean_head
+from stylereel.systems.styleheat.motion import beside_own, coordinates, in_factors
 from stylereel.systems.styleheat.networks import FLOW_SIZE, RADIUS
 from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.world.motion import natural_motion
@@ -22,15 +26,21 @@ MANNERS = ("talking", "listening", "laughing", "conversation", "expressions")
 FACING = 0.2  # share of pairs that keep the pose and change expression alone
 OWN_ERROR = 0.04  # of the source's own motion, in the units of the coordinates: as wrong as the face net reads it
 SEED = 71
+TRUE_SIZE = 128  # pixels of the true images
+CODED = 0.5  # share of sources that are an encoder's codes of a drawn picture, where there is an encoder
+PICTURE = 256  # pixels of what the encoder sees
+Encode = Callable[[Tensor], Tensor]  # images [B, 3, 256, 256] in [-1, 1] to W+ codes [B, L, D]
 _POSE, _EXPRESSION = GROUPS.index("pose"), GROUPS.index("expression")
 
 
 class Pairs(NamedTuple):
     """Sources and targets of the built-in family.
 
-    source, target: latents [B, 4, 80]; window: [B, 32, 27], the motion around the target's and the source's own, see
+    source, target: latents [B, 4, 80]; window: [B, 40, 27], the motion around the target's and the source's own, see
     `motion`; flow: [B, 2, 64, 64], for each pixel of the target where its surface point is in the source, in pixels;
-    seen: [B, 64, 64], whether it is seen there; landmarks: [B, 68, 2] of the target, 0..1.
+    seen: [B, 64, 64], whether it is seen there; landmarks: [B, 68, 2] of the target, 0..1; guide: [B, 9, 64, 64], see
+    `guide`; truth: uint8 [B, 3, 128, 128], the target as the world draws it; codes: [B, L, D], what an encoder makes of
+    the drawn source, 0 where there is none.
     """
 
     source: Tensor
@@ -39,6 +49,9 @@ class Pairs(NamedTuple):
     flow: Tensor
     seen: Tensor
     landmarks: Tensor
+    guide: Tensor
+    truth: Tensor
+    codes: Tensor
 
 
 @cache
@@ -64,7 +77,7 @@ def window_around(values: np.ndarray, random: np.random.Generator) -> np.ndarray
     return np.clip(values + change, world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS])
 
 
-def draw_pairs(index: int, count: int, share: Share = WHOLE, seed: int = SEED) -> Pairs:
+def draw_pairs(index: int, count: int, share: Share = WHOLE, seed: int = SEED, encode: Encode | None = None) -> Pairs:
     """The pairs of step `index`, or this process's share of them."""
     random = np.random.default_rng((seed, index))
     source = mixed_latents((seed, index, 1), count, 0.5)
@@ -76,16 +89,51 @@ def draw_pairs(index: int, count: int, share: Share = WHOLE, seed: int = SEED) -
     before, after = (world.align(mixed_values(z)) for z in (source, target))
     windows = np.stack([coordinates(window_around(values[MOTION_COLUMNS], random)).T for values in after])
     own = coordinates(before[:, MOTION_COLUMNS])
-    own += OWN_ERROR * random.standard_normal(own.shape).astype(np.float32)
+    error = OWN_ERROR * random.standard_normal(own.shape).astype(np.float32)
     rank, ranks = share
     mine = slice(rank, None, ranks)
-    truths = [flow(b, a, FLOW_SIZE) for a, b in zip(before[mine], after[mine], strict=True)]
-    points = np.stack([world.project_landmarks(values)[0] for values in after[mine]])
+    before, after = before[mine], after[mine]
+    truths = [flow(b, a, FLOW_SIZE) for a, b in zip(before, after, strict=True)]
+    drawn = [world.draw(values, TRUE_SIZE) for values in after]
+    seen = before[:, MOTION_COLUMNS] + in_factors(error[mine])
+    led = [guide(mean_head(one), values[MOTION_COLUMNS]) for one, values in zip(seen, after, strict=True)]
+    codes = torch.zeros(len(before), 1, 1)
+    if encode is not None:
+        coded = np.flatnonzero(np.arange(count)[mine] < CODED * count)
+        pictures = [world.draw(before[i], PICTURE).image for i in coded]
+        if pictures:
+            images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+            with torch.inference_mode():
+                found = encode(images)
+            codes = found.new_zeros(len(before), *found.shape[1:])
+            codes[coded] = found
     return Pairs(
         torch.from_numpy(source[mine]).float(),
         torch.from_numpy(target[mine]).float(),
-        beside_own(torch.from_numpy(windows[mine]), own[mine]),
+        beside_own(torch.from_numpy(windows[mine]), (own + error)[mine]),
         torch.from_numpy(np.stack([truth.flow for truth in truths])).permute(0, 3, 1, 2).contiguous(),
         torch.from_numpy(np.stack([truth.visible for truth in truths])),
-        torch.from_numpy(points).float(),
+        torch.from_numpy(np.stack([portrait.landmarks for portrait in drawn])).float(),
+        torch.stack(led),
+        torch.from_numpy(np.stack([portrait.image for portrait in drawn])).permute(0, 3, 1, 2).contiguous(),
+        codes.clone(),
     )
+
+
+def kept_pairs(
+    folder: Path, index: int, count: int, share: Share = WHOLE, seed: int = SEED, encode: Encode | None = None
+) -> Pairs:
+    """The same, from a file in `folder` once they were drawn, where flows, guides and codes have half precision."""
+    path = folder / f"{seed}-{index:05}-{count}-{share[0]}of{share[1]}.safetensors"
+    if path.exists():
+        tensors, _ = read_tensors(path)
+        return Pairs(
+            *(
+                tensors[name].float() if tensors[name].dtype == torch.float16 else tensors[name]
+                for name in Pairs._fields
+            )
+        )
+    pairs = draw_pairs(index, count, share, seed, encode)
+    half = ("flow", "guide", "codes")
+    write_tensors(path, {name: each.half() if name in half else each for name, each in pairs._asdict().items()}, {})
+    return pairs

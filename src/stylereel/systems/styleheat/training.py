@@ -2,26 +2,29 @@
 
 The paper trains on video: the target is another frame of the source's own clip. The built-in family has something
 better. Its codes hold pose and expression in rows of their own, so that the generator itself shows the source with the
-target's motion, and the state that it passes through at 64 px is known; and the world knows the exact flow.
+target's motion, and the state that it passes through at 64 px is known; and the world knows the exact flow and draws
+the true image of the target. Half of the sources are codes that the encoder found, as those of pictures are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.core.prefetch import Prefetch
 from stylereel.core.render import pictures
+from stylereel.family.encoder import load_encoder
 from stylereel.family.people import grouped_w
 from stylereel.generator import Discriminator, StyleGAN2
 from stylereel.media.sheet import side_by_side
-from stylereel.recipes.run import Run
+from stylereel.recipes.run import Run, makes
 from stylereel.systems.styleheat.files import load_calibration, load_warper
 from stylereel.systems.styleheat.flow import endpoint_error
 from stylereel.systems.styleheat.losses import (
@@ -35,14 +38,16 @@ from stylereel.systems.styleheat.losses import (
 )
 from stylereel.systems.styleheat.motion import INPUTS
 from stylereel.systems.styleheat.networks import FLOW_SIZE, Calibration, CalibrationConfig, Warper, WarperConfig
-from stylereel.systems.styleheat.pairs import Pairs, draw_pairs
+from stylereel.systems.styleheat.pairs import SEED, TRUE_SIZE, Encode, Pairs, draw_pairs, kept_pairs
 from stylereel.systems.styleheat.state import COLOURS, State, look, read_state, split
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
 
-WARPER = WarperConfig(INPUTS, descriptor=96, size=FLOW_SIZE, width=24, widest=64, hidden=48, places=True)
-CALIBRATION_WIDTH = 24
+WARPER = WarperConfig(INPUTS, descriptor=96, size=FLOW_SIZE, width=24, widest=64, hidden=48, places=True, guide=True)
+CALIBRATION = CalibrationConfig(width=32, hidden=48, heads=1, guide=True, finest=True)
+POSE_ROWS, EXPRESSION_ROWS = slice(0, 2), slice(4, 6)  # of W+
 SHOWN = 128  # pixels of the samples
+JOINT_SEED = 73
 HELD_OUT = 72  # the seed of pairs that no training draws
 
 
@@ -52,9 +57,10 @@ class Settings:
 
     steps, batch, rate: of the optimiser; warper_rate: of the warper, where both learn. Weights: perceptual, of the
     warped source image against the target frame; local, domain, adversarial: see `losses`; flow: of the distance to
-    the exact flow; state: of the difference to the target's state, eyes and mouth `detail` times; the last two need the
-    built-in family. muon: orthogonalised momentum and a cosine schedule instead of Adam. inverted: the authors' sign of
-    the adversarial loss.
+    the exact flow; state: of the difference to the target's state; exact: of that to the world's true image; these
+    three need the built-in family, and the last two count eyes and mouth `detail` times. pool: so many batches are
+    drawn, kept on the disk and taken in turn; 0 draws each step's anew. muon: orthogonalised momentum and a cosine schedule instead of Adam. inverted:
+    the authors' sign of the adversarial loss.
     """
 
     steps: int
@@ -67,7 +73,9 @@ class Settings:
     adversarial: float = 0.0
     flow: float = 0.0
     state: float = 0.0
+    exact: float = 0.0
     detail: float = 1.0
+    pool: int = 0
     muon: bool = False
     inverted: bool = False
 
@@ -93,20 +101,24 @@ CODE = Preset(
 )
 # For the built-in family on a CPU.
 QUICK = Preset(
-    video=Settings(3000, 8, rate=5e-3, perceptual=0.0, flow=1.0, state=1.0, detail=4.0, muon=True),
-    joint=Settings(3000, 8, rate=1e-3, warper_rate=1e-3, perceptual=0.0, flow=0.2, state=2.0, detail=4.0, muon=True),
-)
+    video=Settings(300, 8, rate=2e-3, perceptual=0.0, flow=1.0, state=0.5, detail=3.0, pool=600, muon=True),
+    joint=Settings(
+        1800, 8, rate=7e-3, warper_rate=1e-3, perceptual=0.0, flow=0.1, state=1.0, exact=8.0, detail=3.0, pool=600,
+        muon=True,
+    ),
+)  # fmt: skip
 
 
 class Batch(NamedTuple):
     """Pairs as the generator shows them: w of the sources [B, L, D], the states of both, the warper's images, targets'
-    images where a loss looks at them, and the mask of eyes and mouth [B, 1, 64, 64]."""
+    images where a loss looks at them, the true images, and the mask of eyes and mouth [B, 1, 64, 64]."""
 
     w: Tensor
     source: State
     target: State
     images: Tensor
     target_images: Tensor | None
+    truth: Tensor
     mask: Tensor
 
 
@@ -129,11 +141,23 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, pairs: Pairs) -> Batch:
-        w = grouped_w(self.generator, pairs.source)
-        source, target = (read_state(self.generator, codes) for codes in (w, grouped_w(self.generator, pairs.target)))
+        w, other = (grouped_w(self.generator, z) for z in (pairs.source, pairs.target))
+        w = torch.where(pairs.codes.flatten(1).any(1)[:, None, None], pairs.codes, w)
+        moved = w.clone()
+        for rows in (POSE_ROWS, EXPRESSION_ROWS):
+            moved[:, rows] = other[:, rows]
+        source, target = (read_state(self.generator, codes) for codes in (w, moved))
         shown = self.image(target, w) if self.with_targets else None
         mask = boxes(pairs.landmarks, FLOW_SIZE)
-        return Batch(w, source, target, self.image(source, w), shown, mask)
+        return Batch(w, source, target, self.image(source, w), shown, pairs.truth / 127.5 - 1, mask)
+
+    def off_truth(self, state: State, batch: Batch, detail: float) -> Tensor:
+        """Mean difference of a state's images to the true ones, eyes and mouth `detail` times."""
+        size = min(TRUE_SIZE, self.generator.resolution)
+        images = look(self.generator, state, batch.w, size, dtype=self.trainer.dtype)
+        truth = batch.truth if size == TRUE_SIZE else F.adaptive_avg_pool2d(batch.truth, size)
+        mask = F.interpolate(batch.mask, (size, size), mode="bilinear", align_corners=False)
+        return weighted_l1(images, truth, 1 + (detail - 1) * mask)
 
     def difference(self, found: Tensor, target: State, mask: Tensor, detail: float) -> Tensor:
         """Mean difference of joined states in deviations, eyes and mouth `detail` times."""
@@ -149,6 +173,19 @@ def _optimizers(parts: list[tuple[nn.Module, float]], muon: bool) -> dict[str, t
         if rate:
             found |= {f"{name}{number}": optimizer for name, optimizer in muon_and_adam(module, rate).items()}
     return found
+
+
+def _batches(trainer: Trainer, settings: Settings, seed: int, encode: Encode | None) -> Prefetch[Pairs]:
+    """The pairs of each step, from a pool on the disk if the settings have one."""
+
+    def make(index: int) -> Pairs:
+        if not settings.pool:
+            return draw_pairs(index, settings.batch, trainer.share, seed, encode)
+        folder = trainer.folder / "styleheat-pairs"
+        folder.mkdir(exist_ok=True)
+        return kept_pairs(folder, index % settings.pool, settings.batch, trainer.share, seed, encode)
+
+    return Prefetch(make, trainer.to_device)
 
 
 def _schedule(settings: Settings, steps: int) -> Callable[[int], float]:
@@ -168,16 +205,18 @@ def train_video(
     maps: Maps | None = None,
     start: Warper | None = None,
     config: WarperConfig = WARPER,
+    encode: Encode | None = None,
 ) -> Warper:
-    """The first stage: the video warper alone. maps: what the perceptual loss compares, for a weight over 0.
+    """The first stage: the video warper alone. maps: what the perceptual loss compares, for a weight over 0; encode:
+    an encoder, on the CPU, that half of the sources go through.
 
     Raises ValueError if the settings need maps and there are none.
     """
     torch.manual_seed(7)
     perceptual = _perceptual(settings.perceptual, maps)
-    model, average = start or Warper(config), Warper(start.config if start else config)
+    model, average = start or new_warper(config), Warper(start.config if start else config)
     teacher = Teacher(trainer, generator, model.config.size, perceptual is not None)
-    batches = Prefetch(lambda index: draw_pairs(index, settings.batch, trainer.share), trainer.to_device)
+    batches = _batches(trainer, settings, SEED, encode)
     steps = trainer.steps(settings.steps)
     optimizers = _optimizers([(model, settings.rate)], settings.muon)
     follow = Average(model, average, 0.995)
@@ -186,7 +225,7 @@ def train_video(
         pairs = batches(index)
         batch = teacher(pairs)
         with trainer.autocast():
-            flow = model(batch.images, pairs.window).flow.float()
+            flow = model(batch.images, pairs.window, pairs.guide).flow.float()
         losses = end_point_errors(flow, pairs)
         loss = settings.flow * losses["end_point_error"]
         if settings.state:
@@ -221,18 +260,27 @@ class Pair(nn.Module):
         super().__init__()
         self.warper, self.calibration = warper, calibration
 
-    def forward(self, images: Tensor, window: Tensor, joined: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, window: Tensor, guide: Tensor, joined: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Flow [B, 2, 64, 64], warped states and calibrated states [B, C + 3, 64, 64]."""
-        moved = self.warper(images, window)
+        moved = self.warper(images, window, guide)
         warped = self.warper.warp(joined, moved.flow.float())
         descriptor = moved.descriptor if self.calibration.config.descriptor else None
-        return moved.flow.float(), warped, self.calibration(warped, descriptor).apply(warped)
+        return moved.flow.float(), warped, self.calibration(warped, descriptor, guide).apply(warped)
 
 
-def new_calibration(generator: StyleGAN2, descriptor: int, width: int = CALIBRATION_WIDTH) -> Calibration:
-    """A calibration of states of the generator that changes nothing yet."""
+def new_warper(config: WarperConfig) -> Warper:
+    """A warper whose flow is its guide's or, without one, is random."""
+    network = Warper(config)
+    if config.guide:
+        nn.init.zeros_(network.flow.weight)
+        nn.init.zeros_(network.flow.bias)  # type: ignore[arg-type]
+    return network
+
+
+def new_calibration(generator: StyleGAN2, descriptor: int, config: CalibrationConfig = CALIBRATION) -> Calibration:
+    """A calibration of states of the generator, for a descriptor of so many numbers, that changes nothing yet."""
     channels = generator.config.channels(FLOW_SIZE) + COLOURS
-    network = Calibration(CalibrationConfig(channels, width, descriptor, max(width, 16), heads=1))
+    network = Calibration(replace(config, channels=channels, descriptor=descriptor))
     for heads in (network.scale, network.shift):
         for parameter in heads[-1][-1].parameters():  # type: ignore[index]
             nn.init.zeros_(parameter)
@@ -247,21 +295,23 @@ def train_joint(
     maps: Maps | None = None,
     discriminator: Discriminator | None = None,
     start: Calibration | None = None,
+    encode: Encode | None = None,
 ) -> tuple[Warper, Calibration]:
     """The second stage: calibration, and the warper at a rate of its own.
 
-    discriminator: frozen, of the generator's images; without one the adversarial loss is left out.
+    discriminator: frozen, of the generator's images; without one the adversarial loss is left out. encode: as in
+    `train_video`.
     Raises ValueError if the settings need maps and there are none.
     """
     torch.manual_seed(8)
     features = _perceptual(max(settings.perceptual, settings.local, settings.domain), maps)
-    model = Pair(warper, start or new_calibration(generator, warper.config.descriptor))
+    model = Pair(warper, start or new_calibration(generator, warper.config.descriptor)).requires_grad_(True)
     average = Pair(Warper(warper.config), Calibration(model.calibration.config))
     looks = features is not None or (settings.adversarial > 0 and discriminator is not None)
     teacher = Teacher(trainer, generator, warper.config.size, looks)
     if discriminator is not None:
         trainer.freeze(discriminator)
-    batches = Prefetch(lambda index: draw_pairs(index, settings.batch, trainer.share, 73), trainer.to_device)
+    batches = _batches(trainer, settings, SEED if settings.pool else JOINT_SEED, encode)
     steps = trainer.steps(settings.steps)
     parts: list[tuple[nn.Module, float]] = [
         (model.calibration, settings.rate), (model.warper, settings.warper_rate)
@@ -273,13 +323,16 @@ def train_joint(
         pairs = batches(index)
         batch = teacher(pairs)
         with trainer.autocast():
-            flow, warped, calibrated = model(batch.images, pairs.window, batch.source.joined())
+            flow, warped, calibrated = model(batch.images, pairs.window, pairs.guide, batch.source.joined())
         losses = end_point_errors(flow, pairs)
         terms = [settings.flow * losses["end_point_error"]]
         if settings.state:
             losses["warped"] = teacher.difference(warped, batch.target, batch.mask, settings.detail)
             losses["state"] = teacher.difference(calibrated, batch.target, batch.mask, settings.detail)
             terms.append(settings.state * (losses["state"] + 0.5 * losses["warped"]))
+        if settings.exact:
+            losses["exact"] = teacher.off_truth(split(calibrated.float()), batch, settings.detail)
+            terms.append(settings.exact * losses["exact"])
         if batch.target_images is not None:
             for name, weight, value in _image_losses(batch, flow, warped, calibrated):
                 losses[name] = value
@@ -293,7 +346,7 @@ def train_joint(
     ) -> Iterator[tuple[str, float, Tensor]]:
         assert batch.target_images is not None
         images = teacher.image(split(calibrated), batch.w)
-        mask = nn.functional.interpolate(batch.mask, images.shape[-2:], mode="bilinear", align_corners=False)
+        mask = F.interpolate(batch.mask, images.shape[-2:], mode="bilinear", align_corners=False)
         if features is not None:
             if settings.perceptual:
                 moved = model.warper.warp(batch.images, flow)
@@ -331,27 +384,32 @@ def _perceptual(weight: float, maps: Maps | None) -> PyramidLoss | None:
 
 @torch.no_grad()
 def show(teacher: Teacher, warper: Warper, calibration: Calibration | None, count: int = 8) -> np.ndarray:
-    """Held-out sources, below them the warped states, the calibrated ones and the targets, as images."""
+    """Images of held-out sources, the warped states, the calibrated ones, the generator's targets and the true ones."""
     pairs = teacher.trainer.to_device(draw_pairs(0, count, seed=HELD_OUT))
     batch = teacher(pairs)
-    moved = warper(batch.images, pairs.window)
+    moved = warper(batch.images, pairs.window, pairs.guide)
     warped = warper.warp(batch.source.joined(), moved.flow)
     states = [batch.source, split(warped)]
     if calibration is not None:
         descriptor = moved.descriptor if calibration.config.descriptor else None
-        states.append(split(calibration(warped, descriptor).apply(warped)))
+        states.append(split(calibration(warped, descriptor, pairs.guide).apply(warped)))
     size = min(SHOWN, teacher.generator.resolution)
     rows = [look(teacher.generator, state, batch.w, size) for state in [*states, batch.target]]
+    if TRUE_SIZE >= size:
+        rows.append(F.adaptive_avg_pool2d(batch.truth, size))
     return np.concatenate([side_by_side(list(pictures(row))) for row in rows])
 
 
+@makes("styleheat-video", "styleheat-calibration", needs=("face", "generator", "encoder"))
 def recipe(run: Run, *, preset: Literal["quick", "paper", "code"] = "quick") -> list[Path]:
     """Train the video half of StyleHEAT on pairs of the world's people: the video warper, then it and the calibration.
 
     Args:
-        preset: quick settings for the built-in family, which also learn from the exact flow and the generator's own
-            states; or the paper's losses; or those of the authors' code, with their sign of the adversarial loss.
+        preset: quick settings for the built-in family, which also learn from the exact flow, the generator's own
+            states and the world's true images; or the paper's losses; or those of the authors' code, with their sign
+            of the adversarial loss.
     """
+    run.claim("styleheat-video", "styleheat-calibration")
     chosen = {"quick": QUICK, "paper": PAPER, "code": CODE}[preset]
     maps = None
     if preset != "quick":
@@ -359,9 +417,11 @@ def recipe(run: Run, *, preset: Literal["quick", "paper", "code"] = "quick") -> 
         run.trainer.freeze(face)
         maps = face.trunk.maps
     generator, first = run.generator(), run.first("styleheat-video")
-    warper = train_video(run.trainer, generator, chosen.video, maps, None if first is None else load_warper(first))
+    encode = load_encoder(run.weight_file("encoder")).eval()
+    start = None if first is None else load_warper(first)
+    warper = train_video(run.trainer, generator, chosen.video, maps, start, encode=encode)
     whole = run.start != "scratch" and not Path(run.start).is_file()  # a file holds the warper alone
     repair = run.first("styleheat-calibration") if whole else None
-    start = None if repair is None else load_calibration(repair)
-    warper, calibration = train_joint(run.trainer, generator, warper, chosen.joint, maps, start=start)
+    again = None if repair is None else load_calibration(repair)
+    warper, calibration = train_joint(run.trainer, generator, warper, chosen.joint, maps, start=again, encode=encode)
     return run.save({"styleheat-video": warper, "styleheat-calibration": calibration})
