@@ -20,7 +20,7 @@ from stylereel.faces import deep3d
 from stylereel.faces.coefficients import NAMES
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.systems.styleheat.motion import INPUTS
-from stylereel.systems.styleheat.networks import Warper, WarperConfig
+from stylereel.systems.styleheat.networks import CalibrationConfig, Warper, WarperConfig
 from stylereel.systems.styleheat.state import look, read_state
 from stylereel.systems.styleheat.system import DEEP3D, StyleHEAT
 from stylereel.systems.styleheat.training import new_calibration
@@ -37,7 +37,9 @@ def heat(still: bool = False) -> StyleHEAT:
         torch.nn.init.zeros_(warper.flow.bias)  # type: ignore[arg-type]
     else:
         torch.nn.init.normal_(warper.flow.weight, std=0.05)
-    return StyleHEAT(generator, None, warper, new_calibration(generator, 8, 8))
+    return StyleHEAT(
+        generator, None, warper, new_calibration(generator, 8, CalibrationConfig(width=8, hidden=8, heads=1))
+    )
 
 
 def turning(frames: int = 7) -> Motion:

@@ -19,6 +19,7 @@ from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN2
 from stylereel.systems.styleheat import training
 from stylereel.systems.styleheat.files import load_calibration, load_warper
 from stylereel.systems.styleheat.flow import endpoint_error, warp
+from stylereel.systems.styleheat.guide import guides
 from stylereel.systems.styleheat.losses import (
     EYES,
     MOUTH,
@@ -31,7 +32,7 @@ from stylereel.systems.styleheat.losses import (
 )
 from stylereel.systems.styleheat.motion import COUNT, INPUTS, beside_own, coordinates, windows
 from stylereel.systems.styleheat.networks import Warper, WarperConfig
-from stylereel.systems.styleheat.pairs import draw_pairs, window_around
+from stylereel.systems.styleheat.pairs import draw_pairs, kept_pairs, window_around
 from stylereel.systems.styleheat.state import State, draw, look, read_state, split
 from stylereel.train.loop import Trainer
 from stylereel.world.factors import MOTION_COLUMNS
@@ -207,7 +208,7 @@ SMALL = WarperConfig(INPUTS, descriptor=16, size=64, width=8, widest=16, hidden=
 def test_one_batch_is_learned_by_heart(generator: StyleGAN2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = draw_pairs(0, 2)
     monkeypatch.setattr(training, "draw_pairs", lambda *arguments, **others: pairs)
-    settings = replace(training.QUICK.video, steps=60, batch=2, rate=1e-2)
+    settings = replace(training.QUICK.video, steps=60, batch=2, rate=1e-2, pool=0)
     trainer = Trainer(tmp_path, precision="32", checkpoint_seconds=1e9)
     torch.manual_seed(0)
     training.train_video(trainer, generator, settings, config=SMALL)
@@ -245,7 +246,7 @@ def test_the_calibration_learns_one_batch_by_heart(
 ) -> None:
     pairs = draw_pairs(0, 2)
     monkeypatch.setattr(training, "draw_pairs", lambda *arguments, **others: pairs)
-    settings = replace(training.QUICK.joint, steps=30, batch=2)
+    settings = replace(training.QUICK.joint, steps=30, batch=2, pool=0)
     trainer = Trainer(tmp_path, precision="32", checkpoint_seconds=1e9)
     torch.manual_seed(0)
     warper = Warper(SMALL)
@@ -257,7 +258,7 @@ def test_the_calibration_learns_one_batch_by_heart(
     teacher = training.Teacher(trainer, generator, 64, False)
     batch = teacher(pairs)
     with torch.no_grad():
-        _, warped, repaired = model(batch.images, pairs.window, batch.source.joined())
+        _, warped, repaired = model(batch.images, pairs.window, pairs.guide, batch.source.joined())
     before, after = (teacher.difference(x, batch.target, batch.mask, 4.0) for x in (warped, repaired))
     assert after < 0.95 * before
 
@@ -283,9 +284,11 @@ def test_a_stopped_run_of_the_papers_stages_goes_on_as_if_it_had_not_been(
 def test_samples_show_sources_moved_repaired_and_targets(generator: StyleGAN2, tmp_path: Path) -> None:
     teacher = training.Teacher(Trainer(tmp_path, precision="32"), generator, 64, False)
     sheet = training.show(teacher, Warper(SMALL), training.new_calibration(generator, 16), count=2)
-    height = sheet.shape[0] // 4
+    height = sheet.shape[0] // 5
     assert np.array_equal(sheet[height : 2 * height], sheet[2 * height : 3 * height]), "nothing is repaired yet"
-    assert not np.array_equal(sheet[:height], sheet[3 * height :])
+    assert not np.array_equal(sheet[:height], sheet[3 * height : 4 * height])
+    true = np.abs(sheet[3 * height : 4 * height].astype(float) - sheet[4 * height :])
+    assert 0 < true.mean() < 12, "the generator's targets are near the true images below them"
 
 
 def test_a_perceptual_loss_needs_its_maps(generator: StyleGAN2, tmp_path: Path) -> None:
@@ -296,14 +299,52 @@ def test_a_perceptual_loss_needs_its_maps(generator: StyleGAN2, tmp_path: Path) 
 def test_a_new_calibration_changes_nothing(generator: StyleGAN2) -> None:
     network = training.new_calibration(generator, 8)
     x = torch.randn(2, 67, 64, 64)
-    torch.testing.assert_close(network(x, torch.randn(2, 8)).apply(x), x)
+    torch.testing.assert_close(network(x, torch.randn(2, 8), torch.randn(2, 9, 64, 64)).apply(x), x)
+    with pytest.raises(ValueError, match="guide of the mean head"):
+        network(x, torch.randn(2, 8))
+
+
+def test_the_guide_shows_the_mean_head_make_the_movement() -> None:
+    own, target = world.neutral()[MOTION_COLUMNS], world.neutral()[MOTION_COLUMNS]
+    target[world.MOTION.index("yaw")] = 25
+    still, turned = guides(own, np.stack([own, target]))
+    torch.testing.assert_close(still[:3], still[3:6])
+    assert still[6:8].abs().max() < 1e-3 and still[8].mean() > 0.9
+    torch.testing.assert_close(turned[:3], still[:3])
+    moved = warp(turned[None, :3], turned[None, 6:8])
+    seen = turned[8].bool()
+    off = [(image[0] if image.ndim == 4 else image) - turned[3:6] for image in (moved, turned[:3])]
+    assert off[0][:, seen].abs().mean() < 0.5 * off[1][:, seen].abs().mean(), "its flow makes the one of the other"
+    with pytest.raises(ValueError, match="64 pixels"):
+        WarperConfig(size=128, guide=True)
+
+
+def test_a_warper_with_a_guide_begins_with_the_guides_flow() -> None:
+    network = training.new_warper(replace(SMALL, guide=True))
+    guide = torch.randn(2, 9, 64, 64)
+    flow = network(torch.randn(2, 3, 64, 64), torch.randn(2, INPUTS, 27), guide).flow
+    torch.testing.assert_close(flow, guide[:, 6:8])
+
+
+def test_pairs_are_drawn_once_and_kept(tmp_path: Path) -> None:
+    codes = torch.randn(1, 14, 256)
+    encode = lambda images: codes.expand(len(images), -1, -1)  # noqa: E731
+    first = kept_pairs(tmp_path, 4, 2, encode=encode)
+    (file,) = tmp_path.iterdir()
+    again = kept_pairs(tmp_path, 4, 2, encode=lambda images: 1 / 0)  # type: ignore[return-value]
+    for name, one, other in zip(first._fields, first, again, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-2, rtol=1e-3, msg=name)
+    assert file.stat().st_size < 2 * 300_000
+    torch.testing.assert_close(first.codes[0], codes[0])
+    assert not first.codes[1].any(), "half of the sources are an encoder's"
+    assert first.truth.shape == (2, 3, 128, 128) and first.truth.dtype == torch.uint8
 
 
 def test_the_recipe_writes_both_networks_and_starts_from_them(
     tmp_path: Path, blind: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = training.Preset(
-        *(replace(stage, steps=2, batch=2) for stage in (training.QUICK.video, training.QUICK.joint))
+        *(replace(stage, steps=2, batch=2, pool=1) for stage in (training.QUICK.video, training.QUICK.joint))
     )
     monkeypatch.setattr(training, "QUICK", quick)
     files = train("styleheat", folder=str(tmp_path / "one"), precision="32")

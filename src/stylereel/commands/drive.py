@@ -32,10 +32,11 @@ from stylereel.commands.rendering import (
 from stylereel.core.files import ensure_writable, listed
 from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.record import Stages, command_line, sha256, write_record
-from stylereel.core.render import portrait, render
+from stylereel.core.render import portrait, render, tuned
 from stylereel.core.runs import Unfinished, claim
 from stylereel.core.system import Drives, Source, System
 from stylereel.core.weights import own_kind
+from stylereel.edit.curves import Changes
 from stylereel.faces.backend import is_picture
 from stylereel.faces.paste import Head, paste
 from stylereel.faces.placement import cut
@@ -46,6 +47,7 @@ from stylereel.media.writer import ENDINGS
 from stylereel.metrics.motion import crop_jitter
 from stylereel.systems import Flags
 from stylereel.systems.sources import SAVED, own_motion, read_source
+from stylereel.world.factors import MOTION
 from stylereel.zoo.families import open_family
 
 Made = TypeVar("Made")
@@ -71,9 +73,10 @@ class _Who(NamedTuple):
 
 
 class _What(NamedTuple):
-    """The part of a driver that is used: its file, its frames if it is a clip or image, its motion, and where it is."""
+    """The part of a driver that is used: its file (None if curves alone drive), its frames if it is a clip or image,
+    its motion, and where it is."""
 
-    path: Path
+    path: Path | None
     reader: VideoReader | None
     motion: Motion
     whole: int  # frames of a file without a reader
@@ -94,10 +97,14 @@ class _Run(NamedTuple):
     settings: dict[str, Any]
     rendering: RenderOptions
     options: dict[str, Any]
+    changes: Changes
+    alone: bool  # whether nothing else moves the portrait
     hashes: dict[Path, str]  # of the inputs so far
 
     def facts(self, **inputs: str) -> dict[str, Any]:
         """What decides the result, with the inputs `source` and `driving`, for `Unfinished` and the record."""
+        if self.alone:
+            del inputs["driving"]
         paths = {name: Path(one) for name, one in inputs.items() if not (name == "source" and one.isdecimal())}
         paths |= {name: Path(one) for name, one in self.settings.items() if _is_file_option(name, one)}
         paths |= {name: Path(one) for name, one in self.rendering.files().items()}
@@ -112,11 +119,12 @@ class _Run(NamedTuple):
             "seeds": {name: int(one) for name, one in inputs.items() if name not in paths},
             "inputs": {name: {"file": path, "sha256": self.hashes[path]} for name, path in paths.items()},
             "weights": {Path(path).name: self.hashes[Path(path)] for path in self.system.weight_files},
+            **({"edits": edits} if (edits := self.changes.fingerprints()) else {}),
         }
 
 
 def _is_file_option(name: str, value: Any) -> bool:
-    return name in ("face", "source_face") and isinstance(value, str) and is_picture(value)
+    return isinstance(value, str) and (name == "curves" or name in ("face", "source_face") and is_picture(value))
 
 
 def drive(
@@ -124,8 +132,11 @@ def drive(
     /,
     *,
     source: str,
-    driving: str,
+    driving: str | None = None,
     out: str,
+    curves: str | None = None,
+    slider: tuple[str, ...] = (),
+    edit: tuple[str, ...] = (),
     compare: bool = False,
     paste_back: PasteBack = "no",
     files: Mapping[str, str] | None = None,
@@ -135,6 +146,8 @@ def drive(
 ) -> dict[str, Any]:
     """Animate a portrait with the face in a clip; the result has the clip's frame rate, length and sound.
 
+    Curves and sliders change the motion by hand or, without a clip, are all of it; edits change who is shown meanwhile.
+
     The same command resumes a run that was stopped or killed; at most 120 frames are rendered again, and the
     file has the same bytes.
 
@@ -143,9 +156,15 @@ def drive(
         source: the person to animate: the seed of an invented person (a whole number), a file with an image, codes or
             an identity, or a folder of these.
         driving: where the motion comes from: a clip, image, codes, saved motion or talk file, or a folder of clips (a
-            folder of images only is one clip).
+            folder of images only is one clip). Not needed where curves or sliders move the portrait.
         out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written next to it as .json. With a
             folder of sources or clips, a folder: one clip for each pair, index.json and grid.png.
+        curves: file of motion factors over time, see docs/driving.md: lines such as yaw = 0:-20, 2:20
+            (seconds:value), or .csv; the first key is at 0 seconds of the part that is used.
+        slider: the same on the command line, NAME=VALUE or NAME=SECONDS:VALUE,...: yaw=20, smile=+0.3 (on top of the
+            driving), jaw=0:0,1:0.6; may be given several times.
+        edit: attribute to change, DIRECTION=STRENGTH or DIRECTION=SECONDS:STRENGTH,...: age=1.5, beard=0:0,3:2, or
+            FILE[:COMPONENT][@FIRST_ROW-LAST_ROW]=STRENGTH; may be given several times.
         compare: show the aligned photo (of an image as the source), the drawn person at rest, the driving face and the
             result side by side.
         paste_back: paste the head into a picture: source (also --paste-back alone), the source image, whose head keeps
@@ -167,7 +186,12 @@ def drive(
     stages, shared = stages or Stages(), RenderOptions(**rendering)
     if paste_back not in get_args(PasteBack):
         raise ValueError(f"--paste-back takes one of {', '.join(get_args(PasteBack))}, not {paste_back}.")
-    sources, drivers = _members(source, (*FORMATS, SAVED)), _members(driving, (*CLIPS, SAVED, TALK))
+    changes = Changes.read(curves, slider, edit)
+    alone = driving is None  # nothing but the changes moves the portrait
+    if alone and not changes:
+        raise ValueError("Say what moves the portrait: --driving a clip, --curves a file, or --slider NAME=VALUE.")
+    sources, drivers = _members(source, (*FORMATS, SAVED)), driving and _members(driving, (*CLIPS, SAVED, TALK))
+    driving = driving or str(curves or "curves")
     several = sources is not None or drivers is not None
     if several:
         pairs = itertools.product(sources or [source], drivers or [driving])
@@ -176,13 +200,15 @@ def drive(
     else:
         targets, index = [ensure_writable(out, *filter(None, ENDINGS))], []
         _refuse_pasting_without_picture(source, paste_back)
-    if paste_back == "driving" and all(Path(each).suffix in (SAVED, TALK) for each in drivers or [driving]):
-        raise ValueError("A motion or talk file has no frames to paste into; give a clip, or --paste-back source.")
-    inputs = [*(sources or [source]), *(drivers or [driving]), *(files or {}).values(), *shared.files().values()]
+    moved_by = [] if alone else drivers or [driving]
+    if paste_back == "driving" and all(Path(each).suffix in (SAVED, TALK) for each in moved_by):
+        raise ValueError("Only a clip has frames to paste into; give one as --driving, or --paste-back source.")
+    inputs = [*(sources or [source]), *moved_by, *(files or {}).values(), *shared.files().values()]
+    inputs += [curves] if curves else []
     inputs += [each for name, each in (options or {}).items() if _is_file_option(name, each)]
     claim([*index, *targets, *(each.with_suffix(".json") for each in targets)], inputs, shared.overwrite)
     # A clip that cannot be opened is reported before anything is loaded; of several, the others are made.
-    opened = [_or_error(lambda: _clip(one, shared)) for one in drivers or [driving]]  # noqa: B023 (called at once)
+    opened = [_or_error(lambda: _clip(one, shared)) for one in moved_by] or [None]  # noqa: B023 (called at once)
     if all(isinstance(one, ValueError) for one in opened):
         _value(opened[0])
     given = read_source(source) if sources is None else None
@@ -194,16 +220,21 @@ def drive(
         with stages("load"):
             system = systems.load(system, family=shared.family, device=shared.device, **(files or {}))
     own, chosen = systems.choose(system, VERBS, options, open_family(shared.family).detector)
-    settings = {"compare": compare, "paste_back": paste_back, **own, **shared.settings(system)}
-    run = _Run(system, dict(files or {}), settings, shared, chosen["apply"], {})
+    settings = {"curves": curves, "slider": list(slider), "edit": list(edit), "compare": compare}
+    settings |= {"paste_back": paste_back, **own, **shared.settings(system)}
+    run = _Run(system, dict(files or {}), settings, shared, chosen["apply"], changes, alone, {})
 
     def who(name: str, kept: Unfinished, kept_as: str) -> _Who:
         taken = read_source(name) if given is None else given
         with stages("identify"):
             identity = kept.keep(kept_as, Identity, partial(system.identify, taken, **chosen["identify"]))
+        identity = changes.taught(identity)
         return _Who(None if isinstance(taken, int) else Path(name), taken, identity)
 
     def what(name: str, reader: VideoReader | None, kept: Unfinished, kept_as: str) -> _What:
+        if alone:
+            motion = changes.at_rest(shared.alone, shared.rate)
+            return _What(None, None, motion, len(motion), 0)
         with stages("extract"):
             talk = codec.read(name) if Path(name).suffix == TALK else None
             if talk is not None or (reader is None and own_kind(name) == "motion"):
@@ -314,12 +345,21 @@ def _facing(system: System, identity: Identity, motion: Motion) -> Motion:
     return replace(motion, values=values)
 
 
+def _changed(run: _Run, who: _Who, motion: Motion) -> Motion:
+    """A motion with what the user changes by hand."""
+    if not run.changes:
+        return motion
+    system, identity = tuned(run.system, who.identity), who.identity
+    own = own_motion(system, identity) if run.changes.curves and motion.kind.relative else np.zeros(len(MOTION))
+    return run.changes.show_on(motion, own, getattr(system, "moves_in_frame", False))
+
+
 def _write(
     run: _Run, who: _Who, what: _What, facts: dict[str, Any], unfinished: Unfinished, stages: Stages
 ) -> dict[str, Any]:
     """Render one pair into a clip and its record."""
     system, settings, options = run.system, run.settings, run.rendering
-    identity, motion, reader, picture = who.identity, what.motion, what.reader, who.picture
+    identity, motion, reader, picture = who.identity, _changed(run, who, what.motion), what.reader, who.picture
     into: PasteBack = settings["paste_back"]
     if into == "source" and (picture is None or "placement" not in identity.tensors):
         raise ValueError(f"{system.name} does not record the face's crop; leave out --paste-back.")
@@ -360,7 +400,7 @@ def _write(
             resting,
         )  # fmt: skip
     files = {"source": facts["inputs"].get("source", {}).get("file", facts["seeds"].get("source"))}
-    files |= {"driving": str(what.path), "out": str(unfinished.target)}
+    files |= {"driving": what.path and str(what.path), "out": str(unfinished.target)}
     seams = [seam for seam in made.pop("notes") if seam is not None]
     record = {
         "command": command_line("drive", system.name, files | run.files | settings),
@@ -507,7 +547,8 @@ def _add_seconds(stages: Stages, more: Stages) -> None:
 
 def _cells(run: _Run, who: _Who, what: _What, frame: int, row: int, column: int) -> dict[tuple[int, int], np.ndarray]:
     """What the grid shows of a pair: the source, the driver's face if it has frames, and one frame of the result."""
-    shown = next(render(run.system, who.identity, what.motion, chunk=1, **run.options).start_at(frame))
+    motion = _changed(run, who, what.motion)
+    shown = next(render(run.system, who.identity, motion, chunk=1, **run.options).start_at(frame))
     cells = {(row, 0): portrait(run.system, who.identity), (row, column): shown}
     if what.reader is not None:
         picture = next(itertools.islice(what.reader, frame, None))

@@ -124,6 +124,13 @@ class RenderOptions:
         return None if self.fps is None else parse_fps(self.fps)
 
     @property
+    def alone(self) -> float | None:
+        """Seconds of a result that no clip drives; None if they are not told."""
+        if self.frames is not None:
+            return float(self.frames / (self.rate or Fraction(25)))
+        return None if self.seconds is None else float(self.seconds)
+
+    @property
     def choosing(self) -> bool:
         """Whether the part has to be worked out: the rate matters to the length."""
         return bool(self.begin or self.duration or self.fps)

@@ -8,8 +8,10 @@ takes the published files of such directions.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -252,6 +254,41 @@ def read(path: str | Path, component: int | None = None, rows: Sequence[int] | N
             raise ValueError(f"{path} has {len(change)} rows; choose among them.")
         change = change[places]
     return Direction(name, "w+", places, change)
+
+
+_NAMED = re.compile(r"(?P<file>.+?)(?::(?P<part>[\w-]+))?(?:@(?P<first>\d{1,3})(?:-(?P<last>\d{1,3}))?)?")
+
+
+def find(text: str) -> Direction:
+    """The direction of W+ that a text names: one of the built-in generator, or FILE, FILE:PART, FILE:PART@FIRST-LAST.
+
+    PART is the number of a component of GANSpace, or a name in a file of directions that `stylereel train directions`
+    wrote; FIRST-LAST are the rows of W+ that it is for, all if not given. Raises ValueError as `read`, and for unknown
+    names.
+    """
+    match = _NAMED.fullmatch(text)
+    if match is None or text in list(built_in()) or not any(mark in text for mark in "./\\:@"):
+        known = [name for name, each in built_in().items() if each.space == "w+"]
+        if text not in list(built_in()):
+            near = difflib.get_close_matches(text, known, n=1)
+            instead = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}, or give a file."
+            raise ValueError(f"There is no direction {text[:40]!r}; {instead}")
+        direction = built_in()[text]
+    else:
+        path, part = require_file(match["file"]), match["part"]
+        rows = None if match["first"] is None else range(int(match["first"]), int(match["last"] or match["first"]) + 1)
+        if rows is not None and not rows:
+            raise ValueError(f"{text} names rows from {rows.start} to {rows.stop - 1}; give the lower one first.")
+        if path.suffix == ".safetensors":
+            table = Directions.load(path)
+            direction = table[part or next(iter(table))]
+        else:
+            if part is not None and not part.isdecimal():
+                raise ValueError(f"{path} has numbered components; give {path}:NUMBER instead of {part[:40]}.")
+            direction = read(path, None if part is None else int(part), rows)
+    if direction.space != "w+":
+        raise ValueError(f"{text} is a direction of S; a moving portrait is edited in W+: {text.removeprefix('s:')}.")
+    return direction
 
 
 def _array(path: Path, value: Any) -> np.ndarray:

@@ -68,3 +68,12 @@ def endpoint_error(flow: Tensor, exact: Tensor, counted: Tensor | None = None) -
     if counted is None:
         return distance.mean()
     return (distance * counted).sum() / counted.sum().clamp_min(1)
+
+
+def place_in_frame(place: Tensor, size: int = 64) -> Tensor:
+    """The flow [B, 2, size, size] that moves a whole image: place [B, 3], right and down in parts of it, and scale."""
+    pixels = torch.arange(size, dtype=place.dtype, device=place.device) + 0.5 - size / 2
+    y, x = torch.meshgrid(pixels, pixels, indexing="ij")
+    target = torch.stack([x, y])
+    shift, scale = place[:, :2, None, None] * size, place[:, 2, None, None, None]
+    return (target - shift) / scale - target

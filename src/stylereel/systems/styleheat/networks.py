@@ -199,7 +199,7 @@ class Warper(nn.Module):
         self.flow = nn.Conv2d(self.hourglass.outputs, 2, 7, 1, 3)
 
     def forward(self, image: Tensor, window: Tensor, guide: Tensor | None = None) -> Moved:
-        """Images [B, 3, S, S] in [-1, 1], windows [B, N, T] and, where the configuration says so, guides [B, 9, 64, 64].
+        """Images [B, 3, S, S] in [-1, 1], windows [B, N, T] and, if it is led, guides [B, 9, 64, 64].
 
         Raises ValueError if one has another size or the guide is missing.
         """

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Codes, Identity, Motion, MotionKind
 from stylereel.core.system import Clip, Driver, Frames, Source, device_of
+from stylereel.edit import curves
 from stylereel.encoders.hfgi import HFGI, LAYER
 from stylereel.faces import backend, deep3d, placement
 from stylereel.family.encoder import load_encoder
@@ -21,6 +22,8 @@ from stylereel.generator import StyleGAN2
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources as who
 from stylereel.systems.styleheat.files import load_calibration, load_warper
+from stylereel.systems.styleheat.flow import place_in_frame, warp
+from stylereel.systems.styleheat.guide import guides
 from stylereel.systems.styleheat.motion import FIRST_INPUTS, INPUTS, beside_own, coordinates, windows
 from stylereel.systems.styleheat.networks import FLOW_SIZE, RADIUS, Calibration, Warper
 from stylereel.systems.styleheat.state import COLOURS, State, look, read_state, split
@@ -54,6 +57,7 @@ class StyleHEAT:
 
     name = "styleheat"
     context = RADIUS
+    moves_in_frame = True
 
     def __init__(
         self,
@@ -259,24 +263,33 @@ class StyleHEAT:
                 source's.
         """
         prepared = self._prepare(identity)
+        inner = slice(RADIUS, len(motion) - RADIUS)
+        shown, frame = motion.part(inner.start, inner.stop), curves.in_frame(motion)[inner]
+        codes, motion = curves.edited(identity, shown).to(prepared.image.device), curves.driven(motion)
+        own = self._own_values(identity)
         values = who.face_values(motion) if self.builtin_family else motion.values
         if motion.kind.relative:
-            values = self._own_values(identity) + values
+            values = own + values
         if parts != "all":
-            values = np.where(self._is_pose() == (parts == "pose"), values, self._own_values(identity))
+            values = np.where(self._is_pose() == (parts == "pose"), values, own)
+        given = values
         if self.builtin_family:
             known = self.warper.config.inputs // 2
             values = coordinates(values)[:, :known]
         elif not motion.kind.relative:
             values = values.copy()
-            values[:, CROP] = self._own_values(identity)[CROP]  # where a face lies in the crop is the source's
-        device = prepared.image.device
-        window = windows(values)[RADIUS : len(values) - RADIUS]
+            values[:, CROP] = own[CROP]  # where a face lies in the crop is the source's
+        window, led = windows(values)[inner], None
         if self.builtin_family:
-            window = beside_own(window, coordinates(self._own_values(identity))[None, :known])
-        window = window.to(device)
-        state = self.moved(prepared.state, prepared.image, window)
-        return Frames(w=identity.w.to(device).expand(len(window), -1, -1), start=(LAYER, state.features, state.so_far))
+            window = beside_own(window, coordinates(own)[None, :known])
+            led = guides(own, given[inner]).to(codes) if self.warper.config.guide else None
+        state, image = prepared.state, prepared.image
+        if len(codes) > 1:
+            state, image = self._edited(identity, prepared, codes)
+        state = self.moved(state, image, window.to(codes), led)
+        if self.moves_image and (frame != (0, 0, 1)).any():
+            state = split(warp(state.joined(), place_in_frame(torch.from_numpy(frame).to(codes))))
+        return Frames(w=codes.expand(len(window), -1, -1), start=(LAYER, state.features, state.so_far))
 
     def portrait(self, identity: Identity) -> Frames:
         """What shows an identity as it is: its own state."""
@@ -293,15 +306,16 @@ class StyleHEAT:
 
     # Parts of the verbs
 
-    def moved(self, state: State, image: Tensor, window: Tensor) -> State:
-        """A state [1, ...] and the warper's image of it [1, 3, S, S], moved by windows [B, N, 27] and repaired."""
+    def moved(self, state: State, image: Tensor, window: Tensor, guide: Tensor | None = None) -> State:
+        """States [1 or B, ...] and the warper's images of them [1 or B, 3, S, S], moved by windows [B, N, 27] and
+        repaired; guide: [B, 9, 64, 64], for networks that are led by one."""
         count = len(window)
-        moved = self.warper(image.expand(count, -1, -1, -1), window)
+        moved = self.warper(image.expand(count, -1, -1, -1), window, guide)
         joined = state.joined() if self.moves_image else state.features
         warped = self.warper.warp(joined.expand(count, -1, -1, -1), moved.flow)
         if self.calibration is not None:
             descriptor = moved.descriptor if self.calibration.config.descriptor else None
-            warped = self.calibration(warped, descriptor).apply(warped)
+            warped = self.calibration(warped, descriptor, guide).apply(warped)
         return split(warped) if self.moves_image else State(warped, state.so_far.expand(count, -1, -1, -1))
 
     def _state(self, identity: Identity) -> State:
@@ -319,6 +333,15 @@ class StyleHEAT:
             image = look(self.generator, state, w, config.size, config.grid == "corners")
             kept = self._prepared = _Prepared(identity, self.generator, state, image)
         return kept
+
+    def _edited(self, identity: Identity, prepared: _Prepared, codes: Tensor) -> tuple[State, Tensor]:
+        """States and images of an identity with other codes [B, L, D]; what HFGI kept of a photograph stays."""
+        state = read_state(self.generator, codes)
+        if "features" in identity.tensors:
+            plain = read_state(self.generator, identity.w[None].to(codes))
+            state = State(*(new + (kept - old) for new, kept, old in zip(state, prepared.state, plain, strict=True)))
+        config = self.warper.config
+        return state, look(self.generator, state, codes, config.size, config.grid == "corners")
 
     def _is_pose(self) -> np.ndarray:
         """Which numbers of a frame are pose: [K]."""

@@ -59,8 +59,8 @@ class Settings:
     warped source image against the target frame; local, domain, adversarial: see `losses`; flow: of the distance to
     the exact flow; state: of the difference to the target's state; exact: of that to the world's true image; these
     three need the built-in family, and the last two count eyes and mouth `detail` times. pool: so many batches are
-    drawn, kept on the disk and taken in turn; 0 draws each step's anew. muon: orthogonalised momentum and a cosine schedule instead of Adam. inverted:
-    the authors' sign of the adversarial loss.
+    drawn, kept on the disk and taken in turn; 0 draws each step's anew. muon: orthogonalised momentum and a cosine
+    schedule instead of Adam. inverted: the authors' sign of the adversarial loss.
     """
 
     steps: int

@@ -17,6 +17,7 @@ from stylereel.core.builtin import builtin
 from stylereel.core.latents import CODES, FACE, Codes, Identity, Motion
 from stylereel.core.system import Clip, Driver, Frames, Shot, Source, device_of
 from stylereel.core.weights import config_of, load_module
+from stylereel.edit import curves
 from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES
 from stylereel.family.encoder import load_encoder
@@ -216,7 +217,8 @@ class StyleMask:
         Raises:
             ValueError: parts of codes.
         """
-        own = identity.w.to(device_of(self))
+        own = curves.edited(identity, motion).to(device_of(self))
+        motion = curves.driven(motion)
         if motion.kind.coordinates == CODES.coordinates:
             if parts != "all":
                 raise ValueError("Codes hold pose and expression in one; leave out --parts, or drive by a clip.")
@@ -230,7 +232,7 @@ class StyleMask:
                 pose = np.arange(len(MOTION)) < len(POSE)
                 values = np.where(pose == (parts == "pose"), values, self._own_motion(identity))
             target = self.target_codes(values)
-        return Frames(s=self.mix(own[None], target))
+        return Frames(s=self.mix(own, target))
 
     # Parts of the verbs
 
