@@ -30,6 +30,7 @@ from stylereel.corpora.sources import find_videos
 from stylereel.corpora.steps import Task, plan_for, work_on
 from stylereel.corpora.store import Result, Store, key_of
 from stylereel.faces.coefficients import NAMES
+from stylereel.media import activity
 from stylereel.systems import list_systems
 
 HERE = Path(__file__).parent
@@ -372,9 +373,9 @@ def test_loudness_alone_finds_speech_between_silence() -> None:
     random = np.random.default_rng(2)
     sound = np.zeros(32000)
     sound[8000:20000] = random.normal(0, 0.1, 12000)
-    found = sounds.speech((sound * 32767).astype(np.int16), "energy")
+    found = activity.speech((sound * 32767).astype(np.int16), "energy")
     assert abs(found.mean() - 12000 / 32000) < 0.05
-    assert sounds.speech(np.zeros(32000, np.int16), "energy").sum() == 0
+    assert activity.speech(np.zeros(32000, np.int16), "energy").sum() == 0
 
 
 def test_landmarks_that_shake_are_told_from_a_head_that_moves() -> None:

@@ -7,8 +7,10 @@ in `test_first_light.py`.
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.io import wavfile
 from test_docs import PAGES, command_lines
 from test_encoders import save_checkpoint, small_encoder, small_generator
 
@@ -16,6 +18,7 @@ from stylereel import world
 from stylereel.cli import main
 from stylereel.media.pictures import save_picture
 from stylereel.systems.stylemask.networks import MaskConfig, MaskNets
+from stylereel.world.speech import RATE, speak
 
 # A flag's value on the page is replaced by a small one.
 SMALLER = {
@@ -28,6 +31,7 @@ ALSO = {
     "train": {"--scale": "0.001", "--device": "cpu"},
     "world clip": {"--size": "64"},
     "invert": {"--steps": "1"},
+    "say": {"--frames": "3", "--voice": "own"},
 }  # fmt: skip
 # First words of a command: why it is not run.
 LEFT_OUT = {
@@ -38,6 +42,7 @@ LEFT_OUT = {
     "train family": "trains all of these",
     "train likeness": "learns from thousands of drawn people",
     "train directions": "renders thousands of people",
+    "train voice": "makes speech for minutes even at the smallest scale; test_voice.py draws its data",
     "train stylemask": "takes minutes at the smallest scale, and DECA's files; test_stylemask.py trains a small one",
     "train stylevideogan --folder": "makes three clips of 500 frames; two of the user's are trained here",
     "train stylevideogan --data data/stylevideogan/my-clip.mp4": "needs what prepare makes",
@@ -70,6 +75,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         assert main(["world", "clip", "--out", str(folder / name), "--seed", "100", "--seconds", seconds]) == 0
     for name in ("portrait.png", "drawn.png", "portrait.jpg", "face.jpg"):
         save_picture(folder / name, world.draw(world.neutral(), 256).image)
+    wavfile.write(folder / "voice.wav", RATE, (speak("Hello.").audio * 32767).astype(np.int16))
     generator = small_generator()
     for name, kind in (("e4e_ffhq_encode.pt", "Encoder4Editing"), ("psp_ffhq_encode.pt", "GradualStyleEncoder")):
         save_checkpoint(folder / name, small_encoder(offsets=kind == "Encoder4Editing"), {"encoder_type": kind})

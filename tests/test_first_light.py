@@ -1,6 +1,7 @@
 """The whole line from a clip to a finished mp4 on the built-in weights: demo, motion, people, real clips."""
 
 import json
+import shlex
 from fractions import Fraction
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def test_the_readme_commands_are_real(made: Path, tmp_path: Path) -> None:
     """Every `python3 run.py ...` line of the README runs, with its own files moved to a temporary folder."""
     text = (Path(__file__).parents[1] / "README.md").read_text()
     lines = [line.removeprefix("python3 run.py ") for line in text.splitlines() if line.startswith("python3 run.py ")]
-    commands = [line.split() for line in lines if line.split()[0] not in ("demo", "page", "test")]
+    commands = [shlex.split(line) for line in lines if line.split()[0] not in ("demo", "page", "test")]
     assert {"demo", "page", "test"} <= {line.split()[0] for line in lines} and len(commands) >= 3
     (tmp_path / "my-clip.mp4").write_bytes((made / "driving.mp4").read_bytes())
     save_picture(tmp_path / "portrait.png", world.draw(world.neutral(), 256).image)

@@ -10,6 +10,7 @@ line for each of its items.
 COMMANDS = {
     "drive": "drive:drive",
     "live": "live:live",
+    "say": "say:say",
     "sample": "sample:sample",
     "demo": "demo:demo",
     "page": "stylereel.web.command:page",

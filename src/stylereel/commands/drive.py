@@ -18,6 +18,7 @@ from PIL import Image
 
 from stylereel import codec, systems
 from stylereel.codec.sound import save_wav
+from stylereel.commands import lips as by_sound
 from stylereel.commands.rendering import (
     Counted,
     RenderKeywords,
@@ -73,8 +74,8 @@ class _Who(NamedTuple):
 
 
 class _What(NamedTuple):
-    """The part of a driver that is used: its file (None if curves alone drive), its frames if it is a clip or image,
-    its motion, and where it is."""
+    """The part of a driver that is used: its file (None if sound or curves alone drive), its frames if it is a clip or
+    image, its motion, and where it is."""
 
     path: Path | None
     reader: VideoReader | None
@@ -82,6 +83,7 @@ class _What(NamedTuple):
     whole: int  # frames of a file without a reader
     first: int  # and where in it the part begins
     sound: np.ndarray | None = None  # that of a talk file, float32 [N] at 48 kHz
+    lips: dict[str, Any] | None = None  # what the record says of lips that follow a sound
 
     @property
     def start(self) -> Fraction:
@@ -137,6 +139,8 @@ def drive(
     curves: str | None = None,
     slider: tuple[str, ...] = (),
     edit: tuple[str, ...] = (),
+    lips: by_sound.Lips = "auto",
+    movement: int = 0,
     compare: bool = False,
     paste_back: PasteBack = "no",
     files: Mapping[str, str] | None = None,
@@ -144,7 +148,10 @@ def drive(
     stages: Stages | None = None,
     **rendering: Unpack[RenderKeywords],
 ) -> dict[str, Any]:
-    """Animate a portrait with the face in a clip; the result has the clip's frame rate, length and sound.
+    """Animate a portrait by the face in a clip, by a sound, or by both.
+
+    A clip gives the result its frame rate, length and sound. With `--audio` the lips follow that sound, and the result
+    is as long as it.
 
     Curves and sliders change the motion by hand or, without a clip, are all of it; edits change who is shown meanwhile.
 
@@ -156,7 +163,8 @@ def drive(
         source: the person to animate: the seed of an invented person (a whole number), a file with an image, codes or
             an identity, or a folder of these.
         driving: where the motion comes from: a clip, image, codes, saved motion or talk file, or a folder of clips (a
-            folder of images only is one clip). Not needed where curves or sliders move the portrait.
+            folder of images only is one clip). Not needed where a sound moves the lips, and the head moves, looks and
+            blinks by itself, or where curves or sliders move the portrait.
         out: the file to write, .mp4, .webm, .mkv (lossless) or .gif; its record is written next to it as .json. With a
             folder of sources or clips, a folder: one clip for each pair, index.json and grid.png.
         curves: file of motion factors over time, see docs/driving.md: lines such as yaw = 0:-20, 2:20
@@ -165,6 +173,9 @@ def drive(
             driving), jaw=0:0,1:0.6; may be given several times.
         edit: attribute to change, DIRECTION=STRENGTH or DIRECTION=SECONDS:STRENGTH,...: age=1.5, beard=0:0,3:2, or
             FILE[:COMPONENT][@FIRST_ROW-LAST_ROW]=STRENGTH; may be given several times.
+        lips: what the lips follow: sound (that of --audio, else of the driving clip), driving (the clip's face), or
+            auto: the sound if --audio is given and the system can.
+        movement: random seed of the head's own movement where a sound alone drives it.
         compare: show the aligned photo (of an image as the source), the drawn person at rest, the driving face and the
             result side by side.
         paste_back: paste the head into a picture: source (also --paste-back alone), the source image, whose head keeps
@@ -187,11 +198,13 @@ def drive(
     if paste_back not in get_args(PasteBack):
         raise ValueError(f"--paste-back takes one of {', '.join(get_args(PasteBack))}, not {paste_back}.")
     changes = Changes.read(curves, slider, edit)
-    alone = driving is None  # nothing but the changes moves the portrait
-    if alone and not changes:
-        raise ValueError("Say what moves the portrait: --driving a clip, --curves a file, or --slider NAME=VALUE.")
+    alone = driving is None  # nothing but a sound or the changes moves the portrait
+    if alone and not changes and shared.audio is None:
+        raise ValueError(
+            "Say what moves the portrait: --driving a clip, --audio a sound, --curves a file, or --slider NAME=VALUE."
+        )
     sources, drivers = _members(source, (*FORMATS, SAVED)), driving and _members(driving, (*CLIPS, SAVED, TALK))
-    driving = driving or str(curves or "curves")
+    driving = driving or str(shared.audio or curves or "curves")
     several = sources is not None or drivers is not None
     if several:
         pairs = itertools.product(sources or [source], drivers or [driving])
@@ -220,7 +233,9 @@ def drive(
         with stages("load"):
             system = systems.load(system, family=shared.family, device=shared.device, **(files or {}))
     own, chosen = systems.choose(system, VERBS, options, open_family(shared.family).detector)
-    settings = {"curves": curves, "slider": list(slider), "edit": list(edit), "compare": compare}
+    heard = by_sound.follow_sound(lips, system, shared, alone)
+    settings: dict[str, Any] = {"curves": curves, "slider": list(slider), "edit": list(edit), "compare": compare}
+    settings |= {"lips": "sound" if heard else "driving", "movement": movement}
     settings |= {"paste_back": paste_back, **own, **shared.settings(system)}
     run = _Run(system, dict(files or {}), settings, shared, chosen["apply"], changes, alone, {})
 
@@ -232,9 +247,24 @@ def drive(
         return _Who(None if isinstance(taken, int) else Path(name), taken, identity)
 
     def what(name: str, reader: VideoReader | None, kept: Unfinished, kept_as: str) -> _What:
-        if alone:
+        if alone and not heard:
             motion = changes.at_rest(shared.alone, shared.rate)
             return _What(None, None, motion, len(motion), 0)
+        found = None if alone else moved(name, reader, kept, kept_as)
+        if not heard:
+            assert found is not None
+            return found
+        with stages("listen"):
+            if found is None:
+                motion, facts = by_sound.alive_by(name, shared, movement)
+                return _What(None, None, motion, len(motion), 0, lips=facts)
+            own_sound = name if found.sound is None else found.sound
+            keeps = reader is not None and (compare or paste_back == "driving")
+            motion = by_sound.as_face(found.motion, system)
+            motion, facts = by_sound.lipped(shared.audio or own_sound, motion, shared, found.start, keeps)
+        return found._replace(motion=motion, lips=facts)
+
+    def moved(name: str, reader: VideoReader | None, kept: Unfinished, kept_as: str) -> _What:
         with stages("extract"):
             talk = codec.read(name) if Path(name).suffix == TALK else None
             if talk is not None or (reader is None and own_kind(name) == "motion"):
@@ -285,6 +315,8 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"the clip's colours: {record['colours']}"
     if doubtful := frames["doubtful"]:
         yield f"eyes, mouth or head were uncertain, and held, in {len(doubtful)} of {frames['driving']} frames"
+    if record["lips"]["from"] == "sound":
+        yield from by_sound.lines(record["lips"])
     if turned := record["face turned by degrees"]:
         yield f"the face is turned by {turned} degrees in the clip; it drives as if it were upright"
     if lost := frames["without a face"]:
@@ -394,7 +426,8 @@ def _write(
         if what.sound is not None and unfinished.target.suffix.lower() != ".gif":
             own_sound = Path(folder) / "sound.wav"
             save_wav(own_sound, what.sound)
-        sound = Sound(own_sound if options.audio is None else options.audio, what.start)
+        start = options.begin if what.path is None else what.start
+        sound = Sound(own_sound if options.audio is None else options.audio, start)
         made = write_clip(
             system, [identity], motion, options, run.options, sound, unfinished.target, unfinished, stages, finish,
             resting,
@@ -412,7 +445,8 @@ def _write(
             "without a face": motion.missing,
             "doubtful": motion.doubtful,
         },
-        "part": part_facts(round(what.start * motion.rate), motion),
+        "lips": what.lips or {"from": "driving"},
+        "part": part_facts(round(start * motion.rate), motion),
         "faces in the clip": motion.num_faces,
         "face turned by degrees": motion.turned,
         "crop jitter": crop_jitter(motion.placement) if len(motion) >= 5 else None,

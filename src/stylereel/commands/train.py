@@ -22,6 +22,7 @@ _RECIPES = {
     "generator3": "stylereel.recipes.stylegan3:recipe",
     "encoder": "stylereel.recipes.encoder:recipe",
     "directions": "stylereel.recipes.directions:recipe",
+    "voice": "stylereel.recipes.voice:recipe",
     "styleheat": "stylereel.systems.styleheat.training:recipe",  # until its system is registered
 }
 

@@ -23,9 +23,9 @@ from scipy.io import wavfile
 from stylereel.core.files import replacing
 from stylereel.corpora.pack import Clip, clip_about, clip_arrays
 from stylereel.corpora.settings import NEEDS, Settings
-from stylereel.corpora.sounds import RATE
 from stylereel.corpora.steps import Plan
 from stylereel.corpora.store import Store
+from stylereel.media.activity import RATE
 from stylereel.media.pictures import decode_picture
 from stylereel.media.video import VideoWriter
 

@@ -28,10 +28,10 @@ from stylereel.core.record import sha256
 from stylereel.core.version import __version__
 from stylereel.corpora.ledger import Row
 from stylereel.corpora.settings import NEEDS
-from stylereel.corpora.sounds import RATE
 from stylereel.corpora.steps import STEPS, Plan
 from stylereel.corpora.store import Store, key_of
 from stylereel.faces.placement import to_crop
+from stylereel.media.activity import RATE
 from stylereel.train.shards import local_members
 
 INDEX = "dataset.json"  # written last, so that a folder with it is whole

@@ -34,6 +34,7 @@ from stylereel.corpora.store import Head, Result, Store, key_of
 from stylereel.faces.backend import FaceBackend, Track, open_backend, track
 from stylereel.faces.coefficients import NAMES, motion_of
 from stylereel.invert import networks as inversion
+from stylereel.media import activity
 from stylereel.media.mel import FFT, mel_spectrogram
 from stylereel.media.video import VideoReader
 from stylereel.zoo.families import BUILTIN, open_family
@@ -171,7 +172,7 @@ def _sound(work: Work) -> Result:
 
 
 def _speech(work: Work) -> Result:
-    found = sounds.speech(work.arrays("sound")["samples"], work.table.voice)
+    found = activity.speech(work.arrays("sound")["samples"], work.table.voice)
     share = float((found > 0.5).mean()) if len(found) else 0.0
     return Result({"voice": work.table.voice, "share": round(share, 4)}, {"speech": found})
 
@@ -339,7 +340,7 @@ def plan_for(system: str, settings: Settings, family: str = BUILTIN, device: Dev
     settings = replace(
         settings,
         track=replace(settings.track, detector=detector),
-        speech=replace(settings.speech, voice=sounds.choose_voice(settings.speech.voice)),
+        speech=replace(settings.speech, voice=activity.choose_voice(settings.speech.voice)),
     )
     wanted = {"judge", "looks", *NEEDS[system].fields}
     if settings.judge.speech > 0:

@@ -17,6 +17,7 @@ from stylereel.world.speech import RATE, SOUNDS, Phoneme, Speech, mouth
 
 _SYNCHRONOUS, _PHONEME_EVENTS, _DO_NOT_EXIT, _UTF8 = 2, 0x0001, 0x8000, 1
 _PHONEME = 7  # type of event
+_WORDS_A_MINUTE, _PITCH = 1, 3  # parameters
 
 # Names of eSpeak's English phonemes; marks at the end (# 2 : - and so on) are left out if the name is not here.
 _NAMES = {
@@ -68,14 +69,23 @@ def _library() -> tuple[ctypes.CDLL, int]:
     return library, rate
 
 
-def speak(text: str, voice: str = "en-us", rate: Fraction = Fraction(25)) -> Speech:
+def speak(
+    text: str, voice: str = "en-us", rate: Fraction = Fraction(25), words_a_minute: int = 175, pitch: int = 50
+) -> Speech:
     """Say a text with eSpeak NG; like `speech.speak`, but for the sound and the choice of phonemes.
+
+    Args:
+        voice: language and variant, such as en-gb+f3.
+        words_a_minute: 80 to 450.
+        pitch: 0 to 99.
 
     Raises ValueError when the library or the voice is missing, or nothing is said.
     """
     library, library_rate = _library()
     if library.espeak_SetVoiceByName(voice.encode()):
         raise ValueError(f"eSpeak NG has no voice {voice}; espeak-ng --voices lists them.")
+    library.espeak_SetParameter(_WORDS_A_MINUTE, words_a_minute, 0)
+    library.espeak_SetParameter(_PITCH, pitch, 0)
     chunks: list[np.ndarray] = []
     starts: list[tuple[int, str]] = []
 

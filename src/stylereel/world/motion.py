@@ -382,12 +382,13 @@ def _speech(track: dict[str, np.ndarray], seed: int, t: np.ndarray, said: list[P
         nod, brow, size = random.random(), random.random(), random.uniform(0.8, 2.6)
         if phoneme.stressed and phoneme.start / RATE < (t[-1] if len(t) else 0) + 1:
             middle = (phoneme.start + phoneme.end) / (2 * RATE)
+            near = slice(*np.searchsorted(t, (middle - 0.3, middle + 0.5)))
             if nod < 0.3:
-                track["pitch"] -= size * np.cos(0.5 * np.pi * np.clip((t - middle) / 0.24, -1, 1)) ** 2
+                track["pitch"][near] -= size * np.cos(0.5 * np.pi * np.clip((t[near] - middle) / 0.24, -1, 1)) ** 2
             if brow < 0.12:
-                raised = 0.4 * _pulse(t, middle - 0.2, 0.2, 0.1, 0.35)
-                track["brow_left"] += raised
-                track["brow_right"] += raised
+                raised = 0.4 * _pulse(t[near], middle - 0.2, 0.2, 0.1, 0.35)
+                track["brow_left"][near] += raised
+                track["brow_right"][near] += raised
 
 
 def _laughs(track: dict[str, np.ndarray], seed: int, t: np.ndarray, spans: list[Span]) -> None:

@@ -2,7 +2,7 @@
 
 A phoneme track is a list of `Phoneme`s with times in whole samples at 16 kHz. `mouth` turns it into the motion values
 jaw, pucker, press, smile and funnel; `voice` turns the same track into sound. So image and sound agree to the sample.
-`listen` goes the other way, from any sound to an estimate of the mouth.
+`family.voice` goes the other way, from any sound to an estimate of the mouth.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 
 import numpy as np
 from numba import njit
@@ -151,6 +150,11 @@ def babble(random: np.random.Generator, start: int, end: int) -> list[Phoneme]:
 
 
 # --- From letters to phonemes
+
+
+def check_text(text: str) -> None:
+    """Raise ValueError for a text in which there is nothing to say."""
+    _phrases(text)
 
 
 def _phrases(text: str) -> list[tuple[list[str], float]]:
@@ -347,53 +351,3 @@ def _synthesise(count, pitch, formants, voicing, friction, breath, centre, noise
         state[4, 1], state[4, 0] = state[4, 0], hiss
         sound[i] = 0.9 * value + 0.18 * hiss
     return sound
-
-
-# --- From sound to the mouth
-
-_POOL, _OFFSETS = 8, range(-10, 11, 2)  # bands that are joined; columns (of 1/80 s) around the one in question
-
-
-def listen(samples: np.ndarray, num_frames: int, rate: Fraction = Fraction(25)) -> np.ndarray:
-    """Mouth values [num_frames, 5] float32 in 0..1 (order of `MOUTH`), estimated from sound [N] at 16 kHz.
-
-    A linear estimate from a quarter second of mel bands, fitted to babble of our own synthesiser in many voices (the
-    first call takes some seconds for it). docs/world.md has its correlation with the truth: good for other voices of
-    the synthesiser; for a foreign voice only the opening of the jaw is of use, and rounded lips are missed.
-
-    Raises ValueError for fewer than 401 samples.
-    """
-    features = _features(samples)
-    columns = np.clip(np.round(np.arange(num_frames) / float(rate) * 80).astype(int), 0, len(features) - 1)
-    return (features[columns] @ _ear()).clip(0, 1).astype(np.float32)
-
-
-def _features(samples: np.ndarray) -> np.ndarray:
-    """Mel bands [columns, F] around each 1/80 s and a constant; each band is normalised by the clip's loud parts."""
-    import torch
-
-    from stylereel.media.mel import mel_spectrogram
-
-    mel = mel_spectrogram(torch.from_numpy(np.asarray(samples, np.float32))).numpy().T.astype(np.float64)
-    bands = mel.reshape(len(mel), -1, _POOL).mean(2)
-    loudest = np.quantile(bands.max(1), 0.95)
-    bands = np.maximum(bands, loudest - 3)  # 37 dB
-    active = bands[bands.max(1) > loudest - 2.2]
-    bands = (bands - active.mean(0)) / (active.std(0) + 0.2)
-    context = [bands[np.clip(np.arange(len(bands)) + offset, 0, len(bands) - 1)] for offset in _OFFSETS]
-    return np.concatenate([*context, np.ones((len(bands), 1))], axis=1)
-
-
-@cache
-def _ear() -> np.ndarray:
-    """The matrix [F, 5] that `listen` applies: ridge regression on 16 voices of 15 s, with some noise."""
-    inputs, outputs = [], []
-    for seed in range(16):
-        random = np.random.default_rng((73, seed))
-        track = babble(random, RATE // 2, 15 * RATE)
-        sound = voice(track, 15 * RATE, 1000 + seed)
-        sound = sound + 10 ** random.uniform(-4, -2) * random.standard_normal(len(sound))
-        inputs.append(_features(sound)[::2])
-        outputs.append(mouth(track, np.arange(len(inputs[-1])) / 40))
-    x, y = np.concatenate(inputs), np.concatenate(outputs)
-    return np.linalg.solve(x.T @ x + 0.1 * len(x) * np.eye(x.shape[1]), x.T @ y)
