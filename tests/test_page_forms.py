@@ -94,7 +94,7 @@ def test_only_what_differs_from_the_defaults_is_written_down() -> None:
     "values, word",
     [
         ({"driving": "driving.mp4"}, "Who is shown is missing"),
-        ({"source": "29"}, "Who moves them is missing"),
+        ({"source": "29", "driving": "d.mp4", "slider": "yaw=3 edit=../x"}, "no path"),
         ({"source": "29", "driving": "d.mp4", "size": "tall"}, "takes a number"),
         ({"source": "29", "driving": "d.mp4", "size": 9000}, "1080 at most"),
         ({"source": "29", "driving": "d.mp4", "frames": 1.5}, "whole number"),

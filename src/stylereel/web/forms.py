@@ -29,7 +29,7 @@ Kind = Literal[
 PICKED: dict[str, Kind] = {
     "source": "person", "identity": "person", "driving": "clip", "clip": "clip", "audio": "sound", "sound": "sound",
     "background": "background", "files": "files", "text": "speech",
-    "set_": "corrections",
+    "set_": "corrections", "curves": "file",
 }  # fmt: skip
 # Of no use here: names of files of the page's own, the user's weight files, replacing what was there.
 HIDDEN = {CLOCK, "files", "options", "overwrite", "device"}
@@ -64,7 +64,10 @@ TABS = {
         "Choose a person and a clip of a face: the person then does what the clip does.",
         "Make the video",
         ("source", "driving"),
-        calls={"source": "Who is shown", "driving": "Who moves them", "compare": "Show everything side by side"},
+        calls={
+            "source": "Who is shown", "driving": "Who moves them", "compare": "Show everything side by side",
+            "curves": "Curves of the motion", "slider": "Motion by hand", "edit": "What changes about them",
+        },
     ),
     "say": Tab(
         "say",
