@@ -46,7 +46,7 @@ FRACTION = re.compile(r"\d+/\d+")
 class Tab:
     """A command on the page: what it is called there, and the arguments that are asked first.
 
-    calls: what arguments are called in plain words.
+    calls: what arguments are called in plain words. hidden: arguments that the page settles.
     """
 
     command: str
@@ -55,6 +55,7 @@ class Tab:
     button: str
     first: tuple[str, ...] = ()
     calls: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
 
 
 TABS = {
@@ -68,6 +69,15 @@ TABS = {
             "source": "Who is shown", "driving": "Who moves them", "compare": "Show everything side by side",
             "curves": "Curves of the motion", "slider": "Motion by hand", "edit": "What changes about them",
         },
+    ),
+    "live": Tab(
+        "live",
+        "Live",
+        "Your camera moves a person while you watch. The camera's pictures stay on this machine.",
+        "Start",
+        ("source", "mirror"),
+        calls={"source": "Who is shown", "mirror": "As in a mirror"},
+        hidden=("camera", "to", "record", "camera_size", "fps", "loop", "duration", "port", "report", "family"),
     ),
     "say": Tab(
         "say",
@@ -168,7 +178,8 @@ def fields(tab: Tab, subject: str | None = None) -> list[Field]:
         known.pop(next(iter(known)))
     found = []
     for name, (parameter, documented) in known.items():
-        if name not in HIDDEN or parameter.kind is parameter.VAR_POSITIONAL:
+        hidden = name in HIDDEN or name in tab.hidden
+        if not hidden or parameter.kind is parameter.VAR_POSITIONAL:
             found.append(_field(tab, name, parameter, signatures.argument_texts(documented).get(name, "")))
     if subject is not None:
         for name, (parameter, documented) in home.flags(subject).get("options", {}).items():

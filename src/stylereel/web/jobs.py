@@ -11,11 +11,12 @@ import multiprocessing
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -132,29 +133,50 @@ class Jobs:
             mine = self._mine(visitor)
             if sum(job.state in OPEN for job in mine.values()) >= WAITING:
                 raise ValueError(f"{WAITING} of your jobs wait or run already; stop one, or wait until one is done.")
-            if len(mine) >= KEPT:
-                raise ValueError(f"{KEPT} results are kept already; delete some of them first.")
             self.require_room(sum(path.stat().st_size for path in inputs.values()))
-            number = 1 + max((int(name[:4]) for name in mine), default=0)
-            name = f"{number:04}-{tab}"
-            folder = self.folder / visitor / name
-            folder.mkdir(parents=True)
-            job = Job(visitor, name, tab, title, folder, list(calls))
+            job = self._new(visitor, tab, title, calls)
             try:
                 for target, path in inputs.items():
-                    _link(path, folder / target)
+                    _link(path, job.folder / target)
                 line = " && ".join(call.line() for call in calls)
-                job.command = f"cd {_quoted(folder)} && {line}" if self.local else line
+                job.command = f"cd {shlex.quote(str(job.folder))} && {line}" if self.local else line
                 job.python = "\n\n".join(call.python() for call in calls)
                 job.keep()
             except OSError as error:
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(job.folder, ignore_errors=True)
+                del mine[job.name]
                 why = error.strerror or error
                 raise MediaError(f"The job could not be written ({why}); make room and try again.") from error
-            mine[name] = job
             self._queue.append(job)
             self._wake.notify_all()
             return job
+
+    def made(self, visitor: str, tab: str, title: str, command: str, python: str) -> Job:
+        """A folder for what is made at once, outside the line; `end` says how that went. Raises ValueError: no room."""
+        with self._lock:
+            self.require_room()
+            job = self._new(visitor, tab, title, [])
+            job.command, job.python = command, python
+            return job
+
+    def end(self, job: Job, state: State, message: str) -> None:
+        """How what `made` began has ended."""
+        with self._lock:
+            self._end(job, state, message)
+
+    def _new(self, visitor: str, tab: str, title: str, calls: Sequence[Call]) -> Job:
+        mine = self._mine(visitor)
+        if len(mine) >= KEPT:
+            raise ValueError(f"{KEPT} results are kept already; delete some of them first.")
+        name = f"{1 + max((int(name[:4]) for name in mine), default=0):04}-{tab}"
+        folder = self.folder / visitor / name
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            why = error.strerror or error
+            raise MediaError(f"The job could not be written ({why}); make room and try again.") from error
+        mine[name] = Job(visitor, name, tab, title, folder, list(calls))
+        return mine[name]
 
     def stop(self, visitor: str, name: str) -> None:
         """Stop a job: its process is killed at once, and what it had made is removed."""
@@ -362,15 +384,6 @@ def _size(folder: Path) -> int:
     return sum(seen.values())
 
 
-def _quoted(path: Path) -> str:
-    import shlex
-
-    return shlex.quote(str(path))
-
-
 def new_visitor() -> str:
     """A name for a visitor that nobody can guess."""
     return secrets.token_hex(16)
-
-
-Say = Callable[[str], None]

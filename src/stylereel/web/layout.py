@@ -20,9 +20,11 @@ from stylereel.invert.words import choices
 from stylereel.web import forms
 from stylereel.web.forms import Field, Tab
 from stylereel.web.jobs import Jobs
+from stylereel.web.live import Live
 from stylereel.web.probe import ACCEPTED, CLIPS, FORMATS, SOUNDS
 from stylereel.web.stage import EXAMPLE, Stage
 
+USUAL = "stylemask"  # the system, where it is among several
 FIRST_PERSON = 29
 PEOPLE = (29, 14, 60, 53, 12, 26, 21, 94, 43, 61, 77, 18)  # the first of the gallery
 SANS = ["ui-sans-serif", "system-ui", "sans-serif"]  # the visitor's own fonts: none is fetched
@@ -59,6 +61,11 @@ THEME = gr.themes.Base(
 CSS = ""  # it is a file, /page/static/page.css, so that the sign-in page has it too
 HEAD = """<meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="stylesheet" href="/page/static/page.css"><script type="module" src="/page/static/page.js"></script>"""
+ORDER = ("drive", "live", "say", "sample", "edit", "encode", "look", "people")
+RESULTS = {
+    "drive": f'<sr-preview for="drive" person="{FIRST_PERSON}"></sr-preview>',
+    "live": f'<sr-live for="live" person="{FIRST_PERSON}"></sr-live>',
+}
 TITLE = re.compile(r"[^\w .,'()-]+")
 
 
@@ -93,6 +100,7 @@ class Form:
     def __init__(self, page: Page, name: str, tab: Tab) -> None:
         self.page, self.name, self.tab = page, name, tab
         self.systems = forms.subjects(tab.command)
+        self.default = USUAL if USUAL in self.systems else next(iter(self.systems), None)
         self.system: Any = None
         self.shared: list[Asked] = []
         self.own: dict[str, list[Asked]] = {}
@@ -106,7 +114,7 @@ class Form:
         if more or any(own.values()):
             with gr.Accordion("More options", open=False, elem_classes="sr-more"):
                 if len(self.systems) > 1:
-                    self.system = gr.Radio(self.systems, value=self.systems[0], label="Method")
+                    self.system = gr.Radio(self.systems, value=self.default, label="Method")
                 self.shared += [self._ask(each) for each in more]
                 self._own(own, first=False)
         groups = self._groups
@@ -121,7 +129,8 @@ class Form:
         for one in [*self.shared, *(one for own in self.own.values() for one in own)]:
             everything += one.components
         asked = button.click(self.submit, everything, note, show_progress="hidden")
-        asked.then(None, js=f"() => stylereel.asked({name!r})")
+        if tab.command != "live":
+            asked.then(None, js=f"() => stylereel.asked({name!r})")
 
     _groups: list[tuple[str, Any]]
 
@@ -132,20 +141,19 @@ class Form:
         for system, listed in own.items():
             chosen = [each for each in listed if each.first == first]
             if chosen:
-                with gr.Column(visible=system == self.systems[0], elem_classes="sr-own") as group:
+                with gr.Column(visible=system == self.default, elem_classes="sr-own") as group:
                     self.own.setdefault(system, []).extend(self._ask(each) for each in chosen)
                 self._groups.append((system, group))
 
     def submit(self, request: gr.Request, *values: Any) -> str:
-        """Ask for the job. Returns what is said under the button: nothing, or what is wrong."""
+        """Ask for the job. Returns what is put under the button: nothing, what is wrong, or a session's ticket."""
         try:
-            self._submit(self.page.visitor(request), list(values))
+            return self._submit(self.page.visitor(request), list(values))
         except ValueError as error:
             return f'<p class="sr-error" role="alert">{html.escape(" ".join(str(error).split()))}</p>'
-        return ""
 
-    def _submit(self, visitor: str, values: list[Any]) -> None:
-        subject = values.pop(0) if self.system is not None else next(iter(self.systems), None)
+    def _submit(self, visitor: str, values: list[Any]) -> str:
+        subject = values.pop(0) if self.system is not None else self.default
         given: dict[str, Any] = {}
         files: dict[str, Path] = {}
         for one in self.shared:
@@ -156,17 +164,15 @@ class Form:
                     self._read(visitor, one, values, given, files)
                 else:
                     del values[: len(one.components)]
-        longest = self.page.jobs.limits.longest
-        for name in ("duration", "start"):
-            if given.get(name) and parse_time(str(given[name]).strip(), name.capitalize()) > longest:
-                raise ValueError(f"{name.capitalize()} takes {longest:g} s at most here.")
-        if (given.get("frames") or 0) > longest * 25:
-            raise ValueError(f"At most {longest * 25:g} frames are made here.")
         call = forms.call(self.tab, subject, given)
+        _check_length(call, self.page.jobs.limits.longest)
+        if self.tab.command == "live":
+            return f'<sr-ticket ticket="{self.page.live.ticket(call, next(iter(files.values()), None))}"></sr-ticket>'
         calls = [call]
         if self.tab.command == "encode":
             calls.append(forms.Call("decode", None, (call.keywords["out"],), {"out": "result.mp4"}, {}))
         self.page.jobs.add(visitor, self.name, self._title(given, files), files, calls)
+        return ""
 
     def _read(self, visitor: str, one: Asked, values: list[Any], given: dict[str, Any], files: dict[str, Path]) -> None:
         mine = [values.pop(0) for _ in one.components]
@@ -300,36 +306,7 @@ class Form:
         return Asked(each, [*lists, other], read)
 
     def _ask_person(self, each: Field) -> Asked:
-        options = [("Invented", "seed"), ("From a photo", "photo"), ("One of mine", "mine")]
-        if not each.required:
-            options.insert(0, ("Leave it", "none"))
-        begin = options[0][1]
-        with gr.Column(elem_classes="sr-person"):
-            how = gr.Radio(options, value=begin, label=each.label, elem_classes="sr-segments")
-            with gr.Column(visible=begin == "seed") as invented:
-                seed = self.page.gallery(self.name)
-            with gr.Column(visible=False) as pictured:
-                photo = _unopened(
-                    gr.Image(
-                        type="filepath",
-                        sources=["upload", "webcam", "clipboard"],
-                        show_label=False,
-                        height=240,
-                        buttons=[],
-                    )
-                )
-            with gr.Column(visible=False) as made:
-                mine = self.page.choice_of_mine("People whom you made", people=True)
-        parts = {"seed": invented, "photo": pictured, "mine": made}
-        how.change(
-            lambda chosen: [gr.update(visible=name == chosen) for name in parts],
-            how,
-            list(parts.values()),
-            show_progress="hidden",
-        )
-        show = f"(how, seed, mine) => {{ stylereel.person({self.name!r}, how === 'mine' ? mine : seed) }}"
-        for one in (how, seed, mine):
-            one.change(None, [how, seed, mine], None, js=show)
+        picker = Picker(self.page, self.name, each.label, self.tab.command != "live", each.required)
 
         def read(visitor: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
             chosen, number, picture, own = values
@@ -341,16 +318,53 @@ class Form:
                 return f"{each.name}.safetensors", {f"{each.name}.safetensors": self.page.mine(visitor, own)}
             return None, {}
 
-        return Asked(each, [how, seed, photo, mine], read)
+        return Asked(each, picker.components, read)
+
+
+class Picker:
+    """A person: invented, from a photo, or one whom the visitor made."""
+
+    def __init__(self, page: Page, name: str, label: str, photos: bool = True, required: bool = True) -> None:
+        options = [("Invented", "seed"), ("From a photo", "photo"), ("One of mine", "mine")]
+        options = [each for each in options if photos or each[1] != "photo"]
+        if not required:
+            options.insert(0, ("Leave it", "none"))
+        begin = options[0][1]
+        with gr.Column(elem_classes="sr-person"):
+            how = gr.Radio(options, value=begin, label=label, elem_classes="sr-segments")
+            with gr.Column(visible=begin == "seed") as invented:
+                seed = page.gallery(name)
+            with gr.Column(visible=False) as pictured:
+                photo = _unopened(
+                    gr.Image(
+                        type="filepath", sources=["upload", "webcam", "clipboard"], show_label=False, height=240,
+                        buttons=[], label="A photo of a face",
+                    )
+                )  # fmt: skip
+            with gr.Column(visible=False) as made:
+                mine = page.choice_of_mine("People whom you made", people=True)
+        self.components, self.how, self.mine = [how, seed, photo, mine], how, mine
+        self.parts = {"seed": invented, "photo": pictured, "mine": made}
+        how.change(self.seen, how, list(self.parts.values()), show_progress="hidden")
+        show = f"(how, seed, mine) => {{ stylereel.person({name!r}, how === 'mine' ? mine : seed) }}"
+        for one in (how, seed, mine):
+            one.change(None, [how, seed, mine], None, js=show)
+        page.pickers[name] = self
+
+    def seen(self, chosen: str) -> list[Any]:
+        """Which part is to be seen."""
+        return [gr.update(visible=name == chosen) for name in self.parts]
 
 
 class Page:
     """What the tabs share: the visitor, his people and results, pictures of invented people."""
 
-    def __init__(self, jobs: Jobs, stage: Stage, wishes: Callable[[str, Any], Any], people: Path) -> None:
-        self.jobs, self.stage, self.wishes, self.people, self.example = jobs, stage, wishes, people, EXAMPLE
+    def __init__(self, jobs: Jobs, stage: Stage, live: Live, wishes: Callable[[str, Any], Any], people: Path) -> None:
+        self.jobs, self.stage, self.live, self.wishes, self.people = jobs, stage, live, wishes, people
+        self.example = EXAMPLE
         self.lists: list[tuple[Any, bool]] = []
         self.galleries: list[Any] = []
+        self.pickers: dict[str, Picker] = {}
 
     def visitor(self, request: gr.Request) -> str:
         """Whose request it is; the guard has seen to it that there is one."""
@@ -425,39 +439,73 @@ class Page:
         return seed
 
 
-def build(jobs: Jobs, stage: Stage, wishes: Callable[[str, Any], Any], people: Path) -> gr.Blocks:
+def build(jobs: Jobs, stage: Stage, live: Live, wishes: Callable[[str, Any], Any], people: Path) -> gr.Blocks:
     """The page's forms."""
-    page = Page(jobs, stage, wishes, people)
+    page = Page(jobs, stage, live, wishes, people)
     with gr.Blocks(title="stylereel", analytics_enabled=False, fill_width=True, elem_id="sr") as blocks:
         gr.HTML('<header class="sr-head"><h1>stylereel</h1><p>Faces that move, made on this machine.</p></header>')
-        refresh = gr.Button("refresh", elem_id="sr-refresh", elem_classes="sr-hidden")
-        with gr.Tabs(elem_id="sr-tabs"):
-            for name, tab in forms.tabs().items():
-                with gr.Tab(tab.title, id=name, elem_id=f"tab-{name}", render_children=True):
-                    gr.HTML(f'<p class="sr-lead">{html.escape(tab.lead)}</p>')
-                    with gr.Row(elem_classes="sr-columns"):
-                        with gr.Column(scale=5, min_width=300, elem_classes="sr-form"):
-                            Form(page, name, tab)
-                        with gr.Column(scale=6, min_width=300, elem_classes="sr-results"):
-                            gr.HTML(_results(name))
+        with gr.Tabs(elem_id="sr-tabs") as tabs:
+            known = forms.tabs()
+            for name in ORDER:
+                if name == "edit":
+                    _edit(page)
+                elif name in known:
+                    _tab(page, name, known[name])
+        with gr.Row(elem_classes="sr-hidden"):
+            refresh = gr.Button("refresh", elem_id="sr-refresh")
+            chosen = gr.Textbox(elem_id="sr-use")
+            use = gr.Button("use", elem_id="sr-use-go")
         targets = [one for one, _ in page.lists]
-        if targets:
-            refresh.click(page.listed, None, targets, show_progress="hidden")
-            blocks.load(page.listed, None, targets, show_progress="hidden")
-        if page.galleries:
-            blocks.load(
-                lambda: [gr.update(value=page.pictures(PEOPLE), selected_index=0)] * len(page.galleries),
-                None,
-                page.galleries,
-                show_progress="hidden",
-            )
+        refresh.click(page.listed, None, targets, show_progress="hidden")
+        blocks.load(page.listed, None, targets, show_progress="hidden")
+        blocks.load(
+            lambda: [gr.update(value=page.pictures(PEOPLE), selected_index=0)] * len(page.galleries),
+            None,
+            page.galleries,
+            show_progress="hidden",
+        )
+        picker = page.pickers["drive"]
+        use.click(
+            lambda name: [gr.update(selected="drive"), "mine", gr.update(value=name), *picker.seen("mine")],
+            chosen,
+            [tabs, picker.how, picker.mine, *picker.parts.values()],
+            show_progress="hidden",
+        )
     blocks.queue(default_concurrency_limit=20, max_size=500)
     return blocks
 
 
-def _results(name: str) -> str:
-    preview = f'<sr-preview for="{name}" person="{FIRST_PERSON}"></sr-preview>' if name in ("drive",) else ""
-    return f'{preview}<sr-jobs for="{name}"></sr-jobs>'
+def _tab(page: Page, name: str, tab: Tab) -> None:
+    """The form of a command, and its results beside it."""
+    with gr.Tab(tab.title, id=name, elem_id=f"tab-{name}", render_children=True):
+        gr.HTML(f'<p class="sr-lead">{html.escape(tab.lead)}</p>')
+        with gr.Row(elem_classes="sr-columns"):
+            with gr.Column(scale=5, min_width=300, elem_classes="sr-form"):
+                Form(page, name, tab)
+            with gr.Column(scale=6, min_width=300, elem_classes="sr-results"):
+                gr.HTML(RESULTS.get(name, "") + f'<sr-jobs for="{name}"></sr-jobs>' * (name != "live"))
+
+
+def _edit(page: Page) -> None:
+    """The tab with the sliders, which answer by themselves (see page.js)."""
+    with gr.Tab("Edit", id="edit", elem_id="tab-edit", render_children=True):
+        gr.HTML('<p class="sr-lead">Move the sliders: the person changes while you do. Keep whom you like.</p>')
+        with gr.Row(elem_classes="sr-columns"):
+            with gr.Column(scale=6, min_width=300, elem_classes="sr-form"):
+                Picker(page, "edit", "Who is changed", photos=False)
+                gr.HTML('<sr-sliders for="edit"></sr-sliders>')
+            with gr.Column(scale=5, min_width=300, elem_classes="sr-results sr-stay"):
+                gr.HTML(f'<sr-edited for="edit" person="{FIRST_PERSON}"></sr-edited><sr-jobs for="edit"></sr-jobs>')
+
+
+def _check_length(call: forms.Call, longest: float) -> None:
+    """Raise ValueError if a result would be longer than so many seconds, by what the form says of it."""
+    for name in ("start", "duration"):
+        text = call.keywords.get(name)
+        if text is not None and parse_time(text, name.capitalize()) > longest:
+            raise ValueError(f"{name.capitalize()} takes {longest:g} s at most here.")
+    if call.keywords.get("frames", 0) > 25 * longest:
+        raise ValueError(f"Frames takes {25 * longest:g} at most here.")
 
 
 def _heading(text: str) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from stylereel.web.guard import Guard
 from stylereel.web.jobs import Jobs
 from stylereel.web.layout import CSS, HEAD, THEME, build
 from stylereel.web.limits import Limits
+from stylereel.web.live import Live
+from stylereel.web.sliders import groups
 from stylereel.web.stage import EXAMPLE, Stage, Wish
 from stylereel.world.factors import INDEX
 
@@ -63,6 +66,19 @@ class Wishes:
         )
 
 
+def _how(wish: Wish, asked: Any) -> tuple[str, str]:
+    """The command line and the Python that show the person of a wish."""
+    words = [f"{name}={value:g}" for name, value in wish.factors.items()]
+    source = str(wish.seed) if wish.file is None else f"{asked['person']}"
+    line = "stylereel drive stylemask --source {} --driving my-clip.mp4 --out result.mp4{}"
+    python = 'import stylereel\n\nsystem = stylereel.load("stylemask")\nidentity = system.identify({}{})\n{}'
+    person = str(wish.seed) if wish.file is None else f"stylereel.Identity.load({source!r})"
+    return (
+        line.format(source, "".join(f" --set {word}" for word in words)),
+        python.format(person, f", set_={tuple(words)!r}" if words else "", 'identity.save("person.safetensors")'),
+    )
+
+
 def application(folder: Path, limits: Limits, token: str | None = None) -> Any:
     """The page as an ASGI application.
 
@@ -80,7 +96,7 @@ def application(folder: Path, limits: Limits, token: str | None = None) -> Any:
     people.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths([people, EXAMPLE])
     jobs, stage = Jobs(folder, limits, local=token is None), Stage()
-    wishes = Wishes(jobs)
+    wishes, live = Wishes(jobs), Live()
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -157,7 +173,31 @@ def application(folder: Path, limits: Limits, token: str | None = None) -> Any:
         except (WebSocketDisconnect, ValueError, TypeError, KeyError):
             pass
 
-    forms = build(jobs, stage, wishes, people)
+    @app.get("/page/sliders")
+    def sliders() -> JSONResponse:
+        return JSONResponse(groups())
+
+    @app.post("/page/keep")
+    async def keep(request: Request) -> JSONResponse:
+        """Keep an edited person: {person, factors, title}."""
+        visitor = request.scope["visitor"]
+        try:
+            asked = await request.json()
+            wish = wishes(visitor, asked)
+            job = jobs.made(visitor, "edit", str(asked.get("title") or "")[:60] or "A person", *_how(wish, asked))
+            kept = replace(wish, moment=None, keep=job.folder / "result.safetensors")
+            try:
+                await asyncio.wrap_future(stage.ask(f"keep {job.folder}", kept))
+            except ValueError as error:
+                jobs.end(job, "failed", str(error))
+            else:
+                jobs.end(job, "done", "")
+        except (ValueError, TypeError) as error:
+            raise HTTPException(400, str(error)) from error
+        return JSONResponse(jobs.of(visitor))
+
+    app.mount("/live", live.app)
+    forms = build(jobs, stage, live, wishes, people)
     gradio.mount_gradio_app(
         app,
         forms,

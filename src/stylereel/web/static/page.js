@@ -313,3 +313,94 @@ window.stylereel = {
     for (const each of document.querySelectorAll(`[for="${tab}"]`)) each.change?.(String(person));
   },
 };
+
+// --- Edit
+
+const edits = {
+  person: null, factors: {}, values: null, sliders: null, shown: null,
+  get wish() { return { person: this.person, factors: this.factors, values: !this.values }; },
+  begin(person) { this.person = person; this.factors = {}; this.values = null; this.ask(); },
+  set(name, value) { this.factors[name] = value; this.ask(); },
+  ask() { if (this.person !== null) this.shown?.stage.ask(this.wish); },
+};
+
+class Sliders extends HTMLElement {
+  async connectedCallback() {
+    edits.sliders = this;
+    if (this.rows) return;
+    this.rows = new Map();
+    const groups = await get("/page/sliders");
+    this.replaceChildren(...groups.map(({ title, sliders }, place) => h("details", { class: "sr-sliders", open: place < 2 }, h("summary", {}, title), h("div", {}, ...sliders.map((one) => this.row(one))))));
+    if (edits.values) this.fill(edits.values);
+  }
+  row({ name, label, low, high }) {
+    const input = h("input", { type: "range", id: `slider-${name}`, min: low, max: high, step: (high - low) / 100 });
+    const said = h("output", { for: `slider-${name}` });
+    const show = () => { said.textContent = Number(input.value).toFixed(high - low > 10 ? 0 : 2); };
+    input.addEventListener("input", () => { show(); edits.set(name, Number(input.value)); });
+    const words = h("label", { for: `slider-${name}`, title: "Double-click: as it was", ondblclick: () => { if (edits.values) { input.value = edits.values[name]; show(); delete edits.factors[name]; edits.ask(); } } }, label);
+    this.rows.set(name, { input, show });
+    return h("div", { class: "sr-slider" }, words, input, said);
+  }
+  fill(values) {
+    for (const [name, { input, show }] of this.rows) if (name in values) { input.value = values[name]; show(); }
+  }
+}
+customElements.define("sr-sliders", Sliders);
+
+class Edited extends HTMLElement {
+  connectedCallback() {
+    edits.shown = this;
+    this.canvas = h("canvas", { width: 256, height: 256, role: "img", "aria-label": "The edited person" });
+    this.said = h("p", { class: "sr-small", role: "status" });
+    this.title = h("input", { type: "text", class: "sr-title", placeholder: "A name for this person", "aria-label": "A name for this person", maxlength: 60 });
+    this.replaceChildren(
+      h("div", { class: "sr-screen" }, this.canvas), this.said,
+      h("div", { class: "sr-buttons sr-middle" }, this.title,
+        h("button", { class: "sr-button sr-strong", type: "button", onclick: () => this.keep() }, "Keep this person"),
+        h("button", { class: "sr-button", type: "button", onclick: () => this.save() }, "Save the picture"),
+        h("button", { class: "sr-button", type: "button", onclick: () => edits.begin(edits.person) }, "As it was")),
+    );
+    this.stage = new Stage(
+      (picture, took) => { draw(this.canvas, picture); this.took = took; this.dataset.took = Math.round(took); this.said.textContent = `Drawn in ${Math.round(took)} ms`; },
+      (error) => { this.said.textContent = error; },
+      (values) => { edits.values = values; edits.sliders?.fill(values); },
+    );
+    edits.begin(edits.person ?? this.getAttribute("person"));
+  }
+  disconnectedCallback() { this.stage.close(); }
+  change(person) { if (person !== edits.person) edits.begin(person); }
+  async keep() {
+    const answer = await fetch("/page/keep", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ person: edits.person, factors: edits.factors, title: this.title.value || `Edited person ${edits.person.replace(/\/.*/, "")}` }) });
+    const body = await answer.json().catch(() => ({}));
+    if (answer.ok) jobs.take(body);
+    else this.said.textContent = body.detail || "This could not be kept.";
+  }
+  save() {
+    this.canvas.toBlob((blob) => {
+      const link = h("a", { href: URL.createObjectURL(blob), download: "person.png" });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    }, "image/png");
+  }
+}
+customElements.define("sr-edited", Edited);
+
+// --- Live
+
+class Live extends HTMLElement {
+  connectedCallback() {
+    this.replaceChildren(h("p", { class: "sr-empty" }, "The person will be here, moved by your camera."));
+  }
+  open(ticket) {
+    const frame = h("iframe", { src: `/live/?ticket=${ticket}`, class: "sr-live", title: "The live picture", allow: "camera" });
+    this.replaceChildren(frame, h("div", { class: "sr-buttons sr-middle" }, h("button", { class: "sr-button", type: "button", onclick: () => this.connectedCallback() }, "Stop")));
+  }
+}
+customElements.define("sr-live", Live);
+
+// Put under the button when a session may begin.
+class Ticket extends HTMLElement {
+  connectedCallback() { document.querySelector("sr-live")?.open(this.getAttribute("ticket")); }
+}
+customElements.define("sr-ticket", Ticket);
