@@ -203,25 +203,29 @@ def _field(tab: Tab, name: str, parameter: Any, text: str, group: str = "") -> F
         "group": group,
         "positional": parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL),
     }
+
+    def made(kind: Kind, **more: Any) -> Field:
+        return Field(name, kind, **{**given, **more})
+
     if name == "out":
         # The endings that its help names first; the name itself is the page's business.
         endings = tuple(dict.fromkeys(ENDING.findall(text.partition(";")[0]))) or (".png",)
-        return Field(name, "choice", **given | {"label": "File", "choices": endings, "default": endings[0]})
+        return made("choice", label="File", choices=endings, default=endings[0])
     if name == "family":
-        return Field(name, "choice", **given | {"choices": tuple(list_families())})
+        return made("choice", choices=tuple(list_families()))
     if name in PICKED and not (name == "source" and tab.command == "identify"):
-        return Field(name, PICKED[name], **given)
+        return made(PICKED[name])
     if get_origin(kind) is Literal:
-        return Field(name, "choice", choices=tuple(map(str, get_args(kind))), **given)
+        return made("choice", choices=tuple(map(str, get_args(kind))))
     if kind is bool:
-        return Field(name, "switch", **given)
+        return made("switch")
     if bare in ([int], [float]):
-        return Field(name, "number", whole=bare == [int], **given)
+        return made("number", whole=bare == [int])
     if name == "source":
-        return Field(name, "photo", **given)
+        return made("photo")
     if Path in bare:
-        return Field(name, "file", **given)
-    return Field(name, "words" if kind == tuple[str, ...] else "text", **given)
+        return made("file")
+    return made("words" if kind == tuple[str, ...] else "text")
 
 
 @dataclass(frozen=True)
@@ -257,6 +261,11 @@ class Call:
         keywords = dict(self.keywords) | ({"options": self.options} if self.options else {})
         given += [f"{name}={tuple(value) if isinstance(value, list) else value!r}" for name, value in keywords.items()]
         return f"from {function.__module__} import {function.__name__}\n\n{function.__name__}({', '.join(given)})"
+
+    def lines(self, result: Any) -> list[str]:
+        """What a terminal would show of a result."""
+        shown = getattr(signatures.home(self.command), "lines", None)
+        return [str(line) for line in (shown(result) if shown else [result])]
 
     def run(self, stages: Any) -> Any:
         """Run it here; what the command returns."""
@@ -331,9 +340,9 @@ def _value(each: Field, value: Any) -> Any:
         return str(value)
     if each.kind == "files":
         return [str(one) for one in value]
-    if each.kind in ("words", "corrections"):
-        words = value if isinstance(value, list | tuple) else re.split(r"[\s,;]+", str(value))
-        return [safe(str(word), each.label) for word in words if word]
+    if each.kind in ("words", "corrections"):  # a comma may be part of a word, but never its end
+        words = value if isinstance(value, list | tuple) else re.split(r"[\s;]+", str(value))
+        return [safe(word, each.label) for word in (str(word).strip(" ,") for word in words) if word]
     if each.kind in UPLOADS:
         return str(value)  # the names were given by the page
     return str(value) if each.kind == "speech" else safe(str(value).strip(), each.label)

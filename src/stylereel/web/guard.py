@@ -29,6 +29,7 @@ Wrapped = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 COOKIE = "stylereel"
 LOCAL = ("localhost", "127.0.0.1", "::1")
+PAUSE = 1.0  # seconds that a wrong token costs
 BODY = 4_000_000  # bytes of a request that is no upload
 UPLOAD = "/gradio_api/upload"
 FILE = "/gradio_api/file="
@@ -166,7 +167,7 @@ class Guard:
                 cookie = self._cookie(new_visitor())
                 await asked.answer(303, b"", [(b"location", b"/"), (b"set-cookie", cookie.encode())])
                 return
-            await asyncio.sleep(1)  # a guess costs time
+            await asyncio.sleep(PAUSE)
             say = "That is not the token."
         if asked.kind == "websocket" or asked.path not in ("/", "/login"):
             await asked.refuse(401, "Open the page and give its token first.")

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stylereel.core.files import MediaError, replacing
-from stylereel.web.forms import Call
 from stylereel.web.limits import Limits
 from stylereel.web.worker import work
 
@@ -47,7 +46,7 @@ class Job:
     tab: str
     title: str
     folder: Path
-    calls: list[Call]
+    calls: list[Any]  # forms.Call, or what has its methods
     state: State = "waiting"
     at: tuple[str, int, int | None, float | None] = ("", 0, None, None)
     message: str = ""
@@ -123,7 +122,7 @@ class Jobs:
             mine = sorted(self._mine(visitor).values(), key=lambda job: job.name, reverse=True)
             return [job.shown(self._queue.index(job) + 1 if job in self._queue else 0) for job in mine]
 
-    def add(self, visitor: str, tab: str, title: str, inputs: Mapping[str, Path], calls: Sequence[Call]) -> Job:
+    def add(self, visitor: str, tab: str, title: str, inputs: Mapping[str, Path], calls: Sequence[Any]) -> Job:
         """Ask for a job. `inputs` are files to copy into its folder, by the names that the calls have for them.
 
         Raises:
@@ -138,9 +137,9 @@ class Jobs:
             try:
                 for target, path in inputs.items():
                     _link(path, job.folder / target)
-                line = " && ".join(call.line() for call in calls)
+                line = " && ".join(filter(None, (call.line() for call in calls)))
                 job.command = f"cd {shlex.quote(str(job.folder))} && {line}" if self.local else line
-                job.python = "\n\n".join(call.python() for call in calls)
+                job.python = "\n\n".join(filter(None, (call.python() for call in calls)))
                 job.keep()
             except OSError as error:
                 shutil.rmtree(job.folder, ignore_errors=True)
@@ -164,7 +163,7 @@ class Jobs:
         with self._lock:
             self._end(job, state, message)
 
-    def _new(self, visitor: str, tab: str, title: str, calls: Sequence[Call]) -> Job:
+    def _new(self, visitor: str, tab: str, title: str, calls: Sequence[Any]) -> Job:
         mine = self._mine(visitor)
         if len(mine) >= KEPT:
             raise ValueError(f"{KEPT} results are kept already; delete some of them first.")
@@ -210,6 +209,12 @@ class Jobs:
             return None
         path = job.folder / file
         return path if path.is_file() and not path.is_symlink() else None
+
+    def title(self, visitor: str, path: Path) -> str:
+        """What a file is called: the title of the visitor's job that made it, or its own name."""
+        with self._lock:
+            job = self._mine(visitor).get(path.parent.name)
+        return job.title if job is not None and job.folder == path.parent else path.stem
 
     def people(self, visitor: str) -> list[tuple[str, str]]:
         """(title, "JOB/FILE") of the people that a visitor has made."""

@@ -14,6 +14,7 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
+from gradio.themes import Base, colors, sizes
 
 from stylereel.commands.rendering import parse_time
 from stylereel.invert.words import choices
@@ -21,7 +22,8 @@ from stylereel.web import forms
 from stylereel.web.forms import Field, Tab
 from stylereel.web.jobs import Jobs
 from stylereel.web.live import Live
-from stylereel.web.probe import ACCEPTED, CLIPS, FORMATS, SOUNDS
+from stylereel.web.probe import ACCEPTED, CLIPS, PICTURES, SOUNDS
+from stylereel.web.rates import Rates
 from stylereel.web.stage import EXAMPLE, Stage
 
 USUAL = "stylemask"  # the system, where it is among several
@@ -29,11 +31,11 @@ FIRST_PERSON = 29
 PEOPLE = (29, 14, 60, 53, 12, 26, 21, 94, 43, 61, 77, 18)  # the first of the gallery
 SANS = ["ui-sans-serif", "system-ui", "sans-serif"]  # the visitor's own fonts: none is fetched
 MONO = ["ui-monospace", "Consolas", "monospace"]
-THEME = gr.themes.Base(
-    primary_hue=gr.themes.colors.teal,
-    neutral_hue=gr.themes.colors.stone,
-    radius_size=gr.themes.sizes.radius_lg,
-    spacing_size=gr.themes.sizes.spacing_md,
+THEME = Base(
+    primary_hue=colors.teal,
+    neutral_hue=colors.stone,
+    radius_size=sizes.radius_lg,
+    spacing_size=sizes.spacing_md,
     font=SANS,
     font_mono=MONO,
 ).set(
@@ -168,10 +170,11 @@ class Form:
         _check_length(call, self.page.jobs.limits.longest)
         if self.tab.command == "live":
             return f'<sr-ticket ticket="{self.page.live.ticket(call, next(iter(files.values()), None))}"></sr-ticket>'
-        calls = [call]
+        calls: list[Any] = [call]
         if self.tab.command == "encode":
-            calls.append(forms.Call("decode", None, (call.keywords["out"],), {"out": "result.mp4"}, {}))
-        self.page.jobs.add(visitor, self.name, self._title(given, files), files, calls)
+            decode = forms.Call("decode", None, (call.keywords["out"],), {"out": "result.mp4"}, {})
+            calls += [decode, Rates(call.positional[0], call.keywords.get("system", USUAL))]
+        self.page.jobs.add(visitor, self.name, self._title(visitor, given, files), files, calls)
         return ""
 
     def _read(self, visitor: str, one: Asked, values: list[Any], given: dict[str, Any], files: dict[str, Path]) -> None:
@@ -179,7 +182,7 @@ class Form:
         given[one.field.name], more = one.read(visitor, mine)
         files |= more
 
-    def _title(self, given: dict[str, Any], files: dict[str, Path]) -> str:
+    def _title(self, visitor: str, given: dict[str, Any], files: dict[str, Path]) -> str:
         """A few words by which a result is known again."""
         parts = []
         for name in ("text", "source", "identity", "driving", "clip", "files", "seed", "audio"):
@@ -190,7 +193,8 @@ class Form:
                 parts.append(f"person {value}")
             elif value:
                 names = value if isinstance(value, list) else [value]
-                shown = [TITLE.sub(" ", files[each].stem if each in files else str(each))[:40] for each in names]
+                told = [self.page.jobs.title(visitor, files[each]) if each in files else str(each) for each in names]
+                shown = [TITLE.sub(" ", each)[:40] for each in told]
                 parts.append(", ".join(shown))
         return " · ".join(parts)[:90] or self.tab.title
 
@@ -215,7 +219,9 @@ class Form:
     def _ask_text(self, each: Field) -> Asked:
         return self._plain(each, gr.Textbox(each.default, label=each.label, info=self._about(each), max_lines=1))
 
-    _ask_words = _ask_text
+    def _ask_words(self, each: Field) -> Asked:
+        words = " ".join(map(str, each.default or ()))
+        return self._plain(each, gr.Textbox(words, label=each.label, info=self._about(each), max_lines=1))
 
     def _ask_speech(self, each: Field) -> Asked:
         return self._plain(each, gr.Textbox(label=each.label, lines=3, max_length=2000, placeholder="Hello, you."))
@@ -237,11 +243,11 @@ class Form:
                 info="A colour by name or as #3060a0, or blur.",
                 allow_custom_value=True,
             )
-            picture = gr.File(label="Or a picture or clip", file_types=[*FORMATS, *CLIPS], height=140)
+            picture = gr.File(label="Or a picture or clip", file_types=[*PICTURES, *CLIPS], height=140)
 
         def read(_: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
             if values[1]:
-                return _upload(each.name, values[1], (*FORMATS, *CLIPS))
+                return _upload(each.name, values[1], (*PICTURES, *CLIPS))
             return (None if values[0] in (None, "as it is") else values[0]), {}
 
         asked = Asked(each, [colour, picture], read)
@@ -265,7 +271,7 @@ class Form:
             type="filepath", sources=["upload", "webcam", "clipboard"], show_label=False, height=280, label=each.label,
             buttons=[],
         ))  # fmt: skip
-        return Asked(each, [photo], lambda _, values: _upload(each.name, values[0], FORMATS))
+        return Asked(each, [photo], lambda _, values: _upload(each.name, values[0], PICTURES))
 
     def _ask_file(self, each: Field) -> Asked:
         file = gr.File(label=each.label, file_types=list(ACCEPTED), height=90)
@@ -313,7 +319,7 @@ class Form:
             if chosen == "seed":
                 return (None if number is None else f"{number:.0f}"), {}
             if chosen == "photo":
-                return _upload(each.name, picture, FORMATS)
+                return _upload(each.name, picture, PICTURES)
             if chosen == "mine" and own:
                 return f"{each.name}.safetensors", {f"{each.name}.safetensors": self.page.mine(visitor, own)}
             return None, {}
@@ -364,12 +370,14 @@ class Page:
         self.example = EXAMPLE
         self.lists: list[tuple[Any, bool]] = []
         self.galleries: list[Any] = []
+        self.places: list[Any] = []  # the tab of each gallery
+        self.tab: Any = None  # the one that is being built
         self.pickers: dict[str, Picker] = {}
 
     def visitor(self, request: gr.Request) -> str:
         """Whose request it is; the guard has seen to it that there is one."""
-        scope: Any = request.request.scope
-        return scope["visitor"]
+        asked: Any = request.request
+        return asked.scope["visitor"]
 
     def mine(self, visitor: str, name: str) -> Path:
         """A result of the visitor's, by "JOB/FILE". Raises ValueError if it is gone."""
@@ -436,7 +444,12 @@ class Page:
 
         more.click(others, page, [gallery, page], show_progress="hidden")
         self.galleries.append(gallery)
+        self.places.append(self.tab)
         return seed
+
+    def first_people(self) -> Any:
+        """What a gallery shows at first."""
+        return gr.update(value=self.pictures(PEOPLE), selected_index=0)
 
 
 def build(jobs: Jobs, stage: Stage, live: Live, wishes: Callable[[str, Any], Any], people: Path) -> gr.Blocks:
@@ -458,12 +471,11 @@ def build(jobs: Jobs, stage: Stage, live: Live, wishes: Callable[[str, Any], Any
         targets = [one for one, _ in page.lists]
         refresh.click(page.listed, None, targets, show_progress="hidden")
         blocks.load(page.listed, None, targets, show_progress="hidden")
-        blocks.load(
-            lambda: [gr.update(value=page.pictures(PEOPLE), selected_index=0)] * len(page.galleries),
-            None,
-            page.galleries,
-            show_progress="hidden",
-        )
+        first = page.galleries[0]
+        blocks.load(page.first_people, None, first, show_progress="hidden")
+        for place, gallery in zip(page.places, page.galleries, strict=True):  # what is not seen takes no pictures
+            if gallery is not first:
+                place.select(page.first_people, None, gallery, show_progress="hidden")
         picker = page.pickers["drive"]
         use.click(
             lambda name: [gr.update(selected="drive"), "mine", gr.update(value=name), *picker.seen("mine")],
@@ -477,18 +489,21 @@ def build(jobs: Jobs, stage: Stage, live: Live, wishes: Callable[[str, Any], Any
 
 def _tab(page: Page, name: str, tab: Tab) -> None:
     """The form of a command, and its results beside it."""
-    with gr.Tab(tab.title, id=name, elem_id=f"tab-{name}", render_children=True):
+    with gr.Tab(tab.title, id=name, elem_id=f"tab-{name}", render_children=True) as page.tab:
         gr.HTML(f'<p class="sr-lead">{html.escape(tab.lead)}</p>')
         with gr.Row(elem_classes="sr-columns"):
             with gr.Column(scale=5, min_width=300, elem_classes="sr-form"):
                 Form(page, name, tab)
             with gr.Column(scale=6, min_width=300, elem_classes="sr-results"):
-                gr.HTML(RESULTS.get(name, "") + f'<sr-jobs for="{name}"></sr-jobs>' * (name != "live"))
+                if name in RESULTS:
+                    gr.HTML(RESULTS[name], elem_classes="sr-before")
+                if name != "live":
+                    gr.HTML(f'<sr-jobs for="{name}"></sr-jobs>')
 
 
 def _edit(page: Page) -> None:
     """The tab with the sliders, which answer by themselves (see page.js)."""
-    with gr.Tab("Edit", id="edit", elem_id="tab-edit", render_children=True):
+    with gr.Tab("Edit", id="edit", elem_id="tab-edit", render_children=True) as page.tab:
         gr.HTML('<p class="sr-lead">Move the sliders: the person changes while you do. Keep whom you like.</p>')
         with gr.Row(elem_classes="sr-columns"):
             with gr.Column(scale=6, min_width=300, elem_classes="sr-form"):

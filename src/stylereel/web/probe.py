@@ -11,11 +11,14 @@ from stylereel.media.pictures import FORMATS, read_picture
 from stylereel.media.sound import read_sound
 from stylereel.media.video import VideoReader
 
+PICTURES = tuple(FORMATS)
 SOUNDS = (".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac")
 CLIPS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".gif")
 OURS = (".safetensors", ".talk")
+TEXTS = (".csv", ".txt")  # curves
+LETTERS = 1_000_000  # of a text
 RATE = 8000  # samples a second to count a sound by
-ACCEPTED = (*FORMATS, *CLIPS, *SOUNDS, *OURS)
+ACCEPTED = (*PICTURES, *CLIPS, *SOUNDS, *OURS, *TEXTS)
 
 
 def check(name: str, longest: float) -> None:
@@ -31,6 +34,9 @@ def check(name: str, longest: float) -> None:
         raise MediaError(f"{path.name} is no kind of file that is taken here; give one of {', '.join(ACCEPTED)}.")
     if ending == ".safetensors":
         own_kind(path)
+    elif ending in TEXTS:
+        if path.stat().st_size > LETTERS or b"\0" in path.read_bytes():
+            raise MediaError(f"{path.name} is no text of a reasonable length; give a file of curves.")
     elif ending in CLIPS:
         clip = VideoReader(path)
         _check_length(path, float(clip.num_frames / clip.rate), longest)
@@ -41,7 +47,7 @@ def check(name: str, longest: float) -> None:
         for part in read_sound(path, RATE):
             samples += len(part)
             _check_length(path, samples / RATE, longest)
-    elif ending in FORMATS:
+    elif ending in PICTURES:
         read_picture(path)
 
 

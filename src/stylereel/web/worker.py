@@ -42,7 +42,6 @@ def work(pipe: Connection) -> None:
 
 
 def _run(pipe: Connection, folder: Path, calls: list[Any], most: int, longest: float) -> list[dict[str, Any]]:
-    from stylereel.commands import signatures
     from stylereel.core.progress import Watch
     from stylereel.core.record import Stages
     from stylereel.web.probe import check
@@ -66,9 +65,7 @@ def _run(pipe: Connection, folder: Path, calls: list[Any], most: int, longest: f
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
             record = call.run(Stages(watch))
-        home = signatures.home(call.command)
-        shown = getattr(home, "lines", None)
-        lines = [str(line) for line in shown(record)] if shown else [str(record)]
+        lines = call.lines(record)
         lines += [str(one.message) for one in said if issubclass(one.category, UserWarning)]
         results.append({"lines": lines, "facts": _facts(record)})
     return results
@@ -76,7 +73,7 @@ def _run(pipe: Connection, folder: Path, calls: list[Any], most: int, longest: f
 
 def _facts(record: Any) -> dict[str, Any]:
     """Of a record, what the page shows by itself."""
-    names = ("read", "kbit/s", "bytes", "bytes at this rate")
+    names = ("read", "kbit/s", "bytes", "bytes at this rate", "rate against error")
     return {name: record[name] for name in names if isinstance(record, dict) and name in record}
 
 

@@ -102,13 +102,14 @@ const shown = (job) => {
   return h("video", { src: path, class: "sr-shown", controls: true, loop: true, muted: true, autoplay: true, playsinline: true, "aria-label": `Result: ${job.title}` });
 };
 
-const table = (rows) => h("table", { class: "sr-table" }, h("tbody", {}, ...rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(value))))));
+const table = (rows) => h("table", { class: "sr-table" }, h("tbody", {}, ...rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, /^#[0-9a-f]{6}$/.test(value) ? h("span", { class: "sr-chip", style: `background:${value}` }) : "", String(value))))));
 
 const facts = (job) => {
   const made = [];
   for (const { facts } of job.about) {
     if (facts?.read) made.push(table(Object.entries(facts.read)));
     if (facts?.["kbit/s"]) made.push(rates(facts));
+    if (facts?.["rate against error"]) made.push(curve(facts["rate against error"]));
   }
   return made;
 };
@@ -120,6 +121,15 @@ const rates = (facts) => {
   const rows = spent.map(([name, rate]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, `${rate} kbit/s`), h("td", { class: "sr-wide" }, h("span", { class: "sr-bar", style: `width:${(100 * rate) / most}%` }))));
   const lasts = Object.entries(facts["bytes at this rate"] || {}).map(([name, bytes]) => `${name}: ${(bytes / 1000).toFixed(1)} kB`).join(", ");
   return h("div", {}, h("table", { class: "sr-table" }, h("tbody", {}, ...rows)), lasts && h("p", { class: "sr-small" }, `At this rate ${lasts}.`));
+};
+
+// How wrong the motion is at each rate.
+const curve = (table) => {
+  const rows = Object.entries(table).sort(([one], [other]) => one - other);
+  const most = Math.max(...rows.map(([, { head }]) => head), 1e-9);
+  return h("table", { class: "sr-table" }, h("caption", {}, "What other rates would cost in accuracy"),
+    h("thead", {}, h("tr", {}, ...["Rate", "Head", "Expression", ""].map((word) => h("th", { scope: "col" }, word)))),
+    h("tbody", {}, ...rows.map(([rate, { head, face }]) => h("tr", {}, h("th", { scope: "row" }, `${rate} kbit/s`), h("td", {}, `${head.toFixed(2)}° off`), h("td", {}, `${(100 * face).toFixed(1)} % off`), h("td", { class: "sr-wide" }, h("span", { class: "sr-bar", style: `width:${(100 * head) / most}%` }))))));
 };
 
 const card = (job, large) => {
@@ -340,7 +350,7 @@ class Sliders extends HTMLElement {
     input.addEventListener("input", () => { show(); edits.set(name, Number(input.value)); });
     const words = h("label", { for: `slider-${name}`, title: "Double-click: as it was", ondblclick: () => { if (edits.values) { input.value = edits.values[name]; show(); delete edits.factors[name]; edits.ask(); } } }, label);
     this.rows.set(name, { input, show });
-    return h("div", { class: "sr-slider" }, words, input, said);
+    return h("div", { class: "sr-slider" }, words, said, input);
   }
   fill(values) {
     for (const [name, { input, show }] of this.rows) if (name in values) { input.value = values[name]; show(); }
@@ -353,10 +363,10 @@ class Edited extends HTMLElement {
     edits.shown = this;
     this.canvas = h("canvas", { width: 256, height: 256, role: "img", "aria-label": "The edited person" });
     this.said = h("p", { class: "sr-small", role: "status" });
-    this.title = h("input", { type: "text", class: "sr-title", placeholder: "A name for this person", "aria-label": "A name for this person", maxlength: 60 });
+    this.named = h("input", { type: "text", class: "sr-title", placeholder: "A name for this person", "aria-label": "A name for this person", maxlength: 60 });
     this.replaceChildren(
       h("div", { class: "sr-screen" }, this.canvas), this.said,
-      h("div", { class: "sr-buttons sr-middle" }, this.title,
+      h("div", { class: "sr-buttons sr-middle" }, this.named,
         h("button", { class: "sr-button sr-strong", type: "button", onclick: () => this.keep() }, "Keep this person"),
         h("button", { class: "sr-button", type: "button", onclick: () => this.save() }, "Save the picture"),
         h("button", { class: "sr-button", type: "button", onclick: () => edits.begin(edits.person) }, "As it was")),
@@ -371,7 +381,7 @@ class Edited extends HTMLElement {
   disconnectedCallback() { this.stage.close(); }
   change(person) { if (person !== edits.person) edits.begin(person); }
   async keep() {
-    const answer = await fetch("/page/keep", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ person: edits.person, factors: edits.factors, title: this.title.value || `Edited person ${edits.person.replace(/\/.*/, "")}` }) });
+    const answer = await fetch("/page/keep", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ person: edits.person, factors: edits.factors, title: this.named.value || `Edited person ${edits.person.replace(/\/.*/, "")}` }) });
     const body = await answer.json().catch(() => ({}));
     if (answer.ok) jobs.take(body);
     else this.said.textContent = body.detail || "This could not be kept.";
