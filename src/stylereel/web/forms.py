@@ -84,8 +84,11 @@ TABS = {
         "Say",
         "Write a sentence or give a sound: the person says it.",
         "Say it",
-        ("text", "audio", "sound", "source"),
-        calls={"text": "What to say", "audio": "Or a sound file", "sound": "Or a sound file", "source": "Who says it"},
+        ("text", "audio", "source"),
+        calls={
+            "text": "What to say, in English", "audio": "Or a sound", "source": "Who says it",
+            "driving": "A clip that moves the head",
+        },
     ),
     "sample": Tab(
         "sample",
@@ -213,6 +216,8 @@ def _field(tab: Tab, name: str, parameter: Any, text: str, group: str = "") -> F
         return made("choice", label="File", choices=endings, default=endings[0])
     if name == "family":
         return made("choice", choices=tuple(list_families()))
+    if name == "system":
+        return made("choice", label="Method", choices=tuple(subjects("drive")))
     if name in PICKED and not (name == "source" and tab.command == "identify"):
         return made(PICKED[name])
     if get_origin(kind) is Literal:

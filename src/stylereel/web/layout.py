@@ -166,7 +166,11 @@ class Form:
                     self._read(visitor, one, values, given, files)
                 else:
                     del values[: len(one.components)]
-        call = forms.call(self.tab, subject, given)
+        if self.tab.command == "say" and given.get("audio"):  # a sound instead of a text
+            given.pop("text")
+            call = forms.call(forms.TABS["drive"], given.get("system") or USUAL, given)
+        else:
+            call = forms.call(self.tab, subject, given)
         _check_length(call, self.page.jobs.limits.longest)
         if self.tab.command == "live":
             return f'<sr-ticket ticket="{self.page.live.ticket(call, next(iter(files.values()), None))}"></sr-ticket>'
@@ -256,8 +260,8 @@ class Form:
     def _ask_clip(self, each: Field) -> Asked:
         _heading(each.label)
         clip = _unopened(gr.Video(
-            str(self.page.example), sources=["upload", "webcam"], show_label=False, include_audio=True, height=280,
-            elem_classes="sr-clip", label=each.label, buttons=[],
+            str(self.page.example) if each.first else None, sources=["upload", "webcam"], show_label=False,
+            include_audio=True, height=280, elem_classes="sr-clip", label=each.label, buttons=[],
         ))  # fmt: skip
         return Asked(each, [clip], lambda _, values: _upload(each.name, values[0], CLIPS))
 

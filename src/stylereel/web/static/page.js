@@ -28,7 +28,7 @@ const time = (seconds) => {
 const WORDS = {
   load: "Getting ready", identify: "Finding the person", extract: "Reading the motion", render: "Drawing",
   encode: "Writing the file", decode: "Reading the file", find: "Finding the face", read: "Reading the face",
-  sample: "Making up the motion", background: "Putting the background in", paste: "Pasting the head in",
+  sample: "Making up the motion", speak: "Reading the text aloud", background: "Putting the background in", paste: "Pasting the head in",
 };
 const EMPTY = {
   drive: "Your videos will be here.", say: "What was said will be here.", sample: "Your videos will be here.",
@@ -92,7 +92,7 @@ const kind = (file) => {
   if (["png", "jpg", "jpeg", "webp", "gif"].includes(ending)) return "image";
   return "file";
 };
-const NAMES = { json: "record", safetensors: "numbers", talk: "talk file", mp4: "video", webm: "video", mkv: "lossless video", gif: "moving picture", png: "picture" };
+const NAMES = { json: "record", safetensors: "numbers", talk: "talk file", mp4: "video", webm: "video", mkv: "lossless video", gif: "moving picture", png: "picture", wav: "voice" };
 
 const shown = (job) => {
   const file = job.files.find((each) => kind(each) !== "file");
