@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from stylereel.corpora.steps import Done, Task, work_on
 
 TRIES = 3  # of a task whose process dies each time
+_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 class Engine(Protocol):
@@ -45,9 +46,10 @@ class Processes:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._context = multiprocessing.get_context(
-            "spawn"
-        )  # a fork would copy threads that are in the middle of things
+        # Not a fork of this process, whose threads are in the middle of things, but of one that has only imported.
+        self._context: Any = multiprocessing.get_context(_METHOD)
+        if _METHOD == "forkserver":
+            self._context.set_forkserver_preload([work_on.__module__])
 
     def run(self, tasks: Iterator[Task]) -> Iterator[Done]:
         free: list[_Worker] = []
