@@ -5,6 +5,7 @@
     python benchmarks/faces.py --sweeps SHEET [--people 12] [--steps 9] [--mediapipe PYTHON]
     python benchmarks/faces.py CLIP... --readers [--mediapipe PYTHON]
     python benchmarks/faces.py CLIP --result RESULT [--mediapipe PYTHON]
+    python benchmarks/faces.py --openings --mediapipe PYTHON
     python benchmarks/faces.py --likeness FOLDER... [--sheets FOLDER]
 
 Frames a processor second of all threads, which other programs on the machine hardly change, beside PyAV alone, which
@@ -23,6 +24,9 @@ row of numbers of a reader is slope and r over the whole way, the second the slo
 small movement must not be lost; a slope of 1 is the distance that the exact landmarks (for gaze, brows and lids the
 factor) move by, after one scale for a reader and measure. The sheet shows the people by the values.
 
+With --openings: how far open a mouth looks that the built-in StyleMask draws, by that network, for values of the jaw,
+beside what the world's lips are apart by; `faces.expression` gives the jaw by it.
+
 With --readers: what dlib and the mesh read on real clips, against readers that did neither: MediaPipe's larger network
 with attention to lips and eyes if --mediapipe names a Python that has mediapipe 0.10.21, and each other. Openings and
 widths are in eye distances of the world's head, so that a slope of 1 means that the drawn face does as much. With
@@ -38,7 +42,7 @@ import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import av
 import numpy as np
@@ -46,10 +50,13 @@ import torch
 from av.video.reformatter import Interpolation, VideoReformatter
 from likeness import likeness
 
-from stylereel import world
+from stylereel import systems, world
+from stylereel.core.latents import FACE, Motion
+from stylereel.core.render import render
 from stylereel.faces import appearance, coefficients, expression, mesh
 from stylereel.faces import backend as faces
 from stylereel.faces.backend import DlibBackend, FaceBackend, Track, track
+from stylereel.faces.live import REST
 from stylereel.faces.paste import paste
 from stylereel.faces.placement import cut, place, place_by_eyes, place_ffhq, place_window
 from stylereel.faces.registration import place_registered
@@ -58,6 +65,7 @@ from stylereel.media.clip import EXACT
 from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoReader
 from stylereel.metrics.motion import crop_jitter, head_jitter, landmark_jitter
+from stylereel.systems.sources import Encodes
 from stylereel.world.factors import INDEX, LATENT_DIM, MOTION, MOTION_COLUMNS
 
 Result = TypeVar("Result")
@@ -438,6 +446,25 @@ def by_readers(path: str, python: str | None) -> None:
         print(f"| {name} | {np.std(track_of):.3f} | {' | '.join(cells)} |")
 
 
+def openings(python: str) -> None:
+    """Print how far open drawn mouths look, over ten people, for values of the jaw."""
+    system = cast(Encodes, systems.load("stylemask"))
+    jaws = [0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1]
+    values = np.tile(REST, (len(jaws), 1))
+    values[:, coefficients.NAMES.index("jaw")] = jaws
+    motion = Motion(
+        values, FACE, coefficients.NAMES, Fraction(25), np.tile(np.float32([0.5, 0.5, 1, 0]), (len(jaws), 1))
+    )
+    people = [1, 29, *range(3, 18, 2)]
+    pictures = [frame for seed in people for frame in render(system, system.identify(seed), motion)]
+    seen = expression.measures(expression.head_pose(with_attention(pictures, python)).frontal)[:, 0]
+    seen = seen.reshape(len(people), -1)
+    print("| jaw | lips apart | seen, median of ten people | least | most |\n|---|---|---|---|---|")
+    for column, jaw in enumerate(jaws):
+        each = seen[:, column] - seen[:, 0]
+        print(f"| {jaw} | {0.282 * jaw:.3f} | {np.median(each):.3f} | {each.min():.3f} | {each.max():.3f} |")
+
+
 def by_result(path: str, result: str, python: str | None) -> None:
     """Print how a driven result follows its clip, as one reader sees both."""
 
@@ -470,6 +497,7 @@ def main() -> None:
     parser.add_argument("--sweeps", metavar="SHEET", help="a PNG: sweep each factor, and write sheets by this name")
     parser.add_argument("--people", type=int, default=12, help="people of --sweeps")
     parser.add_argument("--steps", type=int, default=9, help="values of each factor in --sweeps")
+    parser.add_argument("--openings", action="store_true", help="how open drawn mouths look; needs --mediapipe")
     parser.add_argument("--readers", action="store_true")
     parser.add_argument("--mediapipe", help="a Python with mediapipe 0.10.21, for --readers")
     parser.add_argument("--frames", type=int, default=0, help="frames of each clip at most; 0 takes all")
@@ -483,8 +511,12 @@ def main() -> None:
         truth(arguments.portraits, arguments.clips_of)
     if arguments.sweeps:
         sweeps(arguments.sweeps, arguments.people, arguments.steps, arguments.mediapipe)
+    elif arguments.openings:
+        if not arguments.mediapipe:
+            parser.error("--openings needs --mediapipe.")
+        openings(arguments.mediapipe)
     elif not arguments.clips and not arguments.truth:
-        parser.error("Give one clip or more, --truth or --sweeps.")
+        parser.error("Give one clip or more, --truth, --sweeps or --openings.")
     for path in arguments.clips:
         if arguments.result:
             by_result(path, arguments.result, arguments.mediapipe)

@@ -115,7 +115,8 @@ def test_factors_have_gain_one_no_dead_zone_and_a_rest_next_to_the_population() 
     shown[2, [4, 6, 10]] += 0.6 * expression._BROW_UP, -0.28 * (1 - expression._SHUT), 0.0
     found = expression.factors(shown, rest)
     assert {name: found[name][0] for name in asked} == dict.fromkeys(asked, 0.0)
-    assert found["jaw"][1] == pytest.approx(0.03, rel=0.1) and found["smile"][1] == pytest.approx(0.5, rel=0.15)
+    assert found["jaw"][1] == pytest.approx(np.interp(0.03, *expression._JAW), rel=0.1)
+    assert found["smile"][1] == pytest.approx(0.5, rel=0.15)
     assert found["brow_right"][2] == pytest.approx(0.6) and found["blink_right"][2] == pytest.approx(1, abs=0.01)
     assert found["blink_left"][2] == pytest.approx(0, abs=1e-9)
     # Whoever smiles through the whole clip smiles still, and the frowns of a clip are no new rest either.
@@ -155,6 +156,16 @@ def test_rounded_lips_are_a_funnel_when_open_and_a_pucker_when_shut_and_the_jaw_
     assert shut["pucker"][0] > 0.4 and shut["funnel"][0] == 0
     assert opened["funnel"][0] > 0.4 and opened["pucker"][0] < 0.3 and 0 < opened["jaw"][0] < 0.2
     assert 0.5 < moved["jaw_side"][0] < 0.9 and moved["smile_side"][0] == moved["cheek"][0] == 0
+
+
+def test_lips_that_have_just_parted_are_drawn_further_apart() -> None:
+    apart = np.linspace(-0.02, 0.26, 141)
+    shown = np.tile(expression._REST, (len(apart), 1))
+    shown[:, 0] += apart
+    shown[:, 1] -= 0.3 * np.clip(apart, 0, None)  # the lower jaw takes the corners along
+    jaw = expression.factors(shown, expression._REST)["jaw"]
+    assert (np.diff(jaw) > 0).all(), "further open is always drawn further open"
+    assert abs(jaw[10]) < 0.01 and jaw[20] > 1.5 * apart[20] / 0.24 and jaw[110] < apart[110] / 0.24
 
 
 def test_a_part_that_is_not_seen_is_held_and_counted() -> None:

@@ -25,7 +25,7 @@ from stylereel.recipes import stylegan2 as generator
 from stylereel.systems.stylemask import training as stylemask
 from stylereel.train import adversarial
 from stylereel.train.loop import Trainer
-from stylereel.world.factors import GROUP, LATENT_DIM
+from stylereel.world.factors import GROUP, INDEX, LATENT_DIM
 
 
 def test_batches_are_reproducible_and_mixed_with_truth() -> None:
@@ -145,6 +145,23 @@ def test_factors_newer_than_a_generator_stay_neutral() -> None:
     assert data.num_factors(network) == data.FACTORS_OF_0_1
     network.card["factors"] = " ".join(world.NAMES)
     assert data.num_factors(network) == new
+
+
+def test_a_generator_that_knows_no_funnel_shows_the_nearest_mouth() -> None:
+    values = np.tile(world.neutral(), (4, 1))
+    for row, (jaw, pucker, funnel) in enumerate([(0.2, 0, 0.8), (0.5, 0.3, 0.5), (0.1, 0.1, 1.0), (0.4, 0.2, 0)]):
+        for name, value in (("jaw", jaw), ("pucker", pucker), ("funnel", funnel)):
+            values[row, INDEX[name]] = value
+    replaced = data._without_funnel(values)
+    assert (replaced[:, INDEX["funnel"]] == 0).all() and (replaced[3] == values[3]).all()
+
+    def mouth(of: np.ndarray) -> np.ndarray:  # width and opening
+        marks = np.stack([world.project_landmarks(each)[0] for each in of])
+        return np.stack([marks[:, 54, 0] - marks[:, 48, 0], marks[:, 66, 1] - marks[:, 62, 1]], axis=1)
+
+    rest = mouth(world.neutral()[None])
+    moved = np.abs(mouth(values) - rest)[:3]
+    assert (np.abs(mouth(replaced) - mouth(values))[:3] < 0.25 * moved + 0.002).all()
 
 
 def test_an_adopted_generator_gives_the_same_images_from_another_w() -> None:

@@ -19,6 +19,7 @@ from stylereel.generator.base import Generator
 from stylereel.world.factors import (
     GROUP,
     HIGH,
+    INDEX,
     LATENT_DIM,
     LOW,
     MOTION_COLUMNS,
@@ -153,9 +154,23 @@ def motion_codes(generator: StyleGAN2, motion: np.ndarray) -> Tensor:
     """
     values = np.tile(neutral(), (len(motion), 1))
     values[:, MOTION_COLUMNS] = np.clip(motion, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
+    if num_factors(generator) <= INDEX["funnel"]:
+        values = _without_funnel(values)
     z = torch.from_numpy(latents_of(values, np.random.default_rng(0), steady=True)).float()
     with torch.inference_mode():
         return grouped_w(generator, z.to(generator.mean_w.device))
+
+
+def _without_funnel(values: np.ndarray) -> np.ndarray:
+    """Factor values [B, K] with the nearest mouth for a generator that does not know the funnel: as narrow by a pucker,
+    and as open by the jaw (`world.face.mouth_frame`)."""
+    out = values.copy()
+    jaw, pucker, funnel = (values[:, INDEX[name]] for name in ("jaw", "pucker", "funnel"))
+    rounded = np.clip(pucker + 1.1 * funnel * (1 - 0.6 * pucker), 0, 1)
+    opens = 0.28 * jaw * (1 - 0.35 * pucker) + 0.075 * funnel * (1 - 0.6 * pucker)
+    out[:, INDEX["jaw"]] = np.where(funnel > 0, np.clip(opens / (1 - 0.35 * rounded) / 0.28, 0, 1), jaw)
+    out[:, INDEX["pucker"]], out[:, INDEX["funnel"]] = rounded, 0
+    return out
 
 
 def num_factors(generator: Generator) -> int:
