@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 import threading
@@ -81,7 +82,10 @@ def page(
     if browser and token is None:
         threading.Timer(1.0, webbrowser.open, [where]).start()
     config = uvicorn.Config(app, log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run([listening])
+    try:
+        uvicorn.Server(config).run([listening])
+    finally:
+        gc.freeze()  # Python would look at gradio's many objects for seconds before it ends
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -191,8 +191,9 @@ class Form:
         parts = []
         for name in ("text", "source", "identity", "driving", "clip", "files", "seed", "audio"):
             value = given.get(name)
-            if name == "seed" and value is not None:
-                parts.append(f"take {value:g}")
+            if name == "seed":
+                if self.name == "sample":
+                    parts.append(f"take {value:g}")
             elif isinstance(value, str) and value.isdecimal():
                 parts.append(f"person {value}")
             elif value:
