@@ -19,10 +19,17 @@ from stylereel.faces.mesh import IBUG, MeshBackend
 from stylereel.faces.placement import place_pose
 
 _SECONDS = 60  # of the past from which a person's rest is estimated
-_CUTOFF_OF_CHANGE = 1.0  # Hz, for the speed itself
+_CUTOFF_OF_CHANGE = 2.0  # Hz, for the speed itself
 
-# Lowest cutoff in Hz, and how much it rises with the speed: for degrees, for expression, for lids.
-_DEGREES, _EXPRESSION, _LIDS = (1.5, 0.12), (2.5, 4.0), (6.0, 4.0)
+# Lowest cutoff in Hz, and how much it rises with the speed. Chosen on five real clips: the least distance from what the
+# file path reads, which looks ahead, next to the least tremble.
+_DEGREES, _BROWS, _GAZE, _LIDS, _MOUTH = (1.3, 0.035), (4.0, 0.0), (3.2, 0.5), (7.0, 8.0), (5.0, 0.5)
+_KINDS = {
+    **dict.fromkeys(("yaw", "pitch", "roll"), _DEGREES),
+    **dict.fromkeys(("brow_left", "brow_right"), _BROWS),
+    **dict.fromkeys(("gaze_x", "gaze_y"), _GAZE),
+    **dict.fromkeys(("blink_left", "blink_right"), _LIDS),
+}
 _LARGER = 1.065  # how much larger the mesh's head is than the mean head for the same face, seen on the real clips
 _PIXELS = 0.4, 0.003  # of the crop, in crop sides and degrees
 
@@ -88,7 +95,7 @@ class Live:
         self._past: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=round(_SECONDS * rate))
         self._sures: deque[np.ndarray] = deque(maxlen=self._past.maxlen)
         self.rest, self._known = rest, rest is not None
-        kinds = [_DEGREES if name in NAMES[:3] else _LIDS if "blink" in name else _EXPRESSION for name in NAMES]
+        kinds = [_KINDS.get(name, _MOUTH) for name in NAMES]
         self._smooth, self._place = OneEuro(*np.array(kinds).T), OneEuro(*_PIXELS)
         self._smoothing = smoothing
         self._last = Seen(REST, np.array([0, 0, 1, 0], np.float32), np.zeros(4, bool), False)
