@@ -84,13 +84,13 @@ def face_after_sound(system: Any, identity: Any, clip: Path, workers: int | None
     camera = FileCamera(clip)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.mp4"
-        with Recording(out, camera.rate, camera) as recording:
+        with Recording(out, camera.rate, lambda: (clip, camera.begun)) as recording:
             Session(system, identity, camera, workers=workers).run([recording])
         shown, whole = Motion.load(recording.files[1]), system.extract(clip)
         first = len(whole) - len(shown)  # before the first picture was drawn nothing is recorded
         late = {name: lag(shown.column(name), whole.column(name)[first:], shown.rate) for name in ("yaw", "jaw")}
         with av.open(str(out)) as container:
-            begins = [stream.start_time * stream.time_base for stream in container.streams if stream.start_time]
+            begins = [(each.start_time or 0) * (each.time_base or 0) for each in container.streams]
             late["sound"] = 1e3 * float(max(begins, default=0))
     return late
 

@@ -6,29 +6,36 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from stylereel import systems
 from stylereel.commands.rendering import SIZES, parse_fps, parse_time
+from stylereel.core.builtin import builtin
 from stylereel.core.files import ensure_writable
 from stylereel.core.precision import Precision, choose_precision
 from stylereel.core.record import command_line, sha256, write_record
 from stylereel.core.render import tuned
 from stylereel.core.runs import claim
 from stylereel.core.system import Device, Streams, System, device_of
-from stylereel.live.camera import RATE, AnyCamera, DeviceCamera, PushedCamera, open_camera
+from stylereel.family.voice import load_voice
+from stylereel.live.camera import AnyCamera, DeviceCamera, FileCamera, NoCamera, PushedCamera, open_camera
 from stylereel.live.meter import summary
 from stylereel.live.outputs import Pipe, VirtualCamera, Window
 from stylereel.live.page import Page
 from stylereel.live.recording import Recording
 from stylereel.live.session import Output, Session
+from stylereel.live.sound import LATENCY, Lips, Microphone, SoundFile
 from stylereel.media.writer import ENDINGS
 from stylereel.systems import Flags
 from stylereel.systems.sources import read_source
+from stylereel.world.motion import natural_motion
 from stylereel.zoo.families import open_family
 
 VERBS = ("identify", "follow", "apply")
+ALONE = 120  # seconds of the movement of a head that no camera moves, which goes there and back
 PLACES = ("window", "page", "virtual-camera", "-")  # of --to; anything else is a file
 
 
@@ -38,6 +45,7 @@ def live(
     *,
     source: str,
     camera: str = "0",
+    audio: str | None = None,
     to: str = "window",
     record: str | None = None,
     camera_size: str | None = None,
@@ -64,7 +72,9 @@ def live(
         source: the person to animate: the seed of an invented person (a whole number), or a file with an image, codes
             or an identity.
         camera: number or name of a camera; a clip, which is played as a camera would give it; - for raw rgb24 frames on
-            standard input; or page, the camera of the browser that shows the page.
+            standard input; page, the camera of the browser that shows the page; or none.
+        audio: a sound that the lips follow: microphone (or microphone:NAME), or a file, which is heard at its own
+            speed. The head follows the camera, or with --camera none moves by itself.
         to: window; page (a local web page); virtual-camera; - for raw rgb24 frames on standard output; or a file to
             record, .mp4, .webm, .mkv or .gif.
         record: also record what is shown in this file, with its motion (.safetensors) next to it, and a clip's sound.
@@ -98,12 +108,14 @@ def live(
     targets = [ensure_writable(each, *filter(None, ENDINGS)) for each in (_file(to), record) if each is not None]
     reports = [target.with_suffix(".json") for target in targets]
     reports += [] if report is None else [ensure_writable(report, ".json")]
-    inputs = [name for name in (source, camera) if Path(name).is_file()]
+    inputs = [name for name in (source, camera, audio or "") if Path(name).is_file()]
     written = [*targets, *(target.with_suffix(".safetensors") for target in targets), *reports]
     claim(written, [*inputs, *(files or {}).values()], overwrite)
     if camera == "page" and to != "page":
         raise ValueError("The camera of a page needs the page; give --to page.")
-    seer = PushedCamera(rate or RATE) if camera == "page" else open_camera(camera, size, rate, loop, _say)
+    if camera == "none" and audio is None:
+        raise ValueError("Nothing moves the portrait; give --camera or --audio.")
+    seer = open_camera(camera, size, rate, loop, _say)
     given = read_source(source)
     if isinstance(system, str):
         system = systems.load(system, family=family, device=device, **(files or {}))
@@ -112,7 +124,9 @@ def live(
     identity = system.identify(given, **chosen["identify"])
     system = tuned(system, identity)
     with ExitStack() as stack:
-        recordings = [stack.enter_context(Recording(target, seer.rate, seer)) for target in targets]
+        lips = None if audio is None else _lips(audio, seer, stack, keep=bool(targets))
+        heard = partial(_heard, seer, lips)
+        recordings = [stack.enter_context(Recording(target, seer.rate, heard)) for target in targets]
         session = Session(
             system,
             identity,
@@ -121,12 +135,13 @@ def live(
             apply=chosen["apply"],
             precision=precision,
             mirror=mirror,
+            lips=lips,
         )
         outputs = [] if _file(to) else [_open(to, system, seer, port, stack)]
         facts = session.run([*outputs, *recordings], seconds, _say)
     settings = {
-        "camera": camera, "to": to, "record": record, "camera_size": camera_size, "fps": fps, "loop": loop,
-        "mirror": mirror, "duration": duration, "port": port, **own, "family": family,
+        "camera": camera, "audio": audio, "to": to, "record": record, "camera_size": camera_size, "fps": fps,
+        "loop": loop, "mirror": mirror, "duration": duration, "port": port, **own, "family": family,
         "device": device_of(system).type, "precision": choose_precision(precision, device_of(system)),
     }  # fmt: skip
     made = [file for each in recordings for file in each.files if each.num_frames]
@@ -137,6 +152,7 @@ def live(
         "inputs": {name: {"file": Path(name), "sha256": sha256(name)} for name in inputs},
         "weights": {Path(path).name: sha256(path) for path in system.weight_files},
         "rate": seer.rate,
+        "ms from sound to lips": None if lips is None else round(1e3 * LATENCY),
         **facts,
         "recorded": [{"file": each.path, "frames": each.num_frames, "sound": each.has_audio} for each in recordings],
         "camera went away": seer.losses if isinstance(seer, DeviceCamera) else 0,
@@ -145,6 +161,29 @@ def live(
     for file in reports:
         write_record(file, kept)
     return kept
+
+
+def _lips(audio: str, camera: AnyCamera, stack: ExitStack, keep: bool) -> Lips:
+    """What makes the lips follow a sound; `keep` says that a microphone's is recorded."""
+    if audio.partition(":")[0] == "microphone":
+        folder = stack.enter_context(TemporaryDirectory())
+        kept = stack.enter_context((Path(folder) / "sound.wav").open("wb")) if keep else None
+        sound = Microphone(audio.partition(":")[2] or "default", kept)
+    else:
+        sound = SoundFile(audio)
+    alive = (
+        natural_motion(0, round(ALONE * camera.rate), camera.rate, "talking") if isinstance(camera, NoCamera) else None
+    )
+    return Lips(sound, load_voice(builtin("voice")), alive)
+
+
+def _heard(camera: AnyCamera, lips: Lips | None) -> tuple[Path | None, float | None]:
+    """What is heard with the picture, and when it begins there."""
+    if lips is not None:
+        return lips.sound.path, None if lips.sound.begun is None else lips.sound.begun + LATENCY
+    if isinstance(camera, FileCamera) and camera.has_audio:
+        return camera.path, camera.begun
+    return None, 0.0
 
 
 def flags(system: str) -> dict[str, Flags]:
@@ -160,6 +199,8 @@ def subjects() -> str:
 def lines(record: Mapping[str, Any]) -> Iterator[str]:
     """What the terminal shows of a record; on standard error where standard output has the frames."""
     shown = [f"{record['ended']}", *summary(record)]
+    if record["ms from sound to lips"] is not None:
+        shown.append(f"lips were {record['ms from sound to lips']} ms behind their sound, and then drawn")
     shown += [f"{each['frames']} frames in {each['file']}" for each in record["recorded"]]
     if record["settings"]["to"] == "-":
         for line in shown:

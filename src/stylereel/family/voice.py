@@ -29,6 +29,7 @@ PHONES = tuple(SOUNDS)  # the last is silence
 STRIDE = 2  # columns between two moments
 MOMENTS = COLUMNS_PER_SECOND // STRIDE  # a second
 DELAY = 6  # moments that a mouth is behind the newest sound that it depends on
+AT_ONCE = 10 * MOMENTS  # moments that are computed together, at most
 LOOK_AHEAD = DELAY / MOMENTS + FFT / 2 / RATE  # seconds: 0.175
 
 
@@ -109,10 +110,10 @@ class Moments(NamedTuple):
 class Ear:
     """A net that hears sound in pieces of any lengths, in bounded memory; what it hears comes out as soon as it can.
 
-    at_once: moments that are computed together; 1 for live sound. It changes nothing but speed and delay.
+    at_once: moments that are computed together, at least; few for live sound. It changes nothing but speed and delay.
     """
 
-    def __init__(self, net: VoiceNet, at_once: int = 10 * MOMENTS) -> None:
+    def __init__(self, net: VoiceNet, at_once: int = AT_ONCE) -> None:
         self._net, self._at_once = net, at_once
         # Columns before those that are needed: the net's memory, and those at the edge, which see mirrored sound.
         self._before = net.memory + 2 * FFT // HOP
@@ -130,8 +131,10 @@ class Ear:
         self.num_samples += len(samples)
         found = [_nothing()]
         while len(self._kept) >= self._span:
-            found.append(self._read(self._kept[: self._span]))
-            self._kept = self._kept[self._at_once * STRIDE * HOP :]
+            more = (len(self._kept) - self._span) // (STRIDE * HOP)  # who is late catches up
+            count = self._at_once + min(more, max(0, AT_ONCE - self._at_once))
+            found.append(self._read(self._kept[: self._span + (count - self._at_once) * STRIDE * HOP], count))
+            self._kept = self._kept[count * STRIDE * HOP :]
         return joined(found)
 
     def end(self) -> Moments:
@@ -143,11 +146,11 @@ class Ear:
         return joined(found)
 
     @torch.inference_mode()
-    def _read(self, samples: np.ndarray) -> Moments:
+    def _read(self, samples: np.ndarray, count: int) -> Moments:
         mel = mel_spectrogram(torch.from_numpy(samples))[None].to(self._net.mouth.weight)
-        heard = self._net(mel[..., : self._before + STRIDE * (self._at_once - 1) + 1])
-        first, self._next = self._next, self._next + self._at_once
-        new = slice(heard.mouth.shape[-1] - self._at_once + min(self._at_once, max(0, DELAY - first)), None)
+        heard = self._net(mel[..., : self._before + STRIDE * (count - 1) + 1])
+        first, self._next = self._next, self._next + count
+        new = slice(heard.mouth.shape[-1] - count + min(count, max(0, DELAY - first)), None)
         phones = heard.phones[0, :, new].float()
         silence = phones.softmax(0)[PHONES.index("_")]
         mouth = heard.mouth[0, :, new].T.float().clamp(0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +23,7 @@ from stylereel.media.video import VideoReader
 
 SIZE = (640, 480)  # pixels that a device is asked for
 RATE = Fraction(30)  # frames a second that it is asked for
+ALONE = Fraction(25)  # frames a second without a camera
 _AGAIN = 1.0  # seconds between two attempts to open a device that went away
 _SILENT = 0.5  # seconds without a frame from a browser after which there is none
 _OPENING, _READING = 10.0, 5.0  # seconds after which a device that says nothing counts as away
@@ -38,8 +39,7 @@ class FileCamera:
         self._reader, self._loop = VideoReader(path, rate), loop
         self.rate, self.path = self._reader.rate, self._reader.path
         self.begun: float | None = None  # when its first frame was shown
-        # Sound that goes with the frames, while they play once.
-        self.sound = self.path if self._reader.has_audio and not loop else None
+        self.has_audio = self._reader.has_audio and not loop  # that goes with the frames
 
     def shots(self, stop: threading.Event) -> Iterator[Shot]:
         """See `Camera`."""
@@ -63,7 +63,7 @@ class PipeCamera:
     """Raw RGB frames of 8 bits, one after the other without headers, as FFmpeg's `-f rawvideo -pix_fmt rgb24` gives."""
 
     def __init__(self, size: tuple[int, int], rate: Fraction, pipe: BinaryIO | None = None) -> None:
-        self.rate, self.sound = rate, None
+        self.rate = rate
         self._size, self._pipe = size, pipe or sys.stdin.buffer
 
     def shots(self, stop: threading.Event) -> Iterator[Shot]:
@@ -99,7 +99,7 @@ class DeviceCamera:
     def __init__(
         self, open_: Callable[[], Iterator[np.ndarray]], rate: Fraction, say: Callable[[str], None] = lambda text: None
     ) -> None:
-        self.rate, self.losses, self.sound = rate, 0, None
+        self.rate, self.losses = rate, 0
         self._open, self._say = open_, say
 
     def shots(self, stop: threading.Event) -> Iterator[Shot]:
@@ -126,11 +126,25 @@ class DeviceCamera:
                 yield Shot(time.monotonic(), None)
 
 
+class NoCamera:
+    """Shots without an image, for a head that a sound alone moves."""
+
+    def __init__(self, rate: Fraction = RATE) -> None:
+        self.rate = rate
+
+    def shots(self, stop: threading.Event) -> Iterator[Shot]:
+        """See `Camera`."""
+        begun, count = time.monotonic(), 0
+        while not stop.wait(max(0.0, begun + float(count / self.rate) - time.monotonic())):
+            yield Shot(begun + float(count / self.rate), None)
+            count += 1
+
+
 class PushedCamera:
     """Frames that somebody else brings, from any thread; the newest counts."""
 
     def __init__(self, rate: Fraction = RATE) -> None:
-        self.rate, self.sound = rate, None
+        self.rate = rate
         self._newest = Newest[Shot]()
 
     def push(self, frame: np.ndarray) -> None:
@@ -151,13 +165,14 @@ class PushedCamera:
                 yield shot or Shot(time.monotonic(), None)
 
 
-AnyCamera = FileCamera | PipeCamera | DeviceCamera | PushedCamera
+AnyCamera = FileCamera | PipeCamera | DeviceCamera | NoCamera | PushedCamera
 
 
 def open_camera(
     name: str, size: tuple[int, int] | None, rate: Fraction | None, loop: bool, say: Callable[[str], None]
 ) -> AnyCamera:
-    """The camera of a name: a number or a device's name, a clip, or - for raw frames on standard input.
+    """The camera of a name: a number or a device's name, a clip, - for raw frames on standard input, page for those of
+    a browser, or none.
 
     Raises:
         ValueError: raw frames without size and rate, a size for a clip, or `loop` for anything else than a clip.
@@ -169,6 +184,10 @@ def open_camera(
                 "Raw frames say neither size nor rate; give --camera-size, such as 640x480, and --fps, such as 25."
             )
         return PipeCamera(size, rate)
+    if name in ("page", "none"):
+        if size is not None:
+            raise ValueError(f"--camera-size is of a device or of raw frames; --camera {name} has none.")
+        return PushedCamera(rate or RATE) if name == "page" else NoCamera(rate or ALONE)
     if not name.isdecimal() and Path(name).is_file():
         if size is not None:
             raise ValueError("--camera-size is of a device or of raw frames; a clip has its own.")
@@ -181,7 +200,7 @@ def open_camera(
     return DeviceCamera(lambda: _device(name, size or SIZE, rate), rate, say)
 
 
-def _device(name: str, size: tuple[int, int], rate: Fraction) -> Iterator[np.ndarray]:
+def _device(name: str, size: tuple[int, int], rate: Fraction) -> Generator[np.ndarray, None, None]:
     """Frames of a camera, by FFmpeg's devices of this operating system."""
     options = {"video_size": f"{size[0]}x{size[1]}", "framerate": str(rate)}
     if sys.platform == "darwin":

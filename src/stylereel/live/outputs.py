@@ -9,7 +9,6 @@ from contextlib import suppress
 from fractions import Fraction
 from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import Image
 
 from stylereel.live.session import Closed, Picture
@@ -46,7 +45,7 @@ class Pipe:
         """See `Output`."""
         if picture is None:
             return
-        data = memoryview(np.ascontiguousarray(picture.image)).cast("B")
+        data = memoryview(picture.image.tobytes())
         for _ in range(self._ticks.due(picture.time)):
             rest = data
             while rest:

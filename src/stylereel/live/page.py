@@ -136,7 +136,7 @@ class Screen:
 
 class Link(NamedTuple):
     """What one viewer of a page gets: a screen; where the camera is the viewer's own, the camera that its frames are
-    pushed to; and what ends that."""
+    pushed to; and what ends that, without waiting."""
 
     screen: Screen
     camera: PushedCamera | None = None
@@ -154,13 +154,11 @@ def visit(system: Streams, identity: Identity, **options: Any) -> Link:
         finally:
             screen.end()
 
-    thread = threading.Thread(target=run, name="live visit", daemon=True)
-    thread.start()
+    threading.Thread(target=run, name="live visit", daemon=True).start()
 
     def close() -> None:
         session.stop()
         camera.end()
-        thread.join(3)
 
     return Link(screen, camera, close)
 
@@ -231,7 +229,7 @@ def live_app(link: Callable[[Mapping[str, str]], Link], allowed: Callable[[Heade
             pass  # the viewer has left
         finally:
             listening.cancel()
-            await asyncio.to_thread(viewer.close)
+            viewer.close()  # at once: who is cancelled waits for nothing
 
     return Starlette(routes=[Route("/", page), WebSocketRoute("/frames", frames)])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -12,11 +13,10 @@ from typing import IO, Self
 import numpy as np
 
 from stylereel.core.latents import Motion
-from stylereel.live.camera import AnyCamera, FileCamera
 from stylereel.live.newest import Newest
 from stylereel.live.outputs import Ticks
 from stylereel.live.session import Picture
-from stylereel.media.video import VideoWriter
+from stylereel.media.writer import VideoWriter, add_sound
 
 _WAITING = 2  # seconds of pictures that may wait for the encoder; then the oldest is left out
 
@@ -34,15 +34,21 @@ class Recording:
     Args:
         path: where to write.
         rate: frames a second.
-        camera: whose sound is recorded, if it has any.
+        sound: gives, once pictures come, the file that is heard meanwhile, if any, and the time at which it begins
+            (None before that); what is shown before is not recorded. It is read when the last picture has come.
 
     Attributes:
         num_frames: how many frames were written.
     """
 
-    def __init__(self, path: str | Path, rate: Fraction, camera: AnyCamera) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        rate: Fraction,
+        sound: Callable[[], tuple[Path | None, float | None]] = lambda: (None, 0.0),
+    ) -> None:
         self.path, self.rate, self.num_frames, self.has_audio = Path(path), rate, 0, False
-        self._camera, self._unwanted = camera, False
+        self._sound, self._unwanted = sound, False
         self._pictures, self._ticks = Newest[Picture](round(_WAITING * rate)), Ticks(rate)
         self._errors: list[BaseException] = []
         self._thread = threading.Thread(target=self._guarded, daemon=True)
@@ -93,24 +99,29 @@ class Recording:
         last = self._next()
         if last is None:
             return None
-        sound, start = None, Fraction(0)
-        if isinstance(self._camera, FileCamera) and self._camera.begun is not None:
-            sound = self._camera.sound
-            start = Fraction(max(0.0, last.time - self._camera.begun)).limit_denominator(1000)
-        with VideoWriter(self.path, self.rate, sound, audio_start=start) as writer:
+        sound, begun = self._sound()
+        while begun is None or last.time < begun:
+            if (last := self._next()) is None:
+                return None
+            sound, begun = self._sound()
+        start = Fraction(last.time - begun).limit_denominator(1000)
+        with VideoWriter(self.path, self.rate) as writer:
             picture: Picture | None = last
             while picture is not None:
                 due = self._ticks.due(picture.time)
                 for each in [last] * (due - 1) + [picture] * (due > 0):  # a gap shows the one before
                     writer.write(each.image)
                     motion = each.motion
-                    rows.write(np.float32([*motion.values[0], *motion.placement[0], bool(motion.missing)]).tobytes())
+                    rows.write(
+                        np.array([*motion.values[0], *motion.placement[0], bool(motion.missing)], np.float32).tobytes()
+                    )
                 last = picture if due else last
-                self.num_frames, self.has_audio = writer.num_frames, writer.has_audio
+                self.num_frames = writer.num_frames
                 writer.notes.clear()
                 picture = self._next()
             if self._unwanted:
                 raise _Dropped
+        self.has_audio = sound is not None and add_sound(self.path, sound, start)
         return last
 
     def _next(self) -> Picture | None:

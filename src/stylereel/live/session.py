@@ -17,17 +17,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from stylereel.core.latents import Identity, Motion
+from stylereel.core.latents import FACE, Identity, Motion
 from stylereel.core.precision import Precision
 from stylereel.core.render import Render, render
 from stylereel.core.system import Shot, Streams, device_of
 from stylereel.live.meter import Mark, Meter
 from stylereel.live.newest import Newest
+from stylereel.live.sound import Lips
 
 WORKERS = 4  # drawing threads at most: faces are read one after the other, so more find nothing to do
 EVERY = 5.0  # seconds between two lines
@@ -75,6 +77,7 @@ class Session:
         follow, apply: options of these verbs of the system.
         precision: see `render`.
         mirror: whether shots are mirrored first.
+        lips: a sound that the lips follow instead.
         workers: drawing threads; by default one for each thread that PyTorch has (OMP_NUM_THREADS), up to WORKERS, and
             one on a GPU.
 
@@ -93,10 +96,15 @@ class Session:
         apply: Mapping[str, Any] | None = None,
         precision: Precision = "auto",
         mirror: bool = False,
+        lips: Lips | None = None,
         workers: int | None = None,
     ) -> None:
         self._system, self._identity, self._camera, self._mirror = system, identity, camera, mirror
-        self._apply, self._precision = dict(apply or {}), precision
+        if lips is not None and FACE not in system.motion_kinds:
+            raise ValueError(f"{system.name} is not moved by a face's factors here, so its lips cannot follow a sound.")
+        self._lips = lips
+        self._apply = dict(apply or {})
+        self._precision: Precision = precision
         one = device_of(system).type != "cpu"
         self.workers = workers or (1 if one else min(torch.get_num_threads(), WORKERS))
         self.meter, self.present = Meter(), False
@@ -170,7 +178,9 @@ class Session:
         return self.meter.facts() | {"dropped": self.dropped, "workers": self.workers, "ended": reason}
 
     def _work(self) -> list[Callable[[], None]]:
-        return [self._capture, self._follow, *[self._draw] * self.workers]
+        lips = self._lips
+        hearing = [] if lips is None else [partial(lips.capture, self._stop), partial(lips.listen, self.meter)]
+        return [self._capture, *hearing, self._follow, *[self._draw] * self.workers]
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -201,6 +211,8 @@ class Session:
         for motion in self._following:
             begun, mark = self._taken.popleft()
             self.meter.stage("read", mark)
+            if self._lips is not None:
+                motion = self._lips.put_on(motion, begun)
             self.present = not motion.missing
             recent.append(motion)
             self._motions.put((begun, _with_context(recent, context)))

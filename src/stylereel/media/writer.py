@@ -161,9 +161,7 @@ class VideoWriter:
                 self._folder = stack.enter_context(replacing_folder(self.path))
             else:
                 partial = stack.enter_context(replacing(self.path))
-                options = {"fflags": "+bitexact"}  # else Matroska numbers its parts at random
-                if self._form.container == "mp4":
-                    options["movflags"] = "+faststart"
+                options = _container_options(self._form)
                 container = av.open(ffmpeg_name(partial), "w", format=self._form.container, container_options=options)
                 self._container = stack.enter_context(container)
                 self._container.metadata["comment"] = self._comment
@@ -320,6 +318,42 @@ class VideoWriter:
     def _failed(self, error: FFmpegError) -> MediaError:
         reason = error.strerror or "the encoder failed"
         return MediaError(f"{self.path} could not be written ({reason}); check the space on the disk.")
+
+
+def add_sound(path: Path, sound: Path, start: Fraction = Fraction(0)) -> bool:
+    """Put the sound of a file, from `start` seconds on, under a video that `VideoWriter` has written, in its place.
+
+    Returns:
+        Whether the file has sound, and the video's form takes it.
+
+    Raises:
+        MediaError: one of the files cannot be read or written.
+    """
+    form = _FORMS[path.suffix.lower()]
+    index = sound_index(sound) if form.sound else None
+    if index is None or form.sound is None:
+        return False
+    with replacing(path) as partial, open_container(path) as video, open_container(sound) as source:
+        options = _container_options(form)
+        with av.open(ffmpeg_name(partial), "w", format=form.container, container_options=options) as target:
+            target.metadata["comment"] = video.metadata.get("comment", video.metadata.get("COMMENT", ""))
+            stream, end = video.streams.video[0], Fraction(0)
+            output = target.add_stream_from_template(stream)
+            track = Track(sound, index, source, target, form.copied, form.sound, start)
+            for packet in video.demux(stream):
+                if packet.pts is None or packet.time_base is None:
+                    continue
+                end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                packet.stream = output
+                target.mux_one(packet)
+                track.write_until(end, last=False)
+            track.write_until(end, last=True)
+    return True
+
+
+def _container_options(form: _Form) -> dict[str, str]:
+    options = {"fflags": "+bitexact"}  # else Matroska numbers its parts at random
+    return options | {"movflags": "+faststart"} if form.container == "mp4" else options
 
 
 def _configure(context: VideoCodecContext, form: _Form, width: int, height: int, rate: Fraction) -> None:
