@@ -509,14 +509,14 @@ def main() -> None:
         likeness(arguments.likeness, arguments.sheets)
     elif arguments.truth:
         truth(arguments.portraits, arguments.clips_of)
-    if arguments.sweeps:
+    elif arguments.sweeps:
         sweeps(arguments.sweeps, arguments.people, arguments.steps, arguments.mediapipe)
     elif arguments.openings:
         if not arguments.mediapipe:
             parser.error("--openings needs --mediapipe.")
         openings(arguments.mediapipe)
-    elif not arguments.clips and not arguments.truth:
-        parser.error("Give one clip or more, --truth, --sweeps or --openings.")
+    elif not arguments.clips:
+        parser.error("Give one clip or more, --truth, --sweeps, --openings or --likeness.")
     for path in arguments.clips:
         if arguments.result:
             by_result(path, arguments.result, arguments.mediapipe)
