@@ -33,6 +33,7 @@ FASTER = (0.78, 1.3)  # by playing faster, which makes a voice higher, too
 NO_SPEECH = 0.06  # share of crops with music or noise alone
 FACTOR_WEIGHTS = (2.0, 1.0, 1.5, 0.7, 1.0)  # jaw, pucker, press, smile, funnel
 PHONE_WEIGHT = 0.1
+CLOSED_WEIGHT = 3.0  # of the moments of p, b and m
 DB = 2 * LIMIT / 100  # of a mel spectrogram
 
 
@@ -131,13 +132,15 @@ def train_voice(trainer: Trainer, crops: Crop, start: VoiceNet | None = None) ->
     batches = Prefetch(lambda index: draw(crops, index, share), trainer.to_device)
     ema = Average(model, average, 0.995)
     weights = torch.tensor(FACTOR_WEIGHTS, device=trainer.device)[:, None]
+    closing = torch.tensor([PHONES.index(name) for name in "PBM"], device=trainer.device)
 
     def step(index: int) -> dict[str, Tensor]:
         batch = batches(index)
         with trainer.autocast():
             heard = model(batch.mel)
         errors = heard.mouth.float() - batch.mouth
-        distance = (weights * F.smooth_l1_loss(errors, torch.zeros_like(errors), beta=0.05, reduction="none")).mean()
+        losses = weights * F.smooth_l1_loss(errors, torch.zeros_like(errors), beta=0.05, reduction="none")
+        distance = torch.where(torch.isin(batch.phones, closing)[:, None], CLOSED_WEIGHT * losses, losses).mean()
         phones = F.cross_entropy(heard.phones.float(), batch.phones)
         trainer.descend(10 * distance + PHONE_WEIGHT * phones, optimizers.values(), 5.0, model)
         ema.update(index)
