@@ -84,16 +84,16 @@ def crop(said: list[Said], random: np.random.Generator) -> tuple[np.ndarray, lis
     return disturb(sound, random), before + kept
 
 
-def pool(path: Path, trainer: Trainer) -> Crop:
+def pool(path: Path, trainer: Trainer, seed: int) -> Crop:
     """All crops, from the file if an earlier run has made it."""
     count, utterances = max(2 * BATCH, trainer.steps(CROPS)), max(16, trainer.steps(UTTERANCES))
     if path.exists():
         with np.load(path) as kept:
             return Crop(*(torch.from_numpy(kept[name]) for name in Crop._fields))
-    said = list(say_many(86, utterances))
+    said = list(say_many((83, seed), utterances))
     mels, mouths, phones = [], [], []
     for index in range(count):
-        sound, track = crop(said, np.random.default_rng((87, index)))
+        sound, track = crop(said, np.random.default_rng((84, seed, index)))
         mel = mel_spectrogram(torch.from_numpy(sound))[:, : 2 * SECONDS * MOMENTS]
         shown, named = labels(track, SECONDS * MOMENTS)
         mels.append(mel.half())
@@ -160,14 +160,17 @@ def train_voice(trainer: Trainer, crops: Crop, start: VoiceNet | None = None) ->
 
 
 @makes("voice")
-def recipe(run: Run) -> list[Path]:
+def recipe(run: Run, *, seed: int = 0) -> list[Path]:
     """Train the net that moves the mouth by sound, on all voices that this machine has.
 
     The world's own voice is always there; eSpeak NG, Flite and hibari (with PocketSphinx) are used where installed.
+
+    Args:
+        seed: random seed of the speech; a run that goes on from weights learns more from another one.
     """
     run.claim("voice")
     path = run.first("voice")
-    crops = pool(run.folder / "voice-pool.npz", run.trainer)
+    crops = pool(run.folder / f"voice-pool-{seed}.npz", run.trainer, seed)
     net = train_voice(run.trainer, crops, None if path is None else load_voice(path))
     data = f"speech of the synthesisers {', '.join(synthesisers())} with its phonemes' mouths; no recordings of people"
     return run.save({"voice": net}, data)

@@ -161,11 +161,11 @@ def _hibari_says(random: np.random.Generator) -> Said:
     return Said("hibari", samples, alignment.align(samples, text))
 
 
-def say_many(seed: int, count: int) -> Iterator[Said]:
+def say_many(seed: tuple[int, ...], count: int) -> Iterator[Said]:
     """Utterances of all synthesisers in turn."""
     speakers = list(synthesisers().values())
     for index in range(count):
-        random = np.random.default_rng((seed, index))
+        random = np.random.default_rng((*seed, index))
         try:
             yield speakers[index % len(speakers)](random)
         except ValueError:  # a word that the aligner lacks, or a sentence that it does not find
