@@ -6,7 +6,9 @@ import itertools
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -221,7 +223,8 @@ def drive(
     inputs += [each for name, each in (options or {}).items() if _is_file_option(name, each)]
     claim([*index, *targets, *(each.with_suffix(".json") for each in targets)], inputs, shared.overwrite)
     # A clip that cannot be opened is reported before anything is loaded; of several, the others are made.
-    opened = [_or_error(lambda: _clip(one, shared)) for one in moved_by] or [None]  # noqa: B023 (called at once)
+    with _sound_tells_length(lips != "driving" and (lips == "sound" or shared.audio is not None)):
+        opened = [_or_error(lambda: _clip(one, shared)) for one in moved_by] or [None]  # noqa: B023 (called at once)
     if all(isinstance(one, ValueError) for one in opened):
         _value(opened[0])
     given = read_source(source) if sources is None else None
@@ -269,7 +272,8 @@ def drive(
             talk = codec.read(name) if Path(name).suffix == TALK else None
             if talk is not None or (reader is None and own_kind(name) == "motion"):
                 saved = Motion.load(name) if talk is None else talk.motion
-                first, count = shared.part(len(saved), saved.rate, name)
+                with _sound_tells_length(heard):
+                    first, count = shared.part(len(saved), saved.rate, name)
                 part = saved.part(first, first + count)
                 return _What(Path(name), None, part, len(saved), first, talk and talk.sound)
             taken, whole, first = reader and Counted(reader, stages), 0, 0
@@ -327,6 +331,15 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
         if record[name] is not None:
             yield f"{name}: {record[name]:.2g} {unit}"
     yield from result_lines(record)
+
+
+@contextmanager
+def _sound_tells_length(so: bool) -> Iterator[None]:
+    """No warning that a driver is shorter than what was asked for, where the result is as long as a sound."""
+    with warnings.catch_warnings():
+        if so:
+            warnings.filterwarnings("ignore", message=".* frames asked for")
+        yield
 
 
 def _target(out: Path, source: str, driver: str) -> Path:
