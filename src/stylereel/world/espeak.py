@@ -131,5 +131,7 @@ def _track(starts: list[tuple[int, str]], num_samples: int, library_rate: int) -
         cuts = [start + round((end - start) * length / lengths[-1]) for length in lengths]
         vowel = stressed or plain in ("aI", "eI", "oU", "aU", "OI", "A", "O", "i", "u")
         for sound, first, last in zip(sounds, cuts, cuts[1:], strict=False):
+            if sound == "_" and track and track[-1].name == "_":  # some versions tell a pause and its end apart
+                first = track.pop().start
             track.append(Phoneme(sound, first, last, vowel and SOUNDS[sound].kind == "vowel"))
     return track
