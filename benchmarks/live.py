@@ -69,7 +69,7 @@ def lag(live: np.ndarray, whole: np.ndarray, rate: Fraction) -> float:
     at = np.arange(len(live)) / float(rate)
     inside = (at > 0.5) & (at < at[-1] - 0.5)
     found = [np.corrcoef(np.interp(at[inside] + each, at, live), whole[: len(live)][inside])[0, 1] for each in shifts]
-    return 1e3 * float(shifts[int(np.argmax(found))])
+    return round(1e3 * float(shifts[int(np.argmax(found))]), 1)
 
 
 def face_after_sound(system: Any, identity: Any, clip: Path, workers: int | None) -> dict[str, float]:
@@ -87,8 +87,11 @@ def face_after_sound(system: Any, identity: Any, clip: Path, workers: int | None
         with Recording(out, camera.rate, lambda: (clip, camera.begun)) as recording:
             Session(system, identity, camera, workers=workers).run([recording])
         shown, whole = Motion.load(recording.files[1]), system.extract(clip)
-        first = len(whole) - len(shown)  # before the first picture was drawn nothing is recorded
-        late = {name: lag(shown.column(name), whole.column(name)[first:], shown.rate) for name in ("yaw", "jaw")}
+        # Before the first picture was drawn nothing is recorded.
+        first = round((recording.begun - (camera.begun or 0)) * camera.rate)
+        count = min(len(shown), len(whole) - first)
+        tracks = {name: (shown.column(name)[:count], whole.column(name)[first:]) for name in ("yaw", "jaw")}
+        late = {name: lag(*both, shown.rate) for name, both in tracks.items()}
         with av.open(str(out)) as container:
             begins = [(each.start_time or 0) * (each.time_base or 0) for each in container.streams]
             late["sound"] = 1e3 * float(max(begins, default=0))

@@ -148,6 +148,19 @@ def test_memory_is_bounded_however_fast_frames_come(toy: Toy) -> None:
     assert facts["frames"]["in"] == 3000 and camera.most < 12  # type: ignore[index]
 
 
+def test_what_does_not_move_is_not_drawn_again(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away(Fake):
+        def shots(self, stop: threading.Event) -> Iterator[Shot]:
+            return (shot if index == 0 else shot._replace(image=None) for index, shot in enumerate(super().shots(stop)))
+
+    drawn: list[float] = []
+    apply = toy.apply
+    monkeypatch.setattr(toy, "apply", lambda who, motion: drawn.append(motion.values[1, 0]) or apply(who, motion))
+    shown = Shown()
+    run(toy, Away(40), shown)
+    assert len(shown.times) > 10 and len(drawn) <= 6, "once for each thread, and while the neighbours still change"
+
+
 def test_an_error_in_a_thread_ends_the_run_with_that_error(toy: Toy) -> None:
     class Broken(Fake):
         def shots(self, stop: threading.Event) -> Iterator[Shot]:
@@ -239,7 +252,7 @@ def test_a_reader_that_goes_away_ends_the_run_without_an_error(toy: Toy) -> None
 
 
 def grey(level: int, time: float, missing: bool = False) -> Picture:
-    motion = Motion(np.float32([[level]]), MotionKind("toy"), ("grey",), RATE, np.ones((1, 4), np.float32))
+    motion = Motion(np.full((1, 1), level, np.float32), MotionKind("toy"), ("grey",), RATE, np.ones((1, 4), np.float32))
     return Picture(time, np.full((32, 32, 3), level, np.uint8), motion.part(0, 1) if not missing else
                    Motion(motion.values, motion.kind, motion.names, RATE, motion.placement, (0,)))  # fmt: skip
 
@@ -592,7 +605,7 @@ def test_a_window_shows_pictures_and_closes(toy: Toy, desktop: str, monkeypatch:
     shown = Shown(lambda count: window._root.event_generate("<Escape>") if count == 5 else None)
     try:
         assert run(toy, Fake(300), window, shown)["ended"] == "the window was closed"
-        assert window._shown.width() >= 512
+        assert window._shown is not None and window._shown.width() >= 512
     finally:
         window.close()
 

@@ -39,6 +39,8 @@ class Recording:
 
     Attributes:
         num_frames: how many frames were written.
+        begun: when the shot of the first one was taken.
+        has_audio: whether there is sound, known at the end.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class Recording:
         sound: Callable[[], tuple[Path | None, float | None]] = lambda: (None, 0.0),
     ) -> None:
         self.path, self.rate, self.num_frames, self.has_audio = Path(path), rate, 0, False
-        self._sound, self._unwanted = sound, False
+        self._sound, self._unwanted, self.begun = sound, False, 0.0
         self._pictures, self._ticks = Newest[Picture](round(_WAITING * rate)), Ticks(rate)
         self._errors: list[BaseException] = []
         self._thread = threading.Thread(target=self._guarded, daemon=True)
@@ -104,17 +106,15 @@ class Recording:
             if (last := self._next()) is None:
                 return None
             sound, begun = self._sound()
-        start = Fraction(last.time - begun).limit_denominator(1000)
+        self.begun, start = last.time, Fraction(last.time - begun).limit_denominator(1000)
         with VideoWriter(self.path, self.rate) as writer:
             picture: Picture | None = last
             while picture is not None:
                 due = self._ticks.due(picture.time)
                 for each in [last] * (due - 1) + [picture] * (due > 0):  # a gap shows the one before
                     writer.write(each.image)
-                    motion = each.motion
-                    rows.write(
-                        np.array([*motion.values[0], *motion.placement[0], bool(motion.missing)], np.float32).tobytes()
-                    )
+                    parts = [each.motion.values[0], each.motion.placement[0], [bool(each.motion.missing)]]
+                    rows.write(np.concatenate(parts).astype(np.float32).tobytes())
                 last = picture if due else last
                 self.num_frames = writer.num_frames
                 writer.notes.clear()

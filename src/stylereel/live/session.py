@@ -34,6 +34,7 @@ from stylereel.live.sound import Lips
 WORKERS = 4  # drawing threads at most: faces are read one after the other, so more find nothing to do
 EVERY = 5.0  # seconds between two lines
 _TICK = 0.05  # seconds after which outputs are called without a new picture
+_STILL = 1e-3  # degrees, or parts of a factor: what moves less is not drawn again
 _PATIENCE = 2.0  # seconds that a stopped thread has for what it is doing
 
 
@@ -111,6 +112,7 @@ class Session:
         self._shots, self._motions, self._pictures = Newest[Shot](), Newest[tuple[float, Motion]](), Newest[Picture]()
         self._stop, self._errors = threading.Event(), list[BaseException]()
         self._drawn, self._drawing, self._order = -1.0, self.workers, threading.Lock()
+        self._last: tuple[np.ndarray, np.ndarray] | None = None  # the values that were drawn last, and their image
         # What cannot be followed is said here, not in a thread.
         self._taken: deque[tuple[float, Mark]] = deque()
         self._following = system.follow(self._taking(), camera.rate, **(follow or {}))
@@ -225,10 +227,15 @@ class Session:
             if taken is None:
                 continue
             begun, motion = taken
-            mark = Mark()
             drawing = drawing or render(self._system, self._identity, motion, 1, self._precision, **self._apply)
-            image, middle = drawing.draw(motion)[0], len(motion) // 2
-            self.meter.stage("draw", mark)
+            before, middle = self._last, len(motion) // 2
+            if before is not None and np.abs(before[0] - motion.values).max() < _STILL:
+                image = before[1]
+            else:
+                mark = Mark()
+                image = drawing.draw(motion)[0]
+                self.meter.stage("draw", mark)
+                self._last = motion.values, image
             with self._order:
                 if begun < self._drawn:  # a later frame was faster
                     self.meter.count("overtaken")
