@@ -73,7 +73,7 @@ TABS = {
     "live": Tab(
         "live",
         "Live",
-        "Your camera moves a person while you watch. The camera's pictures stay on this machine.",
+        "Your camera moves a person while you watch. Its pictures are kept nowhere.",
         "Start",
         ("source", "mirror"),
         calls={"source": "Who is shown", "mirror": "As in a mirror"},
@@ -120,7 +120,7 @@ TABS = {
     "people": Tab(
         "identify",
         "People",
-        "A photograph becomes the nearest person that can be drawn here. Where it is wrong, correct it by name.",
+        "A photograph becomes the nearest person that can be drawn here; what was read wrong you correct by name.",
         "Find the likeness",
         ("source", "set_"),
         calls={"source": "A photograph", "set_": "Corrections"},

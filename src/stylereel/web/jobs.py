@@ -30,6 +30,7 @@ OPEN = ("waiting", "running")
 VISITOR = re.compile(r"[0-9a-f]{32}")
 NAME = re.compile(r"(\d{4})-[a-z]+")
 WAITING = 4  # jobs that a visitor may have waiting
+LINE = 100  # jobs that all visitors together may have waiting
 KEPT = 200  # jobs that a visitor's folder may hold
 GIGABYTE = 1e9
 
@@ -132,6 +133,8 @@ class Jobs:
             mine = self._mine(visitor)
             if sum(job.state in OPEN for job in mine.values()) >= WAITING:
                 raise ValueError(f"{WAITING} of your jobs wait or run already; stop one, or wait until one is done.")
+            if len(self._queue) >= LINE:
+                raise ValueError(f"{LINE} jobs wait already; try again later.")
             self.require_room(sum(path.stat().st_size for path in inputs.values()))
             job = self._new(visitor, tab, title, calls)
             try:

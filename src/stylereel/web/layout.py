@@ -17,6 +17,7 @@ import gradio as gr
 from gradio.themes import Base, colors, sizes
 
 from stylereel.commands.rendering import parse_time
+from stylereel.core.files import replacing
 from stylereel.invert.words import choices
 from stylereel.web import forms
 from stylereel.web.forms import Field, Tab
@@ -267,7 +268,9 @@ class Form:
         return Asked(each, [clip], lambda _, values: _upload(each.name, values[0], CLIPS))
 
     def _ask_sound(self, each: Field) -> Asked:
-        sound = _unopened(gr.Audio(sources=["upload", "microphone"], type="filepath", label=each.label))
+        sound = _unopened(
+            gr.Audio(sources=["upload", "microphone"], type="filepath", label=each.label, elem_classes="sr-sound")
+        )
         return Asked(each, [sound], lambda _, values: _upload(each.name, values[0], (*SOUNDS, *CLIPS)))
 
     def _ask_photo(self, each: Field) -> Asked:
@@ -354,7 +357,7 @@ class Picker:
                 )  # fmt: skip
             with gr.Column(visible=False) as made:
                 mine = page.choice_of_mine("People whom you made", people=True)
-        self.components, self.how, self.mine = [how, seed, photo, mine], how, mine
+        self.components, self.how, self.seed, self.mine = [how, seed, photo, mine], how, seed, mine
         self.parts = {"seed": invented, "photo": pictured, "mine": made}
         how.change(self.seen, how, list(self.parts.values()), show_progress="hidden")
         show = f"(how, seed, mine) => {{ stylereel.person({name!r}, how === 'mine' ? mine : seed) }}"
@@ -378,6 +381,7 @@ class Page:
         self.places: list[Any] = []  # the tab of each gallery
         self.tab: Any = None  # the one that is being built
         self.pickers: dict[str, Picker] = {}
+        self.finish: list[Callable[[Any], Any]] = []  # what needs all tabs
 
     def visitor(self, request: gr.Request) -> str:
         """Whose request it is; the guard has seen to it that there is one."""
@@ -424,7 +428,11 @@ class Page:
             except (ValueError, Late):
                 continue
             if drawn is not None:
-                (self.people / f"{seed}.jpg").write_bytes(drawn[0])
+                try:
+                    with replacing(self.people / f"{seed}.jpg") as partial:
+                        partial.write_bytes(drawn[0])
+                except (ValueError, OSError):  # a full disk: the gallery has a gap
+                    continue
         return [(str(self.people / f"{s}.jpg"), str(s)) for s in seeds if (self.people / f"{s}.jpg").exists()]
 
     def gallery(self, name: str) -> Any:
@@ -460,7 +468,9 @@ class Page:
 def build(jobs: Jobs, stage: Stage, live: Live, wishes: Callable[[str, Any], Any], people: Path) -> gr.Blocks:
     """The page's forms."""
     page = Page(jobs, stage, live, wishes, people)
-    with gr.Blocks(title="stylereel", analytics_enabled=False, fill_width=True, elem_id="sr") as blocks:
+    with gr.Blocks(
+        title="stylereel", analytics_enabled=False, fill_width=True, elem_id="sr", delete_cache=(3600, 86400)
+    ) as blocks:
         gr.HTML('<header class="sr-head"><h1>stylereel</h1><p>Faces that move, made on this machine.</p></header>')
         with gr.Tabs(elem_id="sr-tabs") as tabs:
             known = forms.tabs()
@@ -481,6 +491,8 @@ def build(jobs: Jobs, stage: Stage, live: Live, wishes: Callable[[str, Any], Any
         for place, gallery in zip(page.places, page.galleries, strict=True):  # what is not seen takes no pictures
             if gallery is not first:
                 place.select(page.first_people, None, gallery, show_progress="hidden")
+        for finish in page.finish:
+            finish(tabs)
         picker = page.pickers["drive"]
         use.click(
             lambda name: [gr.update(selected="drive"), "mine", gr.update(value=name), *picker.seen("mine")],
@@ -500,10 +512,27 @@ def _tab(page: Page, name: str, tab: Tab) -> None:
             with gr.Column(scale=5, min_width=300, elem_classes="sr-form"):
                 Form(page, name, tab)
             with gr.Column(scale=6, min_width=300, elem_classes="sr-results"):
+                if name == "people":
+                    _people(page)
                 if name in RESULTS:
                     gr.HTML(RESULTS[name], elem_classes="sr-before")
                 if name != "live":
                     gr.HTML(f'<sr-jobs for="{name}"></sr-jobs>')
+
+
+def _people(page: Page) -> None:
+    """Invented people to look through."""
+    _heading("Invented people")
+    seed = page.gallery("people")
+    use = gr.Button("Use in Drive", size="sm", elem_classes="sr-quiet")
+    page.finish.append(
+        lambda tabs: use.click(
+            lambda number: [gr.update(selected="drive"), "seed", number, *page.pickers["drive"].seen("seed")],
+            seed,
+            [tabs, page.pickers["drive"].how, page.pickers["drive"].seed, *page.pickers["drive"].parts.values()],
+            show_progress="hidden",
+        )
+    )
 
 
 def _edit(page: Page) -> None:

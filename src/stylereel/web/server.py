@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -18,7 +19,9 @@ import gradio
 from fastapi import FastAPI, HTTPException, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
+from filelock import FileLock, Timeout
 
+from stylereel.core.files import MediaError
 from stylereel.web.guard import Guard
 from stylereel.web.jobs import Jobs
 from stylereel.web.layout import CSS, HEAD, THEME, build
@@ -29,8 +32,7 @@ from stylereel.web.stage import EXAMPLE, Stage, Wish
 from stylereel.world.factors import INDEX
 
 STATIC = Path(__file__).parent / "static"
-CACHE = ".uploads"  # in the page's folder: what was uploaded, until it is a day old
-DAY = 86400
+CACHE = ".uploads"  # in the page's folder: what was uploaded, for a day
 MOST_SEED = 2**32
 
 
@@ -83,14 +85,21 @@ def application(folder: Path, limits: Limits, token: str | None = None) -> Any:
     """The page as an ASGI application.
 
     Args:
-        folder: where uploads and results are kept; made if needed.
+        folder: where uploads and results are kept; made if needed. Uploads of an earlier run are removed.
         limits: what it takes on.
         token: what visitors must give; None serves this machine's own users.
 
     Raises:
-        ValueError: the folder cannot be written (MediaError).
+        ValueError: the folder cannot be written, or another page has it (MediaError).
     """
     cache = (folder / CACHE).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise MediaError(f"Another page has the folder {folder}; end it, or give another --folder.") from error
+    shutil.rmtree(cache, ignore_errors=True)
     os.environ["GRADIO_TEMP_DIR"] = str(cache)
     people = cache / "people"
     people.mkdir(parents=True, exist_ok=True)
@@ -105,6 +114,7 @@ def application(folder: Path, limits: Limits, token: str | None = None) -> Any:
         yield
         stage.close()
         jobs.close()
+        lock.release()
 
     app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/page/static", StaticFiles(directory=STATIC))
@@ -129,21 +139,6 @@ def application(folder: Path, limits: Limits, token: str | None = None) -> Any:
         if path is None:
             raise HTTPException(404, "There is no such file.")
         return FileResponse(path, filename=f"{name}-{file}" if download else None)
-
-    @app.get("/page/example.mp4")
-    def example() -> Response:
-        return FileResponse(EXAMPLE)
-
-    @app.get("/page/person/{person:path}")
-    async def person(request: Request, person: str) -> Response:
-        visitor = request.scope["visitor"]
-        try:
-            drawn = await asyncio.wrap_future(stage.ask(f"{visitor} {person}", wishes(visitor, {"person": person})))
-        except (ValueError, TypeError) as error:
-            raise HTTPException(404, str(error)) from error
-        if drawn is None:
-            raise HTTPException(409, "It was asked for again.")
-        return Response(drawn[0], media_type="image/jpeg", headers={"cache-control": "max-age=3600"})
 
     @app.websocket("/page/stage")
     async def play(socket: WebSocket) -> None:

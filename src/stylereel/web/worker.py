@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import warnings
@@ -9,6 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+FULL = "The disk is full; delete earlier results, or make room, and try again."
+LARGE = "The result would be larger than the page allows; take a shorter part or a smaller picture."
 EVERY = 0.2  # seconds between two words on the progress
 
 
@@ -38,7 +41,11 @@ def work(pipe: Connection) -> None:
         except (ValueError, OSError, MemoryError) as error:
             pipe.send(("error", sentence(error)))
         except Exception as error:  # a fault of ours: the page lives on
-            pipe.send(("error", f"This went wrong inside stylereel ({type(error).__name__}: {sentence(error)})"))
+            said = sentence(error)
+            known = said in (FULL, LARGE)
+            pipe.send(
+                ("error", said if known else f"This went wrong inside stylereel ({type(error).__name__}: {said})")
+            )
 
 
 def _run(pipe: Connection, folder: Path, calls: list[Any], most: int, longest: float) -> list[dict[str, Any]]:
@@ -89,11 +96,11 @@ def _limit_files(most: int) -> None:
 
 def sentence(error: BaseException) -> str:
     """What went wrong, in one line that says what to do."""
-    number = getattr(error, "errno", None)
-    if number in (28, 122):  # no space, quota
-        return "The disk is full; delete earlier results, or make room, and try again."
-    if number == 27:
-        return "The result would be larger than the page allows; take a shorter part or a smaller picture."
+    number, text = getattr(error, "errno", None), " ".join(str(error).split())
+    if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in text:
+        return FULL
+    if number == errno.EFBIG or os.strerror(errno.EFBIG) in text:
+        return LARGE
     if isinstance(error, MemoryError):
         return "The memory is not enough; take a shorter part or a smaller picture."
-    return " ".join(str(error).split())
+    return text
