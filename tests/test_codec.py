@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylereel import codec
+from stylereel import codec, systems
 from stylereel.codec import entropy, packets, sound, talk, tracks, vsei
 from stylereel.core.files import MediaError
 from stylereel.core.latents import FACE, Identity, Motion, MotionKind
@@ -236,6 +236,22 @@ def test_unknown_tracks_carry_their_own_coordinates(tmp_path: Path) -> None:
     assert found.names == names and found.rate == Fraction(30000, 1001) and found.kind == MotionKind("expressive", True)
     deviation = values.std(0)
     assert (np.abs(found.values - values) <= 1.5 * np.maximum(deviation, deviation.max() / 1000) / 7.9).all()
+
+
+def test_the_35_numbers_of_the_built_in_people_are_known(tmp_path: Path) -> None:
+    known = tracks.EXPRESSIVE
+    assert known.names == systems.load("expressive", device="cpu").channels.motion_names  # type: ignore[attr-defined]
+    assert " ".join(known.names[3:]) in " ".join(PAGE.read_text().split())
+    values = np.random.default_rng(0).normal(size=(60, 35)).cumsum(0).astype(np.float32) / 10
+    motion = Motion(values, MotionKind("expressive"), known.names, Fraction(25), np.zeros((60, 4), np.float32))
+    codec.write(tmp_path / "a.talk", motion)
+    found = codec.read(tmp_path / "a.talk")
+    assert found.motion.names == known.names and found.sizes.header < 120
+    assert (np.abs(found.motion.values - values) <= 1.51 * np.array(known.steps)).all()
+    body = bytearray(found.header.pack())
+    body[0] |= 16
+    with pytest.raises(packets.DamagedError, match="no file has"):
+        packets.Header.unpack(bytes(body))
 
 
 def test_differences_rest_at_zero(tmp_path: Path, motion: Motion) -> None:

@@ -43,6 +43,8 @@ LEFT_OUT = {
     "train likeness": "learns from thousands of drawn people",
     "train directions": "renders thousands of people",
     "train voice": "makes speech for minutes even at the smallest scale; test_voice.py draws its data",
+    "train expressive": "renders thousands of people; test_expressive.py searches planted channels",
+    "reproduce expressive": "takes minutes at its smallest; test_expressive.py runs its parts",
     "train stylemask": "takes minutes at the smallest scale, and DECA's files; test_stylemask.py trains a small one",
     "train stylevideogan --folder": "makes three clips of 500 frames; two of the user's are trained here",
     "train stylevideogan --data data/stylevideogan/my-clip.mp4": "needs what prepare makes",

@@ -119,6 +119,8 @@ class Header:
             (lever,) = take.floats(1)
             if kind.coordinates not in KNOWN:
                 raise DamagedError(f"Motion of kind {kind} is not known to this version.")
+            if len(KNOWN[kind.coordinates]) <= bool(flags & 16):
+                raise DamagedError("The header names tracks that no file has.")
             known = KNOWN[kind.coordinates][bool(flags & 16)]
             names, rest = known.names, known.rest_of(kind)
             steps = np.array(known.steps) * lever

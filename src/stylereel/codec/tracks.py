@@ -32,6 +32,11 @@ class Coordinates:
         return np.zeros(len(self.rest)) if kind.relative else np.array(self.rest)
 
 
+_CHANNELS = (
+    "brows_1 mouth_1 eyes_1 eyes_2 brows_2 mouth_2 pupils_1 mouth_3 mouth_4 brows_3 mouth_5 mouth_6 "
+    "mouth_7 brows_4 mouth_8 pupils_2 mouth_9 brows_5 mouth_10 mouth_11 brows_6 brows_7 pupils_3 mouth_12 "
+    "mouth_13 mouth_14 brows_8 brows_9 mouth_15 mouth_16 eyes_3 brows_10"
+)
 # Steps by which the 68 landmarks of the built-in people's mean head move by 1 % of the distance between the eyes (mean
 # over landmarks and poses), but no more than a sixteenth of the track's range: `benchmarks/codec.py --steps`.
 _FIRST_FACE = Coordinates(
@@ -45,8 +50,12 @@ FACE = Coordinates(
     _FIRST_FACE.rest + (0.0,) * 4,
     _FIRST_FACE.steps + (0.0625, 0.125, 0.125, 0.125),
 )
+# The 35 numbers of the built-in people: one step for all channels, whose units are equally visible.
+EXPRESSIVE = Coordinates(
+    ("yaw", "pitch", "roll", *_CHANNELS.split()), (0.0,) * 35, (*_FIRST_FACE.steps[:3], *(0.1,) * 32)
+)
 # By the kind of motion, from the first that a version knew to the latest.
-KNOWN: dict[str, tuple[Coordinates, ...]] = {"face": (_FIRST_FACE, FACE)}
+KNOWN: dict[str, tuple[Coordinates, ...]] = {"face": (_FIRST_FACE, FACE), "expressive": (EXPRESSIVE,)}
 
 
 def nodes(frames: int, every: int) -> np.ndarray:

@@ -42,12 +42,12 @@ class Perceptual:
 
     def __call__(self, images: Tensor) -> Tensor:
         parts = []
-        for maps, weights in self._maps(images):
+        for maps, weights in self.maps(images):
             unit = F.normalize(maps, dim=1, eps=1e-10) * (weights / maps[0, 0].numel()) ** 0.5
             parts.append(unit.flatten(1))
         return torch.cat(parts, dim=1)
 
-    def _maps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor | float]]:
+    def maps(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor | float]]:
         """Each map [B, C, h, w] that counts, with the weights of its channels."""
         network = self.network
         if isinstance(network, LPIPS):

@@ -14,6 +14,7 @@ from stylereel.zoo.families import BUILTIN, open_family
 SPECS = {
     name: Spec(*(f"stylereel.systems.{name}.{part}" for part in parts))
     for name, *parts in [
+        ("expressive", "system:Expressive", "training:recipe", "study:reproduce"),
         ("stylemask", "system:StyleMask", "training:recipe", "study:reproduce"),
         ("stylevideogan", "system:StyleVideoGAN", "making:recipe", "study:reproduce"),
     ]

@@ -1,0 +1,223 @@
+"""Expressive: the search on planted channels, the code, the system on built-in weights, and optimisation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from stylereel import systems, world
+from stylereel.core.builtin import builtin
+from stylereel.core.latents import FACE, Codes, Motion
+from stylereel.core.render import render
+from stylereel.family.people import motion_codes
+from stylereel.generator.style_space import StyleLayer, StyleSpace
+from stylereel.systems.expressive import fit, search
+from stylereel.systems.expressive.channels import Channels, ChannelsConfig, load_channels
+from stylereel.systems.expressive.pose import Linear, Mapping, motion_with
+from stylereel.systems.expressive.system import TALK, Expressive
+from stylereel.world.factors import MOTION, MOTION_COLUMNS
+
+POINTS = torch.from_numpy(world.project_landmarks(world.neutral())[0]).float()[None]
+PLANTED = {3: "mouth", 9: "eyes", 14: "brows", 21: "mouth"}
+ROOM = {"mouth": (0.29, 0.53, 0.71, 0.86), "eyes": (0.29, 0.35, 0.71, 0.5), "brows": (0.26, 0.29, 0.73, 0.42)}
+
+
+class Planted:
+    """A generator whose channels brighten a part of the image: the planted ones a region, the others everything."""
+
+    resolution, mean_w = 128, torch.zeros(4)
+    style_layers = tuple(StyleLayer(i, f"b{i}", "conv", i, 128, 8) for i in range(5))
+
+    def __init__(self) -> None:
+        self.style_space = StyleSpace(self.style_layers)
+        areas = search.masks(POINTS, 128)[0]
+        self.shapes = 0.02 * torch.randn(40, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+        for channel, region in PLANTED.items():
+            self.shapes[channel] = 0.5 * (1 + channel / 40) * areas[search.REGIONS.index(region)]
+
+    def synthesize(self, s: list[Tensor], **_: Any) -> Tensor:
+        return torch.einsum("bn,nchw->bchw", torch.cat(s, 1), self.shapes)
+
+
+class Plain:
+    """Distances of colours, next to a constant that keeps their lengths comparable."""
+
+    def maps(self, images: Tensor) -> list[tuple[Tensor, float]]:
+        return [(torch.cat([images, torch.ones_like(images[:, :1])], 1), 1.0)]
+
+
+def planted() -> tuple[Any, Tensor, Tensor]:
+    generator: Any = Planted()
+    places = search.searched(generator)
+    frames = 0.1 * torch.randn(2, 40, generator=torch.Generator().manual_seed(1))
+    find = lambda images: POINTS.expand(len(images), -1, -1)  # noqa: E731
+    unit, perceptual = torch.ones(40), Plain()
+    found = [search.sensitivity(generator, one, find, perceptual, places, unit) for one in frames.split(1)]  # type: ignore[arg-type]
+    return generator, places, torch.stack(found)
+
+
+def test_the_search_finds_exactly_what_was_planted() -> None:
+    _, places, found = planted()
+    assert places[0] == 16  # StyleSpace's first two layers are not tried
+    is_local, strength = search.local(found)
+    chosen = {
+        int(places[index]): search.REGIONS[int(strength[:, index].argmax())] for index in is_local.any(0).nonzero()
+    }
+    assert chosen == {channel: region for channel, region in PLANTED.items() if channel >= 16}
+
+
+def test_channels_that_carry_a_change_are_chosen_and_show_it() -> None:
+    random = torch.Generator().manual_seed(2)
+    slopes, mix = torch.randn(12, 500, generator=random), torch.randn(3, 12, generator=random)
+    slopes[6:] *= 0.05  # channels that hardly show
+    products = (slopes @ slopes.T).repeat(4, 1, 1)
+    changes = torch.randn(200, 3, generator=random) @ mix
+    carried = search.Carry(products, changes.T @ changes / len(changes))
+    chosen = search.choose(carried, range(12), 6)
+    assert set(chosen) == set(range(6)) and carried.left(chosen) < 0.02 < carried.left(chosen[:2])
+    matrix, unit = search.coder(carried, chosen, 3)
+    shown = (changes @ matrix.T * unit) @ slopes[chosen]
+    assert (shown - changes @ slopes).square().mean() < 0.03 * (changes @ slopes).square().mean()
+
+
+def test_regions_are_where_they_should_be() -> None:
+    areas = search.masks(POINTS, 128)[0]
+    for name, (left, top, right, bottom) in ROOM.items():
+        area = areas[search.REGIONS.index(name)]
+        inside = area[int(128 * top) : int(128 * bottom), int(128 * left) : int(128 * right)]
+        assert inside.max() > 0.9 and inside.sum() > 0.5 * area.sum(), name
+        assert area[:20].max() == 0
+    head = search.masks_of_head(POINTS, 128)[0, 0]
+    assert (head > 0.5)[areas[1] > 0.9].all() and head[0].max() == 0
+
+
+@pytest.fixture(scope="module")
+def system() -> Expressive:
+    loaded = systems.load("expressive", device="cpu")
+    assert isinstance(loaded, Expressive)
+    return loaded
+
+
+def talk(frames: int = 12, seed: int = 5) -> Motion:
+    values = world.natural_motion(seed, 60, manner="expressions")[::5][:frames]
+    return Motion(values, FACE, MOTION, Fraction(25), np.tile(np.float32([64, 64, 128, 0]), (frames, 1)))
+
+
+def images_of(system: Expressive, identity: Any, motion: Motion) -> np.ndarray:
+    return np.stack(list(render(system, identity, motion, precision="32"))).astype(float)
+
+
+def test_thirty_five_numbers_show_what_all_styles_do(system: Expressive) -> None:
+    """Against the generator given the motion's own codes in all rows of pose and expression."""
+    identity, motion = system.identify(7), talk(4)
+    codes = motion_codes(system.generator, motion.values)
+    whole = identity.w[None].expand(4, -1, -1).clone()
+    whole[:, [0, 1, 4, 5]] = codes[:, [0, 1, 4, 5]]
+    with torch.inference_mode():
+        best = ((system.generator.synthesize(whole).clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1).numpy()
+    shown = images_of(system, identity, motion)
+    assert 10 * np.log10(255**2 / np.square(shown - best).mean()) > 45
+
+
+def test_faces_and_their_numbers_are_one_motion(system: Expressive) -> None:
+    motion, identity = talk(), system.identify(3)
+    numbers = system.encode_face(motion)
+    assert numbers.kind == TALK and numbers.values.shape == (12, 35) and len(set(numbers.names)) == 35
+    first, second = images_of(system, identity, motion), images_of(system, identity, numbers)
+    assert np.abs(first - second).max() <= 1
+    alone = images_of(system, identity, numbers.part(7, 8))
+    assert np.abs(alone[0] - second[7]).max() <= 1  # any frame by itself
+    other = images_of(system, system.identify(4), numbers)
+    assert np.abs(other - second).mean() > 5
+
+
+def test_a_reader_reads_drawn_people(system: Expressive) -> None:
+    values = world.align(np.stack([world.person(seed) for seed in range(70, 82)]))
+    images = torch.from_numpy(np.stack([world.draw(one, 256).image for one in values])).permute(0, 3, 1, 2) / 127.5 - 1
+    read = system.read_images(images)
+    truth = values[:, MOTION_COLUMNS]
+    for name, least in {"yaw": 0.98, "pitch": 0.95, "jaw": 0.85, "blink_left": 0.9, "smile": 0.85}.items():
+        place = MOTION.index(name)
+        assert np.corrcoef(read[:, place], truth[:, place])[0, 1] > least, name
+
+
+def test_codes_drive(system: Expressive) -> None:
+    motion = talk(6)
+    w = motion_codes(system.generator, motion.values).clone()
+    found = system.extract(Codes(w, "", Fraction(25), torch.ones(6, 4)))
+    direct = system.encode_face(motion).values
+    assert np.abs(found.values[:, 3:] - direct[:, 3:]).max() < 0.02
+    assert np.corrcoef(found.values[:, 0], motion.values[:, 0])[0, 1] > 0.95 or motion.values[:, 0].std() < 1
+
+
+def test_relative_motion_begins_with_the_own_face(system: Expressive) -> None:
+    numbers = system.encode_face(talk(3))
+    still = replace(numbers, values=np.zeros_like(numbers.values), kind=TALK._replace(relative=True))
+    identity = system.identify(11)
+    own = np.stack(list(render(system, identity, still, precision="32"))).astype(float)
+    with torch.inference_mode():
+        portrait = system.portrait(identity).synthesize(system.generator)[0].clamp(-1, 1)
+    seen = (portrait.permute(1, 2, 0).numpy() + 1) * 127.5
+    assert np.abs(own[0] - seen).mean() < 3
+
+
+def test_optimisation_goes_on_from_the_code_and_keeps_pupils_in_blinks(system: Expressive) -> None:
+    motion, identity = talk(3), system.identify(9)
+    numbers = torch.from_numpy(system.encode_face(motion).values)
+    with torch.inference_mode():
+        base = system.base(identity.w[None], numbers[:, :3])
+        flat = system.channels.apply_to(base, numbers[:, 3:])
+        images = search.paint(system.generator, flat)
+        points = system.face(images).landmarks
+    base, images, points = base.clone(), images.clone(), points.clone()
+    points[1, [37, 38, 43, 44]] = points[1, [41, 40, 47, 46]]  # closed
+    from stylereel.invert.perceptual import Perceptual
+
+    perceptual = Perceptual.best()
+    start = 0.8 * numbers[:, 3:]
+    found = fit.refine(system.generator, system.channels, lambda part: base[part], images, points, start, perceptual, 4)
+    assert (found.after <= found.before).all() and float(found.after.sum()) < float(found.before.sum())
+    pupils = [name.startswith("pupils") for name in system.channels.names]
+    if any(pupils):
+        assert torch.equal(found.values[1, pupils], start[1, pupils])
+    way = Mapping(system.generator)
+    turned = torch.tensor([[12.0, 4.0, 0.0]])
+    with torch.inference_mode():
+        w = way(system.plain(identity.w[None]), torch.zeros(1, 3), turned)
+        target = search.paint(system.generator, system.generator.style_space.flatten(system.generator.styles(w)))
+        points = system.face(target).landmarks
+    angles = fit.search_angles(
+        system.generator, way, system.plain(identity.w[None]), torch.zeros(1, 3), target, points, perceptual,
+        turned + torch.tensor([[4.0, -2.0, 1.0]]), 6,
+    )  # fmt: skip
+    assert (angles.values - turned).abs().sum() < 4 and float(angles.after) < float(angles.before)
+
+
+def test_a_linear_direction_turns(system: Expressive) -> None:
+    angles = torch.from_numpy(np.random.default_rng(0).uniform(-10, 10, (64, 3))).float()
+    codes = motion_codes(system.generator, motion_with(angles.numpy()))
+    way = Linear.fit(codes[:, 0], angles)
+    moved = way(codes[:1], angles[:1], angles[1:2])
+    assert (moved[:, 0] - codes[1:2, 0]).norm() < 0.7 * (codes[:1, 0] - codes[1:2, 0]).norm()
+    assert torch.equal(moved[:, 2:], codes[:1, 2:])
+
+
+def test_files_of_channels(system: Expressive, tmp_path: Any) -> None:
+    assert system.weight_files[0] == builtin("generator") and len(system.channels.names) == 32
+    other: Any = SimpleNamespace(style_space=StyleSpace(system.generator.style_layers[:4]))
+    with pytest.raises(ValueError, match="stylereel train expressive"):
+        load_channels(builtin("expressive"), other)
+    bare = Channels(ChannelsConfig(system.channels.config.names, system.channels.config.size))
+    bare.load_state_dict({key: value for key, value in system.channels.state_dict().items() if "reader" not in key})
+    mute = Expressive(system.generator, None, bare, system.face)
+    with pytest.raises(ValueError, match="--reading points"):
+        mute.read_images(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ValueError, match="--reading takes"):
+        system.extract(str(tmp_path / "no.mp4"), reading="eyes")  # type: ignore[arg-type]
