@@ -113,6 +113,15 @@ def test_wrong_values_are_one_sentence(values: dict[str, object], word: str) -> 
     assert "\n" not in str(raised.value)
 
 
+def test_curves_keep_their_commas_and_corrections_are_parted_by_them() -> None:
+    values = {"source": "29", "slider": "yaw=0:-9,1:9 smile=0.5", "set_": "beard=0, hair=curls"}
+    call = forms.call(forms.TABS["drive"], "stylemask", values)
+    assert call.line() == (
+        "stylereel drive stylemask --source 29 --out result.mp4 --slider yaw=0:-9,1:9 --slider smile=0.5 "
+        "--set beard=0 --set hair=curls"
+    )
+
+
 def test_a_rate_is_no_path() -> None:
     call = forms.call(forms.TABS["drive"], "stylemask", {"source": "1", "driving": "d.mp4", "fps": "30000/1001"})
     assert call.keywords["fps"] == "30000/1001"

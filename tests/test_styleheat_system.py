@@ -16,6 +16,7 @@ from stylereel.core.builtin import builtin
 from stylereel.core.latents import CODES, FACE, Codes, Identity, Motion
 from stylereel.core.render import pictures, portrait, render
 from stylereel.core.weights import save_module
+from stylereel.edit.curves import Changes
 from stylereel.faces import deep3d
 from stylereel.faces.coefficients import NAMES
 from stylereel.generator import StyleGAN2, StyleGAN2Config
@@ -23,7 +24,7 @@ from stylereel.systems.styleheat.motion import INPUTS
 from stylereel.systems.styleheat.networks import CalibrationConfig, Warper, WarperConfig
 from stylereel.systems.styleheat.state import look, read_state
 from stylereel.systems.styleheat.system import DEEP3D, StyleHEAT
-from stylereel.systems.styleheat.training import new_calibration
+from stylereel.systems.styleheat.training import new_calibration, new_warper
 
 CONFIG = WarperConfig(INPUTS, descriptor=8, size=64, width=4, widest=8, hidden=8, places=True)
 
@@ -103,12 +104,16 @@ def test_parts_and_changes_are_told_by_the_portraits_own_motion() -> None:
         render(system, identity, replace(motion, kind=CODES))
 
 
-def test_codes_do_not_drive() -> None:
+def test_codes_say_who_and_drive_by_what_they_show(authors: dict[str, str]) -> None:
     system = heat()
-    codes = Codes(system.identify(1).w[None], "", Fraction(1), torch.zeros(1, 4))
-    with pytest.raises(ValueError, match="driven by the face in a clip"):
-        system.extract(codes)
-    assert torch.equal(system.identify(codes).w, codes.w[0]), "but they say who"
+    codes = Codes(torch.stack([system.identify(seed).w for seed in (1, 2)]), "", Fraction(1), torch.zeros(2, 4))
+    assert torch.equal(system.identify(codes).w, codes.w[0])
+    motion = system.extract(codes)
+    assert motion.kind == FACE and motion.rate == 1
+    for seed, values in zip((1, 2), motion.values):
+        np.testing.assert_allclose(values, system._own_values(system.identify(seed)), atol=0.2)
+    with pytest.raises(ValueError, match="face in a clip"):
+        StyleHEAT.from_files(**authors).extract(codes)
 
 
 def test_networks_that_do_not_fit_are_refused() -> None:
@@ -122,6 +127,20 @@ def test_networks_that_do_not_fit_are_refused() -> None:
     tiny = StyleGAN2(StyleGAN2Config(32, 8, 8, channel_base=128, channel_max=8, mapping_layers=2))
     with pytest.raises(ValueError, match="64 px"):
         StyleHEAT(tiny, None, warper, calibration)
+
+
+def test_features_of_optimised_codes_are_who_moves() -> None:
+    system = led()
+    w = system.identify(7).w[None]
+    made: list[Tensor] = []
+    system.generator.synthesize(w, taps={"b32.conv1": made.append}, stop="b32.conv1")
+    codes = Codes(w, "", Fraction(1), torch.zeros(1, 4), {"b32.conv1": 1.1 * made[0]})
+    identity = system.identify(codes)
+    shown = portrait(system, identity).astype(float)
+    direct = pictures(system.generator.synthesize(w, taps={"b32.conv1": lambda _: 1.1 * made[0]}))[0]
+    assert np.abs(shown - direct).max() <= 1
+    assert np.abs(shown - portrait(system, system.identify(7))).mean() > 1
+    assert np.isfinite(frames_of(system, identity, turning(2))).all()
 
 
 # The authors' files
@@ -225,3 +244,57 @@ def test_our_own_files_make_the_system_of_the_built_in_family(tmp_path: Path) ->
     assert found.builtin_family and found.encode is not None
     identity, motion = system.identify(7), turning(2)
     assert np.abs(frames_of(found, identity, motion) - frames_of(system, identity, motion)).mean() < 1
+
+
+# By hand, and led by the mean head
+
+
+def led(guided: bool = True) -> StyleHEAT:
+    """The system on the built-in generator with new networks that are led by the mean head: they warp and no more."""
+    torch.manual_seed(0)
+    generator = StyleGAN2.load(builtin("generator"))
+    warper = new_warper(replace(CONFIG, guide=guided))
+    config = CalibrationConfig(width=8, hidden=8, heads=1, guide=True, finest=True)
+    return StyleHEAT(generator, None, warper, new_calibration(generator, CONFIG.descriptor, config))
+
+
+def test_new_networks_follow_the_mean_head() -> None:
+    system = led()
+    identity = system.identify(7)
+    own = system._own_values(identity)
+    still = replace(turning(1), values=own[None].astype(np.float32))
+    shown, plain = frames_of(system, identity, still)[0], portrait(system, identity).astype(float)
+    assert np.abs(shown - plain).mean() < 0.5, "its own motion moves nothing"
+    turned = still.values.copy()
+    turned[:, NAMES.index("yaw")] += 12
+    target = frames_of(system, identity, replace(still, values=turned))[0]
+    assert np.abs(target - plain).mean() > 3
+    with pytest.raises(ValueError, match="guide of the mean head"):
+        system.warper(torch.zeros(1, 3, 64, 64), torch.zeros(1, INPUTS, 27))
+
+
+def test_the_head_moves_in_the_frame_by_curves() -> None:
+    system = led()
+    identity = system.identify(7)
+    changes = Changes.read(sliders=["shift_x=0.0625", "scale=1"])
+    motion = changes.show_on(changes.at_rest(0.04, Fraction(25)), system._own_values(identity), system.moves_in_frame)
+    shown = frames_of(system, identity, motion)[0]
+    plain = frames_of(system, identity, changes.at_rest(0.04, Fraction(25)))[0]
+    inside = slice(40, 216)
+    moved = np.roll(plain, 16, axis=1)
+    assert np.abs(shown - moved)[inside, inside].mean() < 0.3 * np.abs(shown - plain)[inside, inside].mean()
+
+
+def test_an_edit_grows_while_the_portrait_moves() -> None:
+    system = led()
+    changes = Changes.read(edits=["age=linear 0:0,0.08:3"])
+    identity = changes.taught(system.identify(7))
+    motion = changes.show_on(turning(3), world.neutral()[world.MOTION_COLUMNS], True)
+    shown, plain = frames_of(system, identity, motion), frames_of(system, identity, turning(3))
+    apart = np.abs(shown - plain).mean((1, 2, 3))
+    assert apart[0] < 0.1 and apart[0] < apart[1] < apart[2] and apart[2] > 0.5
+    assert np.abs(frames_of(system, identity, motion, chunk=1) - shown).max() <= 2
+    kept = replace(
+        identity, tensors={**identity.tensors, "features": torch.zeros(64, 64, 64), "so_far": torch.zeros(3, 32, 32)}
+    )
+    assert np.isfinite(frames_of(system, kept, motion)).all(), "also what HFGI kept of a photograph"

@@ -23,7 +23,6 @@ _RECIPES = {
     "encoder": "stylereel.recipes.encoder:recipe",
     "directions": "stylereel.recipes.directions:recipe",
     "voice": "stylereel.recipes.voice:recipe",
-    "styleheat": "stylereel.systems.styleheat.training:recipe",  # until its system is registered
 }
 
 

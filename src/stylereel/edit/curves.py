@@ -245,6 +245,11 @@ class Changes:
         return replace(identity, tensors=tensors)
 
 
+def is_edited(identity: Identity, motion: Motion) -> bool:
+    """Whether a motion has edits that the identity was taught."""
+    return any(name.startswith(EDIT) and name in identity.tensors for name in motion.names)
+
+
 def edited(identity: Identity, motion: Motion) -> torch.Tensor:
     """The W+ codes of an identity as a motion's edits change them: [1, L, D], or [T, L, D] if there are any."""
     w = identity.w[None]
@@ -280,7 +285,7 @@ def _within(name: str, curve: Curve) -> Curve:
     low, high = _LIMITS[name]
     if curve.on_top:
         low, high = low - high, high - low
-    if curve.values.min() < low or curve.values.max() > high:
-        beyond = float(curve.values[(curve.values < low) | (curve.values > high)][0])
-        raise ValueError(f"{name} takes {low:g} to {high:g}{' on top' if curve.on_top else ''}, not {beyond:g}.")
+    beyond = curve.values[(curve.values < low - 1e-6) | (curve.values > high + 1e-6)]  # limits are float32
+    if len(beyond):
+        raise ValueError(f"{name} takes {low:g} to {high:g}{' on top' if curve.on_top else ''}, not {beyond[0]:g}.")
     return curve

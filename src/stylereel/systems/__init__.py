@@ -16,6 +16,7 @@ SPECS = {
     for name, *parts in [
         ("expressive", "system:Expressive", "training:recipe", "study:reproduce"),
         ("stylemask", "system:StyleMask", "training:recipe", "study:reproduce"),
+        ("styleheat", "system:StyleHEAT", "training:recipe", "study:reproduce"),
         ("stylevideogan", "system:StyleVideoGAN", "making:recipe", "study:reproduce"),
     ]
 }

@@ -21,7 +21,7 @@ from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.render import pictures
-from stylereel.core.system import Device, Shot, Source, Synthesizer, System, choose_device
+from stylereel.core.system import Device, Frames, Shot, Source, Synthesizer, System, choose_device
 from stylereel.core.weights import own_kind
 from stylereel.faces import backend, placement
 from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
@@ -295,9 +295,14 @@ def face_values(motion: Motion) -> np.ndarray:
 
 def own_motion(system: System, identity: Identity) -> np.ndarray:
     """The motion factors [M] that an identity's own portrait shows, by the built-in face net."""
-    net = load_face(builtin("face")).eval()  # one image a person: it may stay on the CPU
+    return motion_of_codes(system, system.portrait(identity))[0]
+
+
+def motion_of_codes(system: System, frames: Frames) -> np.ndarray:
+    """The motion factors [B, M] of what the generator makes of its inputs, by the built-in face net."""
+    net = load_face(builtin("face")).eval()  # few images a person: it may stay on the CPU
     with torch.inference_mode():
-        shown = pictures(system.portrait(identity).synthesize(system.generator))
-        predicted = net(torch.from_numpy(shown).permute(0, 3, 1, 2) / 127.5 - 1).motion[0].numpy()
+        shown = pictures(frames.synthesize(system.generator))
+        predicted = net(torch.from_numpy(shown).permute(0, 3, 1, 2) / 127.5 - 1).motion.numpy()
     low, high = world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS]
     return ((low + high) / 2 + (high - low) / 2 * predicted).clip(low, high)

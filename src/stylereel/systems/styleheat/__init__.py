@@ -13,6 +13,7 @@ calibration network, and drawn by the rest of the frozen generator.
 | losses: visual, local, domain, adversarial | `losses` |
 | stages of training with video | `training.train_video`, `training.train_joint` |
 | identify, extract, apply | `system.StyleHEAT` |
+| study of the feature space, layers, calibration, domain loss | `study.reproduce` |
 
 Different from the paper, and why:
 - What moves is the feature map and the image so far (see `state`); else what the blocks below 64 px have drawn stays
@@ -23,8 +24,13 @@ Different from the paper, and why:
   calibration is conditioned on the motion as theirs is; `CalibrationConfig(descriptor=0)` is the paper's form.
 - The built-in family is driven by the world's motion factors, and its window says besides what the source shows itself
   (see `motion`).
-- Its generator can show the source with the target's motion, and the world knows the exact flow: both are supervision
-  (`training.QUICK`). The paper's losses are `training.PAPER`, the authors' code `training.CODE`.
+- Its networks see besides how the mean head of the world makes the movement (`guide`), and the flow is that head's with
+  a change. `WarperConfig(guide=False)` and `CalibrationConfig(guide=False)` are the paper's form, which has to find
+  the face in the image by itself. In `finest` the calibration's map of 64 px reaches its heads directly.
+- Its generator can show the source with the target's motion, and the world knows the exact flow and draws the true
+  image, all of which is supervision (`training.QUICK`). The paper's losses are `training.PAPER`, the authors' code
+  `training.CODE`.
+- Curves may move the head in the frame: the repaired state is moved as a whole.
 
-Not yet here: training with sound, the studies, and built-in weights; the system is not registered before it has these.
+Not yet here: training with sound.
 """

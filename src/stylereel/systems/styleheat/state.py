@@ -8,7 +8,8 @@ holds is known from the number of channels that the calibration takes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -47,11 +48,24 @@ def split(joined: Tensor) -> State:
     return State(joined[:, :-COLOURS], F.avg_pool2d(joined[:, -COLOURS:], 2))
 
 
-def read_state(generator: StyleGAN2, w: Tensor, correction: Correction | None = None) -> State:
-    """The state that W+ codes w [B, L, D] lead to, corrected by HFGI if there is a correction."""
+def read_state(
+    generator: StyleGAN2, w: Tensor, correction: Correction | None = None, maps: Mapping[str, Tensor] | None = None
+) -> State:
+    """The state that W+ codes w [B, L, D] lead to, corrected by HFGI if there is a correction.
+
+    maps: feature maps [B, C, H, W] that replace the outputs of layers up to `LAYER`, by name.
+
+    Raises ValueError for a map of a later layer.
+    """
     so_far: list[Tensor] = []
-    features = generator.synthesize(w, taps={SO_FAR: so_far.append}, stop=LAYER)
+    taps: dict[str, Callable[[Tensor], Tensor | None]] = {SO_FAR: so_far.append}
+    taps |= {layer: partial(_instead, each) for layer, each in (maps or {}).items()}
+    features = generator.synthesize(w, taps=taps, stop=LAYER)
     return State(features if correction is None else correction.apply(features), so_far[0])
+
+
+def _instead(replacement: Tensor, _: Tensor) -> Tensor:
+    return replacement
 
 
 def draw(

@@ -36,6 +36,7 @@ _DEEP3D_NAMES = (
 )
 EXPRESSION, CROP = slice(0, 64), slice(70, 73)  # of these
 FRAME = 256  # pixels of the frames that Deep3D reads
+CHUNK = 8  # frames read together
 Parts = Literal["all", "pose", "expression"]
 
 
@@ -178,17 +179,20 @@ class StyleHEAT:
         psi: float = 1.0,
         source_face: str = "largest",
         detector: backend.Detector = "auto",
+        set_: tuple[str, ...] = (),
     ) -> Identity:
         """Who is to move: a seed, an image uint8 [H, W, 3] with a face, codes of one, or a saved identity.
 
-        Of an image and of codes the `placement` [4] is kept too; with HFGI, of an image also its state. What is
-        inverted is taken as it is, never truncated.
+        Of an image and of codes the `placement` [4] is kept too; with HFGI, of an image also its state, and of codes
+        that were optimised in feature space theirs. What is inverted is taken as it is, never truncated.
 
         Args:
             source: seed of an invented person (0 or more), an image, codes (their first frame), or an identity.
             psi: how far an invented person may lie from the mean face, 0 to 1; nothing else is pulled there.
             source_face: which one of several faces in the image; as for `face`.
-            detector: what finds and reads faces; auto is dlib.
+            detector: what finds and reads faces; auto is the mesh where it is installed, else dlib.
+            set_: corrects what was read of a photograph, or a seed's person: beard=0, hair=curls, glasses=round,
+                age=old, hair_colour=blond, face=woman, or any factor of the world; may be given several times.
 
         Raises:
             ValueError: no such face in the image, a negative seed, psi outside 0 to 1, no such detector, or codes
@@ -202,7 +206,12 @@ class StyleHEAT:
             points = track.landmarks[0]
             return track
 
-        identity = who.identify(self, source, psi, find)
+        identity = who.identify(self, source, psi, find, set_)
+        if isinstance(source, Codes) and source.features and not set_:
+            maps = {layer: each[:1].to(device_of(self)) for layer, each in source.features.items()}
+            with torch.inference_mode():
+                state = read_state(self.generator, identity.w[None].to(device_of(self)), maps=maps)
+            return replace(identity, tensors={**identity.tensors, **_kept(state)})
         if not isinstance(source, np.ndarray):
             return identity
         row = identity.tensors["placement"].numpy()
@@ -213,7 +222,7 @@ class StyleHEAT:
             with torch.inference_mode():
                 w = identity.w[None].to(image.device)
                 state = read_state(self.generator, w, self.hfgi(image, self.generator.synthesize(w)))
-            kept |= {"features": state.features[0].cpu().clone(), "so_far": state.so_far[0].cpu().clone()}
+            kept |= _kept(state)
         if not self.builtin_family and self.coefficients is not None:
             shown = placement.to_crop(points, row) * FRAME
             kept["coefficients"] = torch.from_numpy(deep3d.coefficients(self.coefficients, [crop], shown[None])[0])
@@ -233,7 +242,8 @@ class StyleHEAT:
         """The motion of a face in a clip or image.
 
         Args:
-            driving: the clip (its name, or open already) or an image.
+            driving: the clip (its name, or open already), an image or, in the built-in family, codes: what the
+                generator makes of them is read.
             missing: what to do with frames without a face: hold the last one, interpolate, skip the edit (show the
                 source as it is), or stop.
             face: which one of several: largest, left, a number (0 is the left-most), or an image of the person.
@@ -241,15 +251,15 @@ class StyleHEAT:
             smoothing: width in seconds of a Gaussian low-pass of the motion, without lag; 0 adds none.
             motion: absolute shows the driver's pose and expression; relative adds what changes since the first frame
                 to the source's own.
-            detector: what finds and reads faces; auto is dlib.
+            detector: what finds and reads faces; auto is the mesh where it is installed, else dlib.
 
         Raises:
-            ValueError: codes, which hold no coefficients; no such face, no such detector, or a file that cannot be
-                read (MediaError); or, outside of the built-in family, no coefficients network.
+            ValueError: no such face, no such detector, codes of another generator, or a file that cannot be read
+                (MediaError); or, outside of the built-in family, codes, or no coefficients network.
         """
         who.check_shaping(strength, smoothing)
         if isinstance(driving, Codes):
-            raise ValueError("StyleHEAT is driven by the face in a clip or image; give one instead of codes.")
+            return who.shape_motion(self._of_codes(driving), strength, smoothing, motion, self._is_pose())
         reader = VideoReader(driving) if isinstance(driving, str | Path) else driving
         track = backend.track(reader, reader.rate, missing, self._face_backend(detector), face)
         found = who.face_motion(track) if self.builtin_family else self._measure(reader, track)
@@ -284,7 +294,7 @@ class StyleHEAT:
             window = beside_own(window, coordinates(own)[None, :known])
             led = guides(own, given[inner]).to(codes) if self.warper.config.guide else None
         state, image = prepared.state, prepared.image
-        if len(codes) > 1:
+        if curves.is_edited(identity, shown):
             state, image = self._edited(identity, prepared, codes)
         state = self.moved(state, image, window.to(codes), led)
         if self.moves_image and (frame != (0, 0, 1)).any():
@@ -376,6 +386,15 @@ class StyleHEAT:
             raise ValueError("This warper is driven by Deep3D's coefficients; give epoch_20.pth with --coefficients.")
         return self.coefficients
 
+    def _of_codes(self, codes: Codes) -> Motion:
+        """The motion factors of what codes show."""
+        if not self.builtin_family:
+            raise ValueError("With these weights the face in a clip or image drives; give one instead of codes.")
+        who.check_codes(codes.w[0], self.generator)
+        parts = codes.w.to(device_of(self)).split(CHUNK)
+        values = np.concatenate([who.motion_of_codes(self, Frames(w=part)) for part in parts])
+        return Motion(values.astype(np.float32), FACE, tuple(MOTION), codes.rate, codes.placement.numpy())
+
     def _measure(self, reader: Clip, track: backend.Track) -> Motion:
         """Deep3D's numbers of every frame, in one square that fits the clip's usual face, in which it moves freely."""
         net = self._deep3d()
@@ -388,3 +407,8 @@ class StyleHEAT:
         rows = np.tile(row, (len(found), 1))
         motion = Motion(np.stack(found), DEEP3D, _DEEP3D_NAMES, track.rate, rows)
         return replace(motion, missing=tuple(track.missing), num_faces=track.num_faces)
+
+
+def _kept(state: State) -> dict[str, Tensor]:
+    """A state [1, ...] as an identity keeps it."""
+    return {"features": state.features[0].cpu().clone(), "so_far": state.so_far[0].cpu().clone()}

@@ -101,9 +101,9 @@ CODE = Preset(
 )
 # For the built-in family on a CPU.
 QUICK = Preset(
-    video=Settings(300, 8, rate=2e-3, perceptual=0.0, flow=1.0, state=0.5, detail=3.0, pool=600, muon=True),
+    video=Settings(30, 8, rate=5e-4, perceptual=0.0, flow=1.0, state=0.5, detail=3.0, pool=600, muon=True),
     joint=Settings(
-        1800, 8, rate=7e-3, warper_rate=1e-3, perceptual=0.0, flow=0.1, state=1.0, exact=8.0, detail=3.0, pool=600,
+        800, 8, rate=7e-3, warper_rate=5e-4, perceptual=0.0, flow=0.2, state=1.0, exact=8.0, detail=3.0, pool=600,
         muon=True,
     ),
 )  # fmt: skip

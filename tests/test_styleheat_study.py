@@ -1,0 +1,52 @@
+"""StyleHEAT's study in small: features that are moved, and the layers of the exact flow."""
+
+import numpy as np
+import pytest
+
+from stylereel.core.builtin import builtin
+from stylereel.generator import StyleGAN2
+from stylereel.systems.styleheat import study
+
+
+@pytest.fixture(scope="module")
+def generator() -> StyleGAN2:
+    return StyleGAN2.load(builtin("generator")).eval().requires_grad_(False)
+
+
+def test_fine_features_move_the_image_and_coarse_ones_do_not(
+    generator: StyleGAN2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "RESOLUTIONS", (8, 64))
+    few = {name: study.TRANSFORMS[name] for name in ("translation", "occlusion")}
+    monkeypatch.setattr(study, "TRANSFORMS", few)
+    found, sheet = study.feature_space(generator, 2, 0)
+    assert found.keys() == {(name, size) for name in few for size in (8, 64)}
+    for name in few:
+        assert found[name, 64][0].mean() > found[name, 8][0].mean() + 5, "decibels"
+    assert found["translation", 64][1].mean() < found["translation", 8][1].mean(), "landmarks"
+    assert sheet.ndim == 3 and sheet.dtype == np.uint8
+    assert [claim.holds for claim in study._feature_claims(found, 0)] == [True]
+
+
+def test_transforms_are_flows_of_a_whole_image() -> None:
+    random = np.random.default_rng(0)
+    for name, make in study.TRANSFORMS.items():
+        if make is not None:
+            flow = make(random)
+            assert flow.shape == (1, 2, 64, 64) and 1 < float(flow.abs().max()) < 40, name
+    inside = study._inside(study._translation(random), 128)
+    assert inside.shape == (128, 128) and 0.3 < inside.mean() < 1
+
+
+def test_the_exact_flow_is_better_than_none_and_worse_than_the_generator(
+    generator: StyleGAN2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "LAYERS", (64,))
+    found = {name: values[1].mean() for name, values in study.best_layer(generator, 4, 0).items()}
+    order = [found[name] for name in ("source, not moved", "exact flow at 64 px", "the generator, given the factors")]
+    assert order == sorted(order)
+
+
+def test_too_few_people_are_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="2 people"):
+        study.reproduce(out=str(tmp_path), people=1)
