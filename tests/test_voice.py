@@ -310,7 +310,7 @@ def test_sync_measures_see_a_shift_and_a_wrong_sentence_and_not_a_codec(
     wrong = clip_of(np.resize(talking.opening(other.mouth), len(truth)), sound)
     assert talking.lip_agreement(wrong) < 0.5
     for codec in voices.CODECS:
-        coded = clip_of(truth, wav(tmp_path / "coded.wav", voices.coded(said.audio, codec, 32000)))
+        coded = clip_of(truth, wav(tmp_path / "coded.wav", voices.coded(said.audio, codec, 48000)))
         assert talking.lip_offset(coded) == 0 and abs(talking.lip_agreement(coded) - plain) < 0.04
 
 
