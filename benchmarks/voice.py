@@ -110,7 +110,7 @@ def spoiled(kind: str) -> Iterator[Said]:
             noise = np.random.default_rng(index).standard_normal(len(sound))
             sound = sound + 10**-0.5 * np.sqrt(np.mean(sound**2)) * noise
         elif kind == "telephone":
-            sound = sosfilt(butter(4, (300, 3400), "bandpass", fs=RATE, output="sos"), sound)
+            sound = np.asarray(sosfilt(butter(4, (300, 3400), "bandpass", fs=RATE, output="sos"), sound))
         elif kind == "mp3, 16 kbit/s":
             sound = coded(sound, "mp3", 16000)
         else:

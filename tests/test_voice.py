@@ -2,6 +2,7 @@
 `drive --audio` and `say` take every sound there is."""
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import torch
 from scipy.io import wavfile
 from scipy.ndimage import gaussian_filter1d
 
+from stylereel import systems
 from stylereel.cli import main
+from stylereel.commands.lips import as_face
 from stylereel.core.builtin import builtin
-from stylereel.core.latents import FACE, Motion
+from stylereel.core.latents import CODES, FACE, Motion, MotionKind
 from stylereel.family.lips import alive, part_of_sound, there_and_back, with_lips
+from stylereel.family.people import motion_codes
 from stylereel.family.voice import (
     DELAY,
     LOOK_AHEAD,
@@ -163,6 +167,21 @@ def test_a_head_that_nothing_drives_moves_looks_and_blinks(heard: Hearing) -> No
         assert one.column(name).std() > 0.01
     long = Hearing(Moments(np.zeros((801, 5), np.float32), np.zeros(801, np.uint8), np.zeros(801)), 20 * RATE)
     assert alive(long, Fraction(25)).column("blink_left").max() > 0.5
+
+
+def test_a_motion_in_other_coordinates_is_read_as_a_face() -> None:
+    """Codes that show known motion: the face net reads the head's angle off the images that they give."""
+    system = systems.load("stylemask", device="cpu")
+    values = np.tile(neutral()[MOTION_COLUMNS], (3, 1))
+    values[:, MOTION.index("yaw")] = (-20, 0, 20)
+    codes = motion_codes(system.generator, values).flatten(1).numpy()
+    names = tuple(map(str, range(codes.shape[1])))
+    motion = Motion(codes, CODES, names, Fraction(25), np.ones((3, 4), np.float32))
+    read = as_face(motion, system)
+    assert read.kind == FACE and np.abs(read.column("yaw") - (-20, 0, 20)).max() < 6
+    assert as_face(read, system) is read
+    with pytest.raises(ValueError, match="cannot be read as a face's"):
+        as_face(replace(motion, kind=MotionKind("other")), system)
 
 
 def test_a_part_of_sound_in_pieces() -> None:

@@ -68,8 +68,8 @@ def crop(said: list[Said], random: np.random.Generator) -> tuple[np.ndarray, lis
         one = said[int(random.integers(len(said)))]
         samples, scale = one.samples, 1.0
         if one.voice != "own":
-            tenths = int(random.uniform(*FASTER) * 40)
-            samples, scale = resample_poly(samples, 40, tenths), 40 / tenths
+            faster = int(random.uniform(*FASTER) * 40)
+            samples, scale = resample_poly(samples, 40, faster), 40 / faster
         samples = samples * random.uniform(0.5, 1) / (np.abs(samples).max() + 1e-6)
         gap = int(min(random.gamma(1.2, 0.35), 2.5) * RATE)
         sounds += [samples, np.zeros(gap)]

@@ -6,10 +6,11 @@ synthesisers themselves, hibari's from an aligner.
 
 from __future__ import annotations
 
+import importlib
 import io
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,7 +59,7 @@ minutes;put your shoes on;it was nobody's fault;my name is on the paper""".repla
 def sentence(random: np.random.Generator) -> str:
     """Something English to say; every word is in common dictionaries."""
 
-    def one(words: list[str]) -> str:
+    def one(words: Sequence[str]) -> str:
         return str(random.choice(words)).strip().replace("-", " ")
 
     parts = []
@@ -149,9 +150,7 @@ def _flite(random: np.random.Generator) -> Said:
 
 @cache
 def _hibari() -> Any:
-    from hibari import Hibari
-
-    return Hibari()
+    return importlib.import_module("hibari").Hibari()
 
 
 def _hibari_says(random: np.random.Generator) -> Said:
@@ -182,7 +181,7 @@ _FORMS = {"libopus": "ogg", "mp3": "mp3"}
 
 def disturb(samples: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """Speech [N] as it may arrive: a room, noise, a line, a codec, any loudness."""
-    sound = samples.astype(np.float64)
+    sound: Any = samples.astype(np.float64)
     if random.random() < 0.45:
         sound = _room(sound, random)
     if random.random() < 0.25:  # a microphone's colour
@@ -264,7 +263,7 @@ def coded(sound: np.ndarray, codec: Codec, bit_rate: int) -> np.ndarray:
             target.mux(stream.encode(part))
         target.mux(stream.encode(None))
     held.seek(0)
-    with av.open(held) as source:
+    with av.open(held, "r") as source:
         resampler = av.AudioResampler("fltp", "mono", RATE)
         parts = [out.to_ndarray()[0] for frame in source.decode(audio=0) for out in resampler.resample(frame)]
     decoded = np.concatenate(parts)

@@ -5,6 +5,7 @@ PocketSphinx (BSD) brings its English acoustic model and dictionary in its wheel
 
 from __future__ import annotations
 
+import importlib
 import re
 from functools import cache
 from typing import Any
@@ -19,12 +20,10 @@ _FRAME = RATE // 100  # samples
 @cache
 def _decoder() -> Any:
     try:
-        from pocketsphinx import Decoder
+        pocketsphinx = importlib.import_module("pocketsphinx")
     except ImportError:
-        raise ValueError(
-            "Aligning speech needs PocketSphinx: pip install --no-deps pocketsphinx (or stylereel[speech])."
-        ) from None
-    return Decoder(lm=None, loglevel="FATAL")
+        raise ValueError("Aligning speech needs PocketSphinx: pip install 'stylereel[speech]'.") from None
+    return pocketsphinx.Decoder(lm=None, loglevel="FATAL")
 
 
 def align(samples: np.ndarray, text: str) -> list[Phoneme]:

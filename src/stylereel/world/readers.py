@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -44,6 +45,5 @@ def read_aloud(text: str, voice: Voice = "auto", seed: int = 0) -> Reading:
 
 
 def _hibari(text: str, seed: int) -> tuple[np.ndarray, int]:
-    from hibari import SAMPLE_RATE, Hibari
-
-    return Hibari()(text, seed=seed), SAMPLE_RATE
+    hibari = importlib.import_module("hibari")
+    return hibari.Hibari()(text, seed=seed), hibari.SAMPLE_RATE
