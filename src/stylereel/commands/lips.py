@@ -142,4 +142,4 @@ def _builtin_systems(system: System) -> Iterator[System]:
     yield system
     for name in systems.list_systems():
         if name != system.name:
-            yield systems.load(name, device=device_of(system).type)
+            yield systems.load(name, device="cpu").to(device_of(system))
