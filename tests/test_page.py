@@ -157,7 +157,7 @@ def test_a_photo_becomes_a_person_who_is_driven(visit: Callable[..., Any], folde
     job = finished(page, "people")
     assert job["state"] == "done" and "--set beard=yes" in job["command"], job["message"]
     page.locator("sr-jobs[for=people] th", has_text="beard").wait_for()
-    page.get_by_role("button", name="Use in Drive").click()
+    page.locator("sr-jobs[for=people]").get_by_role("button", name="Use in Drive").click()
     page.wait_for_function("document.querySelector('sr-preview').getAttribute('person').includes('/')", timeout=FEW)
     page.get_by_text("More options").locator("visible=true").click()
     page.get_by_role("textbox", name="Duration How long").fill("0.4")

@@ -467,6 +467,7 @@ def test_mistakes_in_a_form_are_said_under_its_button(visitor: httpx.Client) -> 
     said = send(visitor, "Make the video", {"Size": "tall"})
     assert 'role="alert"' in said and "Size takes a number, not tall." in said
     assert "takes no path here" in send(visitor, "Make the video", {"Source face": "../../secret.png"})
+    assert "takes no path here" in send(visitor, "Make the video", {"Background": "/etc/passwd"})
     assert "takes 2 s at most" in send(visitor, "Make the video", {"Duration": "1:00"})
     assert "&lt;b&gt;" in send(visitor, "Make the video", {"Size": "<b>"})
     assert "A photograph is missing" in send(visitor, "Find the likeness")

@@ -61,7 +61,6 @@ THEME = Base(
     input_background_fill_dark="#211e1b",
     input_border_width="1px",
 )
-CSS = ""  # it is a file, /page/static/page.css, so that the sign-in page has it too
 HEAD = """<meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="stylesheet" href="/page/static/page.css"><script type="module" src="/page/static/page.js"></script>"""
 ORDER = ("drive", "live", "say", "sample", "edit", "encode", "look", "people")
@@ -107,6 +106,7 @@ class Form:
         self.system: Any = None
         self.shared: list[Asked] = []
         self.own: dict[str, list[Asked]] = {}
+        self._groups: list[tuple[str, Any]] = []
         shared = forms.fields(tab)
         more = [each for each in shared if not each.first]
         own = {name: [each for each in forms.fields(tab, name) if each.group == "options"] for name in self.systems}
@@ -135,12 +135,8 @@ class Form:
         if tab.command != "live":
             asked.then(None, js=f"() => stylereel.asked({name!r})")
 
-    _groups: list[tuple[str, Any]]
-
     def _own(self, own: dict[str, list[Field]], first: bool) -> None:
         """The options of each system, of which those of the chosen one are seen."""
-        if first:
-            self._groups = []
         for system, listed in own.items():
             chosen = [each for each in listed if each.first == first]
             if chosen:
@@ -254,7 +250,7 @@ class Form:
         def read(_: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
             if values[1]:
                 return _upload(each.name, values[1], (*PICTURES, *CLIPS))
-            return (None if values[0] in (None, "as it is") else values[0]), {}
+            return (None if values[0] in (None, "as it is") else forms.safe(str(values[0]), each.label)), {}
 
         asked = Asked(each, [colour, picture], read)
         return asked

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from stylereel.core.files import MediaError
 from stylereel.web.guard import Guard
 from stylereel.web.jobs import Jobs
-from stylereel.web.layout import CSS, HEAD, THEME, build
+from stylereel.web.layout import HEAD, THEME, build
 from stylereel.web.limits import Limits
 from stylereel.web.live import Live
 from stylereel.web.sliders import groups
@@ -198,7 +198,6 @@ def application(folder: Path, limits: Limits, token: str | None = None) -> Any:
         forms,
         path="/",
         theme=THEME,
-        css=CSS,
         head=HEAD,
         footer_links=[],
         run_history=False,
