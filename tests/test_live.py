@@ -381,7 +381,7 @@ def test_lips_and_sound_of_a_recording_are_in_step(
     assert recording.has_audio and jaw[0] == 0 and jaw.max() == 1
     assert (
         abs(int(np.argmax(jaw > 0.5)) / 25 - loud_from(tmp_path / "out.mkv")) < 0.13
-    )  # without its delay it would be 0.2
+    )  # without its delay it would be 0.25
 
 
 def test_lips_close_when_nothing_is_heard_any_more_and_keep_a_slow_smile(monkeypatch: pytest.MonkeyPatch) -> None:

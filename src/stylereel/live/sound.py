@@ -30,7 +30,9 @@ from stylereel.media.sound import read_sound
 from stylereel.world.speech import MOUTH, RATE
 
 TOGETHER = 2  # moments that are heard at once: half the work of one by one, for 25 ms
-LATENCY = LOOK_AHEAD + (TOGETHER - 1) / MOMENTS  # seconds from a sound to its mouth, at most, before a picture is drawn
+PIECE = 0.02  # seconds of sound that are taken at once
+WORK = 0.03  # seconds that hearing may take
+LATENCY = LOOK_AHEAD + (TOGETHER - 1) / MOMENTS + PIECE + WORK  # seconds from a sound to its mouth, before it is drawn
 MICROPHONE_RATE = 48000  # samples a second
 _STALE = 0.5  # seconds after its latency from which what was heard counts no more
 _WAITING = 200  # pieces of a microphone or file, of about 20 ms, that may wait to be heard
@@ -52,8 +54,8 @@ class SoundFile:
         """What is heard, by `time.monotonic`, until the file ends or `stop` is set."""
         self.begun, count = time.monotonic(), 0
         for samples in read_sound(self.path, RATE):
-            for begin in range(0, len(samples), RATE // 50):
-                piece = samples[begin : begin + RATE // 50]
+            for begin in range(0, len(samples), round(PIECE * RATE)):
+                piece = samples[begin : begin + round(PIECE * RATE)]
                 count += len(piece)
                 early = self.begun + count / RATE - time.monotonic()
                 if early > 0:
