@@ -18,6 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.video.stream import VideoStream
 from PIL import Image
 from scipy.interpolate import PchipInterpolator
 
@@ -71,7 +72,9 @@ def originals(clips: int, frames: int, motions: list[Path]) -> list[Original]:
 
 
 def motion_of(values: np.ndarray) -> Motion:
-    return Motion(values, FACE, MOTION, Fraction(25), np.tile(np.float32([128, 128, 200, 0]), (len(values), 1)))
+    return Motion(
+        values, FACE, MOTION, Fraction(25), np.tile(np.array([128, 128, 200, 0], np.float32), (len(values), 1))
+    )
 
 
 def ours(original: Original, rate: float, kind: str, folder: Path) -> tuple[float, np.ndarray]:
@@ -94,6 +97,7 @@ def theirs(frames: np.ndarray, name: str, quality: int, half: bool, slow: bool) 
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as box:
         stream = box.add_stream(library, rate=Fraction(25, 2) if slow else 25)
+        assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
         stream.options = {"crf": str(quality), "preset": preset, "x265-params": "log-level=none"}
         stream.codec_context.gop_size = 10_000
@@ -103,8 +107,8 @@ def theirs(frames: np.ndarray, name: str, quality: int, half: bool, slow: bool) 
                 size += packet.size
                 box.mux(packet)
     file.seek(0)
-    with av.open(file) as box:
-        decoded = [frame.to_image() for frame in box.decode(video=0)]
+    with av.open(file, "r") as made:
+        decoded = [frame.to_image() for frame in made.decode(video=0)]
     whole = [np.asarray(one.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for one in decoded]
     back = np.stack(whole)
     back = np.repeat(back, 2, 0)[: len(frames)] if slow else back

@@ -453,7 +453,7 @@ def openings(python: str) -> None:
     values = np.tile(REST, (len(jaws), 1))
     values[:, coefficients.NAMES.index("jaw")] = jaws
     motion = Motion(
-        values, FACE, coefficients.NAMES, Fraction(25), np.tile(np.float32([0.5, 0.5, 1, 0]), (len(jaws), 1))
+        values, FACE, coefficients.NAMES, Fraction(25), np.tile(np.array([0.5, 0.5, 1, 0], np.float32), (len(jaws), 1))
     )
     people = [1, 29, *range(3, 18, 2)]
     pictures = [frame for seed in people for frame in render(system, system.identify(seed), motion)]

@@ -112,7 +112,7 @@ def sheet(path: Path, driving: str | None) -> None:
     rows: list[np.ndarray] = []
     labels: list[str] = []
 
-    def add(name: str, identity: Identity, motion: Motion, **options: object) -> None:
+    def add(name: str, identity: Identity, motion: Motion, **options: Any) -> None:
         picked = np.linspace(0, len(motion) - 1, columns - 1).round().astype(int)
         films = render(system, identity, motion, chunk=1, **options)
         rows.extend([portrait(system, identity), *(next(films.start_at(int(i))) for i in picked)])

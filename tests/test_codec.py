@@ -160,15 +160,17 @@ def test_rounding_saves_bits_for_little_error(motion: Motion) -> None:
     steps, noise = np.array(tracks.KNOWN["face"][-1].steps), np.random.default_rng(1).normal(size=motion.values.shape)
     values = (motion.values + 0.3 * steps * noise - motion.values[0]) / steps
 
+    plain_steps = np.zeros(1), np.ones(1)
+
     def measure(step: float, steady: bool) -> tuple[int, float]:
         scaled = values / step
-        whole = tracks.to_integers(scaled, 0.0, 1.0, 1) if steady else np.rint(scaled).astype(np.int64)
+        whole = tracks.to_integers(scaled, *plain_steps, 1) if steady else np.rint(scaled).astype(np.int64)
         return len(entropy.encode_tracks(whole)), float(np.square(whole * step - values).mean())
 
     size, error = measure(1.0, steady=True)
     plain = [measure(step, steady=False) for step in np.linspace(1, 2, 21)]
     assert error < min(other for bytes_, other in plain if bytes_ <= size)
-    assert np.array_equal(tracks.to_integers(np.full((9, 1), 0.4), 0.0, 1.0, 1), np.zeros((9, 1)))
+    assert np.array_equal(tracks.to_integers(np.full((9, 1), 0.4), *plain_steps, 1), np.zeros((9, 1)))
 
 
 def test_motion_of_sixteen_tracks_is_written_and_read_as_before(tmp_path: Path, motion: Motion) -> None:

@@ -107,7 +107,7 @@ def system() -> Expressive:
 
 def talk(frames: int = 12, seed: int = 5) -> Motion:
     values = world.natural_motion(seed, 60, manner="expressions")[::5][:frames]
-    return Motion(values, FACE, MOTION, Fraction(25), np.tile(np.float32([64, 64, 128, 0]), (frames, 1)))
+    return Motion(values, FACE, MOTION, Fraction(25), np.tile(np.array([64, 64, 128, 0], np.float32), (frames, 1)))
 
 
 def images_of(system: Expressive, identity: Any, motion: Motion) -> np.ndarray:

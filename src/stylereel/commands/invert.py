@@ -172,14 +172,14 @@ def invert(
             raise ValueError("HFGI corrects a feature map already; choose the space w or w+.")
         with stages("find"):
             found = Found.of(source, face, networks.is_canonical(chosen), part, stages)
-        start = None
+        begin = None
         if space in ("auto", "person"):
-            start = _person(found, nets, space == "person", PERSON_STEPS if steps is None else steps, face, stages)
+            begin = _person(found, nets, space == "person", PERSON_STEPS if steps is None else steps, face, stages)
         free: Space = "w+" if space in ("auto", "person") else space
-        used = 0 if start is not None else STEPS if steps is None else steps
+        used = 0 if begin is not None else STEPS if steps is None else steps
         with replacing_folder(kept) as folder:
             measured, codes, picture = _invert(
-                found, nets, free, used, pti, perceptual, weights["generator"], stages, start
+                found, nets, free, used, pti, perceptual, weights["generator"], stages, begin
             )
             codes.save(folder / "codes.safetensors")
             save_picture(folder / "codes.png", picture)

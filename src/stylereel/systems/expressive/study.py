@@ -88,7 +88,7 @@ def reproduce(
     system = systems.load("expressive", family=family, device=device)
     assert isinstance(system, Expressive)
     store = Path(trainings) if trainings else folder / "trainings"
-    facts = {"frames": frames, "steps": STEPS, "passes": PASSES, "seed": seed}
+    facts: dict[str, Any] = {"frames": frames, "steps": STEPS, "passes": PASSES, "seed": seed}
     facts["weights"] = {name: sha256(builtin(name)) for name in ("generator", "expressive", "face")}
     ways = pose_ways(system)
     found: list[dict[str, dict[str, float]]] = []

@@ -25,6 +25,7 @@ from stylereel.systems.expressive.channels import Channels, load_channels
 from stylereel.systems.expressive.pose import Mapping
 from stylereel.systems.expressive.reader import READ, Reader
 from stylereel.world.factors import MOTION, MOTION_COLUMNS
+from stylereel.world.factors import POSE as POSE_FACTORS
 
 TALK = MotionKind("expressive")  # yaw, pitch, roll in degrees and the 32 channels in their units
 Reading = Literal["auto", "image", "points"]
@@ -214,7 +215,7 @@ class Expressive:
         """The 35 numbers float32 [T, 35] of motion factors [T, 20] of the world."""
         pose = values[:, [MOTION.index(name) for name in READ[:POSE]]]
         still = np.array(values, np.float32)
-        still[:, : len(world.factors.POSE)] = world.neutral()[MOTION_COLUMNS[: len(world.factors.POSE)]]
+        still[:, : len(POSE_FACTORS)] = world.neutral()[MOTION_COLUMNS[: len(POSE_FACTORS)]]
         codes = motion_codes(self.generator, still)
         with torch.inference_mode():
             code = self.code_of(codes).cpu().numpy()
