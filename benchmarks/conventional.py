@@ -27,6 +27,7 @@ from stylereel.core.latents import FACE, Identity, Motion
 from stylereel.core.render import render
 from stylereel.faces.pose import smooth
 from stylereel.invert.perceptual import Perceptual, distance
+from stylereel.media.writer import usual_priority
 from stylereel.metrics.exact import HELD_OUT, by_face_net
 from stylereel.metrics.features import to_unit
 from stylereel.metrics.likeness import builtin_embeddings, cosine
@@ -95,7 +96,7 @@ def theirs(frames: np.ndarray, name: str, quality: int, half: bool, slow: bool) 
     side = SIDE // 2 if half else SIDE
     shown = [Image.fromarray(frame).resize((side, side), Image.Resampling.LANCZOS) for frame in shown]
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as box:
+    with usual_priority(), av.open(file, "w", format="mp4") as box:
         stream = box.add_stream(library, rate=Fraction(25, 2) if slow else 25)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"

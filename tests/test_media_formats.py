@@ -1,5 +1,6 @@
 """Every kind of clip in and out: uneven times, rotation, alpha, 10 bits, GIF, folders; seeking, colours, memory."""
 
+import os
 import struct
 import subprocess
 import sys
@@ -121,9 +122,12 @@ def test_hidden_vp8_frames_are_not_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".mp4", ".mkv", ".webm"])
 @pytest.mark.parametrize("rate", [FILM, NTSC, Fraction(25), Fraction(60)])
 def test_every_video_form_keeps_rate_and_count(tmp_path: Path, ending: str, rate: Fraction) -> None:
+    usual = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
     with VideoWriter(tmp_path / f"a{ending}", rate) as writer:
         for index in range(24):
             writer.write(square(index))
+    if usual is not None:
+        assert os.sched_getscheduler(0) == usual, "an encoder has not made this process more urgent than all others"
     reader = VideoReader(tmp_path / f"a{ending}")
     assert (reader.rate, reader.num_frames, reader.timing) == (rate, 24, "constant")
     assert numbers(reader) == list(range(24))

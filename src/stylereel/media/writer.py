@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -248,7 +248,8 @@ class VideoWriter:
     def _mux(self, packet: Packet) -> None:
         assert self._stream and self._container
         packet.stream = self._stream
-        self._container.mux_one(packet)
+        with usual_priority():  # the first packet opens the stream's own encoder
+            self._container.mux_one(packet)
         self._muxed += 1
         if self._sound:
             self._sound.write_until(self._muxed / self.rate, last=False)
@@ -387,7 +388,8 @@ class _Encoder:
         clock = self.context.time_base
         begin, end = (round(each / self._rate / clock) for each in (index, index + 1))
         picture.pts, picture.duration, picture.time_base = begin, end - begin, clock
-        return self.context.encode(picture)
+        with usual_priority():
+            return self.context.encode(picture)
 
     def flush(self) -> list[Packet]:
         """The packets that are still waiting; the encoder is done then."""
@@ -395,6 +397,23 @@ class _Encoder:
 
 
 # A segment's file: a line of JSON with its facts, the table of its packets and the SHA-256 of their bytes, then these.
+
+
+@contextmanager
+def usual_priority() -> Iterator[None]:
+    """Leaves the calling thread's scheduling as it was.
+
+    Where it may (root), SVT-AV1 gives the thread that opens it, and so every process started later, real-time priority.
+    """
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 def _write_segment(path: Path, facts: dict[str, Any], packets: list[Packet]) -> None:
