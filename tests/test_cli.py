@@ -138,7 +138,12 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert record["seeds"] == {"source": 7} and list(record["inputs"]) == ["driving"]
     assert record["weights"] == {"weights": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"}
     assert record["settings"] == {
+        "curves": None,
+        "slider": [],
+        "edit": [],
         "compare": False,
+        "lips": "driving",
+        "movement": 0,
         "paste_back": "no",
         "chunk": 8,
         "precision": choose_precision("auto", torch.device("cpu")),
@@ -224,7 +229,7 @@ def test_help_is_fast_because_it_imports_little() -> None:
         (["drvie"], "did you mean drive?"),
         (["nonsense"], "no command nonsense"),
         (["drive"], "Name the system first"),
-        (["drive", "squares"], "needs --source, --driving, --out"),
+        (["drive", "squares"], "needs --source, --out"),
         (["drive", "squares", "--drivin", "x"], "did you mean --driving?"),
         (["drive", "squares", "--strength"], "--strength"),
         (["drive", "squares", "--strength", "much"], "--strength takes a number, not much"),

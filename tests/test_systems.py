@@ -19,7 +19,7 @@ from stylereel import systems
 from stylereel.cli import main
 from stylereel.core.latents import Codes, Identity, Motion
 from stylereel.core.render import portrait, render, tuned
-from stylereel.core.system import Drives, Frames, Samples, Spec, Streams, System, device_of
+from stylereel.core.system import Drives, Frames, Samples, Shot, Spec, Streams, System, device_of
 from stylereel.media.video import VideoReader
 
 TOY = Spec("toy:Toy", "toy:train", "toy:study")
@@ -191,7 +191,12 @@ def test_a_new_system_needs_one_line(
     toy = systems.load("toy")
     assert isinstance(toy, Streams)
     frames = list(VideoReader(clip))
-    followed = np.concatenate([motion.values for motion in toy.follow(iter(frames))])
+    followed = np.concatenate(
+        [
+            motion.values
+            for motion in toy.follow((Shot(0.04 * i, frame) for i, frame in enumerate(frames)), Fraction(25))
+        ]
+    )
     assert isinstance(toy, Drives) and np.array_equal(followed, toy.extract(VideoReader(clip)).values)
 
 

@@ -40,6 +40,7 @@ from stylereel.systems.expressive import fit, search
 from stylereel.systems.expressive.channels import POSE
 from stylereel.systems.expressive.pose import PLACES, Flowing, Linear, Mapping, Turn, motion_with, random_angles
 from stylereel.systems.expressive.system import Expressive
+from stylereel.systems.sources import world_generator
 from stylereel.world.factors import HIGH, LATENT_DIM, LOW, MOTION, MOTION_COLUMNS
 
 STEPS = 20  # of each optimisation
@@ -85,6 +86,7 @@ def reproduce(
         raise ValueError("The study needs 2 clips of 4 frames, and 2 pairs or more.")
     folder = Path(out)
     claim([folder / "report.md", folder / "report.json"], overwrite=overwrite)
+    world_generator(family, device)  # refuses one that did not learn the world's people
     system = systems.load("expressive", family=family, device=device)
     assert isinstance(system, Expressive)
     store = Path(trainings) if trainings else folder / "trainings"

@@ -24,7 +24,7 @@ from stylereel.core.builtin import builtin
 from stylereel.core.record import sha256
 from stylereel.core.render import pictures
 from stylereel.core.runs import claim
-from stylereel.core.system import Device, choose_device
+from stylereel.core.system import Device
 from stylereel.core.weights import save_module
 from stylereel.family.encoder import load_encoder
 from stylereel.family.people import grouped_w, mixed_values
@@ -35,6 +35,7 @@ from stylereel.metrics.exact import HELD_OUT, by_face_net, draw_all, exact
 from stylereel.metrics.faces import landmark_error
 from stylereel.metrics.registry import Score
 from stylereel.metrics.report import Claim, Number, write_report
+from stylereel.systems.sources import world_generator
 from stylereel.systems.styleheat import training
 from stylereel.systems.styleheat.files import CALIBRATION, KINDS, load_calibration, load_warper
 from stylereel.systems.styleheat.flow import place_in_frame, warp
@@ -127,6 +128,7 @@ def reproduce(
     steps: int = 0,
     seed: int = 0,
     trainings: str | None = None,
+    family: str = "builtin",
     device: Device = "auto",
     overwrite: bool = False,
 ) -> list[Path]:
@@ -142,16 +144,17 @@ def reproduce(
         steps: training steps of each variant (domain loss, no guide), all alike; 0 leaves these out.
         seed: random seed of the people and of the intervals.
         trainings: folder for the trainings; null puts them into the folder `out`.
+        family: whose weights; a generator that learned the world's people.
         device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace a report that no earlier run made.
     """
     if min(people, pairs) < 2 or steps < 0:
         raise ValueError("A comparison needs 2 people and 2 pairs or more, and steps of 0 or more.")
-    folder, place = Path(out), choose_device(device)
+    folder = Path(out)
     grid = folder / "features.png"
     reports = [folder / part / name for part in ("", "features", "layers") for name in ("report.md", "report.json")]
     claim([*reports, grid], overwrite=overwrite)
-    generator = StyleGAN2.load(builtin("generator")).eval().requires_grad_(False).to(place)
+    generator, _ = world_generator(family, device)
 
     facts: dict[str, Any] = {"people": people, "seed": seed, "intervals": "95 %, bootstrap over people or pairs"}
     features, cells = feature_space(generator, people, seed)
@@ -171,13 +174,14 @@ def reproduce(
     title = "Features moved by the exact flow: how near the image is to the true one"
     files += write_report(folder / "layers", title, table, _layer_claims(layers, seed), facts)
 
-    shipped = StyleHEAT.builtin().to(place)
+    shipped = systems.load("styleheat", family=family, device=device)
+    assert isinstance(shipped, StyleHEAT)
     made: dict[str, Any] = {
         "StyleHEAT": shipped,
         "StyleHEAT without calibration": StyleHEAT(
             shipped.generator, shipped.encode, shipped.warper, None, files=shipped.weight_files
         ),
-        "StyleMask": systems.load("stylemask", device=device),
+        "StyleMask": systems.load("stylemask", family=family, device=device),
     }
     store = Path(trainings) if trainings else folder / "trainings"
     for name, variant in VARIANTS.items() if steps else ():
