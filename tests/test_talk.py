@@ -69,7 +69,7 @@ def test_a_talk_file_drives(tmp_path: Path, clip: Path, capsys: pytest.CaptureFi
     assert main([*drive, str(tmp_path / "b.gif")]) == 0
     capsys.readouterr()
     sentence = mistake(capsys, main([*drive, str(tmp_path / "c.mp4"), "--paste-back", "driving"]))
-    assert "talk file has no frames" in sentence
+    assert "Only a clip has frames to paste into" in sentence
     talk.write_bytes(talk.read_bytes()[:60])
     assert "get another copy" in mistake(capsys, main([*drive, str(tmp_path / "c.mp4")]))
     assert not (tmp_path / "c.mp4").exists()
