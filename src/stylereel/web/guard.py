@@ -2,7 +2,7 @@
 
 - Without a token only this machine is served, under its own names, so that no foreign web site reaches the page by
   another name (DNS rebinding); with one, every visitor must give it once.
-- A cookie that nobody can guess says whose files are whose. Uploads belong to the visitor who sent them: only he may
+- A cookie that nobody can guess says whose files are whose. Uploads belong to the visitor who sent them: only they may
   name them in a form or fetch them.
 - What is not needed is not there: of gradio's routes a few are open.
 - Nothing is loaded from elsewhere: the content security policy forbids it.
