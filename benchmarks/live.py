@@ -1,6 +1,7 @@
 """How fast, how late and how steady `stylereel live` is: a clip plays as a camera for some minutes.
 
-    python benchmarks/live.py [CLIP] [--minutes 10] [--cores 2] [--fps 25] [--workers N] [--out results.json]
+    python benchmarks/live.py [CLIP] [--system NAME] [--minutes 10] [--cores 2] [--fps 25] [--workers N]
+                              [--out results.json]
     python benchmarks/live.py [CLIP] --scaling
     python benchmarks/live.py [CLIP] --reading [--sheet SHEET.png]
 
@@ -76,6 +77,7 @@ def face_after_sound(system: Any, identity: Any, clip: Path, workers: int | None
     """A recording of the clip played once: by how much each factor lags, in ms, and by how much the sound does."""
     import av
 
+    from stylereel import systems
     from stylereel.core.latents import Motion
     from stylereel.live.camera import FileCamera
     from stylereel.live.recording import Recording
@@ -86,7 +88,8 @@ def face_after_sound(system: Any, identity: Any, clip: Path, workers: int | None
         out = Path(folder) / "out.mp4"
         with Recording(out, camera.rate, lambda: (clip, camera.begun)) as recording:
             Session(system, identity, camera, workers=workers).run([recording])
-        shown, whole = Motion.load(recording.files[1]), system.extract(clip)
+        reader: Any = systems.load("stylemask")  # all systems follow the same factors
+        shown, whole = Motion.load(recording.files[1]), reader.extract(clip)
         # Before the first picture was drawn nothing is recorded.
         first = round((recording.begun - (camera.begun or 0)) * camera.rate)
         count = min(len(shown), len(whole) - first)
@@ -108,7 +111,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(arguments.cores)
     clip = arguments.clip or demo_clip()
-    system: Any = systems.load("stylemask", device="cpu")
+    system: Any = systems.load(arguments.system, device="cpu")
     identity = system.identify(29)
     step = face_after_sound(system, identity, clip, arguments.workers)
     camera, memory = FileCamera(clip, Fraction(arguments.fps), loop=True), Memory(min(60.0, 6 * arguments.minutes))
@@ -132,7 +135,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         print(f"{goal}: {'yes' if met else 'NO'}")
     print(f"load of the machine before the run: {others:.1f}")
     return {
-        "date": str(date.today()), "machine": platform.processor() or platform.machine(), "cores": arguments.cores,
+        "date": str(date.today()), "system": system.name, "machine": platform.processor() or platform.machine(), "cores": arguments.cores,
         "load before": others, **facts, "memory": memory.samples, "growth": growth, "ms later": step, "goals": goals,
     }  # fmt: skip
 
@@ -230,6 +233,7 @@ def scaling() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", nargs="?", type=Path, help="with a face and sound; the demo's if not given")
+    parser.add_argument("--system", default="stylemask")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--cores", type=int, default=2, help="to which the process is bound")
     parser.add_argument("--fps", type=int, default=25)

@@ -67,3 +67,21 @@ def draw(pipe: Connection) -> None:
         if wish.keep is not None:
             wish.keep.write_bytes(b"a person")
         pipe.send(("picture", picture.getvalue(), {"smile": float(wish.seed or 0)}))
+
+
+def sit(pipe: Connection) -> None:
+    """Instead of a live session: a picture at once and for each frame that comes; a recording at the end."""
+    os.setsid()
+    pipe.send(("ready",))
+    folder, call, _, _ = pipe.recv()
+    if call.keywords["source"] == "13":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if call.keywords["source"] == "14":
+        pipe.send(("error", "There is no face in it; give another."))
+        return
+    pipe.send(("picture", b"first", True, None))
+    for data in iter(pipe.recv, None):
+        pipe.send(("picture", data, False, None))
+    if "record" in call.keywords:
+        (Path(folder) / call.keywords["record"]).write_bytes(b"a clip")
+    pipe.send(("done", ["it was stopped"]))

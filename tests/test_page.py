@@ -15,11 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import wavfile
 
 from stylereel.core.builtin import BUILTIN
+from stylereel.core.latents import Motion
 from stylereel.media.video import VideoReader
+from stylereel.world.speech import RATE, speak
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("gradio", reason="the page's packages are not installed: pip install -e .[web]")
@@ -64,9 +68,17 @@ def camera(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(camera: Path) -> Iterator[Any]:
+def voice(folder: Path) -> Path:
+    """A sentence, said by the world's own voice."""
+    path = folder / "voice.wav"
+    wavfile.write(path, RATE, (speak("Hello, my mama made a blue boat. " * 8).audio * 32767).astype(np.int16))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(camera: Path, voice: Path) -> Iterator[Any]:
     flags = ["--no-sandbox", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    flags += [f"--use-file-for-fake-video-capture={camera}"]
+    flags += [f"--use-file-for-fake-video-capture={camera}", f"--use-file-for-fake-audio-capture={voice}"]
     with sync_api.sync_playwright() as play:
         opened = play.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield opened
@@ -81,7 +93,7 @@ def visit(browser: Any, server: tuple[str, int]) -> Iterator[Callable[..., Any]]
 
     def open_(**options: Any) -> Any:
         context = browser.new_context(**options)
-        context.grant_permissions(["camera", "clipboard-read", "clipboard-write"])
+        context.grant_permissions(["camera", "microphone", "clipboard-read", "clipboard-write"])
         contexts.append(context)
         page = context.new_page()
         ours = (server[0], server[0].replace("http", "ws"), "data:", "blob:")
@@ -187,23 +199,80 @@ def test_sliders_change_the_person_and_the_newest_wins(visit: Callable[..., Any]
     assert finished(page, "edit")["state"] == "done"
 
 
-def test_the_camera_moves_a_portrait(visit: Callable[..., Any]) -> None:
-    page = visit()
-    tab(page, "Live")
-    page.get_by_role("button", name="Start", exact=True).click()
+def moving(page: Any, count: int = 6) -> Any:
+    """The live page, once it has shown so many different pictures."""
     live = page.frame_locator("iframe.sr-live")
-    picture = live.locator("canvas")
-    seen = set()
+    picture, seen = live.locator("canvas"), set()
     end = time.monotonic() + FEW / 1000
-    while len(seen) < 6 and time.monotonic() < end:
+    while len(seen) < count and time.monotonic() < end:
         seen.add(picture.evaluate("one => one.toDataURL()"))
         page.wait_for_timeout(300)
-    assert len(seen) >= 6 and live.locator("output").inner_text() == ""
+    assert len(seen) >= count, live.locator("output").inner_text()
+    return live
+
+
+def result(folder: Path, job: dict[str, Any], file: str) -> Path:
+    (found,) = (folder / "page").glob(f"*/{job['name']}/{file}")
+    return found
+
+
+def test_the_camera_moves_a_portrait_and_it_is_recorded(visit: Callable[..., Any], folder: Path) -> None:
+    page = visit()
+    tab(page, "Live")
+    page.get_by_label("My microphone").check()
+    page.get_by_label("My face").check()
+    page.get_by_label("Record it").check()
+    page.get_by_role("button", name="Start", exact=True).click()
+    live = moving(page)
+    assert "pictures a second" in live.locator("output").inner_text()
+    assert "recording" in live.locator("output").get_attribute("class")
+    page.wait_for_timeout(3000)
     page.get_by_role("button", name="Stop", exact=True).click()
     assert page.locator("iframe.sr-live").count() == 0
+    page.wait_for_function("document.querySelector('sr-jobs[for=live] video')?.readyState >= 2", timeout=FEW)
+    job = finished(page, "live")
+    clip, motion = result(folder, job, "result.mp4"), Motion.load(result(folder, job, "result.safetensors"))
+    reader = VideoReader(clip)
+    assert reader.has_audio and reader.num_frames == len(motion) > 20 and np.ptp(motion.column("jaw")) > 0.1
+    assert "--record result.mp4" in job["command"] and "result.json" in job["files"]
+    page.reload()
+    page.wait_for_selector("sr-preview canvas", timeout=FEW)
+    page.get_by_text("Or a saved motion or talk file").locator("visible=true").click()
+    page.get_by_label("Or one of mine").locator("visible=true").click()
+    page.get_by_role("option", name="person 29").first.click()
+    page.get_by_role("button", name="Make the video").click()
+    job = finished(page, "drive")
+    assert job["state"] == "done" and "--driving driving.safetensors" in job["command"], job["message"]
 
 
-def test_sample_encode_look_and_say(visit: Callable[..., Any]) -> None:
+def test_a_photo_says_a_sound_live_and_the_next_visitor_is_told(
+    visit: Callable[..., Any], folder: Path, voice: Path
+) -> None:
+    photo = folder / "somebody.png"
+    Image.fromarray(next(iter(VideoReader(SPEAKER)))).save(photo)
+    page, others = visit(), [visit(), visit()]
+    tab(page, "Live")
+    page.get_by_label("From a photo").locator("visible=true").check()
+    upload(page, photo)
+    page.get_by_label("It moves by itself").check()
+    page.get_by_label("A file").locator("visible=true").check()
+    page.locator("div[role=tabpanel]:visible .sr-sound input[type=file]").set_input_files(str(voice))
+    page.wait_for_timeout(2000)
+    page.get_by_role("button", name="Start", exact=True).click()
+    live = moving(page)
+    steps = []
+    for _ in range(20):
+        steps.append(live.locator("canvas").evaluate("one => Number(one.dataset.step)"))
+        page.wait_for_timeout(200)
+    assert np.median(np.abs(steps)) < 0.15  # seconds between what is heard and what is shown
+    for other in others:
+        tab(other, "Live")
+        other.get_by_role("button", name="Start", exact=True).click()
+    moving(others[0], 2)
+    others[1].frame_locator("iframe.sr-live").get_by_text("2 people are live already").wait_for(timeout=FEW)
+
+
+def test_sample_encode_look_and_say(visit: Callable[..., Any], voice: Path) -> None:
     page = visit()
     tab(page, "Sample")
     page.get_by_label("How long, in seconds").fill("0.4")
@@ -218,11 +287,24 @@ def test_sample_encode_look_and_say(visit: Callable[..., Any]) -> None:
     job = finished(page, "encode")
     assert job["state"] == "done" and {"result.talk", "result.mp4"} <= set(job["files"]), job["message"]
     page.locator("sr-jobs[for=encode] caption", has_text="What other rates").wait_for()
+    tab(page, "Drive")
+    page.get_by_text("Or a saved motion or talk file").locator("visible=true").click()
+    page.get_by_label("Or one of mine").locator("visible=true").click()
+    page.get_by_role("option", name="(talk)").click()
+    page.get_by_role("button", name="Make the video").click()
+    job = finished(page, "drive")
+    assert job["state"] == "done" and "--driving driving.talk" in job["command"], job["message"]
     tab(page, "Say")
     page.get_by_label("What to say, in English").fill("Hello.")
     page.get_by_role("button", name="Say it").click()
     job = finished(page, "say")
     assert job["state"] == "done" and job["title"] == "Hello. · person 29", job["message"]
+    page.locator("div[role=tabpanel]:visible .sr-sound input[type=file]").first.set_input_files(str(voice))
+    page.wait_for_timeout(2000)
+    page.get_by_role("button", name="Say it").click()
+    page.wait_for_timeout(1000)
+    job = finished(page, "say")
+    assert job["state"] == "done" and "drive stylemask" in job["command"] and "--audio" in job["command"], job
 
 
 def test_a_reload_keeps_the_job_and_stop_ends_it(visit: Callable[..., Any]) -> None:

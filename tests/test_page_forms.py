@@ -27,7 +27,7 @@ def test_every_argument_of_a_command_is_asked() -> None:
         parameters = list(signatures.parameters_of(signatures.function_of(tab.command)))
         known = set(parameters[1:] if forms.subjects(tab.command) else parameters)
         asked = {each.name for each in forms.fields(tab)}
-        assert known - asked <= forms.HIDDEN | set(tab.hidden) and asked <= known, tab.command
+        assert known - asked <= forms.HIDDEN | set(tab.hidden) | set(tab.fixed) and asked <= known, tab.command
 
 
 def test_what_is_asked_first_is_there() -> None:

@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from stylereel.core.files import MediaError, replacing
 from stylereel.core.latents import Codes, Identity
 from stylereel.core.record import write_record
 from stylereel.core.runs import Unfinished, claim
+from stylereel.core.weights import write_tensors
+from stylereel.corpora.store import Result, Store
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.media import writer
 from stylereel.media.pictures import save_picture
@@ -356,3 +359,40 @@ azimuth(3), print(stylereel.__file__)
         assert {path.parent for path in kernels} - {ours} == ({temporary} if others else set())
         assert len(kernels) == 1 + others
         ours.chmod(0o777)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file can grow beyond 3,000 bytes, which writers see as they see a full disk."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit of a file's size")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def save_clip(path: Path) -> None:
+    with VideoWriter(path, Fraction(25)) as writer:
+        for frame in np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8):
+            writer.write(frame)
+
+
+SAVERS: dict[str, Callable[[Path], object]] = {
+    "weights.safetensors": lambda path: write_tensors(path, {"w": torch.zeros(5000)}, {"kind": "codes"}),
+    "identity.safetensors": lambda path: Identity(torch.zeros(18, 512), "stylemask").save(path),
+    "result.safetensors": lambda path: Store(path.parent).save("result", Result(arrays={"a": np.zeros(5000)}), 0.0),
+    "record.json": lambda path: write_record(path.with_suffix(".mp4"), {"text": "a" * 5000, "files": []}),
+    "sheet.png": lambda path: save_picture(path, np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)),
+    "lossless.mkv": save_clip,
+    "clip.mp4": save_clip,
+    "folder": save_clip,
+}
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(name: str, tmp_path: Path, full_disk: None) -> None:
+    with pytest.raises(
+        MediaError, match=r"(could not|cannot) be written \(File too large\); (make room|check the space)"
+    ) as it:
+        SAVERS[name](tmp_path / name)
+    assert "\n" not in str(it.value) and not [path for path in tmp_path.rglob("*") if path.is_file()]

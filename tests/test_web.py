@@ -30,7 +30,9 @@ from websockets.sync.client import ClientConnection
 
 from stylereel.cli import main
 from stylereel.core.builtin import BUILTIN
+from stylereel.web import forms
 from stylereel.web import jobs as jobs_module
+from stylereel.web import live as live_module
 from stylereel.web import stage as stage_module
 from stylereel.web.guard import Guard
 from stylereel.web.jobs import Jobs, new_visitor
@@ -48,6 +50,7 @@ def stand_ins() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs_module, "work", page_worker.work)
         patch.setattr(stage_module, "draw", page_worker.draw)
+        patch.setattr(live_module, "sit", page_worker.sit)
         yield
 
 
@@ -427,6 +430,62 @@ def test_an_edited_person_is_kept(visitor: httpx.Client) -> None:
     assert visitor.delete(f"/page/jobs/{job['name']}").json() == []
 
 
+# --- live
+
+
+@pytest.fixture
+def sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[live_module.Live]:
+    monkeypatch.setattr(live_module, "PATIENCE", 0.2)
+    (tmp_path / "jobs").mkdir()
+    made = live_module.Live(Jobs(tmp_path / "jobs", Limits(live=1)), tmp_path / "live")
+    yield made
+    made.close()
+
+
+def begin(sessions: live_module.Live, visitor: str, **given: Any) -> Any:
+    """A session of a visitor, as his browser asks for it."""
+    values = {"source": "29", "camera": "page", **given}
+    files = given.pop("files", {})
+    call = forms.call(forms.TABS["live"], "stylemask", values)
+    return sessions._link({"ticket": sessions.ticket(visitor, "A title", call, files)})
+
+
+def test_one_visitor_is_live_at_a_time_and_the_next_is_told(sessions: live_module.Live, tmp_path: Path) -> None:
+    first = begin(sessions, WHO, record="result.mp4", audio="page")
+    assert first.screen.after(0, 20).jpeg == b"first" and first.wants == {"camera": True, "microphone": True}
+    first.take(b"a frame")
+    assert first.screen.after(1, 20)[1:3] == (b"a frame", False)
+    with pytest.raises(ValueError, match="Somebody is live already; try again"):
+        begin(sessions, OTHER)
+    first.close()
+    end = time.monotonic() + 20
+    while not sessions._jobs.of(WHO):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    (job,) = sessions._jobs.of(WHO)
+    assert (job["state"], job["title"], job["files"]) == ("done", "A title", ["result.mp4"])
+    assert job["command"].endswith(
+        "stylereel live stylemask --source 29 --camera page --audio page --record result.mp4 --to page"
+    )
+    assert sessions._jobs.of(OTHER) == [] and first.screen.ended and first.screen.error == ""
+    second = begin(sessions, OTHER)
+    assert second.wants == {"camera": True, "microphone": False} and second.screen.after(0, 20).jpeg == b"first"
+    newer = begin(sessions, OTHER)  # his older one ends
+    assert newer.screen.after(0, 20).jpeg == b"first" and second.screen.ended
+    newer.close()
+    assert not list((tmp_path / "live").iterdir()) or sessions._jobs.of(OTHER) == []
+
+
+def test_a_session_that_fails_is_one_sentence_and_the_next_works(sessions: live_module.Live) -> None:
+    for source, word in (("13", "ended from outside"), ("14", "There is no face in it")):
+        lost = begin(sessions, WHO, source=source)
+        lost.screen.after(0, 20)
+        assert lost.screen.ended and word in lost.screen.error
+    assert begin(sessions, WHO).screen.after(0, 20).jpeg == b"first"
+    with pytest.raises(ValueError, match="This session is over"):
+        sessions._link({"ticket": "again"})
+
+
 # --- a form that is sent
 
 
@@ -471,6 +530,9 @@ def test_mistakes_in_a_form_are_said_under_its_button(visitor: httpx.Client) -> 
     assert "takes 2 s at most" in send(visitor, "Make the video", {"Duration": "1:00"})
     assert "&lt;b&gt;" in send(visitor, "Make the video", {"Size": "<b>"})
     assert "A photograph is missing" in send(visitor, "Find the likeness")
+    still = {"What moves the head": "none"}
+    assert "Nothing moves the person" in send(visitor, "Start", still)
+    assert "<sr-ticket" in send(visitor, "Start")
     assert visitor.get("/page/jobs").json() == []
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, get_args
 
 from stylereel import systems
 from stylereel.commands.rendering import SIZES, parse_fps, parse_time
@@ -24,16 +24,17 @@ from stylereel.family.voice import load_voice
 from stylereel.live.camera import AnyCamera, DeviceCamera, FileCamera, NoCamera, PushedCamera, open_camera
 from stylereel.live.meter import summary
 from stylereel.live.outputs import Pipe, VirtualCamera, Window
-from stylereel.live.page import Page
+from stylereel.live.page import Browser, Page, Screen, save_heard
 from stylereel.live.recording import Recording
 from stylereel.live.session import Output, Session
-from stylereel.live.sound import LATENCY, Lips, Microphone, SoundFile
+from stylereel.live.sound import LATENCY, Lips, Microphone, PushedSound, Sound, SoundFile
 from stylereel.media.writer import ENDINGS
 from stylereel.systems import Flags
 from stylereel.systems.sources import read_source
 from stylereel.world.motion import natural_motion
 from stylereel.zoo.families import open_family
 
+Follow = Literal["sound", "driving"]
 VERBS = ("identify", "follow", "apply")
 ALONE = 120  # seconds of the movement of a head that no camera moves, which goes there and back
 PLACES = ("window", "page", "virtual-camera", "-")  # of --to; anything else is a file
@@ -44,9 +45,10 @@ def live(
     /,
     *,
     source: str,
-    camera: str = "0",
-    audio: str | None = None,
-    to: str = "window",
+    camera: str | AnyCamera = "0",
+    audio: str | Sound | None = None,
+    lips: Follow = "sound",
+    to: str | Output = "window",
     record: str | None = None,
     camera_size: str | None = None,
     fps: str | None = None,
@@ -73,11 +75,15 @@ def live(
             or an identity.
         camera: number or name of a camera; a clip, which is played as a camera would give it; - for raw rgb24 frames on
             standard input; page, the camera of the browser that shows the page; or none.
-        audio: a sound that the lips follow: microphone (or microphone:NAME), or a file, which is heard at its own
-            speed. The head follows the camera, or with --camera none moves by itself.
+        audio: a sound that the lips follow: microphone (or microphone:NAME), page, the microphone of the browser that
+            shows the page, or a file, which is heard at its own speed. The head follows the camera, or with --camera
+            none moves by itself.
+        lips: what the lips follow where there is a sound: it, or driving, the face in front of the camera; the sound is
+            then recorded with the picture.
         to: window; page (a local web page); virtual-camera; - for raw rgb24 frames on standard output; or a file to
             record, .mp4, .webm, .mkv or .gif.
-        record: also record what is shown in this file, with its motion (.safetensors) next to it, and a clip's sound.
+        record: also record what is shown in this file, with its motion (.safetensors) next to it, and the sound: that
+            of --audio, else the clip's.
         camera_size: width and height of the camera's frames, 640x480 if not given; raw frames need it.
         fps: frames a second of the camera, N or N/M, 30 if not given; raw frames need it.
         loop: play the clip again and again.
@@ -105,17 +111,20 @@ def live(
         raise ValueError("--duration takes more than 0 seconds.")
     if not 0 <= port < 65536:
         raise ValueError(f"--port takes 0 to 65535, not {port}.")
+    if lips not in get_args(Follow):
+        raise ValueError(f"--lips takes one of {', '.join(get_args(Follow))}, not {lips}.")
     targets = [ensure_writable(each, *filter(None, ENDINGS)) for each in (_file(to), record) if each is not None]
     reports = [target.with_suffix(".json") for target in targets]
     reports += [] if report is None else [ensure_writable(report, ".json")]
-    inputs = [name for name in (source, camera, audio or "") if Path(name).is_file()]
+    inputs = [name for name in (source, camera, audio) if isinstance(name, str) and Path(name).is_file()]
     written = [*targets, *(target.with_suffix(".safetensors") for target in targets), *reports]
     claim(written, [*inputs, *(files or {}).values()], overwrite)
-    if camera == "page" and to != "page":
-        raise ValueError("The camera of a page needs the page; give --to page.")
-    if camera == "none" and audio is None:
+    for name, what in ((camera, "camera"), (audio, "audio")):
+        if name == "page" and to != "page":
+            raise ValueError(f"The {what} of a page needs the page; give --to page.")
+    if camera == "none" and (audio is None or lips == "driving"):
         raise ValueError("Nothing moves the portrait; give --camera or --audio.")
-    seer = open_camera(camera, size, rate, loop, _say)
+    seer = open_camera(camera, size, rate, loop, _say) if isinstance(camera, str) else camera
     given = read_source(source)
     if isinstance(system, str):
         system = systems.load(system, family=family, device=device, **(files or {}))
@@ -124,8 +133,12 @@ def live(
     identity = system.identify(given, **chosen["identify"])
     system = tuned(system, identity)
     with ExitStack() as stack:
-        lips = None if audio is None else _lips(audio, seer, stack, keep=bool(targets))
-        heard = partial(_heard, seer, lips)
+        sound = _sound(audio)
+        voice = None if sound is None else _lips(sound, seer, lips == "sound")
+        if isinstance(sound, Microphone) and targets:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            sound.kept = stack.enter_context((folder / "sound.wav").open("wb"))
+        heard = partial(_heard, seer, voice)
         recordings = [stack.enter_context(Recording(target, seer.rate, heard)) for target in targets]
         session = Session(
             system,
@@ -135,12 +148,17 @@ def live(
             apply=chosen["apply"],
             precision=precision,
             mirror=mirror,
-            lips=lips,
+            lips=voice,
         )
-        outputs = [] if _file(to) else [_open(to, system, seer, port, stack)]
+        outputs = [] if _file(to) else [_open(to, system, seer, sound, port, stack)]
+        for screen in outputs:
+            if isinstance(screen, Screen):
+                screen.recording = bool(recordings)
+                _play(screen, heard, sound, stack)
         facts = session.run([*outputs, *recordings], seconds, _say)
     settings = {
-        "camera": camera, "audio": audio, "to": to, "record": record, "camera_size": camera_size, "fps": fps,
+        "camera": _word(camera), "audio": _word(audio), "lips": lips, "to": _word(to), "record": record,
+        "camera_size": camera_size, "fps": fps,
         "loop": loop, "mirror": mirror, "duration": duration, "port": port, **own, "family": family,
         "device": device_of(system).type, "precision": choose_precision(precision, device_of(system)),
     }  # fmt: skip
@@ -152,7 +170,7 @@ def live(
         "inputs": {name: {"file": Path(name), "sha256": sha256(name)} for name in inputs},
         "weights": {Path(path).name: sha256(path) for path in system.weight_files},
         "rate": seer.rate,
-        "ms from sound to lips": None if lips is None else round(1e3 * LATENCY),
+        "ms from sound to lips": None if voice is None or not voice.follow else round(1e3 * LATENCY),
         **facts,
         "recorded": [{"file": each.path, "frames": each.num_frames, "sound": each.has_audio} for each in recordings],
         "camera went away": seer.losses if isinstance(seer, DeviceCamera) else 0,
@@ -163,27 +181,48 @@ def live(
     return kept
 
 
-def _lips(audio: str, camera: AnyCamera, stack: ExitStack, keep: bool) -> Lips:
-    """What makes the lips follow a sound; `keep` says that a microphone's is recorded."""
+def _word(given: Any) -> str | None:
+    """What a setting is in the record: its word, and page for what is an object, which somebody else connects."""
+    return given if given is None or isinstance(given, str) else "page"
+
+
+def _sound(audio: str | Sound | None) -> Sound | None:
+    """The sound that --audio names."""
+    if not isinstance(audio, str):
+        return audio
+    if audio == "page":
+        return PushedSound()
     if audio.partition(":")[0] == "microphone":
-        folder = stack.enter_context(TemporaryDirectory())
-        kept = stack.enter_context((Path(folder) / "sound.wav").open("wb")) if keep else None
-        sound = Microphone(audio.partition(":")[2] or "default", kept)
-    else:
-        sound = SoundFile(audio)
+        return Microphone(audio.partition(":")[2] or "default")
+    return SoundFile(audio)
+
+
+def _lips(sound: Sound, camera: AnyCamera, follow: bool) -> Lips:
+    """What makes the lips follow a sound, or only keeps it."""
     alive = (
         natural_motion(0, round(ALONE * camera.rate), camera.rate, "talking") if isinstance(camera, NoCamera) else None
     )
-    return Lips(sound, load_voice(builtin("voice")), alive)
+    return Lips(sound, load_voice(builtin("voice")) if follow else None, alive)
 
 
 def _heard(camera: AnyCamera, lips: Lips | None) -> tuple[Path | None, float | None]:
     """What is heard with the picture, and when it begins there."""
     if lips is not None:
-        return lips.sound.path, None if lips.sound.begun is None else lips.sound.begun + LATENCY
+        return lips.sound.path, lips.begun
     if isinstance(camera, FileCamera) and camera.has_audio:
         return camera.path, camera.begun
     return None, 0.0
+
+
+def _play(
+    screen: Screen, heard: Callable[[], tuple[Path | None, float | None]], sound: Sound | None, stack: ExitStack
+) -> None:
+    """Let a screen's viewers hear what goes with the picture; their own microphone they hear anyway."""
+    path, _ = heard()
+    if path is not None and not isinstance(sound, Microphone):
+        kept = Path(stack.enter_context(TemporaryDirectory())) / "heard.wav"
+        save_heard(kept, path)
+        screen.sound, screen.begun = kept, lambda: heard()[1]
 
 
 def flags(system: str) -> dict[str, Flags]:
@@ -213,13 +252,17 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _file(to: str) -> str | None:
-    """The file that --to names, None where it names another output."""
-    return None if to in PLACES else to
+def _file(to: str | Output) -> str | None:
+    """The file that --to names, None where it is another output."""
+    return to if isinstance(to, str) and to not in PLACES else None
 
 
-def _open(to: str, system: System, camera: AnyCamera, port: int, stack: ExitStack) -> Output:
+def _open(
+    to: str | Output, system: System, camera: AnyCamera, sound: Sound | None, port: int, stack: ExitStack
+) -> Output:
     rate = camera.rate
+    if not isinstance(to, str):
+        return to
     if to == "-":
         size = system.generator.resolution
         _say(f"raw frames as FFmpeg reads them with -f rawvideo -pix_fmt rgb24 -s {size}x{size} -r {rate}")
@@ -228,7 +271,10 @@ def _open(to: str, system: System, camera: AnyCamera, port: int, stack: ExitStac
         return stack.enter_context(closing(Window()))
     if to == "virtual-camera":
         return stack.enter_context(closing(VirtualCamera(system.generator.resolution, rate)))
-    page = stack.enter_context(closing(Page(port, camera if isinstance(camera, PushedCamera) else None)))
+    browser = Browser(
+        camera if isinstance(camera, PushedCamera) else None, sound if isinstance(sound, PushedSound) else None
+    )
+    page = stack.enter_context(closing(Page(port, browser)))
     _say(f"the picture is at {page.address}")
     return page
 

@@ -1,5 +1,6 @@
 """Files: the error for unusable ones, and safe writing."""
 
+import errno
 import hashlib
 import os
 import platform
@@ -135,6 +136,28 @@ def _unwritable(path: Path, error: OSError) -> MediaError:
     return MediaError(f"{path} cannot be written ({error.strerror or error}); choose another folder.")
 
 
+_NO_ROOM = [getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)]
+
+
+def no_room(error: BaseException) -> int | None:
+    """The error number where writing failed for want of room: a full disk, a quota, a limit of a file's size.
+
+    Libraries that write files by themselves (safetensors, FFmpeg) say it in their own exceptions' text alone.
+    """
+    number = getattr(error, "errno", None)
+    if number in _NO_ROOM:
+        return number
+    return next((number for number in _NO_ROOM if os.strerror(number) in str(error)), None)
+
+
+def _explained(path: Path, error: BaseException) -> BaseException:
+    """An error of writing: a sentence where there was no room, else the error itself."""
+    number = no_room(error)
+    if number is None or isinstance(error, MediaError):
+        return error
+    return MediaError(f"{path} cannot be written ({os.strerror(number)}); make room, or choose another folder.")
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[None]:
     """Make a folder and those above it that lack; after an error those made are removed, unless something is in them.
@@ -167,7 +190,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Folders that lack are made. The file gets the permissions of the user's umask, however it was written.
 
     Raises:
-        MediaError: as `ensure_writable`.
+        MediaError: as `ensure_writable`; also for a full disk, whatever the writing library makes of it.
     """
     path = ensure_writable(path)
     partial = _partial(path)
@@ -178,8 +201,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
             yield partial
             partial.chmod(mode)
             os.replace(partial, path)
-        except BaseException:
+        except BaseException as error:
             partial.unlink(missing_ok=True)
+            if (told := _explained(path, error)) is not error:
+                raise told from error
             raise
         finally:
             _OPEN.discard(partial)
@@ -190,7 +215,8 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     """Give a temporary folder next to `path`; rename it to `path` at the end, remove it after an error.
 
     Raises:
-        MediaError: `path` is a file or a folder with something in it, or nothing can be written next to it.
+        MediaError: `path` is a file or a folder with something in it, or nothing can be written next to it, or the
+            disk is full.
     """
     path = Path(path)
     if path.is_dir():
@@ -210,8 +236,10 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
             if path.is_dir():
                 path.rmdir()
             os.replace(partial, path)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(partial, ignore_errors=True)
+            if (told := _explained(path, error)) is not error:
+                raise told from error
             raise
         finally:
             _OPEN.discard(partial)

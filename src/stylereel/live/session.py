@@ -78,7 +78,7 @@ class Session:
         follow, apply: options of these verbs of the system.
         precision: see `render`.
         mirror: whether shots are mirrored first.
-        lips: a sound that the lips follow instead.
+        lips: a sound that the lips follow instead, or that is recorded.
         workers: drawing threads; by default one for each thread that PyTorch has (OMP_NUM_THREADS), up to WORKERS, and
             one on a GPU.
 
@@ -101,7 +101,7 @@ class Session:
         workers: int | None = None,
     ) -> None:
         self._system, self._identity, self._camera, self._mirror = system, identity, camera, mirror
-        if lips is not None and FACE not in system.motion_kinds:
+        if lips is not None and lips.follow and FACE not in system.motion_kinds:
             raise ValueError(f"{system.name} is not moved by a face's factors here, so its lips cannot follow a sound.")
         self._lips = lips
         self._apply = dict(apply or {})

@@ -37,6 +37,7 @@ MICROPHONE_RATE = 48000  # samples a second
 _STALE = 0.5  # seconds after its latency from which what was heard counts no more
 _WAITING = 200  # pieces of a microphone or file, of about 20 ms, that may wait to be heard
 _KEPT = 4.0  # seconds of moments that are remembered
+_QUIET = 0.2  # seconds without a pushed piece after which its listener looks whether it is to end
 
 Piece = tuple[float, np.ndarray]  # when its first sample was taken, and samples float32 [N] at 16 kHz
 
@@ -73,7 +74,7 @@ class Microphone:
     Args:
         name: its name there; default is the system's own.
         kept: a file opened for writing in binary, or None.
-        open_: what opens it instead: pieces float32 [N] at 48 kHz as they come.
+        open_: what opens it instead: pieces float32 [N] at 48 kHz as they come, empty ones now and then where none do.
     """
 
     def __init__(
@@ -82,18 +83,26 @@ class Microphone:
         kept: IO[bytes] | None = None,
         open_: Callable[[], Iterator[np.ndarray]] | None = None,
     ) -> None:
-        self.path = None if kept is None else Path(kept.name)
         self.begun: float | None = None
-        self._kept, self._open = kept, open_ or (lambda: _microphone(name))
+        self.kept, self._open = kept, open_ or (lambda: _microphone(name))
+
+    @property
+    def path(self) -> Path | None:
+        """The file in which it is kept."""
+        return None if self.kept is None else Path(self.kept.name)
 
     def pieces(self, stop: threading.Event) -> Iterator[Piece]:
         """See `SoundFile.pieces`. Raises MediaError if there is no such microphone, or it goes away."""
         count = 0
-        with wave.open(self._kept, "wb") if self._kept is not None else _Nowhere() as file:
+        with wave.open(self.kept, "wb") if self.kept is not None else _Nowhere() as file:
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(MICROPHONE_RATE)
             for samples in self._open():
+                if stop.is_set():
+                    return
+                if not len(samples):
+                    continue
                 now = time.monotonic() - len(samples) / MICROPHONE_RATE
                 self.begun = now if self.begun is None else self.begun
                 # Where the device lost something, or its clock runs slow, silence keeps the file in step.
@@ -104,8 +113,36 @@ class Microphone:
                 file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
                 count += len(samples)
                 yield now, resample_poly(samples, 1, MICROPHONE_RATE // RATE).astype(np.float32)
-                if stop.is_set():
-                    return
+
+
+class PushedSound(Microphone):
+    """A microphone elsewhere, such as a browser's, whose samples somebody brings, from any thread."""
+
+    def __init__(self) -> None:
+        super().__init__(open_=self._coming)
+        self._pieces = Newest[np.ndarray](_WAITING)
+        self._rate, self._resampler = 0, av.AudioResampler("flt", "mono", MICROPHONE_RATE)
+
+    def push(self, samples: np.ndarray, rate: int) -> None:
+        """Samples int16 [N] of one channel have come, so many a second."""
+        if rate != self._rate:
+            self._rate, self._resampler = rate, av.AudioResampler("flt", "mono", MICROPHONE_RATE)
+        frame = av.AudioFrame.from_ndarray(samples[None], "s16", "mono")
+        frame.sample_rate = rate
+        for part in self._resampler.resample(frame):
+            self._pieces.put(part.to_ndarray()[0])
+
+    def end(self) -> None:
+        """No more come."""
+        self._pieces.end()
+
+    def _coming(self) -> Iterator[np.ndarray]:
+        while not self._pieces.ended:
+            piece = self._pieces.take(_QUIET)
+            yield np.zeros(0, np.float32) if piece is None else piece
+
+
+Sound = SoundFile | Microphone
 
 
 class _Nowhere:
@@ -166,17 +203,29 @@ class Lips:
     """Puts what a voice says onto a motion of kind "face": a mouth is `LATENCY` behind its sound at most.
 
     As `family.lips.with_lips`, but causal: jaw, pucker, press and funnel are the sound's, the smile of speech is added
-    to what of the motion's own is slow. In silence, and where nothing is heard any more, the mouth is closed. `alive`:
-    values [T, 20] of a head that moves by itself, there and back, where no camera says what it does.
+    to what of the motion's own is slow. In silence, and where nothing is heard any more, the mouth is closed.
+
+    net: what hears; None leaves lips as they are, and the sound is there for a recording alone. alive: values [T, 20]
+    of a head that moves by itself, there and back, where no camera says what it does.
     """
 
-    def __init__(self, sound: SoundFile | Microphone, net: VoiceNet, alive: np.ndarray | None = None) -> None:
+    def __init__(self, sound: Sound, net: VoiceNet | None, alive: np.ndarray | None = None) -> None:
         self.sound, self._alive = sound, alive
-        self._ear, self._lock = Ear(net, TOGETHER), threading.Lock()
+        self._ear, self._lock = None if net is None else Ear(net, TOGETHER), threading.Lock()
         self._heard: deque[tuple[float, np.ndarray]] = deque(maxlen=round(_KEPT * MOMENTS))
         self._pieces = Newest[Piece](_WAITING)
         self._mood: float | None = None
         self._before = 0.0
+
+    @property
+    def follow(self) -> bool:
+        """Whether the lips follow the sound."""
+        return self._ear is not None
+
+    @property
+    def begun(self) -> float | None:
+        """When the sound begins in what is shown; None before it has begun."""
+        return None if self.sound.begun is None else self.sound.begun + (LATENCY if self.follow else 0.0)
 
     def capture(self, stop: threading.Event) -> None:
         """Take the sound as it comes, until it ends; for a thread of its own."""
@@ -192,6 +241,8 @@ class Lips:
             taken = [piece]
             while len(self._pieces) and (piece := self._pieces.take()) is not None:
                 taken.append(piece)
+            if self._ear is None:
+                continue
             begun = taken[0][0] if begun is None else begun
             parts: list[np.ndarray] = []
             for when, part in taken:
@@ -218,6 +269,8 @@ class Lips:
 
     def put_on(self, motion: Motion, when: float) -> Motion:
         """A motion of one frame with the lips of its time."""
+        if not self.follow:
+            return motion
         values, mouth = motion.values.copy(), dict(zip(MOUTH, self.mouth(when)))
         if self._alive is not None:
             last = len(self._alive) - 1

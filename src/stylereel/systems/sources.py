@@ -228,18 +228,37 @@ def shape_motion(
     return replace(found, values=values.astype(np.float32))
 
 
-def follow_face(
-    shots: Iterable[Shot], rate: Fraction, face: str, strength: float, smoothing: float, reference: Reference
+def follow(
+    self: Encodes,
+    shots: Iterable[Shot],
+    rate: Fraction,
+    *,
+    face: str = "largest",
+    strength: float = 1.0,
+    smoothing: float = 1.0,
+    motion: Reference = "absolute",
 ) -> Iterator[Motion]:
-    """The motion factors of a face as it comes, one frame for each shot.
+    """The motion factors of a face as it comes, one frame for each shot; needs the mesh, and the built-in family.
 
-    Relative motion is what differs from the usual pose of the first `CALIBRATION` seconds with a face; expression is
-    next to the person's rest anyway.
+    A method of every system that takes motion in the coordinates FACE. Relative motion is what differs from the usual
+    pose of the first `CALIBRATION` seconds with a face; expression is next to the person's rest anyway.
 
-    Raises ValueError as `check_shaping` and `faces.live.Live`, at once.
+    Args:
+        shots: what a camera gives.
+        rate: about how many frames it gives a second.
+        face: which of several faces: largest, left, a number (0 is the left-most), or an image of the person.
+        strength: factor on the expression, 1 as it is.
+        smoothing: how much tremble is smoothed, 1 as usual; 0 not at all, then there is no lag either.
+        motion: absolute shows the driver's pose and expression; relative adds what changes since the first seconds
+            to the source's own.
+
+    Raises:
+        ValueError: another family, no mesh, or no face in the image of the person; at once.
     """
+    if not self.builtin_family:
+        raise ValueError(f"{self.name} follows a camera with the built-in family only; leave out --family and files.")
     check_shaping(strength, smoothing)
-    return _follow(Live(rate, face, smoothing), shots, rate, strength, reference)
+    return _follow(Live(rate, face, smoothing), shots, rate, strength, motion)
 
 
 def _follow(

@@ -25,6 +25,7 @@ def page(
     upload: float = 200,
     longest: float = 600,
     jobs: int = 1,
+    live: int = 2,
     disk: float = 10,
     browser: bool = True,
 ) -> None:
@@ -37,8 +38,9 @@ def page(
             serves those who can reach it and know the token.
         token: what visitors must give once, 16 characters or more; needed with another host.
         upload: megabytes that an uploaded file may have.
-        longest: seconds that a clip, a sound or a result may last.
+        longest: seconds that a clip, a sound, a recording or a result may last.
         jobs: how many jobs run at once; others wait.
+        live: how many visitors can be live at once; they share the processor.
         disk: gigabytes that all uploads and results together may take.
         browser: open the page in the browser.
 
@@ -52,8 +54,8 @@ def page(
         )
     if token is not None and len(token) < TOKEN:
         raise ValueError(f"--token takes {TOKEN} characters or more, so that nobody guesses it.")
-    if min(upload, longest, disk) <= 0 or jobs < 1:
-        raise ValueError("--upload, --longest and --disk take more than 0, --jobs 1 or more.")
+    if min(upload, longest, disk) <= 0 or min(jobs, live) < 1:
+        raise ValueError("--upload, --longest and --disk take more than 0, --jobs and --live 1 or more.")
     if not 0 <= port <= 65535:
         raise ValueError(f"--port takes 0 to 65535, not {port}.")
     home = Path(folder)
@@ -69,7 +71,7 @@ def page(
             f"The page needs the package {error.name}; install it with `pip install -c constraints.txt -e .[web]`, or "
             "start the page with `python3 run.py page`."
         ) from error
-    app = application(home, Limits(upload, longest, jobs, disk), token)
+    app = application(home, Limits(upload, longest, jobs, live, disk), token)
     listening = _listen(host, port)
     where = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{listening.getsockname()[1]}"
     if token is not None:

@@ -21,19 +21,19 @@ from stylereel.commands.signatures import CLOCK
 from stylereel.zoo.families import list_families
 
 Kind = Literal[
-    "person", "photo", "clip", "sound", "background", "file", "files", "corrections",
-    "speech", "text", "words", "number", "switch", "choice",
+    "person", "photo", "clip", "driver", "sound", "voice", "background", "file", "files", "corrections",
+    "speech", "text", "words", "number", "switch", "choice", "recording",
 ]  # fmt: skip
 
 # Arguments that take more than their annotation says.
 PICKED: dict[str, Kind] = {
-    "source": "person", "identity": "person", "driving": "clip", "clip": "clip", "audio": "sound", "sound": "sound",
+    "source": "person", "identity": "person", "driving": "driver", "clip": "clip", "audio": "sound", "sound": "sound",
     "background": "background", "files": "files", "text": "speech",
-    "set_": "corrections", "curves": "file",
+    "set_": "corrections", "curves": "file", "record": "recording",
 }  # fmt: skip
 # Of no use here: names of files of the page's own, the user's weight files, replacing what was there.
 HIDDEN = {CLOCK, "files", "options", "overwrite", "device"}
-UPLOADS = ("person", "photo", "clip", "sound", "background", "file", "files")
+UPLOADS = ("person", "photo", "clip", "driver", "sound", "voice", "background", "file", "files", "recording")
 NEXT = ("system", "compare", "strength", "size", "out", "background", "paste_back")  # of the others, in this order
 # What is asked of one visitor, at most.
 LARGEST = {"size": 1080, "chunk": 32, "columns": 16, "rows": 16}
@@ -46,7 +46,8 @@ FRACTION = re.compile(r"\d+/\d+")
 class Tab:
     """A command on the page: what it is called there, and the arguments that are asked first.
 
-    calls: what arguments are called in plain words. hidden: arguments that the page settles.
+    calls: what arguments are called in plain words. choices: what may be chosen for an argument here, and what that is
+    called. fixed: arguments that the page settles. hidden: those that it leaves as they are.
     """
 
     command: str
@@ -55,6 +56,8 @@ class Tab:
     button: str
     first: tuple[str, ...] = ()
     calls: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
     hidden: tuple[str, ...] = ()
 
 
@@ -73,11 +76,19 @@ TABS = {
     "live": Tab(
         "live",
         "Live",
-        "Your camera moves a person while you watch. Its pictures are kept nowhere.",
+        "Your camera, your voice or a sound moves a person while you watch. Nothing is kept unless you record it.",
         "Start",
-        ("source", "mirror"),
-        calls={"source": "Who is shown", "mirror": "As in a mirror"},
-        hidden=("camera", "to", "record", "camera_size", "fps", "loop", "duration", "port", "report", "family"),
+        ("source", "camera", "audio", "lips", "record", "mirror"),
+        calls={
+            "source": "Who is shown", "camera": "What moves the head", "audio": "Sound", "record": "Record it",
+            "lips": "Where there is a sound, the lips follow", "mirror": "As in a mirror",
+        },
+        choices={
+            "camera": {"page": "My camera", "none": "It moves by itself"},
+            "lips": {"sound": "The sound", "driving": "My face"},
+        },
+        fixed={"to": "page"},
+        hidden=("camera_size", "fps", "loop", "duration", "port", "report", "family"),
     ),
     "say": Tab(
         "say",
@@ -141,6 +152,7 @@ class Field:
     help: str
     default: Any = None
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # what the choices are called, if not by themselves
     whole: bool = False  # of a number
     required: bool = False
     first: bool = False
@@ -181,7 +193,7 @@ def fields(tab: Tab, subject: str | None = None) -> list[Field]:
         known.pop(next(iter(known)))
     found = []
     for name, (parameter, documented) in known.items():
-        hidden = name in HIDDEN or name in tab.hidden
+        hidden = name in HIDDEN or name in tab.hidden or name in tab.fixed
         if not hidden or parameter.kind is parameter.VAR_POSITIONAL:
             found.append(_field(tab, name, parameter, signatures.argument_texts(documented).get(name, "")))
     if subject is not None:
@@ -214,6 +226,10 @@ def _field(tab: Tab, name: str, parameter: Any, text: str, group: str = "") -> F
         # The endings that its help names first; the name itself is the page's business.
         endings = tuple(dict.fromkeys(ENDING.findall(text.partition(";")[0]))) or (".png",)
         return made("choice", label="File", choices=endings, default=endings[0])
+    if name in tab.choices:
+        return made("choice", choices=tuple(tab.choices[name]), words=tuple(tab.choices[name].values()))
+    if name == "audio" and tab.command == "live":
+        return made("voice")
     if name == "family":
         return made("choice", choices=tuple(list_families()))
     if name == "system":
@@ -311,12 +327,13 @@ def call(tab: Tab, subject: str | None, values: Mapping[str, Any], stem: str = "
             positional += value if isinstance(value, list) else [value]
         else:
             groups[each.group][each.name] = value
-    return Call(tab.command, subject, tuple(positional), groups[""], groups["options"])
+    return Call(tab.command, subject, tuple(positional), groups[""] | dict(tab.fixed), groups["options"])
 
 
 MISSING = {
     "person": "choose a person, or give a photograph",
     "clip": "give a clip, or record one",
+    "driver": "give a clip, or record one",
     "photo": "give a picture with a face",
     "file": "give a file",
     "files": "give one or more files",

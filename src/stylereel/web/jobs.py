@@ -139,10 +139,8 @@ class Jobs:
             job = self._new(visitor, tab, title, calls)
             try:
                 for target, path in inputs.items():
-                    _link(path, job.folder / target)
-                line = " && ".join(filter(None, (call.line() for call in calls)))
-                job.command = f"cd {shlex.quote(str(job.folder))} && {line}" if self.local else line
-                job.python = "\n\n".join(filter(None, (call.python() for call in calls)))
+                    link_file(path, job.folder / target)
+                self._write_down(job)
                 job.keep()
             except OSError as error:
                 shutil.rmtree(job.folder, ignore_errors=True)
@@ -152,6 +150,22 @@ class Jobs:
             self._queue.append(job)
             self._wake.notify_all()
             return job
+
+    def keep(self, visitor: str, tab: str, title: str, folder: Path, call: Any, lines: list[str]) -> None:
+        """Make a result of the files in a folder, which are moved. Raises ValueError: no room."""
+        with self._lock:
+            job = self._new(visitor, tab, title, [call])
+            for path in folder.iterdir():
+                shutil.move(path, job.folder / path.name)
+            self._write_down(job)
+            job.about = [{"lines": lines, "facts": {}}]
+            self._end(job, "done", "")
+
+    def _write_down(self, job: Job) -> None:
+        """The command line and the Python that do the same as a job."""
+        line = " && ".join(filter(None, (call.line() for call in job.calls)))
+        job.command = f"cd {shlex.quote(str(job.folder))} && {line}" if self.local else line
+        job.python = "\n\n".join(filter(None, (call.python() for call in job.calls)))
 
     def made(self, visitor: str, tab: str, title: str, command: str, python: str) -> Job:
         """A folder for what is made at once, outside the line; `end` says how that went. Raises ValueError: no room."""
@@ -227,6 +241,17 @@ class Jobs:
                 for job in sorted(self._mine(visitor).values(), key=lambda job: job.name, reverse=True)
                 for file in job.files
                 if job.tab in ("people", "edit") and job.state == "done" and file.endswith(".safetensors")
+            ]
+
+    def motions(self, visitor: str) -> list[tuple[str, str]]:
+        """(title, "JOB/FILE") of what a visitor has made that can move a person: talk files and recorded motions."""
+        with self._lock:
+            return [
+                (f"{job.title} ({Path(file).suffix[1:]})", f"{job.name}/{file}")
+                for job in sorted(self._mine(visitor).values(), key=lambda job: job.name, reverse=True)
+                for file in job.files
+                if job.state == "done"
+                and (file.endswith(".talk") or (job.tab == "live" and file.endswith(".safetensors")))
             ]
 
     def require_room(self, more: float = 0) -> None:
@@ -371,7 +396,7 @@ def _read(folder: Path, visitor: str) -> Iterator[Job]:
         yield job
 
 
-def _link(path: Path, target: Path) -> None:
+def link_file(path: Path, target: Path) -> None:
     """A second name of a file, or a copy where that cannot be."""
     try:
         os.link(path, target)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as Late
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
@@ -23,7 +23,7 @@ from stylereel.web import forms
 from stylereel.web.forms import Field, Tab
 from stylereel.web.jobs import Jobs
 from stylereel.web.live import Live
-from stylereel.web.probe import ACCEPTED, CLIPS, PICTURES, SOUNDS
+from stylereel.web.probe import ACCEPTED, CLIPS, OURS, PICTURES, SOUNDS
 from stylereel.web.rates import Rates
 from stylereel.web.stage import EXAMPLE, Stage
 
@@ -68,6 +68,7 @@ RESULTS = {
     "drive": f'<sr-preview for="drive" person="{FIRST_PERSON}"></sr-preview>',
     "live": f'<sr-live for="live" person="{FIRST_PERSON}"></sr-live>',
 }
+Mine = Literal["people", "motions", "results"]
 TITLE = re.compile(r"[^\w .,'()-]+")
 
 
@@ -164,13 +165,16 @@ class Form:
                 else:
                     del values[: len(one.components)]
         if self.tab.command == "say" and given.get("audio"):  # a sound instead of a text
-            given.pop("text")
+            given["movement"] = given.pop("seed", None)
             call = forms.call(forms.TABS["drive"], given.get("system") or USUAL, given)
         else:
             call = forms.call(self.tab, subject, given)
         _check_length(call, self.page.jobs.limits.longest)
         if self.tab.command == "live":
-            return f'<sr-ticket ticket="{self.page.live.ticket(call, next(iter(files.values()), None))}"></sr-ticket>'
+            if given["camera"] == "none" and (given.get("audio") is None or given["lips"] == "driving"):
+                raise ValueError("Nothing moves the person; choose your camera, or a sound that the lips follow.")
+            ticket = self.page.live.ticket(visitor, self._title(visitor, given, files), call, files)
+            return f'<sr-ticket ticket="{ticket}"></sr-ticket>'
         calls: list[Any] = [call]
         if self.tab.command == "encode":
             decode = forms.Call("decode", None, (call.keywords["out"],), {"out": "result.mp4"}, {})
@@ -234,7 +238,10 @@ class Form:
     def _ask_choice(self, each: Field) -> Asked:
         kind: Any = gr.Radio if len(each.choices) <= 4 else gr.Dropdown
         value = each.default if each.default is None else str(each.default)
-        return self._plain(each, kind(list(each.choices), value=value, label=each.label, info=self._about(each)))
+        if value is not None and value not in each.choices:  # what the page does not offer
+            value = each.choices[0]
+        shown = list(zip(each.words or each.choices, each.choices))
+        return self._plain(each, kind(shown, value=value, label=each.label, info=self._about(each)))
 
     def _ask_background(self, each: Field) -> Asked:
         with gr.Row(elem_classes="sr-pair"):
@@ -263,6 +270,42 @@ class Form:
         ))  # fmt: skip
         return Asked(each, [clip], lambda _, values: _upload(each.name, values[0], CLIPS))
 
+    def _ask_driver(self, each: Field) -> Asked:
+        asked = self._ask_clip(each)
+        with gr.Accordion("Or a saved motion or talk file", open=False, elem_classes="sr-corrections"):
+            file = gr.File(label="A file", file_types=list(OURS), height=110)
+            mine = self.page.choice_of_mine("Or one of mine", "motions")
+
+        def read(visitor: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
+            if values[1]:
+                return _upload(each.name, values[1], OURS)
+            if values[2]:
+                return _upload(each.name, self.page.mine(visitor, values[2]), OURS)
+            return asked.read(visitor, values[:1])
+
+        return Asked(each, [*asked.components, file, mine], read)
+
+    def _ask_voice(self, each: Field) -> Asked:
+        """A sound while it is live."""
+        options = [("None", "none"), ("My microphone", "page"), ("A file", "file")]
+        how = gr.Radio(options, value="none", label=each.label)
+        with gr.Column(visible=False) as place:
+            sound = _unopened(gr.Audio(sources=["upload"], type="filepath", label="A file", elem_classes="sr-sound"))
+        how.change(lambda chosen: gr.update(visible=chosen == "file"), how, place, show_progress="hidden")
+
+        def read(_: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
+            if values[0] != "file":
+                return (values[0] if values[0] == "page" else None), {}
+            if not values[1]:
+                raise ValueError("The sound is missing; give a file, or choose another sound.")
+            return _upload(each.name, values[1], (*SOUNDS, *CLIPS))
+
+        return Asked(each, [how, sound], read)
+
+    def _ask_recording(self, each: Field) -> Asked:
+        switch = gr.Checkbox(False, label=each.label)
+        return Asked(each, [switch], lambda _, values: ("result.mp4" if values[0] else None, {}))
+
     def _ask_sound(self, each: Field) -> Asked:
         sound = _unopened(
             gr.Audio(sources=["upload", "microphone"], type="filepath", label=each.label, elem_classes="sr-sound")
@@ -283,7 +326,7 @@ class Form:
 
     def _ask_files(self, each: Field) -> Asked:
         file = gr.File(label="Drop files here", file_types=list(ACCEPTED), file_count="multiple", height=150)
-        mine = self.page.choice_of_mine("Or results of mine", multiple=True, people=False)
+        mine = self.page.choice_of_mine("Or results of mine", "results", multiple=True)
 
         def read(visitor: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
             found: dict[str, Path] = {}
@@ -316,7 +359,7 @@ class Form:
         return Asked(each, [*lists, other], read)
 
     def _ask_person(self, each: Field) -> Asked:
-        picker = Picker(self.page, self.name, each.label, self.tab.command != "live", each.required)
+        picker = Picker(self.page, self.name, each.label, required=each.required)
 
         def read(visitor: str, values: Sequence[Any]) -> tuple[Any, dict[str, Path]]:
             chosen, number, picture, own = values
@@ -352,7 +395,7 @@ class Picker:
                     )
                 )  # fmt: skip
             with gr.Column(visible=False) as made:
-                mine = page.choice_of_mine("People whom you made", people=True)
+                mine = page.choice_of_mine("People whom you made", "people")
         self.components, self.how, self.seed, self.mine = [how, seed, photo, mine], how, seed, mine
         self.parts = {"seed": invented, "photo": pictured, "mine": made}
         how.change(self.seen, how, list(self.parts.values()), show_progress="hidden")
@@ -372,10 +415,11 @@ class Page:
     def __init__(self, jobs: Jobs, stage: Stage, live: Live, wishes: Callable[[str, Any], Any], people: Path) -> None:
         self.jobs, self.stage, self.live, self.wishes, self.people = jobs, stage, live, wishes, people
         self.example = EXAMPLE
-        self.lists: list[tuple[Any, bool]] = []
+        self.lists: list[tuple[Any, Mine]] = []
         self.galleries: list[Any] = []
         self.places: list[Any] = []  # the tab of each gallery
         self.tab: Any = None  # the one that is being built
+        self.live_place: Any = None  # the tab of Live
         self.pickers: dict[str, Picker] = {}
         self.finish: list[Callable[[Any], Any]] = []  # what needs all tabs
 
@@ -392,25 +436,25 @@ class Page:
             raise ValueError("This result is no longer here; choose another.")
         return path
 
-    def choice_of_mine(self, label: str, people: bool, multiple: bool = False) -> Any:
-        """A list of the visitor's people, or of all his results; filled when the page is loaded, and by the browser
-        when a job is done."""
+    def choice_of_mine(self, label: str, what: Mine, multiple: bool = False) -> Any:
+        """A list of the visitor's own; filled when the page is loaded, and by the browser when a job is done."""
         found = gr.Dropdown(
             [], value=[] if multiple else None, label=label, multiselect=multiple, allow_custom_value=True
         )
-        self.lists.append((found, people))
+        self.lists.append((found, what))
         return found
 
     def listed(self, request: gr.Request) -> list[Any]:
         """What the lists offer this visitor now."""
         visitor = self.visitor(request)
-        people = self.jobs.people(visitor)
-        results = [
+        mine: dict[Mine, list[tuple[str, str]]] = {}
+        mine["people"], mine["motions"] = self.jobs.people(visitor), self.jobs.motions(visitor)
+        mine["results"] = [
             (f"{job['title']} ({Path(job['files'][0]).suffix[1:]})", f"{job['name']}/{job['files'][0]}")
             for job in self.jobs.of(visitor)
             if job["files"] and job["tab"] != "look"
         ]
-        return [gr.update(choices=people if one else results) for _, one in self.lists]
+        return [gr.update(choices=mine[what]) for _, what in self.lists]
 
     def pictures(self, seeds: Sequence[int]) -> list[tuple[str, str]]:
         """Files with the portraits of seeds, and their captions; drawn when they are first wanted."""
@@ -487,6 +531,8 @@ def build(jobs: Jobs, stage: Stage, live: Live, wishes: Callable[[str, Any], Any
         for place, gallery in zip(page.places, page.galleries, strict=True):  # what is not seen takes no pictures
             if gallery is not first:
                 place.select(page.first_people, None, gallery, show_progress="hidden")
+            if place is page.live_place:
+                place.select(page.live.prepare, None, None, show_progress="hidden")
         for finish in page.finish:
             finish(tabs)
         picker = page.pickers["drive"]
@@ -503,6 +549,7 @@ def build(jobs: Jobs, stage: Stage, live: Live, wishes: Callable[[str, Any], Any
 def _tab(page: Page, name: str, tab: Tab) -> None:
     """The form of a command, and its results beside it."""
     with gr.Tab(tab.title, id=name, elem_id=f"tab-{name}", render_children=True) as page.tab:
+        page.live_place = page.tab if name == "live" else page.live_place
         gr.HTML(f'<p class="sr-lead">{html.escape(tab.lead)}</p>')
         with gr.Row(elem_classes="sr-columns"):
             with gr.Column(scale=5, min_width=300, elem_classes="sr-form"):
@@ -512,8 +559,7 @@ def _tab(page: Page, name: str, tab: Tab) -> None:
                     _people(page)
                 if name in RESULTS:
                     gr.HTML(RESULTS[name], elem_classes="sr-before")
-                if name != "live":
-                    gr.HTML(f'<sr-jobs for="{name}"></sr-jobs>')
+                gr.HTML(f'<sr-jobs for="{name}"></sr-jobs>')
 
 
 def _people(page: Page) -> None:

@@ -105,13 +105,14 @@ def application(folder: Path, limits: Limits, token: str | None = None) -> Any:
     people.mkdir(parents=True, exist_ok=True)
     gradio.set_static_paths([people, EXAMPLE])
     jobs, stage = Jobs(folder, limits, local=token is None), Stage()
-    wishes, live = Wishes(jobs), Live()
+    wishes, live = Wishes(jobs), Live(jobs, cache / "live")
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         jobs.start()
         stage.start()
         yield
+        live.close()
         stage.close()
         jobs.close()
         lock.release()

@@ -10,6 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from stylereel.core.files import no_room
+
 FULL = "The disk is full; delete earlier results, or make room, and try again."
 LARGE = "The result would be larger than the page allows; take a shorter part or a smaller picture."
 EVERY = 0.2  # seconds between two words on the progress
@@ -54,7 +56,7 @@ def _run(pipe: Connection, folder: Path, calls: list[Any], most: int, longest: f
     from stylereel.web.probe import check
 
     os.chdir(folder)
-    _limit_files(most)
+    limit_files(most)
     for path in sorted(folder.iterdir()):
         if path.name != "job.json":
             check(path.name, longest)
@@ -84,7 +86,7 @@ def _facts(record: Any) -> dict[str, Any]:
     return {name: record[name] for name in names if isinstance(record, dict) and name in record}
 
 
-def _limit_files(most: int) -> None:
+def limit_files(most: int) -> None:
     """No file may grow beyond so many bytes: writing more fails, where the system knows such a limit."""
     try:
         import resource
@@ -96,11 +98,8 @@ def _limit_files(most: int) -> None:
 
 def sentence(error: BaseException) -> str:
     """What went wrong, in one line that says what to do."""
-    number, text = getattr(error, "errno", None), " ".join(str(error).split())
-    if number in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in text:
-        return FULL
-    if number == errno.EFBIG or os.strerror(errno.EFBIG) in text:
-        return LARGE
+    if (number := no_room(error)) is not None:
+        return LARGE if number == errno.EFBIG else FULL
     if isinstance(error, MemoryError):
         return "The memory is not enough; take a shorter part or a smaller picture."
-    return text
+    return " ".join(str(error).split())

@@ -69,6 +69,7 @@ class Expressive:
         self.turn = Mapping(self.generator)
         self._faces: dict[backend.Detector, backend.FaceBackend] = {}
         self._rest: Tensor | None = None
+        self._own: tuple[Identity, Tensor] | None = None
 
     @classmethod
     def builtin(cls) -> Expressive:
@@ -156,6 +157,8 @@ class Expressive:
         pose = np.arange(found.values.shape[1]) < POSE
         return who.shape_motion(found, strength, smoothing, motion, pose)
 
+    follow = who.follow
+
     def apply(self, identity: Identity, motion: Motion) -> Frames:
         """Style vectors that show `identity` with each frame of `motion`."""
         if motion.kind.coordinates == FACE.coordinates:
@@ -174,7 +177,7 @@ class Expressive:
         for net in (self.generator, self.encode, self.channels, self.face):
             if net is not None:
                 net.to(device)
-        self._rest = None
+        self._rest = self._own = None
         return self
 
     # Parts of the verbs
@@ -230,10 +233,12 @@ class Expressive:
 
     def own_numbers(self, identity: Identity) -> Tensor:
         """The 35 numbers [35] that an identity's own portrait shows."""
-        motion = who.own_motion(self, identity)
-        pose = [float(motion[MOTION.index(name)]) for name in READ[:POSE]]
-        code = self.code_of(identity.w[None])[0]
-        return torch.cat([torch.tensor(pose).to(code), code])
+        if self._own is None or self._own[0] is not identity:
+            motion = who.own_motion(self, identity)
+            pose = [float(motion[MOTION.index(name)]) for name in READ[:POSE]]
+            code = self.code_of(identity.w[None])[0]
+            self._own = identity, torch.cat([torch.tensor(pose).to(code), code])
+        return self._own[1]
 
     @torch.inference_mode()
     def read_images(self, images: Tensor) -> np.ndarray:

@@ -265,6 +265,8 @@ class StyleHEAT:
         found = who.face_motion(track) if self.builtin_family else self._measure(reader, track)
         return who.shape_motion(found, strength, smoothing, motion, self._is_pose())
 
+    follow = who.follow
+
     def apply(self, identity: Identity, motion: Motion, *, parts: Parts = "all") -> Frames:
         """The moved states of `identity` at all frames of `motion` but the 13 at either end.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import CODES, FACE, Codes, Identity, Motion
-from stylereel.core.system import Clip, Driver, Frames, Shot, Source, device_of
+from stylereel.core.system import Clip, Driver, Frames, Source, device_of
 from stylereel.core.weights import config_of, load_module
 from stylereel.edit import curves
 from stylereel.faces import backend, placement
@@ -179,33 +179,7 @@ class StyleMask:
         pose = np.arange(len(NAMES)) < len(POSE) if found.kind.coordinates == FACE.coordinates else None
         return who.shape_motion(found, strength, smoothing, motion, pose)
 
-    def follow(
-        self,
-        shots: Iterable[Shot],
-        rate: Fraction,
-        *,
-        face: str = "largest",
-        strength: float = 1.0,
-        smoothing: float = 1.0,
-        motion: who.Reference = "absolute",
-    ) -> Iterator[Motion]:
-        """The motion of a face as it comes, frame by frame; needs the mesh, and the built-in family.
-
-        Args:
-            shots: what a camera gives.
-            rate: about how many frames it gives a second.
-            face: which of several faces: largest, left, a number (0 is the left-most), or an image of the person.
-            strength: factor on the expression, 1 as it is.
-            smoothing: how much tremble is smoothed, 1 as usual; 0 not at all, then there is no lag either.
-            motion: absolute shows the driver's pose and expression; relative adds what changes since the first seconds
-                to the source's own.
-
-        Raises:
-            ValueError: another family, no mesh, or no face in the image of the person.
-        """
-        if not self.builtin_family:
-            raise ValueError("StyleMask follows a camera with the built-in family only; leave out --family.")
-        return who.follow_face(shots, rate, face, strength, smoothing, motion)
+    follow = who.follow
 
     def apply(self, identity: Identity, motion: Motion, *, parts: Parts = "all") -> Frames:
         """Style vectors that show `identity` with each frame of `motion`.

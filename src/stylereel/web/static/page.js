@@ -33,7 +33,7 @@ const WORDS = {
 const EMPTY = {
   drive: "Your videos will be here.", say: "What was said will be here.", sample: "Your videos will be here.",
   encode: "Your files will be here.", look: "What is in your files will be shown here.",
-  people: "The people whom you made will be here.", edit: "The people whom you kept will be here.",
+  live: "What you record will be here.", people: "The people whom you made will be here.", edit: "The people whom you kept will be here.",
 };
 
 // --- jobs
@@ -61,6 +61,7 @@ const jobs = {
     if (list.some((job) => job.state === "waiting" || job.state === "running"))
       this.timer = setTimeout(() => this.poll(), document.hidden ? 3000 : 400);
   },
+  soon() { for (const after of [500, 1500, 3000, 6000, 12000]) setTimeout(() => this.poll(), after); },
   tell() { for (const each of this.watchers) each.update(); },
   async change(path, method) {
     try { this.take(await get(path, method)); } catch (error) { this.error = error.message; this.tell(); }
@@ -403,8 +404,13 @@ class Live extends HTMLElement {
     this.replaceChildren(h("p", { class: "sr-empty" }, "The person will be here, moved by your camera."));
   }
   open(ticket) {
-    const frame = h("iframe", { src: `/live/?ticket=${ticket}`, class: "sr-live", title: "The live picture", allow: "camera" });
-    this.replaceChildren(frame, h("div", { class: "sr-buttons sr-middle" }, h("button", { class: "sr-button", type: "button", onclick: () => this.connectedCallback() }, "Stop")));
+    const frame = h("iframe", { src: `/live/?ticket=${ticket}`, class: "sr-live", title: "The live picture", allow: "camera; microphone; autoplay" });
+    this.replaceChildren(frame, h("div", { class: "sr-buttons sr-middle" }, h("button", { class: "sr-button", type: "button", onclick: () => this.stop() }, "Stop")));
+    if (window.innerWidth < 800) this.scrollIntoView({ behavior: "smooth" });
+  }
+  stop() {
+    this.connectedCallback();
+    jobs.soon(); // a recording is finished in a moment
   }
 }
 customElements.define("sr-live", Live);
