@@ -135,7 +135,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         print(f"{goal}: {'yes' if met else 'NO'}")
     print(f"load of the machine before the run: {others:.1f}")
     return {
-        "date": str(date.today()), "system": system.name, "machine": platform.processor() or platform.machine(), "cores": arguments.cores,
+        "date": str(date.today()), "system": system.name,
+        "machine": platform.processor() or platform.machine(), "cores": arguments.cores,
         "load before": others, **facts, "memory": memory.samples, "growth": growth, "ms later": step, "goals": goals,
     }  # fmt: skip
 

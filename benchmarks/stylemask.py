@@ -8,9 +8,9 @@ For seeds of people and every clip (six motions of the world, where none is give
 published, and with look kept at the source's: the standard deviation over frames of pixels that are backdrop in the
 source and in all frames, 6 pixels or more from the head's silhouette, by the world's exact regions; and how far they
 are from the source's. With --exact instead: the error of both against the world's exact images, on so many pairs of
-people; and of the slow way to a motion's codes, a head that is drawn and inverted for every frame, where the generator's
-mapping network now gives them. With --measure instead: the built-in masks with a new table of the channels' effects, as
-training makes it.
+people; and of the slow way to a motion's codes, a head that is drawn and inverted for every frame, where the
+generator's mapping network now gives them. With --measure instead: the built-in masks with a new table of the channels'
+effects, as training makes it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
         for name, system in systems.items():
             print(f"\n{name}:")
             for score in exact(system, arguments.exact, arguments.seed):
-                low, high = score.interval
+                low, high = score.interval or (float("nan"), float("nan"))
                 print(f"{score.name} {score.value:.4g} ({low:.4g} to {high:.4g})")
         return
     motions = [kept.extract(clip).values for clip in arguments.clips]

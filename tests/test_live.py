@@ -653,7 +653,7 @@ def test_a_window_shows_pictures_and_closes(toy: Toy, desktop: str, monkeypatch:
 
 
 def test_pictures_go_to_a_virtual_camera(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Camera:
+    class Sink:
         def __init__(self, width: int, height: int, fps: float) -> None:
             self.size, self.sent, self.closed = (width, height, fps), list[np.ndarray](), False
             made.append(self)
@@ -664,8 +664,8 @@ def test_pictures_go_to_a_virtual_camera(toy: Toy, monkeypatch: pytest.MonkeyPat
         def close(self) -> None:
             self.closed = True
 
-    made: list[Camera] = []
-    fake = SimpleNamespace(Camera=Camera)
+    made: list[Sink] = []
+    fake = SimpleNamespace(Camera=Sink)
     monkeypatch.setitem(sys.modules, "pyvirtualcam", fake)  # type: ignore[arg-type]
     output = VirtualCamera(32, Fraction(25))
     run(toy, Fake(5), output)

@@ -392,7 +392,7 @@ async def _send(
         if shown.number > number:
             asked.clear()
             number, taken = shown.number, taken + 1
-            now = {"face": shown.face, "recording": screen.recording}
+            now: dict[str, Any] = {"face": shown.face, "recording": screen.recording}
             now |= {} if screen.sound is None or shown.at is None else {"sound": sound}
             words = {name: value for name, value in now.items() if told.get(name) != value}
             if "sound" in now and taken % _STEP == 1:

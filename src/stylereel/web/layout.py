@@ -238,7 +238,7 @@ class Form:
     def _ask_choice(self, each: Field) -> Asked:
         kind: Any = gr.Radio if len(each.choices) <= 4 else gr.Dropdown
         value = each.default if each.default is None else str(each.default)
-        if value is not None and value not in each.choices:  # what the page does not offer
+        if value is not None and each.choices and value not in each.choices:  # what the page does not offer
             value = each.choices[0]
         shown = list(zip(each.words or each.choices, each.choices))
         return self._plain(each, kind(shown, value=value, label=each.label, info=self._about(each)))
