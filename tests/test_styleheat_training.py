@@ -1,5 +1,8 @@
 """StyleHEAT's losses, its training pairs against the world's truth, and both stages in small."""
 
+import io
+import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from stylereel import world
@@ -32,9 +36,10 @@ from stylereel.systems.styleheat.losses import (
 )
 from stylereel.systems.styleheat.motion import COUNT, INPUTS, beside_own, coordinates, windows
 from stylereel.systems.styleheat.networks import Warper, WarperConfig
-from stylereel.systems.styleheat.pairs import draw_pairs, kept_pairs, window_around
+from stylereel.systems.styleheat.pairs import clip_pairs, draw_pairs, kept_pairs, window_around
 from stylereel.systems.styleheat.state import State, draw, look, read_state, split
 from stylereel.train.loop import Trainer
+from stylereel.train.sources import open_source
 from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.world.truth import flow as exact_flow
 
@@ -354,5 +359,72 @@ def test_the_recipe_writes_both_networks_and_starts_from_them(
     again = train("styleheat", folder=str(tmp_path / "two"), start=str(tmp_path / "one"), precision="32")
     change = load_warper(again[0]).flow.weight - load_warper(files[0]).flow.weight
     assert 0 < change.abs().max() < 0.1, "it went on from there"
-    with pytest.raises(ValueError, match="no data"):
-        train("styleheat", folder=str(tmp_path / "three"), options={"data": "clip.mp4"})
+    with pytest.raises(ValueError, match="no dat"):
+        train("styleheat", folder=str(tmp_path / "three"), options={"dat": "shards"})
+
+
+def prepared(folder: Path, motion: np.ndarray, side: int = 256) -> Path:
+    """A shard as `stylereel prepare --for styleheat` writes it, of one clip whose frames grow brighter."""
+    portrait = world.draw(world.align(world.neutral()[None])[0], side)
+    folder.mkdir()
+    with tarfile.open(folder / "shard-000000.tar", "w") as shard:
+
+        def add(name: str, data: bytes) -> None:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            shard.addfile(entry, io.BytesIO(data))
+
+        for number in range(len(motion)):
+            data = io.BytesIO()
+            Image.fromarray(portrait.image // 2 + np.uint8(4 * number)).save(data, "PNG")
+            add(f"clip.{number:04}.png", data.getvalue())
+        points = np.repeat(side * portrait.landmarks[None], len(motion), axis=0).astype(np.float32)
+        for name, rows in (("coefficients", motion), ("landmarks", points)):
+            data = io.BytesIO()
+            np.save(data, rows)
+            add(f"clip.{name}.npy", data.getvalue())
+    return folder
+
+
+def test_pairs_of_prepared_clips_are_a_frame_and_the_middle_of_its_window(tmp_path: Path) -> None:
+    motion = np.tile(world.neutral()[MOTION_COLUMNS], (27, 1)).astype(np.float32)
+    motion[:, 0] = np.linspace(-20, 20, 27)
+    folder = prepared(tmp_path / "shards", motion, side=320)
+    seen: list[Tensor] = []
+
+    def encode(images: Tensor) -> Tensor:
+        seen.append(images)
+        return torch.ones(len(images), 14, 256)
+
+    source = open_source(folder, size=256, frames=27, arrays=["coefficients", "landmarks"])
+    pairs = clip_pairs(source, 3, 4, (0, 1), encode)
+    own = coordinates(motion)
+    for number in range(4):
+        # The picture that was encoded tells by its brightness which frame it is.
+        shown = (seen[0][number].mean() - seen[0].mean()) * 127.5 / 4
+        window = pairs.window[number, len(own[0]) :, 0]
+        frame = int(np.abs(own - window.numpy()).sum(1).argmin())
+        torch.testing.assert_close(window, torch.from_numpy(own[frame]))
+        others = [int(np.abs(own - w.numpy()).sum(1).argmin()) for w in pairs.window[:, len(own[0]) :, 0]]
+        assert shown.item() == pytest.approx(frame - np.mean(others), abs=0.1)
+        torch.testing.assert_close(pairs.window[number, : len(own[0])], torch.from_numpy(own.T.copy()))
+    lighter = pairs.truth.float().mean() - (seen[0].mean() + 1) * 127.5
+    assert lighter.item() == pytest.approx(4 * (13 - np.mean(others)), abs=1)
+    assert not pairs.seen.any() and pairs.truth.shape == (4, 3, 128, 128)
+    expected = world.draw(world.align(world.neutral()[None])[0], 320).landmarks
+    np.testing.assert_allclose(pairs.landmarks[0].numpy(), expected, atol=1e-4)
+    with pytest.raises(ValueError, match="prepare them anew"):
+        clips = open_source(prepared(tmp_path / "old", motion[:, :5]), size=256, frames=27, arrays=["coefficients"])
+        clip_pairs(clips, 0, 1, (0, 1), encode)
+
+
+def test_the_recipe_learns_from_prepared_clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    motion = np.tile(world.neutral()[MOTION_COLUMNS], (27, 1)).astype(np.float32)
+    folder = prepared(tmp_path / "shards", motion)
+    few = training.Preset(*(replace(stage, steps=2, batch=1) for stage in (training.CLIPS.video, training.CLIPS.joint)))
+    monkeypatch.setattr(training, "CLIPS", few)
+    monkeypatch.setattr(training, "show", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    files = train("styleheat", folder=str(tmp_path / "run"), precision="32", options={"data": str(folder)})
+    assert str(folder) in read_card(files[0])["data"] and load_calibration(files[1]).config.heads == 1
+    log = [json.loads(line) for line in (tmp_path / "run" / "styleheat-joint" / "log.jsonl").read_text().splitlines()]
+    assert {"exact", "perceptual"} <= log[-1].keys() and "end_point_error" not in log[-1]

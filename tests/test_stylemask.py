@@ -292,7 +292,7 @@ class Colours(torch.nn.Module):
         head = torch.ones(len(images), 1, 64, 64)
         return 1 - head, head
 
-    def read(self, z: np.ndarray, psi: float, paint: Any) -> torch.Tensor:
+    def read(self, z: np.ndarray | None, psi: float, paint: Any) -> torch.Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(paint(), 4).flatten(2).transpose(1, 2).flatten(1)
 
     def ideal(self, source: torch.Tensor, target: torch.Tensor) -> Face:
@@ -325,6 +325,20 @@ def test_every_comparison_of_the_paper_trains(
     log = [json.loads(line) for line in (tmp_path / "stylemask" / "log.jsonl").read_text().splitlines()]
     assert ("cycle" in log[0]) == cycle and (tmp_path / "stylemask" / "samples.png").exists()
     assert (tmp_path / "stylemask" / "curves.png").exists()
+
+
+def test_people_may_be_the_codes_of_prepared_clips(small: StyleGAN2, tmp_path: Path) -> None:
+    class Codes:
+        def batch(self, index: int, count: int, share: tuple[int, int]) -> dict[str, torch.Tensor]:
+            return {"codes": small.map(torch.randn(count, small.config.z_dim))[:, None]}
+
+    settings = replace(QUICK, steps=2, batch=2)
+    source: Any = Codes()
+    nets = train(Trainer(tmp_path, precision="32"), small, Colours(), settings, codes=source)
+    assert isinstance(nets, MaskNets)
+    source.batch = lambda *_: {"codes": torch.zeros(6, 1, small.num_ws, 3)}
+    with pytest.raises(ValueError, match="another generator"):
+        train(Trainer(tmp_path / "other", precision="32"), small, Colours(), settings, codes=source)
 
 
 @pytest.mark.parametrize("preset", [PAPER, CODE], ids=["paper", "code"])

@@ -106,7 +106,8 @@ class Source:
 
         Returns:
             "names", a list, with: pictures as "images" [B, 3, H, W], clips as "clips" [B, T, 3, H, W], both RGB in
-            [-1, 1]; latents as "latents" [B, L, D] or [B, T, L, D].
+            [-1, 1]; latents as "latents" [B, L, D] or [B, T, L, D]. Where arrays were asked for, they and "side" [B],
+            the sides in pixels that the pictures had.
 
         Raises:
             ValueError: the processes do not divide the batch, or more files than the limit are unusable.
@@ -311,9 +312,13 @@ def _shard_clip_loader(size: int, frames: int, stride: int, arrays: Sequence[str
         name, clip = item
         start = _start(len(clip.pictures), frames, stride, name, random)
         chosen = clip.pictures[start : start + (frames - 1) * stride + 1 : stride]
-        shown = [_square(decode_picture(BytesIO(member.read()), name), size, name) for member in chosen]
+        pictures = [decode_picture(BytesIO(member.read()), name) for member in chosen]
+        shown = [_square(picture, size, name) for picture in pictures]
         rows = {each: _rows(clip, each, name)[start : start + (frames - 1) * stride + 1 : stride] for each in arrays}
-        return {"clips": torch.stack(shown), **{each: torch.from_numpy(np.array(part)) for each, part in rows.items()}}
+        sample = {each: torch.from_numpy(np.array(part)) for each, part in rows.items()}
+        if rows:
+            sample["side"] = torch.tensor(float(min(pictures[0].shape[:2])))
+        return {"clips": torch.stack(shown), **sample}
 
     return load
 

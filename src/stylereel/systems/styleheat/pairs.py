@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stylereel import world
@@ -17,7 +18,8 @@ from stylereel.family.people import GROUPS, WHOLE, Share, mixed_latents, mixed_v
 from stylereel.systems.styleheat.guide import guide, mean_head
 from stylereel.systems.styleheat.motion import beside_own, coordinates, in_factors
 from stylereel.systems.styleheat.networks import FLOW_SIZE, RADIUS
-from stylereel.world.factors import MOTION_COLUMNS
+from stylereel.train.sources import Source
+from stylereel.world.factors import LATENT_DIM, MOTION_COLUMNS
 from stylereel.world.motion import natural_motion
 from stylereel.world.truth import flow
 
@@ -117,6 +119,41 @@ def draw_pairs(index: int, count: int, share: Share = WHOLE, seed: int = SEED, e
         torch.stack(led),
         torch.from_numpy(np.stack([portrait.image for portrait in drawn])).permute(0, 3, 1, 2).contiguous(),
         codes.clone(),
+    )
+
+
+def clip_pairs(clips: Source, index: int, count: int, share: Share, encode: Encode) -> Pairs:
+    """Pairs of prepared clips: a frame of a window is the source, its middle frame the target.
+
+    clips: gives windows of 27 frames of 256 px with their coefficients and landmarks. Flow and latents are 0, since
+    nobody knows them.
+    Raises ValueError if the coefficients are not those of this package.
+    """
+    batch = clips.batch(index, count, share)
+    motion, frames = batch["coefficients"].numpy(), batch["clips"]
+    if motion.shape[2] != len(MOTION_COLUMNS):
+        raise ValueError(
+            f"The clips have {motion.shape[2]} coefficients, not {len(MOTION_COLUMNS)}; prepare them anew."
+        )
+    chosen = np.random.default_rng((SEED, index, 3)).integers(frames.shape[1], size=count)[share[0] :: share[1]]
+    each = np.arange(len(frames))
+    own = motion[each, chosen]
+    led = [guide(mean_head(one), values[RADIUS]) for one, values in zip(own, motion, strict=True)]
+    windows = torch.from_numpy(coordinates(motion).transpose(0, 2, 1).copy())
+    truth = F.adaptive_avg_pool2d(frames[:, RADIUS], TRUE_SIZE).add(1).mul(127.5).round().to(torch.uint8)
+    with torch.inference_mode():
+        codes = encode(frames[each, chosen]).clone()
+    nothing = torch.zeros(len(frames), len(GROUPS), LATENT_DIM)
+    return Pairs(
+        nothing,
+        nothing,
+        beside_own(windows, coordinates(own)),
+        torch.zeros(len(frames), 2, FLOW_SIZE, FLOW_SIZE),
+        torch.zeros(len(frames), FLOW_SIZE, FLOW_SIZE, dtype=torch.bool),
+        (batch["landmarks"][:, RADIUS] / batch["side"][:, None, None]).float(),
+        torch.stack(led),
+        truth,
+        codes,
     )
 
 

@@ -24,7 +24,7 @@ from stylereel.family.encoder import load_encoder
 from stylereel.family.people import grouped_w
 from stylereel.generator import Discriminator, StyleGAN2
 from stylereel.media.sheet import side_by_side
-from stylereel.recipes.run import Run, makes
+from stylereel.recipes.run import WORLD, Run, makes
 from stylereel.systems.styleheat.files import load_calibration, load_warper
 from stylereel.systems.styleheat.flow import endpoint_error
 from stylereel.systems.styleheat.losses import (
@@ -37,11 +37,28 @@ from stylereel.systems.styleheat.losses import (
     weighted_l1,
 )
 from stylereel.systems.styleheat.motion import INPUTS
-from stylereel.systems.styleheat.networks import FLOW_SIZE, Calibration, CalibrationConfig, Warper, WarperConfig
-from stylereel.systems.styleheat.pairs import SEED, TRUE_SIZE, Encode, Pairs, draw_pairs, kept_pairs
+from stylereel.systems.styleheat.networks import (
+    FLOW_SIZE,
+    RADIUS,
+    Calibration,
+    CalibrationConfig,
+    Warper,
+    WarperConfig,
+)
+from stylereel.systems.styleheat.pairs import (
+    PICTURE,
+    SEED,
+    TRUE_SIZE,
+    Encode,
+    Pairs,
+    clip_pairs,
+    draw_pairs,
+    kept_pairs,
+)
 from stylereel.systems.styleheat.state import COLOURS, State, look, read_state, split
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
+from stylereel.train.sources import Source, open_source
 
 WARPER = WarperConfig(INPUTS, descriptor=96, size=FLOW_SIZE, width=24, widest=64, hidden=48, places=True, guide=True)
 CALIBRATION = CalibrationConfig(width=32, hidden=48, heads=1, guide=True, finest=True)
@@ -108,6 +125,12 @@ QUICK = Preset(
     ),
 )  # fmt: skip
 
+# The same on prepared clips, of which nobody knows flow and states: the true image is the target's frame.
+CLIPS = Preset(
+    video=replace(QUICK.video, perceptual=1.0, flow=0.0, state=0.0, pool=0),
+    joint=replace(QUICK.joint, perceptual=0.1, flow=0.0, state=0.0, pool=0),
+)
+
 
 class Batch(NamedTuple):
     """Pairs as the generator shows them: w of the sources [B, L, D], the states of both, the warper's images, targets'
@@ -125,9 +148,12 @@ class Batch(NamedTuple):
 class Teacher:
     """Batches of a generator of the built-in family, and what its states mean."""
 
-    def __init__(self, trainer: Trainer, generator: StyleGAN2, size: int, with_targets: bool) -> None:
-        """size: of the warper's images in pixels; with_targets: of the targets, too."""
+    def __init__(
+        self, trainer: Trainer, generator: StyleGAN2, size: int, with_targets: bool, from_clips: bool = False
+    ) -> None:
+        """size: of the warper's images in pixels; with_targets: of the targets, too; from_clips: these are frames."""
         self.trainer, self.generator, self.size, self.with_targets = trainer, generator, size, with_targets
+        self.from_clips = from_clips
         trainer.freeze(generator)
         with torch.no_grad():
             z = torch.randn(64, generator.config.z_dim, generator=torch.Generator().manual_seed(0)).to(trainer.device)
@@ -147,9 +173,10 @@ class Teacher:
         for rows in (POSE_ROWS, EXPRESSION_ROWS):
             moved[:, rows] = other[:, rows]
         source, target = (read_state(self.generator, codes) for codes in (w, moved))
-        shown = self.image(target, w) if self.with_targets else None
-        mask = boxes(pairs.landmarks, FLOW_SIZE)
-        return Batch(w, source, target, self.image(source, w), shown, pairs.truth / 127.5 - 1, mask)
+        truth, shown = pairs.truth / 127.5 - 1, None
+        if self.with_targets:
+            shown = F.adaptive_avg_pool2d(truth, self.size) if self.from_clips else self.image(target, w)
+        return Batch(w, source, target, self.image(source, w), shown, truth, boxes(pairs.landmarks, FLOW_SIZE))
 
     def off_truth(self, state: State, batch: Batch, detail: float) -> Tensor:
         """Mean difference of a state's images to the true ones, eyes and mouth `detail` times."""
@@ -175,10 +202,15 @@ def _optimizers(parts: list[tuple[nn.Module, float]], muon: bool) -> dict[str, t
     return found
 
 
-def _batches(trainer: Trainer, settings: Settings, seed: int, encode: Encode | None) -> Prefetch[Pairs]:
-    """The pairs of each step, from a pool on the disk if the settings have one."""
+def _batches(
+    trainer: Trainer, settings: Settings, seed: int, encode: Encode | None, clips: Source | None
+) -> Prefetch[Pairs]:
+    """The pairs of each step, of clips or of the world; these from a pool on the disk if the settings have one."""
 
     def make(index: int) -> Pairs:
+        if clips is not None:
+            assert encode is not None
+            return clip_pairs(clips, index, settings.batch, trainer.share, encode)
         if not settings.pool:
             return draw_pairs(index, settings.batch, trainer.share, seed, encode)
         folder = trainer.folder / "styleheat-pairs"
@@ -206,17 +238,19 @@ def train_video(
     start: Warper | None = None,
     config: WarperConfig = WARPER,
     encode: Encode | None = None,
+    clips: Source | None = None,
 ) -> Warper:
     """The first stage: the video warper alone. maps: what the perceptual loss compares, for a weight over 0; encode:
-    an encoder, on the CPU, that half of the sources go through.
+    an encoder, on the CPU, that half of the sources go through; clips: prepared ones instead of the world's people,
+    which all go through the encoder.
 
     Raises ValueError if the settings need maps and there are none.
     """
     torch.manual_seed(7)
     perceptual = _perceptual(settings.perceptual, maps)
     model, average = start or new_warper(config), Warper(start.config if start else config)
-    teacher = Teacher(trainer, generator, model.config.size, perceptual is not None)
-    batches = _batches(trainer, settings, SEED, encode)
+    teacher = Teacher(trainer, generator, model.config.size, perceptual is not None, clips is not None)
+    batches = _batches(trainer, settings, SEED, encode, clips)
     steps = trainer.steps(settings.steps)
     optimizers = _optimizers([(model, settings.rate)], settings.muon)
     follow = Average(model, average, 0.995)
@@ -226,8 +260,8 @@ def train_video(
         batch = teacher(pairs)
         with trainer.autocast():
             flow = model(batch.images, pairs.window, pairs.guide).flow.float()
-        losses = end_point_errors(flow, pairs)
-        loss = settings.flow * losses["end_point_error"]
+        losses = {} if clips else end_point_errors(flow, pairs)
+        loss = settings.flow * losses["end_point_error"] if settings.flow else flow.new_zeros([])
         if settings.state:
             warped = model.warp(batch.source.joined(), flow)
             losses["state"] = teacher.difference(warped, batch.target, batch.mask, settings.detail)
@@ -296,11 +330,12 @@ def train_joint(
     discriminator: Discriminator | None = None,
     start: Calibration | None = None,
     encode: Encode | None = None,
+    clips: Source | None = None,
 ) -> tuple[Warper, Calibration]:
     """The second stage: calibration, and the warper at a rate of its own.
 
-    discriminator: frozen, of the generator's images; without one the adversarial loss is left out. encode: as in
-    `train_video`.
+    discriminator: frozen, of the generator's images; without one the adversarial loss is left out. encode, clips: as
+    in `train_video`.
     Raises ValueError if the settings need maps and there are none.
     """
     torch.manual_seed(8)
@@ -308,10 +343,10 @@ def train_joint(
     model = Pair(warper, start or new_calibration(generator, warper.config.descriptor)).requires_grad_(True)
     average = Pair(Warper(warper.config), Calibration(model.calibration.config))
     looks = features is not None or (settings.adversarial > 0 and discriminator is not None)
-    teacher = Teacher(trainer, generator, warper.config.size, looks)
+    teacher = Teacher(trainer, generator, warper.config.size, looks, clips is not None)
     if discriminator is not None:
         trainer.freeze(discriminator)
-    batches = _batches(trainer, settings, SEED if settings.pool else JOINT_SEED, encode)
+    batches = _batches(trainer, settings, SEED if settings.pool else JOINT_SEED, encode, clips)
     steps = trainer.steps(settings.steps)
     parts: list[tuple[nn.Module, float]] = [
         (model.calibration, settings.rate), (model.warper, settings.warper_rate)
@@ -324,8 +359,8 @@ def train_joint(
         batch = teacher(pairs)
         with trainer.autocast():
             flow, warped, calibrated = model(batch.images, pairs.window, pairs.guide, batch.source.joined())
-        losses = end_point_errors(flow, pairs)
-        terms = [settings.flow * losses["end_point_error"]]
+        losses = {} if clips else end_point_errors(flow, pairs)
+        terms = [settings.flow * losses["end_point_error"]] if settings.flow else []
         if settings.state:
             losses["warped"] = teacher.difference(warped, batch.target, batch.mask, settings.detail)
             losses["state"] = teacher.difference(calibrated, batch.target, batch.mask, settings.detail)
@@ -401,27 +436,34 @@ def show(teacher: Teacher, warper: Warper, calibration: Calibration | None, coun
 
 
 @makes("styleheat-video", "styleheat-calibration", needs=("face", "generator", "encoder"))
-def recipe(run: Run, *, preset: Literal["quick", "paper", "code"] = "quick") -> list[Path]:
-    """Train the video half of StyleHEAT on pairs of the world's people: the video warper, then it and the calibration.
+def recipe(run: Run, *, data: str | None = None, preset: Literal["quick", "paper", "code"] = "quick") -> list[Path]:
+    """Train the video half of StyleHEAT: the video warper, then it and the calibration.
 
     Args:
+        data: shards that `stylereel prepare --for styleheat` wrote; pairs of the world's people if not given.
         preset: quick settings for the built-in family, which also learn from the exact flow, the generator's own
-            states and the world's true images; or the paper's losses; or those of the authors' code, with their sign
-            of the adversarial loss.
+            states and the world's true images, where these are known; or the paper's losses; or those of the authors'
+            code, with their sign of the adversarial loss.
     """
     run.claim("styleheat-video", "styleheat-calibration")
-    chosen = {"quick": QUICK, "paper": PAPER, "code": CODE}[preset]
+    chosen = {"quick": CLIPS if data else QUICK, "paper": PAPER, "code": CODE}[preset]
+    clips = None
+    if data is not None:
+        clips = open_source(data, size=PICTURE, frames=2 * RADIUS + 1, arrays=["coefficients", "landmarks"])
     maps = None
-    if preset != "quick":
+    if preset != "quick" or clips:
         face = run.face_net()
         run.trainer.freeze(face)
         maps = face.trunk.maps
     generator, first = run.generator(), run.first("styleheat-video")
     encode = load_encoder(run.weight_file("encoder")).eval()
     start = None if first is None else load_warper(first)
-    warper = train_video(run.trainer, generator, chosen.video, maps, start, encode=encode)
+    warper = train_video(run.trainer, generator, chosen.video, maps, start, encode=encode, clips=clips)
     whole = run.start != "scratch" and not Path(run.start).is_file()  # a file holds the warper alone
     repair = run.first("styleheat-calibration") if whole else None
     again = None if repair is None else load_calibration(repair)
-    warper, calibration = train_joint(run.trainer, generator, warper, chosen.joint, maps, start=again, encode=encode)
-    return run.save({"styleheat-video": warper, "styleheat-calibration": calibration})
+    warper, calibration = train_joint(
+        run.trainer, generator, warper, chosen.joint, maps, start=again, encode=encode, clips=clips
+    )
+    about = (WORLD, "Apache-2.0") if data is None else (f"prepared clips of {data}", None)
+    return run.save({"styleheat-video": warper, "styleheat-calibration": calibration}, *about)

@@ -24,6 +24,7 @@ from stylereel.recipes.run import Run, makes
 from stylereel.systems.stylemask.networks import MaskConfig, MaskNets, load_masks
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import Muon
+from stylereel.train.sources import Source, open_source
 from stylereel.zoo.encoders import load_arcface_file
 from stylereel.zoo.formats import load_generator_file
 from stylereel.zoo.registry import cache_folder, find
@@ -87,8 +88,8 @@ class Perception(Protocol):
 
     size: int  # pixels of the images it takes
 
-    def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:
-        """The features [B, F] of the people of latents z [B, Z], or of their images [B, 3, H, W]."""
+    def read(self, z: np.ndarray | None, psi: float, paint: Callable[[], Tensor]) -> Tensor:
+        """The features [B, F] of the people of latents z [B, Z], or without z of their images [B, 3, H, W]."""
         ...
 
     def ideal(self, source: Tensor, target: Tensor) -> Face:
@@ -118,9 +119,9 @@ class WorldFaces(nn.Module):
         super().__init__()
         self.face, self.identity = face, identity
 
-    def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:
-        """World factors [B, K], on the CPU: exact for whole latents, by the face net for truncated ones."""
-        if psi == 1:
+    def read(self, z: np.ndarray | None, psi: float, paint: Callable[[], Tensor]) -> Tensor:
+        """World factors [B, K], on the CPU: exact for whole latents, else by the face net."""
+        if psi == 1 and z is not None:
             return torch.from_numpy(world.align(world.from_latent(z)))
         middle, half = (
             torch.from_numpy(limit) for limit in ((world.HIGH + world.LOW) / 2, (world.HIGH - world.LOW) / 2)
@@ -162,7 +163,7 @@ class DecaFaces(nn.Module):
         super().__init__()
         self.deca, self.flame, self.arcface = deca, flame, arcface
 
-    def read(self, z: np.ndarray, psi: float, paint: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002 (the other's)
+    def read(self, z: np.ndarray | None, psi: float, paint: Callable[[], Tensor]) -> Tensor:  # noqa: ARG002 (the other's)
         """Shape, expression and pose [B, 156] by DECA."""
         codes = self.deca.read(paint())
         return torch.cat([codes["shape"], codes["expression"], codes["pose"]], 1)
@@ -171,7 +172,7 @@ class DecaFaces(nn.Module):
         return self._face(torch.cat([source[:, :SHAPE], target[:, SHAPE:]], 1))
 
     def see(self, images: Tensor) -> Face:
-        return self._face(self.read(np.empty(0), 1.0, lambda: images))
+        return self._face(self.read(None, 1.0, lambda: images))
 
     def embed(self, images: Tensor) -> Tensor:
         return self.arcface.embed(images)
@@ -231,10 +232,13 @@ def train(
     start: MaskNets | None = None,
     config: MaskConfig | None = None,
     stage: str = "stylemask",
+    codes: Source | None = None,
 ) -> MaskNets:
     """Train the mask networks of `generator`, from scratch or trained ones.
 
-    config: what is mixed, by default style vectors with a network for each layer; stage: the folder's name.
+    config: what is mixed, by default style vectors with a network for each layer; stage: the folder's name; codes:
+    prepared pictures with their W+ codes, whose people are taken instead of random ones.
+    Raises ValueError if the codes are another generator's.
     """
     torch.manual_seed(3)
     trainer.freeze(generator, *([perception] if isinstance(perception, nn.Module) else []))
@@ -255,13 +259,26 @@ def train(
         images = generator.synthesize(s=styles, noise=noise, stop=stop, dtype=trainer.dtype)
         return F.adaptive_avg_pool2d(images, perception.size) if images.shape[-1] > perception.size else images
 
+    @torch.no_grad()
+    def take(index: int) -> tuple[np.ndarray | None, Tensor]:
+        """Latents [3B, Z], where there are any, and W+ codes [3B, L, D]: sources, targets and second targets."""
+        if codes is not None:
+            w = codes.batch(index, 3 * settings.batch, trainer.share)["codes"][:, 0].float()
+            if w.shape[1:] != (generator.num_ws, generator.config.w_dim):
+                raise ValueError(
+                    f"The codes are {list(w.shape[1:])}, of another generator; prepare them with this one."
+                )
+            return None, trainer.to_device(w)
+        flat = latents(index, settings.batch, generator.config.z_dim)[:, rank::ranks].reshape(
+            -1, generator.config.z_dim
+        )
+        return flat, generator.map(torch.from_numpy(flat).float().to(trainer.device), psi=settings.psi)
+
     def step(index: int) -> dict[str, Tensor]:
-        z = latents(index, settings.batch, generator.config.z_dim)[:, rank::ranks]
-        flat = z.reshape(-1, z.shape[-1])
+        z, w = take(index)
         with torch.no_grad():
-            w = generator.map(torch.from_numpy(flat).float().to(trainer.device), psi=settings.psi)
             vectors = model.vectors(generator, w)
-            facts = perception.read(flat, settings.psi, lambda: paint(model.styles(generator, vectors, w)))
+            facts = perception.read(z, settings.psi, lambda: paint(model.styles(generator, vectors, w)))
             person, mover, other = facts.chunk(3)
             targets = [perception.ideal(person, mover)]
             if settings.cycle:
@@ -329,6 +346,7 @@ def _chunks(part: Tensor | None, count: int) -> list[Tensor | None]:
 def recipe(
     run: Run,
     *,
+    data: str | None = None,
     generator: str | None = None,
     perception: Literal["builtin", "deca"] = "builtin",
     preset: Literal["quick", "paper", "code"] | None = None,
@@ -336,6 +354,8 @@ def recipe(
     """Train mask networks of a StyleGAN2 generator.
 
     Args:
+        data: shards that `stylereel prepare --for stylemask` wrote, whose codes are the people; random people of the
+            generator, as in the paper, if not given.
         generator: weight file of a generator of any known tool; without it that of the folder.
         perception: what sees faces: the built-in nets for the built-in family, or the files of DECA, FLAME and ArcFace
             in the cache folder for real faces.
@@ -356,6 +376,10 @@ def recipe(
         teacher = other
     presets = {"paper": PAPER, "code": CODE, "quick": QUICK}
     card = {} if generator is None else {"data": f"random people of {generator}; no images", "licence": None}
+    codes = None
+    if data is not None:
+        codes = open_source(data, size=SIZE, frames=1, arrays=["codes"])
+        card = {"data": f"codes of prepared clips of {data}", "licence": None}
     if perception == "deca":
         if preset == "quick":
             raise ValueError("The quick settings are for the built-in nets; give --preset paper or code.")
@@ -364,7 +388,7 @@ def recipe(
         path = run.first("stylemask")
         first = None if path is None else load_masks(path)
         faces, settings = WorldFaces(run.face_net(), run.identity_net()), presets[preset or "quick"]
-    nets = train(run.trainer, teacher, faces, settings, first)
+    nets = train(run.trainer, teacher, faces, settings, first, codes=codes)
     return run.save({"stylemask": measured(nets, teacher, faces, settings.psi)}, **card)
 
 
