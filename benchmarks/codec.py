@@ -34,6 +34,7 @@ import torch
 
 from stylereel import codec, systems, world
 from stylereel.codec import entropy, packets, tracks, vsei
+from stylereel.codec import talk as talk_files
 from stylereel.core.latents import FACE, Identity, Motion
 from stylereel.core.render import portrait
 from stylereel.media.video import VideoReader
@@ -74,7 +75,7 @@ def rows_of(clip: Path, motion: Motion, rates: list[float], folder: Path) -> lis
         header = found.header
         integers = np.concatenate(
             [
-                tracks.to_integers(motion.values[at : at + header.group], header.rest, header.steps, header.every)
+                talk_files.integers_of(header, motion.values[at : at + header.group])
                 for at in range(0, len(motion), header.group)
             ]
         )
@@ -159,17 +160,23 @@ def held_out(seed: int) -> Motion:
 
 
 def print_steps() -> None:
+    """Steps, and what steps of two tracks do to the landmarks together, as the format's writer has it."""
     motions = np.concatenate([world.natural_motion(seed, 250)[::25] for seed in range(1000, 1020)])
-    points = landmarks(motions)
+    points, moves = landmarks(motions), []
     for index, name in enumerate(MOTION):
         small = 0.01 * (_HIGH[index] - _LOW[index])
-        moved = motions.copy()
-        moved[:, index] += np.where(moved[:, index] + small > _HIGH[index], -small, small)
-        effect = np.linalg.norm(landmarks(moved) - points, axis=2).mean() / eyes_apart(points) / small
+        moved, change = motions.copy(), np.where(motions[:, index] + small > _HIGH[index], -small, small)
+        moved[:, index] += change
+        apart = (landmarks(moved) - points) / eyes_apart(points) / change[:, None, None]
+        moves.append(100 * tracks.FACE.steps[index] * apart.ravel())
+        effect = np.linalg.norm(apart, axis=2).mean()
         limit = (_HIGH[index] - _LOW[index]) / 16
         step = min(0.01 / effect, limit) if effect else limit
         print(f"{name:12} a unit moves {100 * effect:8.3f} % of the eyes; step {step:.4f} (in the format: ", end="")
         print(f"{tracks.FACE.steps[index]:g})")
+    together = 2 * np.stack(moves) @ np.stack(moves).T / len(moves[0])
+    table = np.rint(64 * together[np.tril_indices(COUNT)]).astype(np.int8).tobytes().hex()
+    print("\n".join(table[at : at + 110] for at in range(0, len(table), 110)))
 
 
 def print_prior(people: int) -> None:

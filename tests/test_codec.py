@@ -173,6 +173,27 @@ def test_rounding_saves_bits_for_little_error(motion: Motion) -> None:
     assert np.array_equal(tracks.to_integers(np.full((9, 1), 0.4), *plain_steps, 1), np.zeros((9, 1)))
 
 
+def test_errors_that_undo_each_other_are_preferred(motion: Motion) -> None:
+    """Yaw and a shift sideways move landmarks alike: rounding together leaves these nearer than one by one."""
+    metric = tracks.metric_of("face", MOTION)
+    assert np.linalg.eigvalsh(metric).min() > 0 and (np.diag(metric) >= tracks.LEAST).all()
+    steps, least = np.array(tracks.FACE.steps), np.diag(np.diag(metric))
+    rest = motion.values[0].astype(float)
+    noise = np.random.default_rng(2).normal(size=motion.values.shape)
+
+    def measure(given: np.ndarray) -> tuple[int, float]:
+        values = motion.values + 0.3 * steps * noise
+        whole = tracks.to_integers(values, rest, steps, 1, given)
+        apart = (values - rest) / steps - whole
+        return len(entropy.encode_tracks(whole)), float(np.einsum("ti,ij,tj->t", apart, metric, apart).mean())
+
+    size, error = measure(metric)
+    alone, larger = measure(least)
+    assert error < 0.8 * larger and size < 1.08 * alone
+    assert np.array_equal(tracks.metric_of("expressive", tracks.EXPRESSIVE.names)[:3, :3], metric[:3, :3])
+    assert np.array_equal(tracks.metric_of("other", ("a", "b")), np.eye(2))
+
+
 def test_motion_of_sixteen_tracks_is_written_and_read_as_before(tmp_path: Path, motion: Motion) -> None:
     """Files of versions that knew sixteen factors: no later tracks, and flag 16 of the header is not set."""
     old = replace(motion, values=motion.values[:, :16], names=MOTION[:16])
@@ -475,7 +496,7 @@ def tone(path: Path, seconds: float) -> np.ndarray:
 
 def test_sound_goes_along(tmp_path: Path, motion: Motion) -> None:
     samples = tone(tmp_path / "tone.wav", 5.5)
-    sizes = codec.write(tmp_path / "a.talk", motion, sound=tmp_path / "tone.wav", sound_rate=16)
+    sizes = codec.write(tmp_path / "a.talk", motion, group=50, sound=tmp_path / "tone.wav", sound_rate=16)
     assert abs(sizes.kilobits(5.2, "sound") - 16) < 0.6
     found = codec.read(tmp_path / "a.talk").sound
     assert found is not None and abs(len(found) - 5.2 * 48_000) <= 960 + 312

@@ -98,7 +98,7 @@ def test_a_part_of_the_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_damage_is_told(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    long = make_clip(tmp_path / "long.mp4", Fraction(10), 60)
+    long = make_clip(tmp_path / "long.mp4", Fraction(10), 120)
     assert main(["encode", str(long), "--out", str(tmp_path / "a.talk"), "--source", "5"]) == 0
     data = bytearray((tmp_path / "a.talk").read_bytes())
     groups = [place for kind, _, *place in packets.Scanner().feed(bytes(data), last=True) if kind == packets.GROUP]
@@ -107,8 +107,8 @@ def test_damage_is_told(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "a.talk").write_bytes(data)
     capsys.readouterr()
     assert main(["decode", str(tmp_path / "a.talk"), "--out", str(tmp_path / "a.mp4")]) == 0
-    assert "frames 20 to 39 are damaged" in capsys.readouterr().out
-    assert VideoReader(tmp_path / "a.mp4").num_frames == 60
+    assert "frames 40 to 79 are damaged" in capsys.readouterr().out
+    assert VideoReader(tmp_path / "a.mp4").num_frames == 120
 
 
 def test_mistakes(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:

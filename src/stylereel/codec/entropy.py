@@ -284,6 +284,131 @@ def decode_tracks(
     return values, missing.astype(bool)
 
 
+COSTED = 16  # sizes of a rest whose bits are tabled; each beyond takes as much more as the last
+SWEEPS = 3  # over the tracks, when rounding
+
+
+@njit(cache=True)
+def _survey(values, means, models, counts, guesses, costs):
+    """For integers [N, K] in the order they are coded in, what the coder would do: which predictor [N, K], and the
+    bits [N, K, COSTED] of a rest by its size."""
+    rows, tracks = values.shape
+    scores = np.zeros((tracks, PREDICTORS), np.int64)
+    scores[:, 1] = 1
+    scores[:, 2] = 2
+    for row in range(rows):
+        seen = 0
+        expected = 0
+        for track in range(tracks):
+            one = values[row - 1, track] if row > 0 else 0
+            two = values[row - 2, track] if row > 1 else one
+            guess = _predict(one, two, scores[track]) if row > 0 else 0
+            best = 0
+            for index in range(1, PREDICTORS):
+                if scores[track, index] < scores[track, best]:
+                    best = index
+            guesses[row, track] = best
+            mean = means[track] if row > 0 else KEY_MEAN
+            context = (_bucket(mean) * ACTIVITY + _activity(seen, expected)) * CONTEXT_SIZE
+            plain = _plain_bits(mean)
+            zero = models[context] / ONE
+            costs[row, track, 0] = -np.log2(zero)
+            steps = -np.log2(1 - zero) + 1 + plain
+            before = 0
+            for size in range(1, COSTED):
+                high = (size - 1) >> plain
+                while before < high:
+                    steps -= np.log2(models[context + 1 + min(before, UNARY - 1)] / ONE)
+                    before += 1
+                last = np.log2(1 - models[context + 1 + high] / ONE) if high < UNARY else 0.0
+                costs[row, track, size] = steps - last
+            rest = values[row, track] - guess
+            _update(models, counts, context, 1 if rest == 0 else 0)
+            if rest != 0:
+                high = (abs(rest) - 1) >> plain
+                for step in range(min(high, UNARY)):
+                    _update(models, counts, context + 1 + step, 1)
+                if high < UNARY:
+                    _update(models, counts, context + 1 + high, 0)
+            if row > 0:
+                seen += abs(rest) << 8
+                expected += means[track]
+                means[track] += ((abs(rest) << 8) - means[track]) >> 2
+                _learn(values[row, track], one, two, scores[track])
+
+
+@njit(cache=True)
+def _round_track(track, scaled, near, values, guesses, costs, metric, price):
+    """Choose the integers of one track anew, those of the others being as they are: the path of least error plus
+    price times bits, among the nearest whole numbers and their neighbours (Viterbi 1967)."""
+    rows, tracks = scaled.shape
+    total = np.full((3, 3), np.inf)  # by the choice of the row before and the one before that
+    total[0, 0] = 0.0
+    back = np.zeros((rows, 3, 3), np.int64)
+    slope = 0.0
+    for row in range(rows):
+        others = 0.0
+        for other in range(tracks):
+            if other != track:
+                others += metric[track, other] * (values[row, other] - scaled[row, other])
+        slope = costs[row, track, COSTED - 1] - costs[row, track, COSTED - 2]
+        which = guesses[row, track]
+        now = np.full((3, 3), np.inf)
+        for first in range(3):
+            one = near[row - 1, track] + first - 1 if row > 0 else 0
+            for second in range(3):
+                if total[first, second] == np.inf:
+                    continue
+                two = near[row - 2, track] + second - 1 if row > 1 else one
+                change = one - two
+                guess = one + (0 if which == 0 else ((change >> 1) if which == 1 else change))
+                if row == 0:
+                    guess = 0
+                for choice in range(3):
+                    value = near[row, track] + choice - 1
+                    error = value - scaled[row, track]
+                    rest = abs(value - guess)
+                    bits = costs[row, track, min(rest, COSTED - 1)] + slope * max(0, rest - COSTED + 1)
+                    cost = total[first, second] + error * (metric[track, track] * error + 2 * others) + price * bits
+                    if cost < now[choice, first]:
+                        now[choice, first] = cost
+                        back[row, choice, first] = second
+        total = now
+    choice = 0
+    first = 0
+    for one in range(3):
+        for two in range(3):
+            if total[one, two] < total[choice, first]:
+                choice = one
+                first = two
+    for row in range(rows - 1, -1, -1):
+        values[row, track] = near[row, track] + choice - 1
+        second = back[row, choice, first]
+        choice = first
+        first = second
+
+
+def round_tracks(scaled: np.ndarray, metric: np.ndarray, price: float) -> np.ndarray:
+    """Integers [N, K] near `scaled` [N, K] that take few bits.
+
+    Of the error e of a row e M e counts, M being `metric` [K, K], and `price` of that for each bit. What is decoded is
+    the same format: only the rounding is chosen, by what the coder's models would take (Ramchandran and Vetterli 1994),
+    one track after the other, `SWEEPS` times.
+    """
+    scaled = np.ascontiguousarray(scaled, np.float64)
+    near = np.rint(scaled).astype(np.int64)
+    values = near.copy()
+    if not price or not values.size:
+        return values
+    guesses, costs = np.zeros(values.shape, np.int64), np.zeros((*values.shape, COSTED))
+    for _ in range(SWEEPS):
+        models, counts = _start(None)
+        _survey(values, np.full(values.shape[1], MEAN, np.int64), models, counts, guesses, costs)
+        for track in range(values.shape[1]):
+            _round_track(track, scaled, near, values, guesses, costs, metric, price)
+    return values
+
+
 def count_prior(groups: Sequence[np.ndarray]) -> str:
     """A table of starting probabilities, as `TABLE`, from groups of integer tracks [N, K] in any order.
 

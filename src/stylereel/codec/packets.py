@@ -38,7 +38,7 @@ MAX_FRAMES, MAX_TOTAL = 1 << 22, 1 << 26  # frames of a file; numbers of a whole
 MAX_TENSORS = 1 << 30  # bytes of an identity's tensors
 PLACEMENT = ("x", "y", "side", "roll")
 ROLL_STEP = 0.25  # degrees
-CODE_STEPS = 32  # a step of an identity's W+ is this part of its root mean square
+CODE_STEPS = 64  # a step of an identity's W+ is this part of its root mean square
 
 
 @dataclass(frozen=True)

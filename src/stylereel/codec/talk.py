@@ -42,12 +42,13 @@ from stylereel.codec.packets import (
     unpack_identity,
     varint,
 )
-from stylereel.codec.tracks import KNOWN, between, fill, nodes, spread_steps, to_integers, to_values
+from stylereel.codec.tracks import KNOWN, between, fill, metric_of, nodes, spread_steps, to_integers, to_values
 from stylereel.core.files import MediaError, replacing, require_file
 from stylereel.core.latents import Identity, Motion
 
-GROUP_SECONDS = 2
+GROUP_SECONDS = 4
 LEVERS = (0.002, 16.0)  # of step sizes that a target rate may come to
+NEIGHBOURS, FURTHER = 5, 1.012  # levers that are tried next to that of the rate, and how far apart
 PIECE = 1 << 16  # bytes read at a time
 
 
@@ -117,7 +118,7 @@ def header_of(
 ) -> Header:
     """The header of a motion's file.
 
-    lever: factor on all steps; every: which frames are coded, the others lie between; group: frames of a group, 2
+    lever: factor on all steps; every: which frames are coded, the others lie between; group: frames of a group, 4
     seconds by default; generator: SHA-256 of its weights in hex.
 
     Raises ValueError for settings that no file can have.
@@ -160,6 +161,12 @@ def _crop_steps(header: Header) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rest), np.array([step, step, step, ROLL_STEP])
 
 
+def integers_of(header: Header, values: np.ndarray) -> np.ndarray:
+    """The integers [M, K] that are coded of a group's frames [N, K]."""
+    metric = metric_of(header.kind.coordinates, header.names)
+    return to_integers(values, header.rest, header.steps, header.every, metric)
+
+
 def encode_group(
     header: Header,
     number: int,
@@ -174,7 +181,7 @@ def encode_group(
     """
     frames, sizes = len(values), Sizes()
     flags = np.asarray(missing, bool)
-    coded = encode_tracks(to_integers(values, header.rest, header.steps, header.every), flags if flags.any() else ())
+    coded = encode_tracks(integers_of(header, values), flags if flags.any() else ())
     mark = (frames != header.group) | 2 * bool(flags.any()) | 4 * (placement is not None and bool(header.placement))
     mark |= 8 * bool(sound and sound[1])
     parts = [varint(number), bytes([mark])]
@@ -357,7 +364,7 @@ def write(
         rate: kbit/s of motion, index and checks that the file may take; chooses lever and every.
         lever: factor on all step sizes.
         every: which frames are coded, the others lie between.
-        group: frames that are coded together and decode alone; 2 seconds by default.
+        group: frames that are coded together and decode alone; 4 seconds by default.
         placement: whether the crops go along.
         sound: a file whose sound goes along.
         sound_rate: of the sound, in kbit/s.
@@ -383,23 +390,29 @@ def write(
 def choose(motion: Motion, rate: float, group: int | None = None) -> tuple[float, int]:
     """The lever and the frames left out that keep motion, index and checks within `rate` kbit/s at the least error.
 
-    The error is that of all tracks, in steps of a lever of 1, root mean square. Raises ValueError if not even the
+    The error is that of all tracks together (`tracks.metric_of`), root mean square. Raises ValueError if not even the
     coarsest steps keep it.
     """
     plain = header_of(motion, group=group)
     unit, best = plain.steps, None
+    metric = metric_of(motion.kind.coordinates, motion.names)
     for every in (1, 2, 3, 4):
         low, high = (float(np.log(lever)) for lever in LEVERS)
         if _rate(motion, _with_lever(plain, np.exp(high), every)) > rate:
             continue
-        for _ in range(9):
+        for _ in range(12):
             middle = (low + high) / 2
             inside = _rate(motion, _with_lever(plain, np.exp(middle), every)) <= rate
             low, high = (low, middle) if inside else (middle, high)
-        header = _with_lever(plain, np.exp(high), every)
-        error = np.sqrt(np.mean(((quantise(motion, header) - motion.values) / unit) ** 2))
-        if best is None or error < best[0]:
-            best = error, float(np.exp(high)), every
+        for more in range(NEIGHBOURS):  # more bits are not always less error
+            lever = float(np.exp(high) * FURTHER**more)
+            header = _with_lever(plain, lever, every)
+            if more and _rate(motion, header) > rate:
+                continue
+            apart = (quantise(motion, header) - motion.values) / unit
+            error = float(np.sqrt(np.einsum("ti,ij,tj->t", apart, metric, apart).mean()))
+            if best is None or error < best[0]:
+                best = error, lever, every
     if best is None:
         raise ValueError(f"This motion does not fit into {rate:g} kbit/s; give a higher rate, or longer groups.")
     return best[1], best[2]
@@ -420,8 +433,8 @@ def _rate(motion: Motion, header: Header) -> float:
     with Writer(_Nowhere(), replace(header, placement=None)) as writer:
         _add_all(writer, motion)
     seconds = len(motion) / float(motion.rate)
-    # Where groups are far apart, as with sound between them, their places in the index take up to two bytes more.
-    reserve = 16 * -(-len(motion) // header.group) / seconds / 1000
+    # Where groups are far apart, as with sound between them, their places in the index take a byte more.
+    reserve = 8 * -(-len(motion) // header.group) / seconds / 1000
     return writer.sizes.kilobits(seconds, "motion", "index", "checks") + reserve
 
 
@@ -436,7 +449,7 @@ def quantise(motion: Motion, header: Header) -> np.ndarray:
     parts = []
     for first in range(0, len(motion), header.group):
         values = motion.values[first : first + header.group]
-        integers = to_integers(values, header.rest, header.steps, header.every)
+        integers = integers_of(header, values)
         parts.append(to_values(between(integers, len(values), header.every), header.rest, header.steps))
     return np.concatenate(parts)
 
