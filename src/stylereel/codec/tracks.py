@@ -14,7 +14,7 @@ from stylereel.core.latents import MotionKind
 FINE = 16  # decoded tracks are whole numbers of this share of a step
 MAX_EVERY = 8
 # Of rounding: squared steps that a bit is worth; the least that a squared step of any track counts.
-PRICE, LEAST = 0.16, 0.3
+PRICE, LEAST = 0.16, 0.25
 
 
 @dataclass(frozen=True)
