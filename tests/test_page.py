@@ -264,7 +264,7 @@ def test_a_photo_says_a_sound_live_and_the_next_visitor_is_told(
     for _ in range(20):
         steps.append(live.locator("canvas").evaluate("one => Number(one.dataset.step)"))
         page.wait_for_timeout(200)
-    assert np.median(np.abs(steps)) < 0.15  # seconds between what is heard and what is shown
+    assert np.nanmedian(np.abs(steps)) < 0.1  # seconds between what is heard and what is shown
     for other in others:
         tab(other, "Live")
         other.get_by_role("button", name="Start", exact=True).click()

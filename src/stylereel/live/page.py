@@ -39,7 +39,6 @@ HOST = "127.0.0.1"
 SIDE = 1920  # pixels of a frame that a browser sends, at most
 QUALITY = 88  # of the JPEG frames; 256 px are about 12 kB
 RATES = range(8000, 192_001)  # samples a second that a browser may send
-_STEP = 10  # pictures between two words on where in the sound they are
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' blob:; connect-src 'self'; "
     "img-src blob:; media-src 'self' blob:"
@@ -53,10 +52,9 @@ HTML = """<!doctype html>
 <title>stylereel live</title>
 <style>
   :root { color-scheme: light dark; }
-  body { margin: 0; min-height: 100vh; display: grid; place-content: center; justify-items: center; gap: .5rem;
-         font: 1rem system-ui, sans-serif; }
+  body { margin: 0; display: grid; justify-items: center; gap: .5rem; font: 1rem system-ui, sans-serif; }
   figure { position: relative; margin: 0; line-height: 0; }
-  canvas { width: min(90vmin, 512px); aspect-ratio: 1; border-radius: 1rem; background: #8883; }
+  canvas { width: min(100vw, 100vh - 2.5rem, 560px); aspect-ratio: 1; border-radius: 1rem; background: #8883; }
   video { position: absolute; right: 3%; bottom: 3%; width: 24%; border-radius: .6rem; transform: scaleX(-1);
           box-shadow: 0 1px 8px #0005; }
   output { min-height: 1.5em; }
@@ -122,7 +120,7 @@ HTML = """<!doctype html>
     place.protocol = place.protocol.replace("http", "ws");
     const socket = new WebSocket(place);
     socket.onopen = () => say("getting ready");
-    let over = "the session is over, or not there yet", sound = null, shown = 0, since = 0, note = "";
+    let over = "the session is over, or not there yet", sound = null, drift = null, shown = 0, since = 0, note = "";
     socket.binaryType = "blob";
     socket.onmessage = async ({data}) => {
       if (typeof data === "string") {
@@ -134,8 +132,9 @@ HTML = """<!doctype html>
         }
         if (said.sound) (sound = new Audio(said.sound)).play().catch(error => { note = `no sound: ${error.message}`; });
         if (said.at >= 0 && said.at < sound?.duration) {
-          canvas.dataset.step = (sound.currentTime - said.at).toFixed(3);
-          if (Math.abs(sound.currentTime - said.at) > .08) sound.currentTime = said.at;
+          drift = drift === null ? 1 : .8 * drift + .2 * (sound.currentTime - said.at);
+          canvas.dataset.step = drift.toFixed(3);
+          if (Math.abs(drift) > .08) [sound.currentTime, drift] = [said.at, 0];
         }
         if (said.recording !== undefined) state.classList.toggle("recording", said.recording);
         if (said.error) { over = said.error; say(over); }
@@ -381,7 +380,7 @@ async def _send(
     socket: WebSocket, screen: Screen, sound: str, asked: asyncio.Event, listening: asyncio.Task[None]
 ) -> None:
     """Send the newest frame each time that it is asked for, and what goes with it, until either side ends."""
-    number = taken = 0
+    number = 0
     told: dict[str, Any] = {"face": True, "recording": False}
     while not (screen.ended or listening.done()):
         try:
@@ -391,11 +390,11 @@ async def _send(
         shown = await asyncio.to_thread(screen.after, number, 1.0)
         if shown.number > number:
             asked.clear()
-            number, taken = shown.number, taken + 1
+            number = shown.number
             now: dict[str, Any] = {"face": shown.face, "recording": screen.recording}
             now |= {} if screen.sound is None or shown.at is None else {"sound": sound}
             words = {name: value for name, value in now.items() if told.get(name) != value}
-            if "sound" in now and taken % _STEP == 1:
+            if "sound" in now:
                 words["at"] = round(shown.at or 0.0, 3)
             told |= now
             if words:

@@ -195,6 +195,8 @@ class Form:
             if name == "seed":
                 if self.name == "sample":
                     parts.append(f"take {value:g}")
+            elif name == "audio" and value == "page":
+                parts.append("my voice")
             elif isinstance(value, str) and value.isdecimal():
                 parts.append(f"person {value}")
             elif value:

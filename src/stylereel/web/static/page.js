@@ -93,7 +93,7 @@ const kind = (file) => {
   if (["png", "jpg", "jpeg", "webp", "gif"].includes(ending)) return "image";
   return "file";
 };
-const NAMES = { json: "record", safetensors: "numbers", talk: "talk file", mp4: "video", webm: "video", mkv: "lossless video", gif: "moving picture", png: "picture", wav: "voice" };
+const NAMES = { json: "record", talk: "talk file", mp4: "video", webm: "video", mkv: "lossless video", gif: "moving picture", png: "picture", wav: "voice" };
 
 const shown = (job) => {
   const file = job.files.find((each) => kind(each) !== "file");
@@ -138,9 +138,9 @@ const card = (job, large) => {
   const body = h("div", { class: "sr-body" });
   if (job.state === "done") {
     body.append(...[shown(job), ...facts(job)].filter(Boolean));
-    const main = job.files[0];
+    const main = job.files[0], names = { ...NAMES, safetensors: { live: "motion", people: "person", edit: "person" }[job.tab] || "numbers" };
     for (const file of job.files)
-      buttons.append(h("a", { class: file === main ? "sr-button sr-strong" : "sr-button", href: `/page/files/${job.name}/${file}?download=true`, download: "" }, file === main ? "Download" : NAMES[file.split(".").pop()] || file));
+      buttons.append(h("a", { class: file === main ? "sr-button sr-strong" : "sr-button", href: `/page/files/${job.name}/${file}?download=true`, download: "" }, file === main ? "Download" : names[file.split(".").pop()] || file));
     if ((job.tab === "people" || job.tab === "edit") && job.files.some((file) => file.endsWith(".safetensors")))
       buttons.append(h("button", { class: "sr-button", type: "button", onclick: () => use(job) }, "Use in Drive"));
     buttons.append(
@@ -148,7 +148,7 @@ const card = (job, large) => {
       h("button", { class: "sr-button", type: "button", onclick: (event) => copy(event.target, job.python) }, "Copy the Python"),
     );
     const lines = job.about.flatMap((each) => each.lines);
-    if (lines.length) body.append(h("details", { class: "sr-how" }, h("summary", {}, `Made in ${time(job.seconds)}: how`), h("pre", {}, lines.join("\n"))));
+    if (lines.length) body.append(h("details", { class: "sr-how" }, h("summary", {}, job.seconds ? `Made in ${time(job.seconds)}: how` : "How it went"), h("pre", {}, lines.join("\n"))));
   } else if (job.state === "failed") {
     body.append(h("p", { class: "sr-error", role: "alert" }, job.message));
   } else if (job.state === "stopped") {
@@ -401,7 +401,15 @@ customElements.define("sr-edited", Edited);
 
 class Live extends HTMLElement {
   connectedCallback() {
-    this.replaceChildren(h("p", { class: "sr-empty" }, "The person will be here, moved by your camera."));
+    const canvas = h("canvas", { width: 256, height: 256, role: "img", "aria-label": "The person before the start" });
+    this.replaceChildren(h("div", { class: "sr-screen sr-still" }, canvas));
+    this.stage ??= new Stage((picture) => draw(this.querySelector(".sr-still canvas") || h("canvas"), picture), () => {});
+    this.change(this.getAttribute("person"));
+  }
+  disconnectedCallback() { this.stage?.close(); }
+  change(person) {
+    this.setAttribute("person", person);
+    if (this.querySelector(".sr-still")) this.stage.ask({ person, moment: 0 });
   }
   open(ticket) {
     const frame = h("iframe", { src: `/live/?ticket=${ticket}`, class: "sr-live", title: "The live picture", allow: "camera; microphone; autoplay" });
