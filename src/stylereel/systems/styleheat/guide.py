@@ -7,6 +7,8 @@ elsewhere. Nothing of the person is in it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -40,7 +42,13 @@ def guide(own: Surface, motion: np.ndarray) -> Tensor:
     return torch.from_numpy(channels)
 
 
+@lru_cache(4)
+def _own_head(own: bytes) -> Surface:
+    """The mean head in a motion float32 [M]: the same for every frame of a clip, which live are drawn one by one."""
+    return mean_head(np.frombuffer(own, np.float32))
+
+
 def guides(own: np.ndarray, motion: np.ndarray) -> Tensor:
     """Guides [B, 9, 64, 64] from one own motion [M] to each of motion factors [B, M]."""
-    head = mean_head(own)
+    head = _own_head(own.astype(np.float32).tobytes())
     return torch.stack([guide(head, values) for values in motion])
