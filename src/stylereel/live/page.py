@@ -120,7 +120,7 @@ HTML = """<!doctype html>
     place.protocol = place.protocol.replace("http", "ws");
     const socket = new WebSocket(place);
     socket.onopen = () => say("getting ready");
-    let over = "the session is over, or not there yet", sound = null, drift = null, shown = 0, since = 0, note = "";
+    let over = "the session is over, or not there yet", ended = false, sound = null, drift = null, shown = 0, since = 0, note = "";
     socket.binaryType = "blob";
     socket.onmessage = async ({data}) => {
       if (typeof data === "string") {
@@ -137,7 +137,7 @@ HTML = """<!doctype html>
           if (Math.abs(drift) > .08) [sound.currentTime, drift] = [said.at, 0];
         }
         if (said.recording !== undefined) state.classList.toggle("recording", said.recording);
-        if (said.error) { over = said.error; say(over); }
+        if (said.error) { [over, ended] = [said.error, true]; say(over); }
         if (said.face !== undefined) { note = said.face ? "" : "no face"; say(note); }
         return;
       }
@@ -151,7 +151,11 @@ HTML = """<!doctype html>
         [since, shown] = [performance.now(), 0];
       }
     };
-    socket.onclose = () => { sound?.pause(); say(over); setTimeout(connect, 2000); };
+    socket.onclose = () => {
+      sound?.pause();
+      say(over);
+      if (!ended) setTimeout(connect, 2000);  // who was told why reads it
+    };
   }
   connect();
 </script>
