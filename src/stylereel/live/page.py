@@ -120,7 +120,8 @@ HTML = """<!doctype html>
     place.protocol = place.protocol.replace("http", "ws");
     const socket = new WebSocket(place);
     socket.onopen = () => say("getting ready");
-    let over = "the session is over, or not there yet", ended = false, sound = null, drift = null, shown = 0, since = 0, note = "";
+    let over = "the session is over, or not there yet", ended = false, note = "";
+    let sound = null, drift = null, shown = 0, since = 0;
     socket.binaryType = "blob";
     socket.onmessage = async ({data}) => {
       if (typeof data === "string") {
