@@ -187,7 +187,7 @@ def world_sheet(out: Path, people: int = 6) -> None:
         photo = image.round().byte().permute(1, 2, 0).numpy()
         track = backend.track_picture(photo, reader)
         row = placement.align(track.landmarks[0])
-        identity = composed(system, read_photograph(system, photo, track), row)
+        identity = composed(system, read_photograph(system.generator, photo, track), row)
         with torch.inference_mode():
             frames = Frames(s=system.mix(identity.w[None], system.target_codes(motion)))
             driven = shown(frames.synthesize(system.generator))[0]

@@ -48,6 +48,7 @@ LEFT_OUT = {
     "train stylemask": "takes minutes at the smallest scale, and DECA's files; test_stylemask.py trains a small one",
     "train stylevideogan --folder": "makes three clips of 500 frames; two of the user's are trained here",
     "train stylevideogan --data data/stylevideogan/my-clip.mp4": "needs what prepare makes",
+    "train stylefacev": "draws and renders for minutes; test_stylefacev_system.py trains small ones",
     "train styleheat": "takes minutes at the smallest scale; test_styleheat_training.py trains small ones",
     "reproduce stylemask": "test_reproduce.py runs it small",
     "reproduce styleheat": "minutes even when small; test_styleheat_study.py runs its parts",

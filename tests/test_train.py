@@ -152,7 +152,7 @@ def test_a_generator_that_knows_no_funnel_shows_the_nearest_mouth() -> None:
     for row, (jaw, pucker, funnel) in enumerate([(0.2, 0, 0.8), (0.5, 0.3, 0.5), (0.1, 0.1, 1.0), (0.4, 0.2, 0)]):
         for name, value in (("jaw", jaw), ("pucker", pucker), ("funnel", funnel)):
             values[row, INDEX[name]] = value
-    replaced = data._without_funnel(values)
+    replaced = data.without_funnel(values)
     assert (replaced[:, INDEX["funnel"]] == 0).all() and (replaced[3] == values[3]).all()
 
     def mouth(of: np.ndarray) -> np.ndarray:  # width and opening

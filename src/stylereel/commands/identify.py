@@ -66,7 +66,7 @@ def identify(
     with stages("find"):
         track = backend.track_picture(image, backend.open_backend(detector), face)
     with stages("read"):
-        person = read_photograph(system, image, track, set_)
+        person = read_photograph(system.generator, image, track, set_)
         row = placement.align(track.landmarks[0])
         identity = composed(system, person, row)
     shown = side_by_side(

@@ -155,13 +155,13 @@ def motion_codes(generator: StyleGAN2, motion: np.ndarray) -> Tensor:
     values = np.tile(neutral(), (len(motion), 1))
     values[:, MOTION_COLUMNS] = np.clip(motion, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
     if num_factors(generator) <= INDEX["funnel"]:
-        values = _without_funnel(values)
+        values = without_funnel(values)
     z = torch.from_numpy(latents_of(values, np.random.default_rng(0), steady=True)).float()
     with torch.inference_mode():
         return grouped_w(generator, z.to(generator.mean_w.device))
 
 
-def _without_funnel(values: np.ndarray) -> np.ndarray:
+def without_funnel(values: np.ndarray) -> np.ndarray:
     """Factor values [B, K] with the nearest mouth for a generator that does not know the funnel: as narrow by a pucker,
     and as open by the jaw (`world.face.mouth_frame`)."""
     out = values.copy()

@@ -440,10 +440,10 @@ class StyleGAN3(Generator):
             raise ValueError("Give synthesize either a start or a transform, which acts on the input layer.")
         if transform.shape not in ((3, 3), (batch, 3, 3)):
             raise ValueError(f"Give the transform as [3, 3] or [{batch}, 3, 3]; this one is {list(transform.shape)}.")
-        inverse, failed = torch.linalg.inv_ex(transform.to(self.mean_w))
+        inverse, failed = torch.linalg.inv_ex(transform.to(self.mean_w.dtype))
         if failed.any():
             raise ValueError("The transform has no inverse; give one that image_transform makes.")
-        return inverse
+        return inverse.to(self.mean_w.device)
 
 
 def image_transform(roll_degrees: float = 0.0, shift_x: float = 0.0, shift_y: float = 0.0) -> Tensor:

@@ -148,16 +148,18 @@ def person_of(system: Encodes, image: np.ndarray, track: backend.Track, correcti
         w = encoded(system.encode, crop[None])
         if reproduces(system.generator, w, crop):
             return Identity(w[0].cpu(), system.name, {"placement": torch.from_numpy(row)})
-    return composed(system, read_photograph(system, image, track, corrections), row)
+    return composed(system, read_photograph(system.generator, image, track, corrections), row)
 
 
 def read_photograph(
-    system: Encodes, image: np.ndarray, track: backend.Track, corrections: Sequence[str] = ()
+    generator: StyleGAN2, image: np.ndarray, track: backend.Track, corrections: Sequence[str] = ()
 ) -> Person:
-    """Who is in an image uint8 [H, W, 3], by the track of the face, with `corrections` (see `invert.words.correct`)."""
+    """Who is in an image uint8 [H, W, 3], by the track of the face, with `corrections` (see `invert.words.correct`).
+
+    generator: whose latents mean the factors of the world; it draws what is tried."""
     row, marks = placement.align(track.landmarks[0]), track.landmarks[0]
     motion = face_motion(track).values[0]
-    net, show = load_likeness(builtin("likeness")), painter(system.generator)
+    net, show = load_likeness(builtin("likeness")), painter(generator)
     person = read_person(net, show, image, marks, row, motion, dense=track.points is not None)
     return replace(person, values=correct(person.values, corrections))
 

@@ -162,12 +162,12 @@ def takes_filters(
     """
     if up_filter is None or down_filter is None or up_filter.ndim != 1 or len(down_filter) % math.lcm(2, down):
         return False
+    known = all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16) for t in (x, bias))
+    if not known or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
     if down_filter.ndim == 2 and not torch.equal(down_filter, down_filter.flip(0)):
         return False
-    known = all(t.device.type == "cpu" and t.dtype in (torch.float32, torch.bfloat16) for t in (x, bias))
-    watched = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
-    large = x.numel() * up**2 >= LEAST_VALUES and min(x.shape[2:]) >= 8 + len(up_filter) // up
-    return known and large and not watched
+    return x.numel() * up**2 >= LEAST_VALUES and min(x.shape[2:]) >= 8 + len(up_filter) // up
 
 
 def _derive(weight: Tensor, name: str, make: Callable[[Tensor], Any]) -> Any:

@@ -5,15 +5,14 @@ Qiu, Jiang, Zhu, Wu, Liu: "StyleFaceV: Face Video Generation via Decomposing and
 another encoder makes an appearance map, and a fusion network makes W+ of both for a frozen StyleGAN3-R, in which a head
 moves freely in the frame. An LSTM samples poses.
 
-| paper | here |
-|---|---|
-| landmark maps, pose encoder | `networks.LandmarkNet`, `networks.PoseEncoder` |
-| appearance encoder, fusion to W+ | `networks.AppearanceNet` |
-| motion sampler | `networks.MotionLSTM` |
-| discriminators of frames and of motion | `networks.FrameDiscriminator`, `networks.MotionDiscriminator` |
-| the authors' weight files | `files` |
-
-Here are the networks and the authors' weight files; training and the verbs are not there yet.
+| paper | the authors' networks | small ones for the built-in StyleGAN3-R |
+|---|---|---|
+| landmark maps, pose encoder | `networks.LandmarkNet`, `networks.PoseEncoder` | the face net, `model.PoseNet` |
+| appearance encoder, fusion to W+ | `networks.AppearanceNet` | `model.AppearanceNet`, `model.Fusion` |
+| motion sampler | `networks.MotionLSTM` | `model.PoseSampler` |
+| discriminators of frames and of motion | `networks.FrameDiscriminator`, `networks.MotionDiscriminator` | `critics` |
+| weights | `files` | built in; `training`, from people of the world (`data`) |
+| use | | `system.StyleFaceV` |
 
 Different from the authors' code, and why:
 - Any batch size. Theirs takes the batch for the number of frames, and its test command leaves normalisation in

@@ -1,0 +1,248 @@
+"""StyleFaceV on the built-in StyleGAN3: where heads are, what a shard of people holds, motion from noise, and its
+training and verbs, small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stylereel import world
+from stylereel.cli import main
+from stylereel.core.latents import FACE, Identity, Motion
+from stylereel.core.render import render
+from stylereel.family.nets import FaceNet
+from stylereel.family.people import mixed_values
+from stylereel.generator import StyleGAN3, StyleGAN3Config
+from stylereel.systems.stylefacev import critics, data, training
+from stylereel.systems.stylefacev.model import (
+    NAMES,
+    NOISE,
+    PLACE,
+    SHOWN,
+    SIZE,
+    FacePoseNets,
+    PoseSampler,
+    load_nets,
+    places,
+    to_code,
+    to_values,
+    transforms,
+)
+from stylereel.systems.stylefacev.system import StyleFaceV
+from stylereel.world.factors import INDEX, MOTION, MOTION_COLUMNS
+
+
+def wild_heads(count: int = 3) -> np.ndarray:
+    """Values of people whose heads are turned and shifted in the frame."""
+    motion = data.motions(count, 5, 2, 60)
+    motion[:, 2] += np.linspace(-9, 9, count)
+    motion[:, 3:5] += 0.05
+    return data.values_of(data.people(count, 3), motion)
+
+
+# Where heads are, and who
+
+
+def test_codes_and_transforms_have_inverses() -> None:
+    values = torch.from_numpy(data.pose_values(wild_heads()))
+    torch.testing.assert_close(to_values(to_code(values)), values, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(places(transforms(values)).float(), values[:, PLACE], atol=1e-4, rtol=1e-4)
+
+
+def test_the_transform_takes_the_upright_head_to_where_the_head_is() -> None:
+    """Exactly, for every landmark, whatever the pose: so nothing but the transform is needed for roll and shift."""
+    values = wild_heads()
+    matrices = transforms(torch.from_numpy(data.pose_values(values))).numpy()
+    for value, straight, matrix in zip(values, data.upright(values), matrices):
+        columns = [INDEX[name] for name in MOTION[6:]]
+        straight[columns] = value[columns]
+        there, here = world.project_landmarks(value)[0], world.project_landmarks(straight)[0]
+        moved = (here - 0.5) @ matrix[:2, :2].T + matrix[:2, 2] + 0.5
+        assert np.abs(there - here).max() > 0.03 and np.abs(there - moved).max() < 1e-3
+
+
+def test_latents_mean_the_person_and_the_pose() -> None:
+    values = wild_heads()
+    z = data.latents(torch.from_numpy(data.people(3, 3)).float(), data.motion_normals(data.pose_values(values)))
+    assert z.square().sum(1).numpy() == pytest.approx(80, abs=2)
+    found = data.upright(mixed_values(np.repeat(z.numpy()[:, None], 4, 1), data.KNOWN))
+    assert np.abs(found - data.upright(values))[:, : data.KNOWN].max() < 0.06
+
+
+def test_a_shard_knows_where_each_head_is_in_its_crop() -> None:
+    torch.manual_seed(0)
+    shard = data.draw_people(7, FaceNet().eval(), 2)
+    assert shard["crops"].shape == (8, 3, 128, 128) and shard["images"].shape == (6, 3, 128, 128)
+    assert shard["readings"].isfinite().all() and len(shard["person"]) == 2
+    inside = shard["pose"][:, PLACE]
+    near = (inside - torch.tensor([0.0, 0.0, 0.0, 1.0])).abs()
+    assert near.max(0).values[0] < 6 and near[:, 1:].max() < 0.15, "crops are aligned, but by unsure landmarks"
+    assert near[:, 1].max() > 1e-4
+    again = data.draw_people(7, FaceNet().eval(), 2)
+    assert torch.equal(again["crops"], shard["crops"])
+
+
+# Motion
+
+
+def test_sequences_of_one_distribution_are_near_and_without_blinks_far() -> None:
+    random = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 64, 30, SIZE, generator=random)
+    near = training.spread_loss(first, second)
+    blinking = first.clone()
+    blinking[::4, 10:13] += 6
+    assert training.spread_loss(first, first) == 0
+    assert training.spread_loss(first, blinking) > 2 * near
+
+
+def test_the_critics_losses_are_those_of_the_paper() -> None:
+    real, fake = [torch.full((4, 3), 1.0)], [torch.zeros(4, 3)]
+    assert critics.critic_loss(real, fake) == 0 and critics.generator_loss(real, fake) == 4
+    assert critics.critic_loss(fake, real) == 4
+    critic = critics.SequenceCritic(torch.randn(3, 40, SIZE))
+    sequences = torch.randn(2, 5, 30, SIZE)
+    assert [score.shape[0] for score in critic(sequences[0])] == [5, 5]
+    loss = critics.penalty(critic, sequences[0], sequences[1], torch.Generator().manual_seed(0))
+    loss.backward()
+    assert all(p.grad is not None for name, p in critic.named_parameters() if not name.endswith("6.bias"))
+
+
+def sampler() -> PoseSampler:
+    torch.manual_seed(1)
+    net = PoseSampler(16)
+    net.learn_statistics(torch.randn(2, 60, SIZE).cumsum(1) / 8)
+    return net.eval()
+
+
+def test_motion_goes_on_from_its_state_and_keeps_to_the_range() -> None:
+    net = sampler()
+    noise = torch.randn(2, 20, NOISE)
+    with torch.no_grad():
+        whole, predicted, _ = net.go_on(net.start(net.starts[:2]), noise)
+        first, _, state = net.go_on(net.start(net.starts[:2]), noise[:, :7])
+        rest, _, _ = net.go_on(state, noise[:, 7:])
+        torch.testing.assert_close(torch.cat([first, rest], 1), whole)
+        torch.nn.init.constant_(net.out.bias, 5.0)
+        far = net.go_on(net.start(net.starts[:2]), torch.randn(2, 200, NOISE))[0]
+    assert predicted.shape == noise.shape and (far <= net.high + 1e-5).all() and (far[:, -1] == net.high).all()
+
+
+# Training
+
+
+def test_all_stages_train_resume_and_one_stage_goes_on_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(2)
+    tiny = StyleGAN3(StyleGAN3Config(128, 80, 256, channel_base=1024, channel_max=16, num_layers=8, filter_size=4))
+    monkeypatch.setattr(training.StyleGAN3, "load", lambda _: tiny)
+    monkeypatch.setattr(training, "SHARD", 2)
+    monkeypatch.setattr(training, "kept_people", lambda folder, shards, face: data.kept_people(folder, shards, face, 2))
+    small = training.Settings(1, 2, 2, 2, 2, 2, people=2, shown=2)
+    monkeypatch.setattr(training, "Settings", lambda **kept: replace(small, **kept))
+    monkeypatch.setattr(training, "kept_clips", lambda folder: data.clip_codes(1, 60))
+    monkeypatch.setattr(training, "show", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(training, "BATCH", 8)
+    command = [
+        "train",
+        "stylefacev",
+        "--folder",
+        str(tmp_path),
+        "--people",
+        "2",
+        "--device",
+        "cpu",
+        "--precision",
+        "32",
+    ]
+    assert main(command) == 0 and "stylefacev.safetensors" in capsys.readouterr().out
+    nets = load_nets(tmp_path / "stylefacev.safetensors")
+    assert main(command) == 0, "a finished run goes on from its end"
+    assert len(list((tmp_path / "stylefacev" / "data").glob("people-*.safetensors"))) == 1
+    other = tmp_path / "other"
+    words = [*command[:3], str(other), *command[4:], "--stage", "motion", "--start", str(tmp_path)]
+    assert main(words) == 0
+    again = load_nets(other / "stylefacev.safetensors")
+    for (name, before), after in zip(nets.state_dict().items(), again.state_dict().values()):
+        if not name.startswith("motion"):
+            assert torch.equal(before, after), name
+    capsys.readouterr()
+    assert main([*command, "--people", "1"]) == 2 and "2 people or more" in capsys.readouterr().err
+
+
+def test_every_network_gets_a_gradient() -> None:
+    torch.manual_seed(0)
+    nets = FacePoseNets()
+    codes = nets.pose(torch.randn(4, 156))
+    w = nets.fusion(nets.appearance(torch.randn(4, 3, 128, 128)), codes)
+    poses, noise, _ = nets.motion.go_on(nets.motion.start(codes), torch.randn(4, 3, NOISE))
+    (w.square().sum() + codes.square().sum() + poses.square().sum() + noise.square().sum()).backward()
+    without = [name for name, p in nets.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == ["motion.enc_cell.weight_hh"], "its state begins at 0, as in the paper"
+
+
+# The system
+
+
+@pytest.fixture(scope="module")
+def system() -> StyleFaceV:
+    return StyleFaceV.builtin()
+
+
+def frames(system: StyleFaceV, identity: Identity, motion: Motion) -> np.ndarray:
+    return np.stack(list(render(system, identity, motion, precision="32"))).astype(float)
+
+
+def still(system: StyleFaceV, count: int = 3, **moved: list[float]) -> Motion:
+    values = np.tile(world.neutral()[MOTION_COLUMNS[:SIZE]], (count, 1))
+    for name, track in moved.items():
+        values[:, NAMES.index(name)] = track
+    whole = np.tile(np.array((0.5, 0.5, 1.0, 0.0), np.float32), (count, 1))
+    return Motion(values.astype(np.float32), system.motion_kinds[0], NAMES, Fraction(25), whole)
+
+
+def test_the_head_shifts_in_the_frame_by_whole_pixels(system: StyleFaceV) -> None:
+    identity = system.identify(3)
+    shown = frames(system, identity, still(system, 2, shift_x=[0.0, 8 / 128]))
+    assert np.abs(shown[1][:, 20:120] - shown[0][:, 12:112]).mean() < 2 < np.abs(shown[1] - shown[0]).mean()
+
+
+def test_samples_are_of_their_seed_and_longer_ones_begin_alike(system: StyleFaceV) -> None:
+    path = system.sample_path(3, 40)
+    assert torch.equal(system.sample_path(3, 25), path[:25]) and torch.equal(system.sample_path(3, 40, 7), path)
+    assert not torch.equal(system.sample_path(4, 40), path)
+    with pytest.raises(ValueError, match="1 or more"):
+        system.sample(3, 0)
+    with pytest.raises(ValueError, match="0 or more"):
+        system.sample(-1, 3)
+
+
+def test_motion_of_faces_is_shown_too(system: StyleFaceV) -> None:
+    """As sound, curves and sliders make it."""
+    identity = system.identify(3)
+    values = np.tile(world.neutral()[MOTION_COLUMNS], (2, 1)).astype(np.float32)
+    values[1, MOTION.index("jaw")] = 0.9
+    placement = np.tile(np.array((64, 64, 128, 0), np.float32), (2, 1))
+    face = Motion(values, FACE, MOTION, Fraction(25), placement)
+    shown, own = frames(system, identity, face), frames(system, identity, still(system, 2, jaw=[0.0, 0.9]))
+    assert np.abs(shown - own).max() <= 2
+    change = np.abs(shown[1] - shown[0]).mean(2)
+    assert change[75:110, 40:88].mean() > 4 * change[:40].mean(), "the mouth moves and the forehead does not"
+
+
+def test_a_saved_identity_and_relative_motion(system: StyleFaceV, tmp_path: Path) -> None:
+    identity = system.identify(3)
+    identity.save(tmp_path / "who.safetensors")
+    again = system.identify(Identity.load(tmp_path / "who.safetensors"))
+    motion = still(system, 2, yaw=[0.0, 12.0])
+    relative = replace(motion, kind=motion.kind._replace(relative=True), values=motion.values - motion.values[:1])
+    first = system.apply(again, relative)
+    assert first.w is not None and torch.equal(first.w, system.apply(identity, relative).w)  # type: ignore[arg-type]
+    own = to_code(identity.tensors["pose"])
+    assert torch.allclose(first.w[0, 0], system.fuse(identity.tensors["appearance"][None], own[None])[0, 0], atol=1e-4)
+    assert len(SHOWN) == 12
