@@ -238,6 +238,13 @@ def test_the_rate_is_kept_and_used(tmp_path: Path, motion: Motion, rate: float) 
     assert 0.8 * rate < used <= rate
 
 
+def test_the_rate_is_kept_with_all_else_in_the_file(tmp_path: Path, motion: Motion, identity: Identity) -> None:
+    tone(tmp_path / "tone.wav", 5)
+    short = motion.part(0, 10)
+    sizes = codec.write(tmp_path / "a.talk", short, identity, rate=1.2, sound=tmp_path / "tone.wav", sound_rate=16)
+    assert sizes.kilobits(0.4, "motion", "index", "checks") <= 1.2 and sizes.sound > 300
+
+
 def test_more_bits_less_error(tmp_path: Path, motion: Motion) -> None:
     errors = []
     for rate in (0.4, 0.8, 1.6):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,14 +17,16 @@ from torch import Tensor
 
 from stylereel import systems, world
 from stylereel.core.builtin import builtin
-from stylereel.core.latents import FACE, Codes, Motion
-from stylereel.core.render import render
+from stylereel.core.latents import FACE, Codes, Identity, Motion
+from stylereel.core.render import pictures, render
 from stylereel.family.people import motion_codes
 from stylereel.generator.style_space import StyleLayer, StyleSpace
-from stylereel.systems.expressive import fit, search
+from stylereel.invert.networks import encoded
+from stylereel.systems.expressive import fit, search, study
 from stylereel.systems.expressive.channels import Channels, ChannelsConfig, load_channels
 from stylereel.systems.expressive.pose import Linear, Mapping, motion_with
 from stylereel.systems.expressive.system import TALK, Expressive
+from stylereel.systems.stylemask.system import StyleMask
 from stylereel.world.factors import MOTION, MOTION_COLUMNS
 
 POINTS = torch.from_numpy(world.project_landmarks(world.neutral())[0]).float()[None]
@@ -148,6 +153,64 @@ def test_a_reader_reads_drawn_people(system: Expressive) -> None:
         assert np.corrcoef(read[:, place], truth[:, place])[0, 1] > least, name
 
 
+def test_the_frame_that_says_who_it_is(system: Expressive) -> None:
+    """Of frames by codes of two people, those whose crop is another's are not taken."""
+    w = torch.stack([system.identify(seed).w for seed in (3, 5, 3)])
+    with torch.inference_mode():
+        crops = pictures(system.generator.synthesize(w))
+    crops[[0, 1]] = crops[[1, 0]]
+    assert fit.best_of(system.generator, w, crops) == 2
+
+
+class Shown:
+    """A clip of given frames."""
+
+    path, has_audio = Path("shown.mp4"), False
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self.frames, self.rate, self.num_frames = frames, Fraction(25), len(frames)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.frames)
+
+
+def test_reading_is_refined_and_a_frame_chosen(system: Expressive) -> None:
+    identity, motion = system.identify(4), talk(3)
+    motion.values[0, 0], motion.values[1:, 0] = 30, 2
+    clip: Any = Shown(images_of(system, identity, motion).astype(np.uint8))
+    found = system.encode_face(motion)
+    placed = replace(found, placement=np.tile(np.array([128, 128, 256, 0], np.float32), (3, 1)))
+    assert system.choose_frame(clip, placed) in (1, 2)
+    better = system._refined(clip, placed, 2)
+    assert np.array_equal(better.values[:, :3], placed.values[:, :3])
+    assert 0 < np.abs(better.values[:, 3:] - placed.values[:, 3:]).max() < 1
+    noise = np.random.default_rng(0).integers(0, 255, clip.frames.shape).astype(np.uint8)
+    other: Any = Shown(noise)
+    with pytest.raises(ValueError, match="leave it out here"):
+        system._refined(other, placed, 2)
+    for wrong in ({"refine": -1}, {"refine": 3, "reading": "points"}):
+        with pytest.raises(ValueError, match="--refine takes 0 steps or more"):
+            system.extract(clip, **wrong)  # type: ignore[arg-type]
+
+
+def test_edits_and_factors_change_the_numbers(system: Expressive) -> None:
+    """A factor's change is added to the numbers; an edit changes who is shown meanwhile, and no number."""
+    motion, identity = talk(3), system.identify(6)
+    numbers = system.encode_face(motion)
+    open_ = replace(motion, values=motion.values.copy())
+    open_.values[:, MOTION.index("jaw")], open_.values[:, MOTION.index("yaw")] = 0.9, 20
+    changed = system.with_factors(numbers, motion, open_)
+    assert np.allclose(changed.values, system.encode_face(open_).values, atol=1e-4)
+    named = replace(
+        numbers,
+        names=(*numbers.names, "edit a"),
+        values=np.concatenate([numbers.values, np.array([[0], [0], [2]], np.float32)], 1),
+    )
+    taught = replace(identity, tensors={"edit a": 0.3 * torch.ones_like(identity.w)})
+    plain, edited = images_of(system, identity, numbers), images_of(system, taught, named)
+    assert np.abs(plain[:2] - edited[:2]).max() <= 1 < np.abs(plain[2] - edited[2]).mean()
+
+
 def test_codes_drive(system: Expressive) -> None:
     motion = talk(6)
     w = motion_codes(system.generator, motion.values).clone()
@@ -221,3 +284,25 @@ def test_files_of_channels(system: Expressive, tmp_path: Any) -> None:
         mute.read_images(torch.zeros(1, 3, 64, 64))
     with pytest.raises(ValueError, match="--reading takes"):
         system.extract(str(tmp_path / "no.mp4"), reading="eyes")  # type: ignore[arg-type]
+
+
+def test_a_small_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All of its parts, as small as they go, kept for a second run; claims say what was measured."""
+    for name, value in {"STEPS": 1, "PASSES": 1, "FLOW_STEPS": 2, "OTHERS": ("stylemask",)}.items():
+        monkeypatch.setattr(study, name, value)
+    ways = study.pose_ways
+    monkeypatch.setattr(study, "pose_ways", lambda one: {k: v for k, v in ways(one).items() if k != "linear"})
+    for kind in (Expressive, StyleMask):  # no person is read, which takes long
+        monkeypatch.setattr(kind, "identify", lambda self, image: Identity(encoded(self.encode, image[None])[0], "a"))
+    study.reproduce(out=str(tmp_path / "a"), clips=2, frames=4, pairs=2, device="cpu")
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    rows = report["rows"]
+    assert {"the code of one pass", "the person by the iterated encoder", "tuned", "puppets: stylemask"} <= rows.keys()
+    assert rows["puppets: expressive"]["Frechet of mouths"]["value"] > 0
+    assert rows["pose by flow, searched"]["pose loss"]["value"] <= rows["pose by flow, put in"]["pose loss"]["value"]
+    assert len(report["claims"]) == 9 and all("here;" in claim["sentence"] for claim in report["claims"])
+    kept = sorted((tmp_path / "a" / "trainings").iterdir())
+    monkeypatch.setattr(study, "one_clip", None)
+    monkeypatch.setattr(study, "puppeteer", None)
+    files = study.reproduce(out=str(tmp_path / "a"), clips=2, frames=4, pairs=2, device="cpu", overwrite=True)
+    assert len(kept) == 3 and files[0].read_text().count("| puppets: ") == 2

@@ -97,6 +97,20 @@ def test_a_part_of_the_clip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "begin earlier" in mistake(capsys, main(late))
 
 
+def test_options_of_the_system(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encode = ["encode", str(clip), "--source", "5", "--out"]
+    assert main([*encode, str(tmp_path / "a.talk"), "--option", "smooth_frames=3"]) == 0
+    assert codec.read(tmp_path / "a.talk").motion.values.max() == pytest.approx(3, abs=0.3)
+    assert json.loads((tmp_path / "a.talk.json").read_text())["settings"]["option"] == ["smooth_frames=3"]
+    capsys.readouterr()
+    for given, sentence in {
+        "smooth_frames": "NAME=VALUE of",
+        "nose=1": "smooth_frames",
+        "smooth_frames=x": "a number",
+    }.items():
+        assert sentence in mistake(capsys, main([*encode, str(tmp_path / "b.talk"), "--option", given]))
+
+
 def test_damage_is_told(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = make_clip(tmp_path / "long.mp4", Fraction(10), 120)
     assert main(["encode", str(long), "--out", str(tmp_path / "a.talk"), "--source", "5"]) == 0

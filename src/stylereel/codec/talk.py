@@ -433,8 +433,10 @@ def _rate(motion: Motion, header: Header) -> float:
     with Writer(_Nowhere(), replace(header, placement=None)) as writer:
         _add_all(writer, motion)
     seconds = len(motion) / float(motion.rate)
-    # Where groups are far apart, as with sound between them, their places in the index take a byte more.
-    reserve = 8 * -(-len(motion) // header.group) / seconds / 1000
+    # With a person, crops and sound between them, numbers of places and lengths take more bytes: a byte of each group's
+    # place and, if it is small, one of its length, and three of the first place.
+    groups = -(-len(motion) // header.group)
+    reserve = 8 * (groups * (2 if writer.sizes.motion < 128 * groups else 1) + 3) / seconds / 1000
     return writer.sizes.kilobits(seconds, "motion", "index", "checks") + reserve
 
 

@@ -395,8 +395,13 @@ def _changed(run: _Run, who: _Who, motion: Motion) -> Motion:
     if not run.changes:
         return motion
     system, identity = tuned(run.system, who.identity), who.identity
-    own = own_motion(system, identity) if run.changes.curves and motion.kind.relative else np.zeros(len(MOTION))
-    return run.changes.show_on(motion, own, getattr(system, "moves_in_frame", False))
+    curves, in_frame = run.changes.curves, getattr(system, "moves_in_frame", False)
+    with_factors: Callable[..., Motion] | None = getattr(system, "with_factors", None)
+    if curves and with_factors is not None and motion.kind.coordinates != FACE.coordinates:
+        seen = by_sound.as_face(motion, system)  # what the numbers show
+        return with_factors(motion, seen, run.changes.show_on(seen, np.zeros(len(MOTION)), in_frame))
+    own = own_motion(system, identity) if curves and motion.kind.relative else np.zeros(len(MOTION))
+    return run.changes.show_on(motion, own, in_frame)
 
 
 def _write(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,14 +12,15 @@ from stylereel import codec, systems
 from stylereel.codec.sound import save_wav
 from stylereel.commands.rendering import Counted, RenderKeywords, RenderOptions, Sound, part_facts, part_of, write_clip
 from stylereel.core.files import MediaError, ensure_writable, require_file
-from stylereel.core.latents import Identity
+from stylereel.core.latents import Identity, Motion
 from stylereel.core.record import Stages, sha256, write_record
 from stylereel.core.runs import claim
-from stylereel.core.system import Device, Drives, System
+from stylereel.core.system import Clip, Device, Drives, System
 from stylereel.media.video import VideoReader
 from stylereel.media.writer import ENDINGS
 from stylereel.systems.sources import read_source
 
+VERBS = ("identify", "extract")
 SPANS = {"10 s": 10, "10 min": 600}
 
 
@@ -34,6 +35,7 @@ def encode(
     rate: float = 1.0,
     sound_rate: float = 8.0,
     system: str = "stylemask",
+    option: tuple[str, ...] = (),
     family: str = "builtin",
     device: Device = "auto",
     overwrite: bool = False,
@@ -44,13 +46,15 @@ def encode(
     Args:
         clip: the clip to compress.
         out: the file to write (.talk); its record is written next to it as .json.
-        source: the person to show, as for `drive`: a seed, or a file with an image, codes or an identity; the face in
-            the first frame with a face if not given.
+        source: the person to show, as for `drive`: a seed, or a file with an image, codes or an identity; the face of
+            the clip if not given, of its first frame with a face or the one that the system chooses.
         start: where the part of the clip begins that is compressed: seconds (12.5) or h:m:s (1:02:03.5).
         duration: how long that part is, in the same form; to the end if not given.
         rate: kbit/s of motion, index and checksums.
         sound_rate: kbit/s of the sound; 0 leaves it out.
         system: the system that measures the motion and renders it.
+        option: one of the system's own options as NAME=VALUE, such as refine=20; `drive SYSTEM --help` has them; may be
+            given several times.
         family: whose weights: builtin, ffhq, or a TOML file that names them.
         device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace files that stylereel did not write; inputs are never replaced.
@@ -73,12 +77,15 @@ def encode(
         loaded = systems.load(system, family=family, device=device)
     if not isinstance(loaded, Drives):
         raise ValueError(f"{system} does not measure motion in clips, so it cannot encode; choose another.")
+    chosen = systems.choose(loaded, VERBS, _options(loaded, option)).verbs
     with stages("extract"):
-        motion = loaded.extract(Counted(reader, stages))
+        motion = loaded.extract(Counted(reader, stages), **chosen["extract"])
     with stages("identify"):
-        first = next((frame for frame in range(len(motion)) if frame not in motion.missing), 0)
-        who = next(itertools.islice(iter(reader), first, None)) if source is None else read_source(source)
-        identity = loaded.identify(who)
+        if source is not None:
+            who = read_source(source)
+        else:
+            who = next(itertools.islice(iter(reader), _frame_of(loaded, reader, motion), None))
+        identity = loaded.identify(who, **chosen["identify"])
     with stages("encode"):
         sizes = codec.write(
             target,
@@ -102,6 +109,7 @@ def encode(
             "duration": duration,
             "rate": rate,
             "sound_rate": sound_rate,
+            "option": list(option),
         },
         "inputs": {"clip": {"file": Path(clip), "sha256": sha256(clip)}},
         "weights": {Path(path).name: sha256(path) for path in loaded.weight_files},
@@ -122,6 +130,29 @@ def encode(
     }
     write_record(log, record)
     return record
+
+
+def _options(system: System, given: Sequence[str]) -> dict[str, Any]:
+    """Values of a system's own options, each NAME=VALUE. Raises ValueError for one that it does not have or take."""
+    known, values = systems.verb_flags(system, VERBS), dict[str, Any]()
+    for text in given:
+        name, equals, value = text.partition("=")
+        parameter = known[name.strip()][0] if name.strip() in known else None
+        if not equals or parameter is None or not isinstance(parameter.default, str | int | float):
+            able = sorted(name for name, (one, _) in known.items() if isinstance(one.default, str | int | float))
+            raise ValueError(f"--option takes NAME=VALUE of {', '.join(able) or 'none'}, not {text}.")
+        try:
+            values[parameter.name] = type(parameter.default)(value.strip())
+        except ValueError:
+            raise ValueError(f"--option {parameter.name}= takes a number, not {value.strip()}.") from None
+    return values
+
+
+def _frame_of(system: System, clip: Clip, motion: Motion) -> int:
+    """The frame that says who it is: the one that the system chooses, else the first with a face."""
+    first = next((frame for frame in range(len(motion)) if frame not in motion.missing), 0)
+    choose: Callable[[Clip, Motion], int] | None = getattr(system, "choose_frame", None)
+    return first if choose is None else choose(clip, motion)
 
 
 def _generator(system: System) -> str:

@@ -20,15 +20,21 @@ weights it does not give, are left out: the base holds the identity.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylereel.generator import StyleGAN2
+from stylereel.core.render import pictures
+from stylereel.family.nets import FaceNet
+from stylereel.generator import StyleGAN2, StyleGAN3
+from stylereel.invert.optimise import Fit
 from stylereel.invert.perceptual import Perceptual
+from stylereel.invert.pti import tune
+from stylereel.metrics.features import to_unit
+from stylereel.metrics.likeness import builtin_embeddings, cosine
 from stylereel.systems.expressive import search
 from stylereel.systems.expressive.channels import POSE, Channels
 from stylereel.systems.expressive.pose import Turn, clip_angles
@@ -40,6 +46,16 @@ EVERY = 4
 BATCH = 8
 CLOSED = 0.5  # of an eye's usual opening, below which it blinks
 _EYES = ((37, 41, 36, 39), (38, 40, 36, 39), (43, 47, 42, 45), (44, 46, 42, 45))
+
+
+class Shows(Protocol):
+    """What of a system an optimisation needs."""
+
+    generator: StyleGAN2
+    channels: Channels
+    face: FaceNet
+
+    def base(self, w: Tensor, angles: Tensor) -> Tensor: ...
 
 
 class Found(NamedTuple):
@@ -130,6 +146,45 @@ def _loss(made: Tensor, images: Tensor, areas: Tensor, shown: Tensor, begin: int
         change = (made - shown[others]) - (target - images[others])
         total = total + sum(within(change.square(), region) for region in (0, 1, 2, 3))
     return total
+
+
+@torch.no_grad()
+def best_of(generator: StyleGAN2, w: Tensor, crops: np.ndarray) -> int:
+    """Which of codes w [N, L, D] shows its own crop uint8 [N, H, W, 3] most as the same person: the identity frame."""
+    shown = np.concatenate([pictures(generator.synthesize(part)) for part in w.split(BATCH)])
+    return int(cosine(builtin_embeddings(shown), builtin_embeddings(crops)).argmax())
+
+
+def clip_code(
+    system: Shows, identity: Tensor, w: Tensor, numbers: Tensor, perceptual: Perceptual, steps: int
+) -> Tensor:
+    """The 32 numbers [T, 32] of a clip whose frames the encoder gave codes w [T, L, D], by `refine` from numbers
+    [T, 35] on; identity: code [L, D] of the frame that says who it is."""
+    with torch.no_grad():
+        space, parts = system.generator.style_space, range(0, len(w), BATCH)
+        flat = [space.flatten(system.generator.styles(w[at : at + BATCH])) for at in parts]
+        images = torch.cat([search.paint(system.generator, part) for part in flat])
+        points = torch.cat([system.face(part).landmarks for part in images.split(BATCH)])
+        base = torch.cat([system.base(identity[None], part) for part in numbers[:, : len(POSE)].split(BATCH)])
+    start = numbers[:, len(POSE) :]
+    return refine(
+        system.generator, system.channels, lambda part: base[part], images, points, start, perceptual, steps
+    ).values
+
+
+class _ByStyles(Fit):
+    """Frames given by S [T, 1, N] instead of W+."""
+
+    def __getitem__(self, frames: Any) -> Fit:
+        return _ByStyles(self.w[frames])
+
+    def render(self, generator: StyleGAN2 | StyleGAN3) -> Tensor:
+        return generator.synthesize(s=generator.style_space.unflatten(self.w[:, 0]))
+
+
+def tune_to(generator: StyleGAN2, flat: Tensor, images: np.ndarray, passes: int) -> dict[str, Tensor]:
+    """Pivotal tuning: the change of the generator with which S [T, N] show the frames uint8 [T, H, W, 3] of a clip."""
+    return tune(generator, _ByStyles(flat[:, None]), to_unit(images), Perceptual.best(), passes, locality=0.0)
 
 
 def by_key_frames(frames: int, solve: Callable[[list[int], Tensor], Tensor], width: int) -> Tensor:

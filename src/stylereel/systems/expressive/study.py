@@ -29,11 +29,11 @@ from stylereel.core.render import pictures, render
 from stylereel.core.runs import claim
 from stylereel.core.system import Device
 from stylereel.faces.pose import smooth
-from stylereel.invert.optimise import Fit
 from stylereel.invert.perceptual import Perceptual, distance
-from stylereel.invert.pti import tune
-from stylereel.metrics.exact import HELD_OUT, by_face_net, cross, errors
-from stylereel.metrics.features import to_unit
+from stylereel.metrics.exact import HELD_OUT, by_face_net
+from stylereel.metrics.features import face_features, face_motion_features, shrink_for_face, to_unit
+from stylereel.metrics.frechet import Pool, frechet_between
+from stylereel.metrics.intervals import jackknife
 from stylereel.metrics.likeness import builtin_embeddings, cosine
 from stylereel.metrics.report import Claim, Number, write_report
 from stylereel.systems.expressive import fit, search
@@ -47,12 +47,22 @@ STEPS = 20  # of each optimisation
 PASSES = 30  # of pivotal tuning
 PIVOTS = 4  # frames of a clip that it sees
 FLOW_STEPS = 300
-OTHERS = ("stylemask",)  # whose puppets are compared
+OTHERS = ("stylemask", "styleheat")  # whose puppets are compared
+EVERY, WINDOW = 4, 4  # of 25 frames a second, those of a puppet's clip; frames of a window of the mouth
+MOUTH = (0.52, 0.3, 0.4)  # top, left and side of its square, as parts of the image's
+PASSES_OF_ENCODER = 5  # as ReStyle's
 MANNERS = ("talking", "expressions", "listening")
 RATE = Fraction(25)
 WAYS = {"the code of one pass": "one pass", "optimised from it": "refined", "optimised from nothing": "optimised"}
 SEEN = ("jaw", "pucker", "press", "blink_left", "blink_right", "gaze_x", "gaze_y")
-COLUMNS = ("PSNR, dB", "features", "identity", "expression error")
+TRACKS = {
+    "pose r": ("yaw", "pitch", "roll"),
+    "expression r": ("jaw", "smile", "pucker", "press", "brow_left", "brow_right", "blink_left", "blink_right"),
+    "gaze r": ("gaze_x", "gaze_y"),
+}
+MOVES = 0.03  # of its range: the deviation from which a factor counts as moving in a clip
+COLUMNS = ("PSNR, dB", "features", "identity", "expression error", *TRACKS)
+PUPPETS = ("Frechet", "Frechet of mouths")
 
 
 def reproduce(
@@ -96,7 +106,7 @@ def reproduce(
     found: list[dict[str, dict[str, float]]] = []
     for number in range(clips):
         found.append(_kept(store, {**facts, "clip": number}, lambda: one_clip(system, ways, number, frames, seed)))  # noqa: B023
-    puppets = _kept(store, {**facts, "pairs": pairs}, lambda: puppeteer(pairs, seed, device, family))
+    puppets = _kept(store, {**facts, "pairs": pairs}, lambda: puppeteer(pairs, frames, seed, device, family))
 
     def number_of(row: str, column: str) -> Number:
         return Number.mean(np.array([clip[row][column] for clip in found if column in clip[row]]), seed)
@@ -104,10 +114,9 @@ def reproduce(
     rows: dict[str, dict[str, Number | str]] = {}
     for name in found[0]:
         rows[name] = {column: number_of(name, column) if column in found[0][name] else "" for column in
-                      (*COLUMNS, "pose loss", "degrees off")}  # fmt: skip
+                      (*COLUMNS, *PUPPETS, "pose loss", "degrees off")}  # fmt: skip
     for name, values in puppets.items():
-        rows[f"puppets: {name}"] = {column: Number.mean(np.array(each, float), seed) for column, each in values.items()}
-        rows[f"puppets: {name}"] |= {"pose loss": "", "degrees off": ""}
+        rows[f"puppets: {name}"] = {column: _number(column, each, seed) for column, each in values.items()}
 
     def less(one: str, other: str, column: str, words: str, more: bool) -> Claim:
         apart = np.array([clip[one][column] - clip[other][column] for clip in found])
@@ -121,11 +130,14 @@ def reproduce(
         less("pose by mapping, searched", "pose by mapping, put in", "pose loss",
              "The same through the mapping network", False),
         less("optimised from it", "the code of one pass", "features", "Optimisation comes closer than one pass", False),
+        less("the person by the iterated encoder", "the code of one pass", "PSNR, dB",
+             "A person by ReStyle is shown less well than by e4e", False),
     ]  # fmt: skip
     for other in OTHERS:
         better = {
             "identity": (True, "keeps identity better"),
             "expression error": (False, "comes closer to the driver's expression"),
+            "expression r": (True, "follows the driver's expression better"),
         }
         for column, (more, words) in better.items():
             apart = np.array(puppets["expressive"][column], float) - np.array(puppets[other][column], float)
@@ -139,10 +151,20 @@ def reproduce(
         "features": "distance of the face net's features (LPIPS over AlexNet where its files are)",
         "identity": "built-in net, cosine with the true frames; of puppets with the true image of the source",
         "expression error": "mean over " + ", ".join(SEEN) + " by the face net, in shares of half the range",
+        "Frechet": f"of the face net's features of all frames; of mouths: of windows of {WINDOW} frames; jackknife",
+        "r": "mean correlation of factors that move, by the face net, with the truth within clips",
+        "e4e, ReStyle": "the built-in encoder in one pass, and in a loop through the generator, stand for them",
         "pose loss": "squared error and feature distance of the head, without eyes, mouth and brows in the first",
         "degrees off": "mean of yaw, pitch and roll against the truth",
     }
     return write_report(folder, "Expressive on the built-in family", rows, claims, facts)
+
+
+def _number(column: str, values: list[float], seed: int) -> Number:
+    """The mean of pairs; of a Frechet distance, which is first, the jackknife over them."""
+    if column not in PUPPETS:
+        return Number.mean(np.array(values, float), seed)
+    return Number(values[0], jackknife(values[0], [values[1:]])[0])
 
 
 def _kept(store: Path, facts: Table[str, Any], make: Callable[[], Any]) -> Any:
@@ -228,7 +250,14 @@ def one_clip(
     codes["refined"] = solve(every, codes["one pass"])
     codes["optimised"] = solve(every, fit.by_key_frames(frames, solve, len(system.channels.names)))
     found = {name: truth.measure(_show(system, base, codes[code])) for name, code in WAYS.items()}
-    delta = _tuning(system, base, codes["one pass"], images)
+    again = iterated(system, images[0])
+    with torch.inference_mode():
+        other = system.base(again[None], numbers[:, : len(POSE)])
+    found["the person by the iterated encoder"] = truth.measure(_show(system, other, codes["one pass"]))
+    chosen = np.linspace(0, len(images) - 1, PIVOTS).round().astype(int)
+    delta = fit.tune_to(
+        system.generator, system.channels.apply_to(base, codes["one pass"])[chosen], images[chosen], PASSES
+    )
     tuned = system.generator.tuned(delta)
     found["tuned"] = truth.measure(_show(system, base, codes["one pass"], tuned))
     own = numbers[:1, : len(POSE)]
@@ -242,12 +271,34 @@ def one_clip(
     return found
 
 
+@torch.inference_mode()
+def iterated(system: Expressive, image: np.ndarray) -> Tensor:
+    """The code [L, D] of a portrait uint8 [H, W, 3] by the encoder in a loop through the generator: what it gives for
+    the portrait and not for its reconstruction is added, `PASSES_OF_ENCODER` times in all, the best being kept.
+
+    It stands for ReStyle, whose encoder is trained for that loop, as one pass stands for e4e.
+    """
+    assert system.encode is not None
+    target = to_unit(image[None])
+    first = w = system.encode(target)
+    best, least = w, float("inf")
+    for _ in range(PASSES_OF_ENCODER):
+        shown = system.generator.synthesize(w).clamp(-1, 1)
+        error = float((shown - target).square().mean())
+        if error < least:
+            best, least = w, error
+        w = w + first - system.encode(shown)
+    return best[0]
+
+
 class _Truth:
     """A clip and what networks read in it."""
 
-    def __init__(self, images: np.ndarray, motion: np.ndarray, perceptual: Perceptual) -> None:
+    def __init__(
+        self, images: np.ndarray, motion: np.ndarray, perceptual: Perceptual, embeddings: np.ndarray | None = None
+    ) -> None:
         self.images, self.motion, self.perceptual = images, motion, perceptual
-        self.embeddings = builtin_embeddings(images)
+        self.embeddings = builtin_embeddings(images) if embeddings is None else embeddings
 
     def measure(self, shown: np.ndarray) -> dict[str, float]:
         places = [MOTION.index(name) for name in SEEN]
@@ -261,7 +312,16 @@ class _Truth:
             "features": float(apart),
             "identity": float(cosine(builtin_embeddings(shown), self.embeddings).mean()),
             "expression error": float((np.abs(seen - self.motion)[:, places] / half).mean()),
+            **{group: self._together(seen, names) for group, names in TRACKS.items()},
         }
+
+    def _together(self, seen: np.ndarray, names: tuple[str, ...]) -> float:
+        """Mean correlation with the truth of those factors that move; NaN where none does."""
+        places = [MOTION.index(name) for name in names]
+        ranges = (HIGH - LOW)[MOTION_COLUMNS]
+        moving = [place for place in places if self.motion[:, place].std() > MOVES * ranges[place]]
+        found = [np.corrcoef(seen[:, place], self.motion[:, place])[0, 1] for place in moving]
+        return float(np.mean(found)) if found else float("nan")
 
 
 @torch.inference_mode()
@@ -272,50 +332,68 @@ def _show(system: Expressive, base: Tensor, code: Tensor, generator: Any = None)
     return np.concatenate([pictures(part) for part in parts])
 
 
-def _tuning(system: Expressive, base: Tensor, code: Tensor, images: np.ndarray) -> dict[str, Tensor]:
-    """The generator's tuning to a few frames of a clip, by their style vectors."""
-    chosen = np.linspace(0, len(images) - 1, PIVOTS).round().astype(int)
-    space = system.generator.style_space
-    flat = system.channels.apply_to(base, code)[chosen]
+def puppeteer(pairs: int, frames: int, seed: int, device: Device, family: str) -> dict[str, dict[str, list[float]]]:
+    """Measures of clips of held-out sources by the true motion of held-out drivers, by each system.
 
-    class ByStyles(Fit):
-        """Frames given by S instead of W+."""
-
-        def __getitem__(self, frames: Any) -> Fit:
-            return ByStyles(self.w[frames])
-
-        def render(self, generator: Any) -> Tensor:
-            return generator.synthesize(s=space.unflatten(self.w[:, 0]))
-
-    look = Perceptual.best()
-    return tune(system.generator, ByStyles(flat[:, None]), to_unit(images[chosen]), look, PASSES, locality=0.0)
-
-
-def puppeteer(pairs: int, seed: int, device: Device, family: str) -> dict[str, dict[str, list[float]]]:
-    """Measures of single frames: held-out sources with the true motion of held-out drivers, by each system."""
-    z = np.random.default_rng((HELD_OUT, 8, seed)).standard_normal((2, pairs, LATENT_DIM))
-    source, driver = (world.align(world.from_latent(part)) for part in z)
-    sources = np.stack([world.draw(one, 256).image for one in source])
-    true = cross(source, driver)
-    places = [MOTION.index(name) for name in SEEN]
-    half = (HIGH - LOW)[MOTION_COLUMNS][places] / 2
+    Of each measure a number for each pair, but of a Frechet distance itself and those without each pair's clip.
+    """
+    z = np.random.default_rng((HELD_OUT, 8, seed)).standard_normal((pairs, LATENT_DIM))
+    people = world.align(world.from_latent(z))
+    sources = np.stack([world.draw(one, 256).image for one in people])
+    moved = [
+        _natural(HELD_OUT + 400_000 + 1000 * seed + number, MANNERS[number % 3], frames) for number in range(pairs)
+    ]
+    true = [world.align(_with_motion(one, values)) for one, values in zip(people, moved)]
+    exact = [np.stack([world.draw(one, 256).image for one in clip]) for clip in true]
+    embeddings, perceptual = [builtin_embeddings(clip) for clip in exact], Perceptual.best()
+    target = [_features(clip) for clip in exact]
     found: dict[str, dict[str, list[float]]] = {}
     for name in ("expressive", *OTHERS):
         system = systems.load(name, family=family, device=device)
-        shown = []
-        for picture, values in zip(sources, driver):
-            row = np.array([[128, 128, 200, 0]], np.float32)
-            motion = Motion(values[None, MOTION_COLUMNS], FACE, MOTION, RATE, row)
-            shown.append(next(iter(render(system, system.identify(picture), motion))))
-        measured = errors(np.stack(shown), source, driver)
-        seen = by_face_net(np.stack(shown))[1]
-        perceptual, exact = Perceptual.best(), np.stack([world.draw(one, 256).image for one in true])
-        with torch.inference_mode():
-            apart = [distance(perceptual(to_unit(a[None])), perceptual(to_unit(b[None]))) for a, b in zip(shown, exact)]
-        found[name] = {
-            "PSNR, dB": measured["psnr"][0].tolist(),
-            "features": torch.cat(apart).tolist(),
-            "identity": measured["identity-source"][0].tolist(),
-            "expression error": (np.abs(seen - driver[:, MOTION_COLUMNS])[:, places] / half).mean(1).tolist(),
-        }
+        rows: dict[str, list[float]] = {column: [] for column in (*COLUMNS, *PUPPETS)}
+        made = []
+        for picture, values, clip, known in zip(sources, moved, exact, embeddings):
+            place = np.tile(np.array([128, 128, 200, 0], np.float32), (frames, 1))
+            motion = Motion(values, FACE, MOTION, RATE / EVERY, place)
+            shown = np.stack(list(render(system, system.identify(picture), motion)))
+            if shown.shape[1] != clip.shape[1]:
+                shown = pictures(F.adaptive_avg_pool2d(to_unit(shown), clip.shape[1]))
+            for column, value in _Truth(clip, values, perceptual, known).measure(shown).items():
+                rows[column].append(value)
+            made.append(_features(shown))
+        for column, place in zip(PUPPETS, (0, 1)):
+            value, (without, _) = frechet_between(*(_pool([clip[place] for clip in side]) for side in (made, target)))
+            rows[column] = [value, *without]
+        found[name] = rows
     return found
+
+
+def _pool(clips: list[np.ndarray]) -> Pool:
+    """Features [N, D] of clips, each a group."""
+    pool = Pool(len(clips), 0)
+    for group, part in enumerate(clips):
+        places = np.stack([np.full(len(part), group), np.arange(len(part))], 1)
+        pool.add(part, np.full(len(part), group), places)
+    return pool
+
+
+def _natural(seed: int, manner: str, frames: int) -> np.ndarray:
+    """Motion factors [T, 20] of a person, every `EVERY`th of 25 frames a second."""
+    motion = world.natural_motion(seed, EVERY * frames, RATE, manner)[::EVERY]  # type: ignore[arg-type]
+    return np.clip(motion, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
+
+
+def _with_motion(person: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    values = np.repeat(person[None], len(motion), 0)
+    values[:, MOTION_COLUMNS] = motion
+    return values
+
+
+def _features(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The face net's features [T, 512] of frames, and of windows [N, 1024] of their mouths."""
+    small = np.stack([shrink_for_face(frame) for frame in clip])
+    side = clip.shape[1]
+    top, left, size = (round(share * side) for share in MOUTH)
+    mouths = np.stack([shrink_for_face(frame[top : top + size, left : left + size]) for frame in clip])
+    windows = np.stack([mouths[at : at + WINDOW] for at in range(len(clip) - WINDOW + 1)])
+    return face_features(small), face_motion_features(windows)

@@ -14,13 +14,16 @@ from stylereel import world
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Codes, Identity, Motion, MotionKind
 from stylereel.core.system import Clip, Driver, Frames, Source, device_of
+from stylereel.edit import curves
 from stylereel.faces import backend, placement
 from stylereel.family.encoder import load_encoder
 from stylereel.family.nets import FaceNet, load_face
 from stylereel.family.people import FIRST_ROW, motion_codes
 from stylereel.generator import StyleGAN2
+from stylereel.invert.perceptual import Perceptual
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources as who
+from stylereel.systems.expressive import fit
 from stylereel.systems.expressive.channels import Channels, load_channels
 from stylereel.systems.expressive.pose import Mapping
 from stylereel.systems.expressive.reader import READ, Reader
@@ -31,6 +34,8 @@ TALK = MotionKind("expressive")  # yaw, pitch, roll in degrees and the 32 channe
 Reading = Literal["auto", "image", "points"]
 CHUNK = 8  # frames read together
 POSE = 3  # how many of the 35 numbers are pose
+CANDIDATES = 8  # frames of which the one that says best who it is is chosen
+TURN = np.array([10.0, 6.0])  # degrees of yaw and of pitch that count alike
 _EXPRESSION_ROWS = range(FIRST_ROW["expression"], FIRST_ROW["look"])
 
 
@@ -121,6 +126,7 @@ class Expressive:
         motion: who.Reference = "absolute",
         detector: backend.Detector = "auto",
         reading: Reading = "auto",
+        refine: int = 0,
     ) -> Motion:
         """The 35 numbers of each frame of a clip or image, or of codes.
 
@@ -136,12 +142,16 @@ class Expressive:
             detector: what finds and reads faces; auto is the mesh where it is installed, else dlib.
             reading: what the expression is read from: the image of the face by a network, which knows drawn people; the
                 points of the face, as for other systems; auto takes the image where the encoder reproduces it.
+            refine: steps of optimisation that follow the reading of a clip of drawn people, as the paper finds all
+                numbers; some seconds a frame.
 
         Raises:
-            ValueError: no such face, no such detector, codes of another generator, or a file that cannot be read
-                (MediaError).
+            ValueError: no such face, no such detector, codes of another generator, fewer than 0 steps or steps for
+                faces that the encoder does not reproduce, or a file that cannot be read (MediaError).
         """
         who.check_shaping(strength, smoothing)
+        if refine < 0 or (refine and (reading == "points" or isinstance(driving, Codes))):
+            raise ValueError("--refine takes 0 steps or more, for a clip whose images are read; leave it out.")
         if reading not in get_args(Reading):
             raise ValueError(f"--reading takes {', '.join(get_args(Reading))}, not {reading}.")
         if isinstance(driving, Codes):
@@ -154,19 +164,22 @@ class Expressive:
             if reading != "points":
                 found = self._read(reader, found, reading == "image")
             found = self.encode_face(found)
+            if refine:
+                found = self._refined(reader, found, refine)
         pose = np.arange(found.values.shape[1]) < POSE
         return who.shape_motion(found, strength, smoothing, motion, pose)
 
     follow = who.follow
 
     def apply(self, identity: Identity, motion: Motion) -> Frames:
-        """Style vectors that show `identity` with each frame of `motion`."""
+        """Style vectors that show `identity`, edited where the motion says so, with each frame of `motion`."""
+        w, motion = curves.edited(identity, motion).to(device_of(self)), curves.driven(motion)
         if motion.kind.coordinates == FACE.coordinates:
             motion = self.encode_face(motion)
         values = torch.from_numpy(motion.values).to(device_of(self))
         if motion.kind.relative:
             values = values + self.own_numbers(identity)
-        return Frames(s=self.generator.style_space.unflatten(self.show(identity.w[None], values)))
+        return Frames(s=self.generator.style_space.unflatten(self.show(w, values)))
 
     def portrait(self, identity: Identity) -> Frames:
         """What shows an identity as it is: its own code."""
@@ -224,6 +237,16 @@ class Expressive:
             code = self.code_of(codes).cpu().numpy()
         return np.concatenate([pose, code], 1).astype(np.float32)
 
+    def with_factors(self, motion: Motion, before: Motion, after: Motion) -> Motion:
+        """The 35 numbers of a motion, changed as much as those of faces are from `before` to `after`.
+
+        What the columns of `after` say besides (edits) goes along.
+        """
+        first, second = (self.encode_face(curves.driven(each)).values for each in (before, after))
+        more = after.values[:, len(MOTION) :]
+        values = np.concatenate([motion.values + second - first, more], 1).astype(np.float32)
+        return replace(motion, values=values, names=(*motion.names, *after.names[len(MOTION) :]))
+
     def code_of(self, w: Tensor) -> Tensor:
         """The 32 numbers [B, 32] of the expression in codes w [B, L, D]."""
         rows = self.rest.expand(len(w), -1, -1).clone()
@@ -267,6 +290,35 @@ class Expressive:
                 images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
                 values[np.ix_(held, columns)] = self.read_images(images)[:, [MOTION.index(name) for name in READ]]
                 crops, held = [], []
+        return replace(found, values=_filled(values, found.missing))
+
+    def choose_frame(self, clip: Clip, motion: Motion) -> int:
+        """The frame of a clip that says best who it is, by its motion: near frontal, and of these the one whose
+        reconstruction by the encoder is most similar, if the people are drawn; the most frontal one otherwise."""
+        turn = motion.values[:, [motion.names.index(name) for name in ("yaw", "pitch")]] @ np.diag(1 / TURN)
+        order = [int(frame) for frame in np.hypot(*turn.T).argsort(kind="stable") if frame not in motion.missing]
+        chosen = sorted(order[:CANDIDATES])
+        crops = np.stack([placement.cut(frame, motion.placement[index], who.CROP)
+                          for index, frame in enumerate(clip) if index in chosen])  # fmt: skip
+        if not order or not self._is_drawn(crops[chosen.index(order[0])]):
+            return order[0] if order else 0
+        return chosen[fit.best_of(self.generator, who.encoded(self.encode, crops), crops)]
+
+    def _refined(self, clip: Clip, found: Motion, steps: int) -> Motion:
+        """The 32 numbers after optimisation against the encoder's reconstruction of each frame."""
+        counted = [frame for frame in range(len(found)) if frame not in found.missing]
+        crops, codes = list[np.ndarray](), list[Tensor]()
+        for index, frame in enumerate(clip):
+            if index not in found.missing:
+                crops.append(placement.cut(frame, found.placement[index], who.CROP))
+                if index == counted[0] and not self._is_drawn(crops[0]):
+                    raise ValueError("--refine needs drawn people, whom the encoder reproduces; leave it out here.")
+                codes.append(who.encoded(self.encode, crops[-1][None]))
+        w, values = torch.cat(codes), found.values.copy()
+        near = np.hypot(*(values[counted][:, :2] / TURN).T).argsort(kind="stable")[:CANDIDATES]
+        best = int(near[fit.best_of(self.generator, w[near], np.stack(crops)[near])])
+        numbers = torch.from_numpy(values[counted]).to(device_of(self))
+        values[counted, POSE:] = fit.clip_code(self, w[best], w, numbers, Perceptual.best(device_of(self)), steps).cpu()
         return replace(found, values=_filled(values, found.missing))
 
     def _is_drawn(self, crop: np.ndarray) -> bool:
