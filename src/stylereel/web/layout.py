@@ -165,6 +165,7 @@ class Form:
                 else:
                     del values[: len(one.components)]
         if self.tab.command == "say" and given.get("audio"):  # a sound instead of a text
+            given.pop("text")
             given["movement"] = given.pop("seed", None)
             call = forms.call(forms.TABS["drive"], given.get("system") or USUAL, given)
         else:
