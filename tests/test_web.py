@@ -522,6 +522,23 @@ def test_one_click_makes_a_video(visitor: httpx.Client) -> None:
     assert visitor.get(f"/page/files/{job['name']}/driving.mp4").content == (BUILTIN / "speaker.mp4").read_bytes()
 
 
+def test_a_sound_is_said_instead_of_a_text(visitor: httpx.Client) -> None:
+    sent = visitor.post("/gradio_api/upload", files={"files": ("voice.wav", b"something", "audio/wav")}).json()[0]
+    sound = {"path": sent, "meta": {"_type": "gradio.FileData"}}
+    given = {"Or a sound": sound, "What to say, in English": "Not this.", "Seed": 7}
+    assert send(visitor, "Say it", given) == ""
+    job = visitor.get("/page/jobs").json()[0]
+    assert job["title"] == "person 29 · voice"
+    assert "drive stylemask --source 29 --out result.mp4 --movement 7 --audio audio.wav" in job["command"]
+
+
+def test_saved_motions_and_talk_files_drive(visitor: httpx.Client) -> None:
+    sent = visitor.post("/gradio_api/upload", files={"files": ("a.talk", b"something", "text/plain")}).json()[0]
+    assert send(visitor, "Make the video", {"A file": {"path": sent, "meta": {"_type": "gradio.FileData"}}}) == ""
+    job = visitor.get("/page/jobs").json()[0]
+    assert "--driving driving.talk" in job["command"] and job["title"] == "person 29 · a"
+
+
 def test_mistakes_in_a_form_are_said_under_its_button(visitor: httpx.Client) -> None:
     said = send(visitor, "Make the video", {"Size": "tall"})
     assert 'role="alert"' in said and "Size takes a number, not tall." in said
