@@ -28,6 +28,7 @@ from stylereel.web.rates import Rates
 from stylereel.web.stage import EXAMPLE, Stage
 
 USUAL = "stylemask"  # the system, where it is among several
+QUICK = (USUAL, "stylevideogan")  # what a form begins with, the first of these that it has
 FIRST_PERSON = 29
 PEOPLE = (29, 14, 60, 53, 12, 26, 21, 94, 43, 61, 77, 18)  # the first of the gallery
 SANS = ["ui-sans-serif", "system-ui", "sans-serif"]  # the visitor's own fonts: none is fetched
@@ -103,7 +104,7 @@ class Form:
     def __init__(self, page: Page, name: str, tab: Tab) -> None:
         self.page, self.name, self.tab = page, name, tab
         self.systems = forms.subjects(tab.command)
-        self.default = USUAL if USUAL in self.systems else next(iter(self.systems), None)
+        self.default = next((name for name in (*QUICK, *self.systems) if name in self.systems), None)
         self.system: Any = None
         self.shared: list[Asked] = []
         self.own: dict[str, list[Asked]] = {}
