@@ -13,7 +13,7 @@ import torch
 
 from stylereel import world
 from stylereel.cli import main
-from stylereel.core.latents import FACE, Identity, Motion
+from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.render import render
 from stylereel.family.nets import FaceNet
 from stylereel.family.people import mixed_values
@@ -246,3 +246,13 @@ def test_a_saved_identity_and_relative_motion(system: StyleFaceV, tmp_path: Path
     own = to_code(identity.tensors["pose"])
     assert torch.allclose(first.w[0, 0], system.fuse(identity.tensors["appearance"][None], own[None])[0, 0], atol=1e-4)
     assert len(SHOWN) == 12
+
+
+def test_codes_drive(system: StyleFaceV) -> None:
+    """Their own images are read: the pose of the person whose code it is, in the middle of the frame."""
+    person, turned = torch.from_numpy(data.people(1, 9)).float(), still(system, 2, yaw=[-20.0, 20.0])
+    z = data.latents(person.repeat(2, 1), data.motion_normals(turned.values))
+    codes = Codes(system.generator.map(z), "", Fraction(25), torch.tensor([[0.5, 0.5, 1.0, 0.0]]).repeat(2, 1))
+    motion = system.extract(codes, motion="relative")
+    assert motion.kind.relative and not motion.values[0].any()
+    assert motion.column("yaw")[1] == pytest.approx(40, abs=10) and abs(motion.column("shift_x")[1]) < 0.05
