@@ -34,6 +34,7 @@ from stylereel.systems.stylefacev.model import (
     transforms,
 )
 from stylereel.systems.stylefacev.system import StyleFaceV
+from stylereel.train.loop import Trainer
 from stylereel.world.factors import INDEX, MOTION, MOTION_COLUMNS
 
 
@@ -184,6 +185,23 @@ def test_every_network_gets_a_gradient() -> None:
     (w.square().sum() + codes.square().sum() + poses.square().sum() + noise.square().sum()).backward()
     without = [name for name, p in nets.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == ["motion.enc_cell.weight_hh"], "its state begins at 0, as in the paper"
+
+
+def test_erasing_leaves_no_pose_to_a_matrix_and_nearly_all_of_the_code(tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(0)
+    pose = torch.randn(40, SIZE, generator=random)
+    crops = (torch.rand(40, 3, 32, 32, generator=random) * 99 + 50 * pose[:, SHOWN[0], None, None, None].abs()).byte()
+    empty = torch.zeros(0)
+    people = training.People(crops, empty, pose, empty, pose, empty, empty, empty)
+    torch.manual_seed(0)
+    net = FacePoseNets().appearance.eval()
+    with torch.no_grad():
+        before = net(training.unit(crops))
+        training.erase_pose(Trainer(tmp_path, device="cpu"), net, people)
+        after = net(training.unit(crops))
+    shown = pose[:, SHOWN] - pose[:, SHOWN].mean(0)
+    first, last = (((each - each.mean(0)).T @ shown).abs().max() for each in (before, after))
+    assert last < 0.02 * first and torch.allclose(after.mean(0), before.mean(0), atol=1e-4)
 
 
 # The system

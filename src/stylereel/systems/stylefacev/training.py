@@ -48,6 +48,7 @@ from stylereel.systems.stylefacev.data import people as people_of
 from stylereel.systems.stylefacev.model import (
     KIND,
     NOISE,
+    PLACE,
     SHOWN,
     AppearanceNet,
     FacePoseNets,
@@ -419,6 +420,29 @@ def train_joint(
 
 
 @torch.no_grad()
+def erase_pose(trainer: Trainer, net: AppearanceNet, data: People, frames: int = 4000) -> None:
+    """Take out of the appearance code what a matrix can tell of the pose, with the least change of the code.
+
+    Belrose et al., "LEACE: Perfect linear concept erasure in closed form" (2023): a projection, which the code's last
+    layer takes up. Roll is that of the body, which leans in the aligned crop of a frame whose head rolls.
+    """
+    net.eval()
+    codes = torch.cat([net(unit(part.to(trainer.device))).cpu() for part in data.crops[:frames].split(64)]).double()
+    wild = torch.arange(len(codes)) % EACH == UPRIGHT
+    roll = data.shown[:frames, PLACE[:1]] * wild[:, None]
+    pose = torch.cat([data.shown[:frames, SHOWN], roll], 1).double()
+    middle, pose = codes.mean(0), pose - pose.mean(0)
+    spread, basis = torch.linalg.eigh((codes - middle).T @ (codes - middle) / len(codes))
+    spread = spread.clamp_min(1e-6 * float(spread.max())).sqrt()
+    white, back = basis / spread @ basis.T, basis * spread @ basis.T
+    told = torch.linalg.svd(white @ (codes - middle).T @ pose, full_matrices=False)[0]
+    kept = torch.eye(len(middle)).double() - back @ told @ told.T @ white
+    layer = net.code
+    layer.weight.copy_(kept @ layer.weight.cpu().double())
+    layer.bias.copy_(kept @ (layer.bias.cpu().double() - middle) + middle)
+
+
+@torch.no_grad()
 def show(
     trainer: Trainer, pose: nn.Module, look: Look, generator: StyleGAN3, face: FaceNet, count: int = 8
 ) -> np.ndarray:
@@ -596,6 +620,8 @@ def recipe(run: Run, *, stage: Stage = "all", people: int = PEOPLE) -> list[Path
                 train_appearance(trainer, nets, generator, data, settings, begin)
             elif name == "joint":
                 train_joint(trainer, nets, generator, face, data, settings)
+        if set(chosen) & {"appearance", "joint"}:
+            erase_pose(trainer, nets.appearance, data)
     if "motion" in chosen:
         train_motion(trainer, nets.motion, trainer.on_first(lambda: kept_clips(folder)), settings)
     return run.save({KIND: nets})
