@@ -59,7 +59,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapping, "STEPS", 30)
     stages = (generator.Stage(64, 60, 4, 2e-2, 1e-2), generator.Stage(128, 6, 2, 1e-2, 1e-3, top=True))
     monkeypatch.setattr(generator, "STAGES", stages)
-    monkeypatch.setattr(generator, "SHARPEN", replace(generator.SHARPEN, steps=3, pairs=2, patch=64))
+    for stage in ("SHARPEN", "DETAIL"):
+        monkeypatch.setattr(generator, stage, replace(getattr(generator, stage), steps=3, pairs=2, patch=64))
     for module, values in (
         (perception, {"FACE_STEPS": 12, "FACE_BATCH": 4, "IDENTITY_STEPS": 6, "IDENTITY_BATCH": 4}),
         (perception, {"LIPS_STEPS": 6, "LIPS_BATCH": 4}),

@@ -3,7 +3,8 @@
 Regression paints the mean of what it cannot tell apart, which is a haze. Here the generator also matches the features
 of a patch discriminator that is trained along with it, on patches of its image and of the world's image of the same
 latents (`train.patches`). The discriminator is told the coarse image, so it asks for edges where they belong and
-gains nothing by others. The losses of the distillation stay, of which the ones on low-passed images, on pairs and on
+gains nothing by others. Where a texture cannot be painted strand by strand it shall at least be as strong as the
+world's (`power_loss`). The losses of the distillation stay, of which the ones on low-passed images, on pairs and on
 what the face net reads keep the factors in place.
 """
 
@@ -30,7 +31,7 @@ class SharpenConfig:
     """Settings of `sharpen`.
 
     steps; pairs: of portraits a step; patch, patches: side in pixels and number of them an image; g_lr, d_lr: learning
-    rates; image, low, pair, perceptual, features, gan: weights of the losses.
+    rates; image, low, pair, perceptual, features, gan, power: weights of the losses.
     """
 
     steps: int
@@ -45,6 +46,24 @@ class SharpenConfig:
     perceptual: float = 1.0
     features: float = 0.2
     gan: float = 0.03
+    power: float = 0.0
+
+
+def power_loss(images: Tensor, target: Tensor, window: int = 16) -> Tensor:
+    """By how much fine detail is weaker or stronger than the target's, wherever it lies within a window.
+
+    Of the two finest bands of a Laplacian pyramid; amplitude is the root mean square over windows.
+    """
+    losses = []
+    for size in (window, window // 2):
+        amplitudes = []
+        for each in (images, target):
+            low = F.avg_pool2d(each, 2)
+            band = each - F.interpolate(low, scale_factor=2, mode="bilinear", align_corners=False)
+            amplitudes.append((F.avg_pool2d(band.square(), size, size // 2) + 1e-6).sqrt())
+        losses.append((amplitudes[0] - amplitudes[1]).abs().mean() / amplitudes[1].mean())
+        images, target = F.avg_pool2d(images, 2), F.avg_pool2d(target, 2)
+    return torch.stack(losses).mean()
 
 
 def sharpen(
@@ -96,6 +115,7 @@ def sharpen(
             "pair": difference_loss(images, batch),
             "features": feature_loss(features, target),
             "gan": -scores.float().mean(),
+            "power": power_loss(images, batch.images),
         }
         if model.resolution >= SIZE:
             losses["perceptual"] = perceptual_loss(trainer, face, images, batch)

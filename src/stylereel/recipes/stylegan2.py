@@ -9,7 +9,9 @@ layers, come to mean what coarse, middle and fine rows mean in a StyleGAN. Half 
 expression or shape alone; a loss on the differences gives small movements a clear gradient. The resolution
 grows: 32, 64, 128, then 256 px.
 
-Sharpening (`sharpen`): the whole synthesis network goes on learning next to a discriminator of patches.
+Sharpening (`sharpen`): the whole synthesis network goes on learning next to a discriminator of patches, and then the
+blocks of 128 and 256 px alone, with less of the loss on single pixels, whose best answer to what it cannot tell is a
+haze.
 """
 
 from __future__ import annotations
@@ -74,6 +76,8 @@ STAGES = (
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
 SHARPEN = SharpenConfig(2000)
+DETAIL = SharpenConfig(400, patch=96, image=0.3, features=1.0, gan=0.1, power=0.4)
+DETAILED = 2  # the last blocks alone learn from it; what others learned of those below stays true
 
 
 def grow(small: StyleGAN2, config: StyleGAN2Config) -> StyleGAN2:
@@ -169,11 +173,12 @@ def distil(
     )
 
 
-def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet, known: int) -> None:
-    """Sharpen the whole synthesis network (see `sharpen`); the mapping stays, which knows the first `known` factors."""
-    model.mapping.requires_grad_(False)
+def finish(
+    trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet, known: int, config: SharpenConfig, stage: str
+) -> None:
+    """Sharpen what requires a gradient (see `sharpen`); the mapping knows the first `known` factors."""
     batches = Prefetch(
-        lambda index: draw_pairs((13, index), SHARPEN.pairs, CONFIG.resolution, trainer.share, known),
+        lambda index: draw_pairs((13, index), config.pairs, CONFIG.resolution, trainer.share, known),
         trainer.to_device,
     )
 
@@ -182,15 +187,15 @@ def finish(trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet
         return model.synthesize(grouped_w(model, batch.z), noise="none", dtype=trainer.dtype), batch
 
     torch.manual_seed(9)
-    sharpen(trainer, "generator/5-sharpen", model, average, face, SHARPEN, generate, lambda: samples(average))
+    sharpen(trainer, stage, model, average, face, config, generate, lambda: samples(average))
 
 
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
     """Train the built-in generator.
 
-    With a generator of today's size to `start` from, only the last stage runs: its mapping network stays, so that codes
-    keep their meaning, and factors that are newer than it stay neutral. From one with fewer latent numbers the blocks
-    are taken over, see `adopt`.
+    With a generator of today's size to `start` from, only the last stage runs: its mapping network and coarse blocks
+    stay, so that codes keep their meaning, and factors that are newer than it stay neutral. From one with fewer latent
+    numbers the blocks are taken over, see `adopt`.
 
     Raises ValueError if that one has other blocks, or more latent numbers.
     """
@@ -198,15 +203,28 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
         raise ValueError("That generator is not one of the built-in family; start from another or from scratch.")
     trainer.freeze(face)
     torch.manual_seed(20)
+    known = len(NAMES)
     if start is not None and start.config == CONFIG:
-        average = start
+        sharp, known = start, num_factors(start)
     else:
-        average = _distil_all(trainer, face, start)
-    model, finished = StyleGAN2(CONFIG), StyleGAN2(CONFIG)
-    model.load_state_dict(average.state_dict())
-    finish(trainer, model, finished, face, len(NAMES) if average is not start else num_factors(average))
+        average, sharp = _distil_all(trainer, face, start), StyleGAN2(CONFIG)
+        model = _copy(average)
+        model.mapping.requires_grad_(False)
+        finish(trainer, model, sharp, face, known, SHARPEN, "generator/5-sharpen")
+    model, finished = _copy(sharp), StyleGAN2(CONFIG)
+    model.requires_grad_(False)
+    for resolution in CONFIG.resolutions[-DETAILED:]:
+        model.synthesis.get_submodule(f"b{resolution}").requires_grad_(True)
+    finish(trainer, model, finished, face, known, DETAIL, "generator/6-detail")
     measure_mean_w(finished)
     return finished
+
+
+def _copy(generator: StyleGAN2) -> StyleGAN2:
+    """A trainable copy."""
+    model = StyleGAN2(CONFIG)
+    model.load_state_dict(generator.state_dict())
+    return model
 
 
 def _distil_all(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None) -> StyleGAN2:
