@@ -116,7 +116,7 @@ def test_whole_frames_are_searched_only_at_the_start_after_a_loss_and_once_a_sec
 def test_a_number_beyond_the_faces_and_a_wrong_picture_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="shows 1 face, so none has the number 1"):
         followed([[ANNA]], "1")
-    with pytest.raises(ValueError, match="There is no file"):
+    with pytest.raises(ValueError, match="largest, left, a number or a picture; there is no file"):
         followed([[ANNA]], str(tmp_path / "nobody.png"))
 
 

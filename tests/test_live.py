@@ -607,7 +607,7 @@ def test_mistakes_are_one_sentence(
 
 def test_a_system_that_cannot_follow_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["live", "stylevideogan", "--source", "1", "--camera", str(make_clip(tmp_path / "clip.mp4"))]) == 2
-    assert "does not offer follow; these systems do: expressive, " in capsys.readouterr().err
+    assert "does not offer following a camera; these systems do: expressive, " in capsys.readouterr().err
 
 
 def test_the_command_records_and_reports(

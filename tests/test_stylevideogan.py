@@ -387,7 +387,7 @@ def test_mistakes_are_one_sentence(system: StyleVideoGAN, tmp_path: Path) -> Non
     for wrong in ({"seed": -1}, {"num_frames": 0}, {"share": 2.0, "towards": 1}, {"model": "walking"}):
         with pytest.raises(ValueError, match=r"^[A-Z][^.]*(2\.0)?[^.]*\.$"):
             system.sample(**{"seed": 1, "num_frames": 5, "model": "own", **wrong})
-    with pytest.raises(ValueError, match="stylevideogan does not offer extract"):
+    with pytest.raises(ValueError, match="stylevideogan does not offer moving a portrait"):
         verb_flags(system, VERBS)
     with pytest.raises(ValueError, match="takes motion of kind"):
         render(system, system.identify(1), Motion(np.zeros((2, 1)), FACE, ("a",), Fraction(25), np.zeros((2, 4))))

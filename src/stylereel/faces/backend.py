@@ -232,7 +232,7 @@ class Tracker:
     Attributes:
         num_faces: the most faces that one search of a whole frame has shown.
 
-    Raises ValueError when the image shows no face, or a frame has no face of that number.
+    Raises ValueError when there is no such image, it shows no face, or a frame has no face of that number.
     """
 
     JUMP, GROW = 0.6, 1.5  # what moves or grows more from a frame to the next is another face: box sides, ratio
@@ -248,6 +248,8 @@ class Tracker:
         self._first: tuple[np.ndarray, Face] | None = None  # the first frame with the face that was chosen
         self._known: np.ndarray | None = None  # embedding of the person who is meant
         if is_picture(face):
+            if not Path(face).exists():
+                raise ValueError(f"Which face is meant? largest, left, a number or a picture; there is no file {face}.")
             picture = read_picture(face)
             self._known = self.backend.embedding(picture, find_face(picture, self.backend))
 

@@ -75,6 +75,8 @@ def options_of(verb: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+# What a user calls the verbs that have another name inside.
+_SAID = {"extract": "moving a portrait by a clip", "follow": "following a camera"}
 Flags = dict[str, tuple[inspect.Parameter, Callable[..., Any]]]  # each with the function whose docstring explains it
 
 
@@ -88,7 +90,7 @@ def verb_flags(system: System | type[System], verbs: Sequence[str]) -> Flags:
         function = getattr(system, verb, None)
         if not callable(function):
             able = ", ".join(name for name in list_systems() if hasattr(find(name), verb)) or "none"
-            raise ValueError(f"{system.name} does not offer {verb}; these systems do: {able}.")
+            raise ValueError(f"{system.name} does not offer {_SAID.get(verb, verb)}; these systems do: {able}.")
         for name, parameter in options_of(function).items():
             shared = flags.setdefault(name, (parameter, function))
             assert shared[0].default == parameter.default, f"{system.name}: two defaults for {name}"
