@@ -355,7 +355,9 @@ def test_a_system_that_cannot_be_driven_says_so(
     tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Squares, "extract", None)
-    assert "squares does not offer moving a portrait by a clip" in mistake(capsys, run_drive(1, clip, tmp_path / "out.mp4"))
+    assert "squares does not offer moving a portrait by a clip" in mistake(
+        capsys, run_drive(1, clip, tmp_path / "out.mp4")
+    )
 
 
 def test_drive_from_python(tmp_path: Path, clip: Path) -> None:
