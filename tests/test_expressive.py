@@ -16,18 +16,21 @@ import torch
 from torch import Tensor
 
 from stylereel import systems, world
+from stylereel.commands.train import train
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.render import pictures, render
+from stylereel.family.nets import load_face
 from stylereel.family.people import motion_codes
 from stylereel.generator.style_space import StyleLayer, StyleSpace
 from stylereel.invert.networks import encoded
-from stylereel.systems.expressive import fit, search, study
+from stylereel.systems.expressive import fit, search, study, training
 from stylereel.systems.expressive.channels import Channels, ChannelsConfig, load_channels
 from stylereel.systems.expressive.pose import Linear, Mapping, motion_with
+from stylereel.systems.expressive.reader import targets
 from stylereel.systems.expressive.system import TALK, Expressive
 from stylereel.systems.stylemask.system import StyleMask
-from stylereel.world.factors import MOTION, MOTION_COLUMNS
+from stylereel.world.factors import HIGH, LOW, MOTION, MOTION_COLUMNS
 
 POINTS = torch.from_numpy(world.project_landmarks(world.neutral())[0]).float()[None]
 PLANTED = {3: "mouth", 9: "eyes", 14: "brows", 21: "mouth"}
@@ -306,3 +309,26 @@ def test_a_small_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(study, "puppeteer", None)
     files = study.reproduce(out=str(tmp_path / "a"), clips=2, frames=4, pairs=2, device="cpu", overwrite=True)
     assert len(kept) == 3 and files[0].read_text().count("| puppets: ") == 2
+
+
+def test_the_reader_learns_frames_of_prepared_clips_by_their_coefficients(tmp_path: Path) -> None:
+    face = load_face(builtin("face"))
+    drawn = [world.draw(world.align(world.neutral()[None])[0], 256).image] * 2
+    images = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    motion = np.tile(world.neutral()[MOTION_COLUMNS], (2, 1)).astype(np.float32)
+    motion[1, MOTION.index("jaw")] = 7  # beyond what the world knows
+
+    class Clips:
+        def batch(self, index: int, count: int) -> dict[str, Tensor]:
+            return {"clips": images[:, None], "coefficients": torch.from_numpy(motion)[:, None]}
+
+    clips: Any = Clips()
+    found = training.gather_frames(face, clips, 3)
+    assert len(found["inputs"]) == 6 and found["inputs"].isfinite().all()
+    limit = np.clip(motion, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
+    torch.testing.assert_close(found["targets"][2:4], targets(limit))
+    clips.batch = lambda *_: {"clips": images[:, None], "coefficients": torch.zeros(2, 1, 3)}
+    with pytest.raises(ValueError, match="prepare them anew"):
+        training.gather_frames(face, clips, 1)
+    with pytest.raises(ValueError, match="leave out --data"):
+        train("expressive", folder=str(tmp_path), options={"data": "shards", "generator": "ffhq.pkl"})

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from stylereel import world
 from stylereel.cli import main
+from stylereel.commands.train import train
 from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.render import render
 from stylereel.family.nets import FaceNet
@@ -274,3 +276,20 @@ def test_codes_drive(system: StyleFaceV) -> None:
     motion = system.extract(codes, motion="relative")
     assert motion.kind.relative and not motion.values[0].any()
     assert motion.column("yaw")[1] == pytest.approx(40, abs=10) and abs(motion.column("shift_x")[1]) < 0.05
+
+
+def test_motion_of_prepared_clips_is_learned_as_the_worlds_is(tmp_path: Path) -> None:
+    motion = world.natural_motion(500_000, 60, manner="talking").astype(np.float32)
+
+    class Clips:
+        def batch(self, index: int, count: int) -> dict[str, torch.Tensor]:
+            return {"coefficients": torch.from_numpy(motion)[None]}
+
+    clips: Any = Clips()
+    codes = data.prepared_codes(clips, 2)
+    torch.testing.assert_close(codes, data.clip_codes(1, 60).expand(2, -1, -1), atol=1e-4, rtol=1e-4)
+    clips.batch = lambda *_: {"coefficients": torch.zeros(1, 60, 3)}
+    with pytest.raises(ValueError, match="prepare them anew"):
+        data.prepared_codes(clips, 1)
+    with pytest.raises(ValueError, match="leave out --data"):
+        train("stylefacev", folder=str(tmp_path), options={"data": "shards", "stage": "pose"})

@@ -236,9 +236,9 @@ class Need(NamedTuple):
 # 60 frames at 25 a second are the least that StyleFaceV trains on.
 NEEDS: dict[str, Need] = {
     "stylefacev": Need(
-        ("crop", "track"),
+        ("crop", "track", "coefficients"),
         {"shots": {"rate": 25.0}, "place": {"align": "window"}, "judge": {"seconds": 2.4}},
-        "RAVDESS, one upright window a clip, 60 frames or more",
+        "RAVDESS, one upright window a clip, 60 frames or more, face coefficients",
     ),
     "stylevideogan": Need(
         ("crop", "track", "codes"),

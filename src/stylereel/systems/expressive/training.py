@@ -24,11 +24,12 @@ from stylereel.family.people import grouped_w, latents_of, motion_codes
 from stylereel.generator import StyleGAN2
 from stylereel.invert.perceptual import Perceptual
 from stylereel.metrics.features import to_unit
-from stylereel.recipes.run import Run, makes
+from stylereel.recipes.run import WORLD, Run, makes
 from stylereel.systems.expressive import search
 from stylereel.systems.expressive.channels import KIND, REGIONS, Channels, ChannelsConfig, table
 from stylereel.systems.expressive.reader import Reader, targets
 from stylereel.train.loop import cosine
+from stylereel.train.sources import Source, open_source
 from stylereel.world.factors import EXPRESSION, HIGH, LATENT_DIM, LOW, MOTION, MOTION_COLUMNS
 from stylereel.zoo.formats import load_generator_file
 
@@ -196,18 +197,37 @@ def gather(face: FaceNet, people: Iterable[int]) -> dict[str, Tensor]:
     return {"inputs": torch.cat(inputs), "targets": torch.cat(wanted)}
 
 
-def train_reader(run: Run, face: FaceNet, people: int = PEOPLE) -> Reader:
-    """A reader trained on portraits of the world, which are drawn once and kept in the folder."""
+@torch.inference_mode()
+def gather_frames(face: FaceNet, clips: Source, batches: int) -> dict[str, Tensor]:
+    """The same for single frames of prepared clips, whose motion is what the detectors of real faces read in them.
+
+    Raises ValueError if the coefficients are not those of this package.
+    """
+    inputs, wanted = [], []
+    for index in range(batches):
+        batch = clips.batch(index, EACH)
+        motion = batch["coefficients"][:, 0].numpy()
+        if motion.shape[1] != len(MOTION):
+            raise ValueError(f"The clips have {motion.shape[1]} coefficients, not {len(MOTION)}; prepare them anew.")
+        inputs.append(Reader.inputs(face(batch["clips"][:, 0])).half())
+        wanted.append(targets(np.clip(motion, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])))
+    return {"inputs": torch.cat(inputs), "targets": torch.cat(wanted)}
+
+
+def train_reader(run: Run, face: FaceNet, people: int = PEOPLE, clips: Source | None = None) -> Reader:
+    """A reader trained on portraits of the world, which are drawn once and kept in the folder, or on prepared clips."""
     trainer = run.trainer
     count = trainer.steps(people)
     kept = trainer.folder / KIND / "portraits.safetensors"
-    data = read_tensors(kept)[0] if kept.exists() else {}
-    if len(data.get("inputs", ())) != EACH * count:
+    data = read_tensors(kept)[0] if kept.exists() and clips is None else {}
+    if clips is not None:
+        data = gather_frames(face, clips, count)
+    elif len(data.get("inputs", ())) != EACH * count:
         data = gather(face, range(200_000, 200_000 + count))
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(kept, data, {"kind": "portraits"})
     inputs, wanted = data["inputs"].float(), data["targets"]
-    spread = wanted.std(0).clamp_min(1e-3)
+    spread = wanted.std(0).clamp_min(0.02)  # what hardly varies in a few clips must not outweigh all else
     torch.manual_seed(0)
     reader = Reader((HIDDEN,))
     reader.mean.copy_(inputs.mean(0))
@@ -230,10 +250,12 @@ def train_reader(run: Run, face: FaceNet, people: int = PEOPLE) -> Reader:
 
 
 @makes(KIND, needs=("face", "generator"), starts=False)
-def recipe(run: Run, *, generator: str | None = None, frames: int = FRAMES) -> list[Path]:
+def recipe(run: Run, *, data: str | None = None, generator: str | None = None, frames: int = FRAMES) -> list[Path]:
     """Find the 32 channels of a StyleGAN2 generator of faces, and train the reader of the built-in people.
 
     Args:
+        data: shards that `stylereel prepare --for expressive` wrote, whose frames the reader learns, as their
+            coefficients say; drawn portraits with their true motion if not given.
         generator: weight file of a generator of any known tool; without it that of the folder.
         frames: subjects and frames of the search.
     """
@@ -241,6 +263,9 @@ def recipe(run: Run, *, generator: str | None = None, frames: int = FRAMES) -> l
     run.claim(KIND)
     if frames < 1:
         raise ValueError("The search looks at 1 frame or more.")
+    if data is not None and generator is not None:
+        raise ValueError("Only the built-in generator has a reader that learns from data; leave out --data.")
+    clips = None if data is None else open_source(data, size=256, frames=1, arrays=["coefficients"])
     trainer = run.trainer
     if generator is None:
         teacher, face = run.generator(), run.face_net()
@@ -261,11 +286,11 @@ def recipe(run: Run, *, generator: str | None = None, frames: int = FRAMES) -> l
     facts["channels"] = table(channels.cpu(), teacher.style_space)
     facts["perceptual distance"] = perceptual.name
     if face is not None:
-        reader = train_reader(run, face.cpu())
+        reader = train_reader(run, face.cpu(), clips=clips)
         whole = Channels(ChannelsConfig(channels.config.names, channels.config.size, (HIDDEN,)))
         whole.load_state_dict(
             channels.state_dict() | {f"reader.{key}": value for key, value in reader.state_dict().items()}
         )
-        channels = whole
-        return run.save({KIND: channels}, facts=facts)
+        about = (WORLD, "Apache-2.0") if data is None else (f"prepared clips of {data}", None)
+        return run.save({KIND: whole}, *about, facts=facts)
     return run.save({KIND: channels}, data=f"random people of {generator}; no images", licence=None, facts=facts)

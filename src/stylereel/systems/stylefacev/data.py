@@ -22,6 +22,7 @@ from stylereel.family.nets import SIZE as PIXELS
 from stylereel.family.nets import FaceNet
 from stylereel.family.people import without_funnel
 from stylereel.systems.stylefacev.model import NAMES, PLACE, PoseNet, places, to_code, transforms
+from stylereel.train.sources import Source
 from stylereel.world.factors import GROUP, HIGH, INDEX, LATENT_DIM, LOW, MOTION, MOTION_COLUMNS, from_normal, to_normal
 from stylereel.world.factors import NAMES as FACTORS
 
@@ -33,6 +34,7 @@ UNSURE = 0.004  # deviation of a detector's landmarks, image widths
 MANNERS = ("talking", "conversation", "expressions", "listening")
 WHOLE = np.array([0.5, 0.5, 1.0, 0.0])  # a placement: all of the image
 _OWN = np.array([GROUP[name] in ("shape", "look") for name in FACTORS])
+_LIMITS = (LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
 _SHOWN = [INDEX[name] for name in NAMES if name not in ("roll", "shift_x", "shift_y", "scale")]
 
 
@@ -193,12 +195,28 @@ def kept_people(folder: Path, shards: int, face: FaceNet, count: int = SHARD) ->
     return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
 
+def prepared_codes(clips: Source, count: int) -> Tensor:
+    """Pose codes [count, T, 16] of windows of prepared clips, by their coefficients.
+
+    Raises ValueError if these are not those of this package.
+    """
+    codes: list[Tensor] = []
+    for index in range(count):  # one by one, since their pictures come along
+        (motion,) = clips.batch(index, 1)["coefficients"].numpy()
+        if motion.shape[1] != len(MOTION):
+            raise ValueError(f"The clips have {motion.shape[1]} coefficients, not {len(MOTION)}; prepare them anew.")
+        codes.append(_codes_of(np.clip(motion, *_LIMITS)))
+    return torch.stack(codes)
+
+
+def _codes_of(motion: np.ndarray) -> Tensor:
+    """Pose codes [T, 16] of motion factors [T, 20]."""
+    values = np.tile(world.neutral(), (len(motion), 1))
+    values[:, MOTION_COLUMNS] = motion
+    return to_code(torch.from_numpy(pose_values(values))).float()
+
+
 def clip_codes(count: int, length: int, seed: int = 0) -> Tensor:
     """Pose codes [count, length, 16] of natural clips of the world, by its truth: nothing is drawn or read."""
-    clips = []
-    for index in range(count):
-        motion = world.natural_motion(500_000 + seed + index, length, manner="talking")
-        values = np.tile(world.neutral(), (length, 1))
-        values[:, MOTION_COLUMNS] = motion
-        clips.append(to_code(torch.from_numpy(pose_values(values))))
-    return torch.stack(clips).float()
+    tracks = (world.natural_motion(500_000 + seed + index, length, manner="talking") for index in range(count))
+    return torch.stack([_codes_of(motion) for motion in tracks])

@@ -32,7 +32,7 @@ from stylereel.family.people import GROUPS, Batch, grouped_w
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes.losses import image_loss, perceptual_loss
-from stylereel.recipes.run import Run, makes
+from stylereel.recipes.run import WORLD, Run, makes
 from stylereel.systems.stylefacev.critics import SequenceCritic, StillCritic, critic_loss, generator_loss, penalty
 from stylereel.systems.stylefacev.data import (
     EACH,
@@ -43,6 +43,7 @@ from stylereel.systems.stylefacev.data import (
     kept_people,
     latents,
     motion_normals,
+    prepared_codes,
 )
 from stylereel.systems.stylefacev.data import people as people_of
 from stylereel.systems.stylefacev.model import (
@@ -58,6 +59,7 @@ from stylereel.systems.stylefacev.model import (
     to_code,
 )
 from stylereel.train.loop import Average, Trainer, cosine
+from stylereel.train.sources import open_source
 from stylereel.world.factors import LATENT_DIM
 
 Stage = Literal["all", "pose", "appearance", "joint", "motion"]
@@ -65,6 +67,7 @@ STAGES = ("pose", "appearance", "joint", "motion")
 PEOPLE = 1600
 HELD_OUT = 10_000  # shards from here on are never used in training
 CLIPS, CLIP_FRAMES = 60, 1500
+WINDOWS, WINDOW = 600, 60  # of prepared clips, in frames, the shortest that are prepared
 
 
 @dataclass(frozen=True)
@@ -581,10 +584,12 @@ class Ends(nn.Module):
 
 
 @makes(KIND, needs=("face", "generator", "encoder", "generator3"))
-def recipe(run: Run, *, stage: Stage = "all", people: int = PEOPLE) -> list[Path]:
+def recipe(run: Run, *, data: str | None = None, stage: Stage = "all", people: int = PEOPLE) -> list[Path]:
     """Train StyleFaceV's networks on the built-in StyleGAN3-R and the world's people: all stages, or one of them.
 
     Args:
+        data: shards that `stylereel prepare --for stylefacev` wrote, whose motion the stage motion learns; the world's
+            natural motion if not given.
         stage: pose, appearance, joint or motion, which needs the weights of the stages before it in the folder, as
             --start, or built in; or all of them in this order.
         people: how many people are drawn, four frames of each, and kept in the folder.
@@ -592,6 +597,9 @@ def recipe(run: Run, *, stage: Stage = "all", people: int = PEOPLE) -> list[Path
     run.claim(KIND)
     if people < SHARD:
         raise ValueError(f"Learning takes {SHARD} people or more, not {people}.")
+    if data is not None and stage not in ("all", "motion"):
+        raise ValueError("Only the motion is learned from data; give --stage motion, or leave out --data.")
+    clips = None if data is None else open_source(data, size=16, frames=WINDOW, arrays=["coefficients"])
     trainer, settings = run.trainer, Settings()
     generator, face = StyleGAN3.load(run.weight_file("generator3")), run.face_net().eval()
     path = run.first(KIND)
@@ -610,18 +618,20 @@ def recipe(run: Run, *, stage: Stage = "all", people: int = PEOPLE) -> list[Path
     chosen = STAGES if stage == "all" else (stage,)
     if set(chosen) - {"motion"}:
         shards = max(1, trainer.steps(people) // SHARD)
-        data = People.of(trainer.on_first(lambda: kept_people(folder, shards, face)))
+        drawn = People.of(trainer.on_first(lambda: kept_people(folder, shards, face)))
         trainer.freeze(generator, face)
         nets.to(trainer.device)
         for name in chosen:
             if name == "pose":
-                train_pose(trainer, nets, data, settings)
+                train_pose(trainer, nets, drawn, settings)
             elif name == "appearance":
-                train_appearance(trainer, nets, generator, data, settings, begin)
+                train_appearance(trainer, nets, generator, drawn, settings, begin)
             elif name == "joint":
-                train_joint(trainer, nets, generator, face, data, settings)
+                train_joint(trainer, nets, generator, face, drawn, settings)
         if set(chosen) & {"appearance", "joint"}:
-            erase_pose(trainer, nets.appearance, data)
+            erase_pose(trainer, nets.appearance, drawn)
     if "motion" in chosen:
-        train_motion(trainer, nets.motion, trainer.on_first(lambda: kept_clips(folder)), settings)
-    return run.save({KIND: nets})
+        codes = trainer.on_first(lambda: prepared_codes(clips, trainer.steps(WINDOWS)) if clips else kept_clips(folder))
+        train_motion(trainer, nets.motion, codes, settings)
+    about = (WORLD, "Apache-2.0") if data is None else (f"{WORLD}; motion of prepared clips of {data}", None)
+    return run.save({KIND: nets}, *about)
