@@ -41,7 +41,8 @@ def cards() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for card in sorted(BUILTIN.glob("*.md")):
         text = card.read_text(encoding="utf-8")
-        entries = {key: re.sub(r"\s+", " ", said).strip() for key, said in ENTRY.findall(text)}
+        said = {key: entry.partition("\n\n")[0] for key, entry in ENTRY.findall(text)}
+        entries = {key: re.sub(r"\s+", " ", entry).strip() for key, entry in said.items()}
         for name in re.findall(r"[\w-]+\.safetensors", text.partition("\n")[0]):
             assert name not in found, f"{name} has two cards"
             found[name] = {"card": card.name, **entries}

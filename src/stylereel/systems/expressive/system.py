@@ -297,11 +297,13 @@ class Expressive:
         reconstruction by the encoder is most similar, if the people are drawn; the most frontal one otherwise."""
         turn = motion.values[:, [motion.names.index(name) for name in ("yaw", "pitch")]] @ np.diag(1 / TURN)
         order = [int(frame) for frame in np.hypot(*turn.T).argsort(kind="stable") if frame not in motion.missing]
+        if not order:
+            return 0
         chosen = sorted(order[:CANDIDATES])
         crops = np.stack([placement.cut(frame, motion.placement[index], who.CROP)
                           for index, frame in enumerate(clip) if index in chosen])  # fmt: skip
-        if not order or not self._is_drawn(crops[chosen.index(order[0])]):
-            return order[0] if order else 0
+        if not self._is_drawn(crops[chosen.index(order[0])]):
+            return order[0]
         return chosen[fit.best_of(self.generator, who.encoded(self.encode, crops), crops)]
 
     def _refined(self, clip: Clip, found: Motion, steps: int) -> Motion:
