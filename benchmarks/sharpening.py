@@ -39,15 +39,9 @@ WAYS = {
 
 def sharpened(start: StyleGAN2, folder: Path, way: str) -> StyleGAN2:
     blocks, config = WAYS[way]
-    model, average = StyleGAN2(CONFIG), StyleGAN2(CONFIG)
-    model.load_state_dict(start.state_dict())
-    model.requires_grad_(False)
-    for resolution in blocks:
-        model.synthesis.get_submodule(f"b{resolution}").requires_grad_(True)
     trainer, face = Trainer(folder / way.replace(" ", "-").replace(",", "")), load_face(builtin("face"))
     trainer.freeze(face)
-    finish(trainer, model, average, face, num_factors(start), config, "sharpening")
-    return average
+    return finish(trainer, start, face, num_factors(start), config, "sharpening", blocks)
 
 
 def main() -> None:

@@ -174,11 +174,22 @@ def distil(
 
 
 def finish(
-    trainer: Trainer, model: StyleGAN2, average: StyleGAN2, face: FaceNet, known: int, config: SharpenConfig, stage: str
-) -> None:
-    """Sharpen what requires a gradient (see `sharpen`); the mapping knows the first `known` factors."""
+    trainer: Trainer,
+    start: StyleGAN2,
+    face: FaceNet,
+    known: int,
+    config: SharpenConfig,
+    stage: str,
+    blocks: Iterable[int],
+) -> StyleGAN2:
+    """Sharpen the blocks of some resolutions (see `sharpen`); the mapping knows the first `known` factors."""
+    model, average = StyleGAN2(start.config), StyleGAN2(start.config)
+    model.load_state_dict(start.state_dict())
+    model.requires_grad_(False)
+    for resolution in blocks:
+        model.synthesis.get_submodule(f"b{resolution}").requires_grad_(True)
     batches = Prefetch(
-        lambda index: draw_pairs((13, index), config.pairs, CONFIG.resolution, trainer.share, known),
+        lambda index: draw_pairs((13, index), config.pairs, model.resolution, trainer.share, known),
         trainer.to_device,
     )
 
@@ -188,6 +199,7 @@ def finish(
 
     torch.manual_seed(9)
     sharpen(trainer, stage, model, average, face, config, generate, lambda: samples(average))
+    return average
 
 
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
@@ -207,24 +219,11 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
     if start is not None and start.config == CONFIG:
         sharp, known = start, num_factors(start)
     else:
-        average, sharp = _distil_all(trainer, face, start), StyleGAN2(CONFIG)
-        model = _copy(average)
-        model.mapping.requires_grad_(False)
-        finish(trainer, model, sharp, face, known, SHARPEN, "generator/5-sharpen")
-    model, finished = _copy(sharp), StyleGAN2(CONFIG)
-    model.requires_grad_(False)
-    for resolution in CONFIG.resolutions[-DETAILED:]:
-        model.synthesis.get_submodule(f"b{resolution}").requires_grad_(True)
-    finish(trainer, model, finished, face, known, DETAIL, "generator/6-detail")
+        whole = _distil_all(trainer, face, start)
+        sharp = finish(trainer, whole, face, known, SHARPEN, "generator/5-sharpen", CONFIG.resolutions)
+    finished = finish(trainer, sharp, face, known, DETAIL, "generator/6-detail", CONFIG.resolutions[-DETAILED:])
     measure_mean_w(finished)
     return finished
-
-
-def _copy(generator: StyleGAN2) -> StyleGAN2:
-    """A trainable copy."""
-    model = StyleGAN2(CONFIG)
-    model.load_state_dict(generator.state_dict())
-    return model
 
 
 def _distil_all(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None) -> StyleGAN2:

@@ -6,11 +6,11 @@ in clips and in the family's own portraits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -327,3 +327,16 @@ def motion_of_codes(system: System, frames: Frames) -> np.ndarray:
         predicted = net(torch.from_numpy(shown).permute(0, 3, 1, 2) / 127.5 - 1).motion.numpy()
     low, high = world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS]
     return ((low + high) / 2 + (high - low) / 2 * predicted).clip(low, high)
+
+
+def prepared_motion(batch: Mapping[str, Any]) -> np.ndarray:
+    """Motion factors [B, T, 20] of a batch of prepared clips, within the limits of the world's.
+
+    Raises ValueError if the coefficients are not those of this package.
+    """
+    motion = batch["coefficients"].numpy()
+    if motion.shape[2] != len(MOTION_COLUMNS):
+        raise ValueError(
+            f"The clips have {motion.shape[2]} coefficients, not {len(MOTION_COLUMNS)}; prepare them anew."
+        )
+    return np.clip(motion, world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS])

@@ -28,6 +28,7 @@ from stylereel.recipes.run import WORLD, Run, makes
 from stylereel.systems.expressive import search
 from stylereel.systems.expressive.channels import KIND, REGIONS, Channels, ChannelsConfig, table
 from stylereel.systems.expressive.reader import Reader, targets
+from stylereel.systems.sources import prepared_motion
 from stylereel.train.loop import cosine
 from stylereel.train.sources import Source, open_source
 from stylereel.world.factors import EXPRESSION, HIGH, LATENT_DIM, LOW, MOTION, MOTION_COLUMNS
@@ -206,11 +207,8 @@ def gather_frames(face: FaceNet, clips: Source, batches: int) -> dict[str, Tenso
     inputs, wanted = [], []
     for index in range(batches):
         batch = clips.batch(index, EACH)
-        motion = batch["coefficients"][:, 0].numpy()
-        if motion.shape[1] != len(MOTION):
-            raise ValueError(f"The clips have {motion.shape[1]} coefficients, not {len(MOTION)}; prepare them anew.")
         inputs.append(Reader.inputs(face(batch["clips"][:, 0])).half())
-        wanted.append(targets(np.clip(motion, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])))
+        wanted.append(targets(prepared_motion(batch)[:, 0]))
     return {"inputs": torch.cat(inputs), "targets": torch.cat(wanted)}
 
 

@@ -21,6 +21,7 @@ from stylereel.faces import placement
 from stylereel.family.nets import SIZE as PIXELS
 from stylereel.family.nets import FaceNet
 from stylereel.family.people import without_funnel
+from stylereel.systems.sources import prepared_motion
 from stylereel.systems.stylefacev.model import NAMES, PLACE, PoseNet, places, to_code, transforms
 from stylereel.train.sources import Source
 from stylereel.world.factors import GROUP, HIGH, INDEX, LATENT_DIM, LOW, MOTION, MOTION_COLUMNS, from_normal, to_normal
@@ -34,7 +35,6 @@ UNSURE = 0.004  # deviation of a detector's landmarks, image widths
 MANNERS = ("talking", "conversation", "expressions", "listening")
 WHOLE = np.array([0.5, 0.5, 1.0, 0.0])  # a placement: all of the image
 _OWN = np.array([GROUP[name] in ("shape", "look") for name in FACTORS])
-_LIMITS = (LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
 _SHOWN = [INDEX[name] for name in NAMES if name not in ("roll", "shift_x", "shift_y", "scale")]
 
 
@@ -200,13 +200,8 @@ def prepared_codes(clips: Source, count: int) -> Tensor:
 
     Raises ValueError if these are not those of this package.
     """
-    codes: list[Tensor] = []
-    for index in range(count):  # one by one, since their pictures come along
-        (motion,) = clips.batch(index, 1)["coefficients"].numpy()
-        if motion.shape[1] != len(MOTION):
-            raise ValueError(f"The clips have {motion.shape[1]} coefficients, not {len(MOTION)}; prepare them anew.")
-        codes.append(_codes_of(np.clip(motion, *_LIMITS)))
-    return torch.stack(codes)
+    # One by one, since their pictures come along.
+    return torch.stack([_codes_of(prepared_motion(clips.batch(index, 1))[0]) for index in range(count)])
 
 
 def _codes_of(motion: np.ndarray) -> Tensor:

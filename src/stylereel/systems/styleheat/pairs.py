@@ -15,6 +15,7 @@ from torch import Tensor
 from stylereel import world
 from stylereel.core.weights import read_tensors, write_tensors
 from stylereel.family.people import GROUPS, WHOLE, Share, mixed_latents, mixed_values
+from stylereel.systems.sources import prepared_motion
 from stylereel.systems.styleheat.guide import guide, mean_head
 from stylereel.systems.styleheat.motion import beside_own, coordinates, in_factors
 from stylereel.systems.styleheat.networks import FLOW_SIZE, RADIUS
@@ -130,11 +131,7 @@ def clip_pairs(clips: Source, index: int, count: int, share: Share, encode: Enco
     Raises ValueError if the coefficients are not those of this package.
     """
     batch = clips.batch(index, count, share)
-    motion, frames = batch["coefficients"].numpy(), batch["clips"]
-    if motion.shape[2] != len(MOTION_COLUMNS):
-        raise ValueError(
-            f"The clips have {motion.shape[2]} coefficients, not {len(MOTION_COLUMNS)}; prepare them anew."
-        )
+    motion, frames = prepared_motion(batch), batch["clips"]
     chosen = np.random.default_rng((SEED, index, 3)).integers(frames.shape[1], size=count)[share[0] :: share[1]]
     each = np.arange(len(frames))
     own = motion[each, chosen]
