@@ -18,10 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylereel import world
 from stylereel.core.prefetch import Prefetch
 from stylereel.core.render import pictures
 from stylereel.family.encoder import load_encoder
-from stylereel.family.people import grouped_w
+from stylereel.family.nets import FaceNet, IdentityNet, unit_values
+from stylereel.family.people import grouped_w, mixed_values
 from stylereel.generator import Discriminator, StyleGAN2
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes.run import WORLD, Run, makes
@@ -59,11 +61,13 @@ from stylereel.systems.styleheat.state import COLOURS, State, look, read_state, 
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
 from stylereel.train.sources import Source, open_source
+from stylereel.world.factors import MOTION_COLUMNS
 
 WARPER = WarperConfig(INPUTS, descriptor=96, size=FLOW_SIZE, width=24, widest=64, hidden=48, places=True, guide=True)
 CALIBRATION = CalibrationConfig(width=32, hidden=48, heads=1, guide=True, finest=True)
 POSE_ROWS, EXPRESSION_ROWS = slice(0, 2), slice(4, 6)  # of W+
 SHOWN = 128  # pixels of the samples
+LANDMARKS = 20.0  # weight of landmarks, in parts of the image, next to factors
 JOINT_SEED = 73
 HELD_OUT = 72  # the seed of pairs that no training draws
 
@@ -75,7 +79,8 @@ class Settings:
     steps, batch, rate: of the optimiser; warper_rate: of the warper, where both learn. Weights: perceptual, of the
     warped source image against the target frame; local, domain, adversarial: see `losses`; flow: of the distance to
     the exact flow; state: of the difference to the target's state; exact: of that to the world's true image; these
-    three need the built-in family, and the last two count eyes and mouth `detail` times. pool: so many batches are
+    three need the built-in family, and the last two count eyes and mouth `detail` times. reading, identity: of what
+    the face net reads of the image, and of whom the identity net sees in it. pool: so many batches are
     drawn, kept on the disk and taken in turn; 0 draws each step's anew. muon: orthogonalised momentum and a cosine
     schedule instead of Adam. inverted: the authors' sign of the adversarial loss.
     """
@@ -92,6 +97,8 @@ class Settings:
     state: float = 0.0
     exact: float = 0.0
     detail: float = 1.0
+    reading: float = 0.0
+    identity: float = 0.0
     pool: int = 0
     muon: bool = False
     inverted: bool = False
@@ -145,6 +152,13 @@ class Batch(NamedTuple):
     mask: Tensor
 
 
+class Readers(NamedTuple):
+    """The built-in nets that look at images in training."""
+
+    face: FaceNet
+    identity: IdentityNet
+
+
 class Teacher:
     """Batches of a generator of the built-in family, and what its states mean."""
 
@@ -178,13 +192,33 @@ class Teacher:
             shown = F.adaptive_avg_pool2d(truth, self.size) if self.from_clips else self.image(target, w)
         return Batch(w, source, target, self.image(source, w), shown, truth, boxes(pairs.landmarks, FLOW_SIZE))
 
-    def off_truth(self, state: State, batch: Batch, detail: float) -> Tensor:
-        """Mean difference of a state's images to the true ones, eyes and mouth `detail` times."""
+    def shown(self, state: State, batch: Batch) -> Tensor:
+        """The images of a state at the true ones' size, or the generator's if that is smaller."""
         size = min(TRUE_SIZE, self.generator.resolution)
-        images = look(self.generator, state, batch.w, size, dtype=self.trainer.dtype)
+        return look(self.generator, state, batch.w, size, dtype=self.trainer.dtype).float()
+
+    def off_truth(self, images: Tensor, batch: Batch, detail: float) -> Tensor:
+        """Mean difference of a state's images to the true ones, eyes and mouth `detail` times."""
+        size = images.shape[-1]
         truth = batch.truth if size == TRUE_SIZE else F.adaptive_avg_pool2d(batch.truth, size)
         mask = F.interpolate(batch.mask, (size, size), mode="bilinear", align_corners=False)
         return weighted_l1(images, truth, 1 + (detail - 1) * mask)
+
+    def read(self, images: Tensor, batch: Batch, pairs: Pairs, readers: Readers) -> dict[str, Tensor]:
+        """How far what the nets see in a state's images is from the exact landmarks and factors of the target, and
+        from the person of its true image."""
+        found = readers.face(images)
+        values = unit_values(torch.from_numpy(world.align(mixed_values(pairs.target.cpu().double().numpy()))))
+        apart = (found.values - values.to(found.values)).abs()
+        moving = torch.zeros(apart.shape[1], dtype=torch.bool, device=apart.device)
+        moving[MOTION_COLUMNS] = True
+        points = (found.landmarks - pairs.landmarks).abs().mean()
+        with torch.no_grad():
+            person = readers.identity(batch.truth)
+        return {
+            "reading": LANDMARKS * points + apart[:, moving].mean() + apart[:, ~moving].mean(),
+            "identity": (1 - (readers.identity(images) * person).sum(1)).mean(),
+        }
 
     def difference(self, found: Tensor, target: State, mask: Tensor, detail: float) -> Tensor:
         """Mean difference of joined states in deviations, eyes and mouth `detail` times."""
@@ -331,11 +365,12 @@ def train_joint(
     start: Calibration | None = None,
     encode: Encode | None = None,
     clips: Source | None = None,
+    readers: Readers | None = None,
 ) -> tuple[Warper, Calibration]:
     """The second stage: calibration, and the warper at a rate of its own.
 
     discriminator: frozen, of the generator's images; without one the adversarial loss is left out. encode, clips: as
-    in `train_video`.
+    in `train_video`. readers: what the reading and identity losses ask; without them these are left out.
     Raises ValueError if the settings need maps and there are none.
     """
     torch.manual_seed(8)
@@ -346,6 +381,8 @@ def train_joint(
     teacher = Teacher(trainer, generator, warper.config.size, looks, clips is not None)
     if discriminator is not None:
         trainer.freeze(discriminator)
+    if readers is not None:
+        trainer.freeze(*readers)
     batches = _batches(trainer, settings, SEED if settings.pool else JOINT_SEED, encode, clips)
     steps = trainer.steps(settings.steps)
     parts: list[tuple[nn.Module, float]] = [
@@ -365,9 +402,14 @@ def train_joint(
             losses["warped"] = teacher.difference(warped, batch.target, batch.mask, settings.detail)
             losses["state"] = teacher.difference(calibrated, batch.target, batch.mask, settings.detail)
             terms.append(settings.state * (losses["state"] + 0.5 * losses["warped"]))
-        if settings.exact:
-            losses["exact"] = teacher.off_truth(split(calibrated.float()), batch, settings.detail)
+        reads = readers is not None and not clips and (settings.reading or settings.identity)
+        if settings.exact or reads:
+            shown = teacher.shown(split(calibrated.float()), batch)
+            losses["exact"] = teacher.off_truth(shown, batch, settings.detail)
             terms.append(settings.exact * losses["exact"])
+            if readers is not None and reads:
+                losses |= teacher.read(shown, batch, pairs, readers)
+                terms.append(settings.reading * losses["reading"] + settings.identity * losses["identity"])
         if batch.target_images is not None:
             for name, weight, value in _image_losses(batch, flow, warped, calibrated):
                 losses[name] = value
