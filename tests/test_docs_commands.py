@@ -50,6 +50,7 @@ LEFT_OUT = {
     "train stylevideogan --data data/stylevideogan/my-clip.mp4": "needs what prepare makes",
     "train stylefacev": "draws and renders for minutes; test_stylefacev_system.py trains small ones",
     "train styleheat": "takes minutes at the smallest scale; test_styleheat_training.py trains small ones",
+    "drive styleheat --source 29 --audio voice.wav --warper": "needs what the stage audio trains",
     "reproduce stylemask": "test_reproduce.py runs it small",
     "reproduce styleheat": "minutes even when small; test_styleheat_study.py runs its parts",
     "prepare": "needs videos that make a data set; test_corpora.py runs it",

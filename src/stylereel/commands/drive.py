@@ -259,12 +259,15 @@ def drive(
             return found
         with stages("listen"):
             if found is None:
-                motion, facts = by_sound.alive_by(name, shared, movement)
+                lipped = by_sound.alive_by(name, shared, movement)
+                motion, facts = by_sound.by_own_network(system, name, shared.begin, lipped)
                 return _What(None, None, motion, len(motion), 0, lips=facts)
             own_sound = name if found.sound is None else found.sound
             keeps = reader is not None and (compare or paste_back == "driving")
             motion = by_sound.as_face(found.motion, system)
-            motion, facts = by_sound.lipped(shared.audio or own_sound, motion, shared, found.start, keeps)
+            taken = shared.audio or own_sound
+            lipped = by_sound.lipped(taken, motion, shared, found.start, keeps)
+            motion, facts = by_sound.by_own_network(system, taken, found.start, lipped)
         return found._replace(motion=motion, lips=facts)
 
     def moved(name: str, reader: VideoReader | None, kept: Unfinished, kept_as: str) -> _What:

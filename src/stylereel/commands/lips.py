@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
 import numpy as np
 import torch
@@ -54,16 +54,36 @@ def follow_sound(lips: Lips, system: System, options: RenderOptions, alone: bool
     return lips == "sound" or (lips == "auto" and options.audio is not None and able)
 
 
+class Mouth(Protocol):
+    """A system that can move the mouth by sound with a network of its own, if `audio` is one."""
+
+    audio: Any
+
+    def with_sound(self, motion: Motion, samples: np.ndarray) -> Motion: ...
+
+
+def by_own_network(system: System, sound: str | np.ndarray, start: Fraction, found: Lipped) -> Lipped:
+    """What is lipped, with the mouth left to the system's own network for sound where it has one."""
+    if getattr(system, "audio", None) is None:
+        return found
+    motion = found.motion
+    pieces = [*_pieces(sound, start, len(motion) / motion.rate)]
+    samples = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+    return Lipped(cast(Mouth, system).with_sound(motion, samples), found.facts | {"by": "the audio warper"})
+
+
+def _pieces(sound: str | np.ndarray, start: Fraction, seconds: Fraction | None) -> Iterator[np.ndarray]:
+    if isinstance(sound, str):
+        return part_of_sound(read_sound(sound, RATE), start, seconds)
+    return part_of_sound([resample_poly(sound, 1, 3).astype(np.float32)], Fraction(0), seconds)
+
+
 def hear(sound: str | np.ndarray, start: Fraction, seconds: Fraction | None) -> Hearing:
     """What the built-in net hears in a file from `start` seconds on, or in samples [N] at 48 kHz that begin there.
 
     Raises MediaError where there is no sound.
     """
-    if isinstance(sound, str):
-        pieces = part_of_sound(read_sound(sound, RATE), start, seconds)
-    else:
-        pieces = part_of_sound([resample_poly(sound, 1, 3).astype(np.float32)], Fraction(0), seconds)
-    hearing = listen(load_voice(builtin("voice")), pieces)
+    hearing = listen(load_voice(builtin("voice")), _pieces(sound, start, seconds))
     if not hearing.num_samples:
         name = sound if isinstance(sound, str) else "The talk file"
         raise MediaError(f"{name} has no sound from {float(start):g} s on; begin earlier or give a file with sound.")

@@ -12,6 +12,7 @@ calibration network, and drawn by the rest of the frozen generator.
 | SyncNet | `expert.Expert` |
 | losses: visual, local, domain, adversarial | `losses` |
 | stages of training with video | `training.train_video`, `training.train_joint` |
+| synthesised triples; stages of training with sound | `talking.Triples`; `hearing.train_audio`, `.train_audio_joint` |
 | identify, extract, apply | `system.StyleHEAT` |
 | study of the feature space, layers, calibration, domain loss | `study.reproduce` |
 
@@ -31,6 +32,6 @@ Different from the paper, and why:
   image, all of which is supervision (`training.QUICK`). The paper's losses are `training.PAPER`, the authors' code
   `training.CODE`.
 - Curves may move the head in the frame: the repaired state is moved as a whole.
-
-Not yet here: training with sound.
+- The audio warper sees what the video warper moved, before any repair, and its calibration begins as that of the
+  video; in the built-in family lips follow sound by `family.voice` unless its files are given.
 """

@@ -24,7 +24,8 @@ from stylereel.zoo.encoders import load_part
 State = dict[str, Tensor]
 Driver = Literal["video", "audio"]
 KINDS: dict[Driver, str] = {"video": "styleheat-video", "audio": "styleheat-audio"}  # in the headers of our files
-CALIBRATION, EXPERT = "styleheat-calibration", "styleheat-syncnet"
+CALIBRATION, AUDIO_CALIBRATION = "styleheat-calibration", "styleheat-audio-calibration"
+EXPERT = "styleheat-syncnet"
 _MARKS = {"video": "mapping_net.first.0.weight", "audio": "audio_encoder.first.0.weight"}
 
 # Names in the authors' files -> ours, the first rule that fits a part of a name.
@@ -113,9 +114,14 @@ def load_warper(path: str | Path, driver: Driver = "video") -> Warper:
 
 
 def load_calibration(path: str | Path) -> Calibration:
-    """The calibration network in one of our files or in StyleHEAT_visual.pt. Raises as `load_warper`."""
-    if own_kind(path) is not None:
-        return load_module(path, CALIBRATION, lambda config: Calibration(config_of(CalibrationConfig, config)))
+    """The calibration network in one of our files, of video or of sound, or in StyleHEAT_visual.pt.
+
+    Raises as `load_warper`.
+    """
+    kind = own_kind(path)
+    if kind is not None:
+        kind = kind if kind == AUDIO_CALIBRATION else CALIBRATION
+        return load_module(path, kind, lambda config: Calibration(config_of(CalibrationConfig, config)))
 
     def build(state: State) -> Calibration:
         width, channels = state["first.weight"].shape[:2]

@@ -35,15 +35,23 @@ class PyramidLoss:
 
     def __call__(self, images: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
         """Of images and targets [B, 3, H, W]; weight: [B, 1, H, W], how much each place counts."""
-        total = images.new_zeros([])
+        return self.compare(images, [(targets, weight)])[0]
+
+    def compare(self, images: Tensor, others: Sequence[tuple[Tensor, Tensor | None]]) -> list[Tensor]:
+        """The loss to each of several targets and weights, for which the images are looked at once."""
+        totals = [images.new_zeros([]) for _ in others]
+        targets = [target for target, _ in others]
         for scale in range(self.scales):
             if scale:
-                images, targets = F.avg_pool2d(images, 2), F.avg_pool2d(targets, 2)
-            with torch.no_grad():
-                target_maps = self.maps(targets)
-            for a, b in zip(self.maps(images), target_maps, strict=True):
-                total = total + weighted_l1(a, b, weight) / (self.scales * len(target_maps))
-        return total
+                images, targets = F.avg_pool2d(images, 2), [F.avg_pool2d(target, 2) for target in targets]
+            seen = self.maps(images)
+            for number, (target, (_, weight)) in enumerate(zip(targets, others, strict=True)):
+                with torch.no_grad():
+                    target_maps = self.maps(target)
+                for a, b in zip(seen, target_maps, strict=True):
+                    part = weighted_l1(a, b, weight) / (self.scales * len(target_maps))
+                    totals[number] = totals[number] + part
+        return totals
 
 
 def weighted_l1(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -63,20 +63,20 @@ def _tracks() -> np.ndarray:
     return np.stack([natural_motion(SEED + i, TRACK_FRAMES, manner=MANNERS[i % len(MANNERS)]) for i in range(TRACKS)])
 
 
-def window_around(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Motion values [27, M] as natural as the world's, whose middle frame is `values` [M].
+def window_around(values: np.ndarray, random: np.random.Generator, radius: int = RADIUS) -> np.ndarray:
+    """Motion values [2 radius + 1, M] as natural as the world's, whose middle frame is `values` [M].
 
     A stretch of natural motion is moved there as a whole; by chance it is slower or still.
     """
     tracks = _tracks()
     track = tracks[random.integers(len(tracks))]
     speed = random.uniform(0.5, 1.2)
-    middle = random.uniform(RADIUS * speed, len(track) - 1 - RADIUS * speed)
-    places = middle + speed * np.arange(-RADIUS, RADIUS + 1)
+    middle = random.uniform(radius * speed, len(track) - 1 - radius * speed)
+    places = middle + speed * np.arange(-radius, radius + 1)
     whole = places.astype(int)
     after = np.minimum(whole + 1, len(track) - 1)
     stretch = track[whole] + (places - whole)[:, None] * (track[after] - track[whole])
-    change = (stretch - stretch[RADIUS]) * (0 if random.random() < 0.15 else random.uniform(0.3, 1.0))
+    change = (stretch - stretch[radius]) * (0 if random.random() < 0.15 else random.uniform(0.3, 1.0))
     return np.clip(values + change, world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS])
 
 
@@ -159,15 +159,17 @@ def kept_pairs(
 ) -> Pairs:
     """The same, from a file in `folder` once they were drawn, where flows, guides and codes have half precision."""
     path = folder / f"{seed}-{index:05}-{count}-{share[0]}of{share[1]}.safetensors"
+    return kept(path, Pairs, lambda: draw_pairs(index, count, share, seed, encode), ("flow", "guide", "codes"))
+
+
+Kept = TypeVar("Kept", bound=tuple[Tensor, ...])  # a named tuple
+
+
+def kept(path: Path, kind: Callable[..., Kept], make: Callable[[], Kept], half: Collection[str]) -> Kept:
+    """Tensors of a file, made and written once; those named in `half` have half precision there."""
     if path.exists():
         tensors, _ = read_tensors(path)
-        return Pairs(
-            *(
-                tensors[name].float() if tensors[name].dtype == torch.float16 else tensors[name]
-                for name in Pairs._fields
-            )
-        )
-    pairs = draw_pairs(index, count, share, seed, encode)
-    half = ("flow", "guide", "codes")
-    write_tensors(path, {name: each.half() if name in half else each for name, each in pairs._asdict().items()}, {})
-    return pairs
+        return kind(**{n: each.float() if each.dtype == torch.float16 else each for n, each in tensors.items()})
+    made: Any = make()
+    write_tensors(path, {name: each.half() if name in half else each for name, each in made._asdict().items()}, {})
+    return made

@@ -24,10 +24,20 @@ from stylereel.systems import sources as who
 from stylereel.systems.styleheat.files import load_calibration, load_warper
 from stylereel.systems.styleheat.flow import place_in_frame, warp
 from stylereel.systems.styleheat.guide import guides
-from stylereel.systems.styleheat.motion import FIRST_INPUTS, INPUTS, beside_own, coordinates, windows
+from stylereel.systems.styleheat.motion import (
+    FIRST_INPUTS,
+    INPUTS,
+    beside_own,
+    coordinates,
+    sound_of,
+    windows,
+    with_sound,
+)
 from stylereel.systems.styleheat.networks import FLOW_SIZE, RADIUS, Calibration, Warper
+from stylereel.systems.styleheat.sound import move_by_sound
 from stylereel.systems.styleheat.state import COLOURS, State, look, read_state, split
 from stylereel.world.factors import MOTION, POSE
+from stylereel.world.speech import MOUTH
 
 DEEP3D = MotionKind("deep3d")  # 73 numbers of Deep3D
 _DEEP3D_NAMES = (
@@ -38,6 +48,7 @@ EXPRESSION, CROP = slice(0, 64), slice(70, 73)  # of these
 FRAME = 256  # pixels of the frames that Deep3D reads
 CHUNK = 8  # frames read together
 Parts = Literal["all", "pose", "expression"]
+_IS_MOUTH = np.isin(MOTION, MOUTH)
 
 
 class _Prepared(NamedTuple):
@@ -70,6 +81,7 @@ class StyleHEAT:
         coefficients: deep3d.Deep3D | None = None,
         files: Sequence[Path] = (),
         builtin_family: bool = True,
+        audio: tuple[Warper, Calibration] | None = None,
     ) -> None:
         """Put the networks together.
 
@@ -82,6 +94,7 @@ class StyleHEAT:
             coefficients: what measures faces in clips, for all but the built-in family.
             files: the weight files, for the record.
             builtin_family: the generator is the built-in one or one that learned the world as it did.
+            audio: moves the mouth by sound, and the calibration that learned with it.
 
         Raises:
             ValueError: the networks do not fit each other.
@@ -99,7 +112,9 @@ class StyleHEAT:
         self.generator = generator.eval().requires_grad_(False)
         self.encode = None if encoder is None else encoder.eval()
         self.warper, self.calibration, self.hfgi = warper.eval(), calibration and calibration.eval(), hfgi
-        self.coefficients = coefficients
+        self.coefficients, self.audio = coefficients, audio
+        for net in audio or ():
+            net.eval()
         self.weight_files = tuple(files)
         self.builtin_family = builtin_family
         kind = FACE if builtin_family else DEEP3D
@@ -129,6 +144,8 @@ class StyleHEAT:
         encoder: str | None = None,
         hfgi: str | None = None,
         coefficients: str | None = None,
+        audio_warper: str | None = None,
+        audio_calibration: str | None = None,
     ) -> StyleHEAT:
         """The system on a user's files; nothing in them is run.
 
@@ -140,6 +157,9 @@ class StyleHEAT:
             encoder: of this generator (Encoder_e4e.pth), for images and clips.
             hfgi: HFGI of this generator (hfgi.pth), which keeps details of a photograph.
             coefficients: Deep3D's epoch_20.pth, which the authors' warper is driven by.
+            audio_warper: styleheat-audio.safetensors of `train styleheat --stage audio`, by which the mouth follows
+                sound in the place of the built-in net from sound to motion.
+            audio_calibration: styleheat-audio-calibration.safetensors, which learned with it.
 
         Raises:
             ValueError: a file cannot be used, or two do not fit each other.
@@ -147,6 +167,8 @@ class StyleHEAT:
         from stylereel.invert import networks
         from stylereel.zoo.encoders import load_hfgi_file
 
+        if (audio_warper is None) != (audio_calibration is None):
+            raise ValueError("--audio-warper and --audio-calibration learned together; give both or none.")
         files = networks.choose(encoder, generator)
         found = networks.load(files)
         if not isinstance(found.generator, StyleGAN2):
@@ -157,7 +179,13 @@ class StyleHEAT:
             for name, parameter in found.generator.named_parameters():
                 if name.endswith("noise_strength"):
                     parameter.data.zero_()
-        given = [Path(path) for path in (warper, calibration, hfgi, coefficients) if path]
+        sound = None
+        if audio_warper and audio_calibration:
+            sound = load_warper(audio_warper, "audio"), load_calibration(audio_calibration)
+            if not family or sound[0].config.size != FLOW_SIZE:
+                raise ValueError("An audio warper works with the built-in family, for which it was trained.")
+        chosen = (warper, calibration, hfgi, coefficients, audio_warper, audio_calibration)
+        given = [Path(path) for path in chosen if path]
         used = [files[name] for name in ("generator", "encoder") if name in files]
         return cls(
             found.generator,
@@ -168,6 +196,7 @@ class StyleHEAT:
             deep3d.load_deep3d(coefficients) if coefficients else None,
             [*used, *given],
             family,
+            sound,
         )
 
     # Verbs
@@ -275,6 +304,7 @@ class StyleHEAT:
                 source's.
         """
         prepared = self._prepare(identity)
+        motion, heard = sound_of(motion)
         inner = slice(RADIUS, len(motion) - RADIUS)
         shown, frame = motion.part(inner.start, inner.stop), curves.in_frame(motion)[inner]
         codes, motion = curves.edited(identity, shown).to(prepared.image.device), curves.driven(motion)
@@ -284,6 +314,8 @@ class StyleHEAT:
             values = own + values
         if parts != "all":
             values = np.where(self._is_pose() == (parts == "pose"), values, own)
+        if heard is not None:
+            values = np.where(_IS_MOUTH, own, values)  # what sound moves
         given = values
         if self.builtin_family:
             known = self.warper.config.inputs // 2
@@ -298,7 +330,8 @@ class StyleHEAT:
         state, image = prepared.state, prepared.image
         if curves.is_edited(identity, shown):
             state, image = self._edited(identity, prepared, codes)
-        state = self.moved(state, image, window.to(codes), led)
+        mel = None if heard is None else heard[inner].to(codes)
+        state = self.moved(state, image, window.to(codes), led, codes, mel)
         if self.moves_image and (frame != (0, 0, 1)).any():
             state = split(warp(state.joined(), place_in_frame(torch.from_numpy(frame).to(codes))))
         return Frames(w=codes.expand(len(window), -1, -1), start=(LAYER, state.features, state.so_far))
@@ -310,7 +343,7 @@ class StyleHEAT:
 
     def to(self, device: torch.device | str) -> StyleHEAT:
         """Move all networks to a device."""
-        for net in (self.generator, self.encode, self.warper, self.calibration, self.hfgi):
+        for net in (self.generator, self.encode, self.warper, self.calibration, self.hfgi, *(self.audio or ())):
             if net is not None:
                 net.to(device)
         self._prepared = None
@@ -318,16 +351,34 @@ class StyleHEAT:
 
     # Parts of the verbs
 
-    def moved(self, state: State, image: Tensor, window: Tensor, guide: Tensor | None = None) -> State:
+    def with_sound(self, motion: Motion, samples: np.ndarray) -> Motion:
+        """A motion of kind "face" whose mouth the audio warper moves by samples [N] at 16 kHz that begin with it."""
+        return with_sound(motion, samples)
+
+    def moved(
+        self,
+        state: State,
+        image: Tensor,
+        window: Tensor,
+        guide: Tensor | None = None,
+        w: Tensor | None = None,
+        mel: Tensor | None = None,
+    ) -> State:
         """States [1 or B, ...] and the warper's images of them [1 or B, 3, S, S], moved by windows [B, N, 27] and
-        repaired; guide: [B, 9, 64, 64], for networks that are led by one."""
+        repaired; guide: [B, 9, 64, 64], for networks that are led by one; w: codes [1 or B, L, D] and mel: [B, 80, 32],
+        where sound moves the mouth."""
         count = len(window)
         moved = self.warper(image.expand(count, -1, -1, -1), window, guide)
         joined = state.joined() if self.moves_image else state.features
-        warped = self.warper.warp(joined.expand(count, -1, -1, -1), moved.flow)
-        if self.calibration is not None:
-            descriptor = moved.descriptor if self.calibration.config.descriptor else None
-            warped = self.calibration(warped, descriptor, guide).apply(warped)
+        joined, descriptor, calibration = joined.expand(count, -1, -1, -1), moved.descriptor, self.calibration
+        if mel is not None and w is not None and self.audio is not None:
+            audio, calibration = self.audio
+            by_sound = move_by_sound(self.generator, audio, joined, w.expand(count, -1, -1), moved, mel)
+            warped, descriptor = by_sound.warped, by_sound.descriptor
+        else:
+            warped = self.warper.warp(joined, moved.flow)
+        if calibration is not None:
+            warped = calibration(warped, descriptor if calibration.config.descriptor else None, guide).apply(warped)
         return split(warped) if self.moves_image else State(warped, state.so_far.expand(count, -1, -1, -1))
 
     def _state(self, identity: Identity) -> State:

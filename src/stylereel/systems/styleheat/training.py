@@ -225,7 +225,8 @@ class Teacher:
         return weighted_l1(found / self.deviation, target.joined() / self.deviation, 1 + (detail - 1) * mask)
 
 
-def _optimizers(parts: list[tuple[nn.Module, float]], muon: bool) -> dict[str, torch.optim.Optimizer]:
+def make_optimizers(parts: list[tuple[nn.Module, float]], muon: bool) -> dict[str, torch.optim.Optimizer]:
+    """Muon or Adam for networks, each with its learning rate; of 0, it stays as it is."""
     if not muon:
         groups = [{"params": list(module.parameters()), "lr": rate} for module, rate in parts if rate]
         return {"all": torch.optim.Adam(groups)}
@@ -254,7 +255,8 @@ def _batches(
     return Prefetch(make, trainer.to_device)
 
 
-def _schedule(settings: Settings, steps: int) -> Callable[[int], float]:
+def schedule(settings: Settings, steps: int) -> Callable[[int], float]:
+    """Of the learning rate: a cosine with Muon, none with Adam."""
     return (lambda index: cosine(index, steps)) if settings.muon else (lambda index: 1.0)
 
 
@@ -286,7 +288,7 @@ def train_video(
     teacher = Teacher(trainer, generator, model.config.size, perceptual is not None, clips is not None)
     batches = _batches(trainer, settings, SEED, encode, clips)
     steps = trainer.steps(settings.steps)
-    optimizers = _optimizers([(model, settings.rate)], settings.muon)
+    optimizers = make_optimizers([(model, settings.rate)], settings.muon)
     follow = Average(model, average, 0.995)
 
     def step(index: int) -> dict[str, Tensor]:
@@ -314,7 +316,7 @@ def train_video(
         step,
         steps,
         batch=settings.batch,
-        schedule=_schedule(settings, steps),
+        schedule=schedule(settings, steps),
         every=20,
         sample=lambda: show(teacher, average, None),
     )
@@ -388,7 +390,7 @@ def train_joint(
     parts: list[tuple[nn.Module, float]] = [
         (model.calibration, settings.rate), (model.warper, settings.warper_rate)
     ]  # fmt: skip
-    optimizers = _optimizers(parts, settings.muon)
+    optimizers = make_optimizers(parts, settings.muon)
     follow = Average(model, average, 0.995)
 
     def step(index: int) -> dict[str, Tensor]:
@@ -444,7 +446,7 @@ def train_joint(
         step,
         steps,
         batch=settings.batch,
-        schedule=_schedule(settings, steps),
+        schedule=schedule(settings, steps),
         every=20,
         sample=lambda: show(teacher, average.warper, average.calibration),
     )
@@ -477,16 +479,33 @@ def show(teacher: Teacher, warper: Warper, calibration: Calibration | None, coun
     return np.concatenate([side_by_side(list(pictures(row))) for row in rows])
 
 
-@makes("styleheat-video", "styleheat-calibration", needs=("face", "generator", "encoder"))
-def recipe(run: Run, *, data: str | None = None, preset: Literal["quick", "paper", "code"] = "quick") -> list[Path]:
-    """Train the video half of StyleHEAT: the video warper, then it and the calibration.
+Stage = Literal["video", "syncnet", "audio"]
+
+
+@makes("styleheat-video", "styleheat-calibration", needs=("face", "identity", "generator", "encoder"))
+def recipe(
+    run: Run,
+    *,
+    data: str | None = None,
+    preset: Literal["quick", "paper", "code"] = "quick",
+    stage: Stage = "video",
+) -> list[Path]:
+    """Train a half of StyleHEAT: with video, the video warper, then it and the calibration; or with sound.
 
     Args:
-        data: shards that `stylereel prepare --for styleheat` wrote; pairs of the world's people if not given.
+        data: shards that `stylereel prepare --for styleheat` wrote; pairs of the world's people if not given. For the
+            stage syncnet a folder of clips with sound.
         preset: quick settings for the built-in family, which also learn from the exact flow, the generator's own
             states and the world's true images, where these are known; or the paper's losses; or those of the authors'
-            code, with their sign of the adversarial loss.
+            code, with their sign of the adversarial loss, which has no stage with sound.
+        stage: video; syncnet, which learns whether lips are in step; or audio, the audio warper on synthesised
+            triples, then it and a calibration of its own, with the networks of the other stages in the folder, or the
+            built-in ones.
     """
+    if stage != "video":
+        from stylereel.systems.styleheat.hearing import train_sound  # which builds on this module
+
+        return train_sound(run, stage, data, preset)
     run.claim("styleheat-video", "styleheat-calibration")
     chosen = {"quick": CLIPS if data else QUICK, "paper": PAPER, "code": CODE}[preset]
     clips = None
@@ -497,6 +516,7 @@ def recipe(run: Run, *, data: str | None = None, preset: Literal["quick", "paper
         face = run.face_net()
         run.trainer.freeze(face)
         maps = face.trunk.maps
+    readers = Readers(run.face_net(), run.identity_net()) if preset == "quick" and not clips else None
     generator, first = run.generator(), run.first("styleheat-video")
     encode = load_encoder(run.weight_file("encoder")).eval()
     start = None if first is None else load_warper(first)
@@ -505,7 +525,7 @@ def recipe(run: Run, *, data: str | None = None, preset: Literal["quick", "paper
     repair = run.first("styleheat-calibration") if whole else None
     again = None if repair is None else load_calibration(repair)
     warper, calibration = train_joint(
-        run.trainer, generator, warper, chosen.joint, maps, start=again, encode=encode, clips=clips
+        run.trainer, generator, warper, chosen.joint, maps, start=again, encode=encode, clips=clips, readers=readers
     )
     about = (WORLD, "Apache-2.0") if data is None else (f"prepared clips of {data}", None)
     return run.save({"styleheat-video": warper, "styleheat-calibration": calibration}, *about)
