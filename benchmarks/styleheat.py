@@ -3,41 +3,64 @@
     python benchmarks/styleheat.py --exact 24 [--seed 77]
     python benchmarks/styleheat.py --flow 64
     python benchmarks/styleheat.py --stages 24
+    python benchmarks/styleheat.py --talk 2 [--system stylemask]
     python benchmarks/styleheat.py --sheet sheet.png [--driving CLIP]
+    python benchmarks/styleheat.py --row row.png [--driving CLIP]
 
 --exact: the measures of `stylereel eval exact` of StyleHEAT, of it without its calibration, and of StyleMask, on the
 same pairs. --flow: end-point error against the world's exact flow on held-out pairs, in pixels of 64, of no flow, of
 the mean head's and of the warper's. --stages: milliseconds a frame of each stage, in chunks of 8, of processor time.
---sheet: two people by one motion, its expression alone, curves, an edit that grows, and the head moved in the frame.
+--talk: minutes of world speech on a portrait at 256 px: seconds of processor and of the clock for a second of video,
+memory after a quarter and at the end, and at the beginning and the end of the clip by how many frames the lips are late
+and by how many milliseconds the sound is.
+--row: frames for the README. --sheet: two people by one motion, its expression alone, curves, an edit that grows, and
+the head moved in the frame.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.io import wavfile
 
 from stylereel import systems, world
-from stylereel.core.latents import Identity, Motion
+from stylereel.commands.drive import drive
+from stylereel.core.builtin import builtin
+from stylereel.core.latents import FACE, Identity, Motion
 from stylereel.core.render import portrait, render
 from stylereel.edit.curves import Changes
+from stylereel.family.lips import with_lips
 from stylereel.family.people import grouped_w
+from stylereel.family.voice import listen, load_voice
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
-from stylereel.metrics.exact import exact
+from stylereel.media.sound import waveform
+from stylereel.media.video import VideoReader
+from stylereel.metrics import talking
+from stylereel.metrics.exact import by_face_net, exact
+from stylereel.metrics.faces import mouth_opening
+from stylereel.metrics.sync import best_offset
+from stylereel.recipes.voices import delay
 from stylereel.systems.sources import own_motion
+from stylereel.systems.styleheat.drivers import SENTENCES
 from stylereel.systems.styleheat.flow import endpoint_error
 from stylereel.systems.styleheat.guide import guides
 from stylereel.systems.styleheat.pairs import draw_pairs
 from stylereel.systems.styleheat.state import look, read_state
 from stylereel.systems.styleheat.system import StyleHEAT
 from stylereel.systems.styleheat.training import HELD_OUT
+from stylereel.world.speech import RATE, mouth, speak
 
 MOTION = world.MOTION_COLUMNS
 
@@ -107,6 +130,93 @@ def stages(frames: int) -> None:
         print(f"{name}: {1000 * float(np.median(times)) / 8:.1f} ms a frame")
 
 
+def talk(minutes: float, name: str) -> None:
+    parts, track, now, index = [], [], 0, 0
+    while now < 60 * minutes * RATE:
+        said = speak(SENTENCES[index % len(SENTENCES)], 700 + index)
+        track += [replace(each, start=each.start + now, end=each.end + now) for each in said.phonemes]
+        parts.append(said.audio)
+        now, index = now + len(said.audio), index + 1
+    sound = np.concatenate(parts)
+    with TemporaryDirectory() as folder:
+        spoken, out = Path(folder) / "said.wav", Path(folder) / "talks.mp4"
+        wavfile.write(spoken, RATE, (sound * 32767).astype(np.int16))
+        memory: list[float] = []
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(1):
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        begun, spent = time.perf_counter(), time.process_time()
+        record = drive(name, source="29", audio=str(spoken), out=str(out))
+        took, spent = time.perf_counter() - begun, time.process_time() - spent
+        ended.set()
+        watcher.join()
+        seconds = record["frames"]["written"] / 25
+        print(f"{seconds:.1f} s of {record['size'][0]} px by sound: {spent / seconds:.2f} s of processor and "
+              f"{took / seconds:.2f} s of the clock a second, {torch.get_num_threads()} threads")  # fmt: skip
+        print(f"memory: {memory[len(memory) // 4]:.0f} MiB after a quarter, {memory[-1]:.0f} MiB at the end")
+        again, reach = waveform(out, RATE), 8 * RATE
+        end = min(len(again), len(sound)) // RATE * RATE
+        reader = VideoReader(out)
+        pages, count = {"beginning": 0, "end": reader.num_frames - 200}, 200
+        frames: dict[str, list[np.ndarray]] = {part: [] for part in pages}
+        for number, frame in enumerate(reader):
+            for part, first in pages.items():
+                if first <= number < first + count:
+                    frames[part].append(frame)
+        for part, first in pages.items():
+            times = (first + np.arange(count)) / 25
+            exact = talking.opening(mouth(track, times))
+            shown = mouth_opening(by_face_net(np.stack(frames[part]))[0])
+            found = best_offset(shown, exact, 10)
+            cut = slice(0, reach) if part == "beginning" else slice(end - reach, end)
+            late = delay(sound[cut].astype(np.float32), again[cut])
+            print(f"{part}: lips late by {found.frames} frames (r {found.correlation:.2f}), sound by "
+                  f"{1000 * late / RATE:.1f} ms")  # fmt: skip
+
+
+def row(path: Path, driving: str | None) -> None:
+    """A source, and what a clip, an expression alone, a turn, an edit and a sound make of it."""
+    system = StyleHEAT.builtin()
+    identity = system.identify(29)
+    shown: list[np.ndarray] = [portrait(system, identity)]
+    labels = ["source"]
+    values = world.natural_motion(8, 100, manner="expressions").astype(np.float32)
+    clip = system.extract(driving) if driving else _motion(values)
+    pair: list[tuple[str, dict[str, Any]]] = [("a clip", {}), ("its expression", {"parts": "expression"})]
+    for label, options in pair:
+        motion = clip.part(len(clip) // 3, len(clip) // 3 + 1)
+        shown.append(next(iter(render(system, identity, motion, **options))))
+        labels.append(label)
+    for label, sliders, edits in (
+        ("yaw=25", ["yaw=25"], []), ("smile=0.9", ["smile=0.9"], []), ("beard=3", [], ["beard=3"])
+    ):  # fmt: skip
+        changes = Changes.read(sliders=sliders, edits=edits)
+        person = changes.taught(identity)
+        still = changes.at_rest(0.04, None)
+        shown.append(next(iter(render(system, person, changes.show_on(still, own_motion(system, identity), True)))))
+        labels.append(label)
+    said = speak("Maybe Bob will move my piano.", 3)
+    calm = np.tile(own_motion(system, identity), (len(said.mouth), 1)).astype(np.float32)
+    spoken = with_lips(_motion(calm), listen(load_voice(builtin("voice")), [said.audio]))
+    for name in ("B", "AA", "UW"):
+        each = next(each for each in said.phonemes if each.name in (name, "OW" if name == "AA" else name))
+        frame = round((each.start + each.end) / 2 / RATE * 25)
+        shown.append(next(iter(render(system, identity, spoken.part(frame, frame + 1)))))
+        labels.append(f"sound: {each.name}")
+    save_picture(path, contact_sheet(shown, len(shown), labels))
+
+
+def _motion(values: np.ndarray) -> Motion:
+    whole = np.tile(np.array([[0.5, 0.5, 1, 0]], np.float32), (len(values), 1))
+    return Motion(values, FACE, tuple(world.MOTION), Fraction(25), whole)
+
+
 def sheet(path: Path, driving: str | None) -> None:
     system, columns = StyleHEAT.builtin(), 7
     rows: list[np.ndarray] = []
@@ -119,13 +229,8 @@ def sheet(path: Path, driving: str | None) -> None:
         labels.extend([name, *[""] * (columns - 1)])
 
     people = [system.identify(seed) for seed in (29, 5, 3)]
-    still = Changes.read(sliders=["yaw=0"]).at_rest(1.0, Fraction(25))
-    natural = world.natural_motion(8, 100, manner="expressions")
-    clip = system.extract(driving) if driving else None
-    values = natural.astype(np.float32)
-    motion = clip or Motion(
-        values, system.motion_kinds[0], still.names, Fraction(25), still.placement[:1].repeat(100, 0)
-    )
+    values = world.natural_motion(8, 100, manner="expressions").astype(np.float32)
+    motion = system.extract(driving) if driving else _motion(values)
     add("a motion", people[0], motion)
     add("another person", people[1], motion)
     add("expression alone", people[1], motion, parts="expression")
@@ -147,7 +252,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=77, help="random seed of the pairs")
     parser.add_argument("--flow", type=int, metavar="PAIRS")
     parser.add_argument("--stages", type=int, metavar="FRAMES")
+    parser.add_argument("--talk", type=float, metavar="MINUTES")
+    parser.add_argument("--system", default="styleheat", help="what talks")
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--row", type=Path)
     parser.add_argument("--driving")
     arguments = parser.parse_args()
     if arguments.exact:
@@ -156,6 +264,10 @@ def main() -> None:
         flow(arguments.flow)
     if arguments.stages:
         stages(arguments.stages)
+    if arguments.talk:
+        talk(arguments.talk, arguments.system)
+    if arguments.row:
+        row(arguments.row, arguments.driving)
     if arguments.sheet:
         sheet(arguments.sheet, arguments.driving)
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from stylereel import systems, world
 from stylereel.core.builtin import builtin
+from stylereel.core.files import replacing
 from stylereel.core.record import sha256
 from stylereel.core.render import pictures
 from stylereel.core.runs import claim
@@ -33,11 +35,17 @@ from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
 from stylereel.metrics.exact import HELD_OUT, by_face_net, draw_all, exact
 from stylereel.metrics.faces import landmark_error
-from stylereel.metrics.registry import Score
 from stylereel.metrics.report import Claim, Number, write_report
 from stylereel.systems.sources import world_generator
 from stylereel.systems.styleheat import training
-from stylereel.systems.styleheat.files import CALIBRATION, KINDS, load_calibration, load_warper
+from stylereel.systems.styleheat.drivers import by_pictures, say
+from stylereel.systems.styleheat.files import (
+    AUDIO_CALIBRATION,
+    CALIBRATION,
+    KINDS,
+    load_calibration,
+    load_warper,
+)
 from stylereel.systems.styleheat.flow import place_in_frame, warp
 from stylereel.systems.styleheat.networks import FLOW_SIZE
 from stylereel.systems.styleheat.pairs import draw_pairs
@@ -127,20 +135,26 @@ def reproduce(
     pairs: int = 24,
     steps: int = 0,
     seed: int = 0,
+    utterances: int = 4,
     trainings: str | None = None,
+    audio: str | None = None,
     family: str = "builtin",
     device: Device = "auto",
     overwrite: bool = False,
 ) -> list[Path]:
     """StyleHEAT's paper on the built-in family: its feature-space study, the layer, the calibration, beside StyleMask.
 
-    Writes report.md and report.json about the systems, others in the folders features and layers, and features.png.
-    Trained networks are kept and reused by the next run.
+    Writes report.md and report.json about the systems, others in the folders features, layers, pictures (driven by
+    pictures of the same and of other people) and sound, and features.png. What is measured and trained is kept, in the
+    folder of the trainings, and a run that was stopped goes on from there.
 
     Args:
         out: folder for the report.
         people: number of people of the two studies of features, 2 or more.
-        pairs: number of pairs of a source person and a target person of the comparison of systems, 2 or more.
+        pairs: number of pairs of a source person and a target person of the comparison of systems, 2 or more; half as
+            many are driven by pictures.
+        utterances: sentences that each system says, on a head at rest and on one that moves, 2 or more.
+        audio: folder with the weights of `train styleheat --stage audio`, which then say them, too.
         steps: training steps of each variant (domain loss, no guide), all alike; 0 leaves these out.
         seed: random seed of the people and of the intervals.
         trainings: folder for the trainings; null puts them into the folder `out`.
@@ -148,25 +162,42 @@ def reproduce(
         device: where the networks run; auto takes a GPU if there is one.
         overwrite: also replace a report that no earlier run made.
     """
-    if min(people, pairs) < 2 or steps < 0:
-        raise ValueError("A comparison needs 2 people and 2 pairs or more, and steps of 0 or more.")
+    if min(people, pairs, utterances) < 2 or steps < 0:
+        raise ValueError("A comparison needs 2 people, pairs and utterances or more, and steps of 0 or more.")
     folder = Path(out)
     grid = folder / "features.png"
-    reports = [folder / part / name for part in ("", "features", "layers") for name in ("report.md", "report.json")]
+    parts = ("", "features", "layers", "pictures", "sound")
+    reports = [folder / part / name for part in parts for name in ("report.md", "report.json")]
     claim([*reports, grid], overwrite=overwrite)
     generator, _ = world_generator(family, device)
 
+    store = Path(trainings) if trainings else folder / "trainings"
+    shipped = systems.load("styleheat", family=family, device=device)
+    assert isinstance(shipped, StyleHEAT)
+    weights = {path.name: sha256(path) for path in shipped.weight_files}
+    keep = partial(_kept, store, {"weights": weights, "seed": seed})
     facts: dict[str, Any] = {"people": people, "seed": seed, "intervals": "95 %, bootstrap over people or pairs"}
-    features, cells = feature_space(generator, people, seed)
-    save_picture(grid, cells)
-    table = {
-        f"{resolution} px, {words}": {name: Number.mean(features[name, resolution][part], seed) for name in TRANSFORMS}
+
+    def features() -> Any:
+        found, cells = feature_space(generator, people, seed)
+        save_picture(grid, cells)
+        return [[name, size, *map(np.ndarray.tolist, each)] for (name, size), each in found.items()]
+
+    made = keep("features", people, features, redo=not grid.exists())
+    space = {(name, size): (np.array(db), np.array(off)) for name, size, db, off in made}
+    table: dict[str, dict[str, Number | str]] = {
+        f"{resolution} px, {words}": {name: Number.mean(space[name, resolution][part], seed) for name in TRANSFORMS}
         for part, words in enumerate(("dB", "landmarks (face net), eye distances"))
         for resolution in RESOLUTIONS
     }
     title = "Features moved: how near the image is to the moved image"
-    files = write_report(folder / "features", title, table, _feature_claims(features, seed), facts, [grid])
-    layers = best_layer(generator, people, seed)
+    files = write_report(folder / "features", title, table, _feature_claims(space, seed), facts, [grid])
+
+    def by_layer() -> Any:
+        return {name: [part.tolist() for part in each] for name, each in best_layer(generator, people, seed).items()}
+
+    made = keep("layers", people, by_layer)
+    layers = {name: (np.array(whole), np.array(seen)) for name, (whole, seen) in made.items()}
     table = {
         name: {"to the true image, dB": Number.mean(whole, seed), "of that where it was seen": Number.mean(seen, seed)}
         for name, (whole, seen) in layers.items()
@@ -174,26 +205,151 @@ def reproduce(
     title = "Features moved by the exact flow: how near the image is to the true one"
     files += write_report(folder / "layers", title, table, _layer_claims(layers, seed), facts)
 
-    shipped = systems.load("styleheat", family=family, device=device)
-    assert isinstance(shipped, StyleHEAT)
-    made: dict[str, Any] = {
+    stylemask = systems.load("stylemask", family=family, device=device)
+    compared: dict[str, Any] = {
         "StyleHEAT": shipped,
         "StyleHEAT without calibration": StyleHEAT(
             shipped.generator, shipped.encode, shipped.warper, None, files=shipped.weight_files
         ),
-        "StyleMask": systems.load("stylemask", family=family, device=device),
+        "StyleMask": stylemask,
     }
-    store = Path(trainings) if trainings else folder / "trainings"
     for name, variant in VARIANTS.items() if steps else ():
-        made[variant.title] = train_variant(name, steps, store, shipped, device)
-    scores = {title: {score.name: score for score in exact(system, pairs, seed)} for title, system in made.items()}
-    rows: dict[str, dict[str, Number | str]] = {
-        title: {words: Number(found[name].value, found[name].interval) for name, words in _COLUMNS.items()}
-        for title, found in scores.items()
+        compared[variant.title] = train_variant(name, steps, store, shipped, device)
+    facts |= {"pairs": pairs, "steps of each training": steps, "weights": weights}
+    scores = {
+        title: _scores(keep("exact", [title, pairs, steps, _prints(system)], partial(_exact, system, pairs, seed)))
+        for title, system in compared.items()
     }
-    facts |= {"pairs": pairs, "steps of each training": steps}
-    facts["weights"] = {path.name: sha256(path) for path in shipped.weight_files}
-    return files + write_report(folder, "StyleHEAT on the built-in family", rows, _system_claims(scores), facts)
+    rows: dict[str, dict[str, Number | str]] = {
+        title: {words: found[name] for name, words in _COLUMNS.items()} for title, found in scores.items()
+    }
+    files += write_report(folder, "StyleHEAT on the built-in family", rows, _system_claims(scores), facts)
+    files += _by_pictures({"StyleHEAT": shipped, "StyleMask": stylemask}, max(2, pairs // 2), seed, keep, folder, facts)
+    return files + _by_sound(shipped, stylemask, utterances, seed, audio, keep, folder, facts)
+
+
+Keep = Callable[..., Any]
+
+
+def _kept(
+    store: Path, facts: Mapping[str, Any], part: str, settings: Any, make: Callable[[], Any], redo: bool = False
+) -> Any:
+    """Plain values that an earlier run has measured with the same weights and settings, else made and written."""
+    text = json.dumps({**facts, "part": part, "settings": settings}, sort_keys=True)
+    path = store / f"{part}-{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
+    if path.exists() and not redo:
+        return json.loads(path.read_text())
+    made = make()
+    store.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial_file:
+        partial_file.write_text(json.dumps(made))
+    return made
+
+
+def _prints(system: Any) -> list[str]:
+    return [sha256(path) for path in system.weight_files]
+
+
+def _exact(system: Any, pairs: int, seed: int) -> dict[str, Any]:
+    return {score.name: [score.value, score.interval] for score in exact(system, pairs, seed)}
+
+
+def _scores(kept: Mapping[str, Any]) -> dict[str, Number]:
+    return {name: Number(value, interval and tuple(interval)) for name, (value, interval) in kept.items()}
+
+
+def _plain(found: Mapping[str, np.ndarray]) -> dict[str, list[float | None]]:
+    """Arrays [N] as JSON has them."""
+    return {name: [None if np.isnan(x) else float(x) for x in each] for name, each in found.items()}
+
+
+def _arrays(kept: Mapping[str, list[float | None]]) -> dict[str, np.ndarray]:
+    return {name: np.array([np.nan if x is None else x for x in each]) for name, each in kept.items()}
+
+
+def _by_pictures(
+    compared: Mapping[str, Any], count: int, seed: int, keep: Keep, folder: Path, facts: Mapping[str, Any]
+) -> list[Path]:
+    """The paper's two tables: the motion is read off a picture of the same person, or of another."""
+    rows: dict[str, dict[str, Number | str]] = {}
+    found: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
+    for same, words in ((True, "same identity"), (False, "another identity")):
+        for title, system in compared.items():
+            settings = [title, count, same, _prints(system)]
+            make = partial(by_pictures, system, count, seed, same)
+            one = found[title, same] = _arrays(keep("pictures", settings, lambda make=make: _plain(make())))
+            rows[f"{title}, {words}"] = {
+                column: Number.mean(one[name.removeprefix("exact-")], seed) for name, column in _COLUMNS.items()
+            }
+    claims = []
+    for same, words in ((True, "the same person"), (False, "another person")):
+        ours, theirs = (found[title, same] for title in compared)
+        for name, column, better in (
+            ("aed-face-net", "expression (face net)", False), ("identity-source", "identity, cosine", True)
+        ):  # fmt: skip
+            if len(ours[name]) == len(theirs[name]):
+                difference = Number.mean(ours[name] - theirs[name], seed)
+                claims.append(
+                    Claim.of(
+                        f"Driven by {words} StyleHEAT is better than StyleMask ({column})", column, difference, better
+                    )
+                )
+    title = "Driven by pictures"
+    return write_report(folder / "pictures", title, rows, claims, {**facts, "pairs": count})
+
+
+_SAID = {
+    "opening": "opening of the lips, r with the exact one",
+    "closed": "p, b, m closed",
+    "offset": "late by frames",
+    "silence": "opening in silence",
+    "pose": "pose, degrees",
+    "opening, true images": "r of the true images",
+}
+
+
+def _by_sound(
+    shipped: StyleHEAT, stylemask: Any, count: int, seed: int, audio: str | None, keep: Keep, folder: Path,
+    facts: Mapping[str, Any],
+) -> list[Path]:  # fmt: skip
+    """World speech on a head at rest and, jointly, on one that moves; by the audio warper, too, where there is one."""
+    speakers: dict[str, tuple[Any, bool]] = {"StyleHEAT, voice net": (shipped, False)}
+    if audio is not None:
+        files = [Path(audio) / f"{name}.safetensors" for name in (KINDS["audio"], AUDIO_CALIBRATION)]
+        networks = load_warper(files[0], "audio"), load_calibration(files[1])
+        by_warper = StyleHEAT(
+            shipped.generator, shipped.encode, shipped.warper, shipped.calibration,
+            files=[*shipped.weight_files, *files], audio=networks,
+        )  # fmt: skip
+        speakers["StyleHEAT, audio warper"] = by_warper.to(shipped.generator.mean_w.device), True
+    speakers["StyleMask, voice net"] = stylemask, False
+    found: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
+    for title, (system, warper) in speakers.items():
+        for moving in (False, True):
+            settings = [title, count, moving, _prints(system)]
+            make = partial(say, system, count, seed, moving, warper)
+            found[title, moving] = _arrays(keep("sound", settings, lambda make=make: _plain(make())))
+    rows: dict[str, dict[str, Number | str]] = {
+        f"{title}, {'joint: pose from a motion' if moving else 'sound alone'}": {
+            column: Number.mean(one[name], seed) for name, column in _SAID.items()
+        }
+        for (title, moving), one in found.items()
+    }
+    claims = []
+    for title in speakers:
+        difference = Number.mean(found[title, True]["opening"] - found[title, False]["opening"], seed)
+        words = f"{title}: driven jointly, the lips follow the sound as well as by sound alone"
+        holds = None if difference.interval is None else difference.interval[0] > -0.05
+        claims.append(Claim(words, holds, difference, f"{words}: r of the opening differs by {difference}."))
+    if audio is not None:
+        difference = Number.mean(
+            found["StyleHEAT, audio warper", False]["opening"] - found["StyleHEAT, voice net", False]["opening"], seed
+        )
+        claims.append(
+            Claim.of("The audio warper moves the lips better than the net from sound to motion", "r", difference, True)
+        )
+    title = "World speech"
+    return write_report(folder / "sound", title, rows, claims, {**facts, "utterances": count})
 
 
 def moved_at(generator: StyleGAN2, w: Tensor, resolution: int, change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -365,7 +521,7 @@ def _layer_claims(layers: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int
     ]
 
 
-def _system_claims(scores: Mapping[str, Mapping[str, Score]]) -> list[Claim]:
+def _system_claims(scores: Mapping[str, Mapping[str, Number]]) -> list[Claim]:
     """What calibration and, where it was trained, the domain loss add; the pairs are the same, the intervals those of
     both means taken as independent, which is too wide rather than too narrow."""
     pairs = [("Calibration", "StyleHEAT", "StyleHEAT without calibration")]
@@ -382,7 +538,7 @@ def _system_claims(scores: Mapping[str, Mapping[str, Score]]) -> list[Claim]:
     return claims
 
 
-def _difference(a: Score, b: Score) -> Number:
+def _difference(a: Number, b: Number) -> Number:
     if a.interval is None or b.interval is None:
         return Number(a.value - b.value)
     half = np.hypot(*((score.interval[1] - score.interval[0]) / 2 for score in (a, b)))  # type: ignore[index]
