@@ -170,6 +170,22 @@ def test_a_users_direction_grows_over_time_in_the_rows_it_is_for(direction_files
         directions.find(direction_files["npy"] + "@9-7")
 
 
+def test_a_direction_of_another_width_is_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "wide.npy", np.ones(512, np.float32))
+    out = tmp_path / "no.mp4"
+    command = ["drive", "styleheat", "--source", "3", "--slider", "yaw=5", "--frames", "2", "--out", str(out)]
+    capsys.readouterr()
+    assert main([*command, "--edit", f"{tmp_path / 'wide.npy'}=1"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "for another generator" in error
+        and error.count("\n") == 1
+        and list(tmp_path.iterdir()) == [tmp_path / "wide.npy"]
+    )
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     folder = tmp_path_factory.mktemp("curves")

@@ -356,6 +356,8 @@ def test_the_recipe_writes_both_networks_and_starts_from_them(
     assert [file.stem for file in files] == ["styleheat-video", "styleheat-calibration"]
     assert load_warper(files[0]).config == training.WARPER and load_calibration(files[1]).config.heads == 1
     assert "--preset" not in read_card(files[0])["command"]
+    log = (tmp_path / "one" / "styleheat-joint" / "log.jsonl").read_text()
+    assert {"exact", "reading", "identity"} <= json.loads(log.splitlines()[-1]).keys()
     again = train("styleheat", folder=str(tmp_path / "two"), start=str(tmp_path / "one"), precision="32")
     change = load_warper(again[0]).flow.weight - load_warper(files[0]).flow.weight
     assert 0 < change.abs().max() < 0.1, "it went on from there"

@@ -249,10 +249,11 @@ SURROUND = 2 * np.pi * 440 * np.arange(9600) / 96000
     ("samples", "rate", "note"),
     [
         (np.zeros(8000), RATE, "no speech was heard; the mouth stays closed"),
+        (0.2 * voices.music(RATE, np.random.default_rng(5)), RATE, "no speech was heard; the mouth stays closed"),
         (0.3 * np.sin(np.arange(3200) / 3), 8000, None),
         (np.repeat(0.3 * np.sin(SURROUND)[:, None], 6, 1), 96000, None),
     ],
-    ids=["silent", "8 kHz mono", "96 kHz 5.1"],
+    ids=["silent", "music", "8 kHz mono", "96 kHz 5.1"],
 )
 def test_any_sound_gives_a_result(tmp_path: Path, samples: np.ndarray, rate: int, note: str | None) -> None:
     out = tmp_path / "out.mkv"
