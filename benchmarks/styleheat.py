@@ -204,11 +204,12 @@ def row(path: Path, driving: str | None) -> None:
     said = speak("Maybe Bob will move my piano.", 3)
     calm = np.tile(own_motion(system, identity), (len(said.mouth), 1)).astype(np.float32)
     spoken = with_lips(_motion(calm), listen(load_voice(builtin("voice")), [said.audio]))
-    for name in ("B", "AA", "UW"):
-        each = next(each for each in said.phonemes if each.name in (name, "OW" if name == "AA" else name))
-        frame = round((each.start + each.end) / 2 / RATE * 25)
+    apart, rounded = talking.opening(said.mouth), said.mouth[:, 1] + said.mouth[:, 4]
+    middle = slice(8, len(apart) - 8)  # between the pauses
+    for frame in (8 + int(apart[middle].argmin()), 8 + int(apart[middle].argmax()), int(rounded.argmax())):
+        now = frame / 25 * RATE
         shown.append(next(iter(render(system, identity, spoken.part(frame, frame + 1)))))
-        labels.append(f"sound: {each.name}")
+        labels.append("sound: " + next(each.name for each in said.phonemes if each.start <= now < each.end))
     save_picture(path, contact_sheet(shown, len(shown), labels))
 
 
