@@ -82,8 +82,9 @@ TALKS = 8  # a file of a pool
 class Hears:
     """The settings of the three stages: of the expert, of the audio warper, and of it with the calibration.
 
-    In the expert's, batch counts windows of five frames and pool files of eight people; in the others, batch counts
-    frames, five a source, perceptual is the weight of L_a, and detail counts the mouth alone.
+    In the expert's, batch counts windows of five frames, and pool files of eight people, of which a trial run draws
+    fewer; in the others, batch counts frames, five a source, perceptual is the weight of L_a, and detail counts the
+    mouth alone.
     """
 
     expert: Settings
@@ -195,7 +196,7 @@ def _talks(trainer: Trainer, settings: Settings) -> Callable[[int], talking.Talk
                     partial(talking.draw_talks, i, TALKS),
                     ("mel",),
                 )
-                for i in range(settings.pool)
+                for i in range(trainer.steps(settings.pool))
             ]
             made.append(talking.Talk(*(torch.cat(each) for each in zip(*files, strict=True))))
         return made[0]
@@ -264,7 +265,7 @@ class Lessons:
     @torch.no_grad()
     def __call__(self, triples: talking.Triples) -> Lesson:
         generator, size = self.generator, self.video.config.size
-        count, frames = triples.mel.shape[:2]
+        frames = triples.mel.shape[1]
         one = grouped_w(generator, triples.source)
         state = read_state(generator, one)
         image = look(generator, state, one, size, dtype=self.trainer.dtype)
@@ -282,7 +283,6 @@ class Lessons:
         mask = boxes(triples.landmarks.flatten(0, 1), FLOW_SIZE, [MOUTH])
         truth = triples.truth.flatten(0, 1) / 127.5 - 1
         mel = triples.mel.flatten(0, 1)
-        assert len(mel) == count * frames
         return Lesson(w, joined, moved, guide, mel, triples.heard, target, target_images, truth, mask)
 
 
