@@ -3,7 +3,7 @@
     python benchmarks/codec.py CLIP... [--rates 0.5,1,2,5] [--out results.json]
     python benchmarks/codec.py --fuzz 2000 CLIP
     python benchmarks/codec.py --loss [--people 6]
-    python benchmarks/codec.py --compare [MOTION...] [--people 2] [--frames 75] [--out curves.json] [--sheet FILE.png]
+    python benchmarks/codec.py --compare [CLIP...] [--people 2] [--frames 100] [--out curves.json] [--sheet FILE.png]
     python benchmarks/codec.py --steps
     python benchmarks/codec.py --prior [--people 40]
 
@@ -12,7 +12,8 @@ and rate the bits of motion, index and checks, of crops, and of the same integer
 coding adds to the 68 landmarks of the built-in mean head under that motion, as a share of the distance between its
 eyes; and what an identity's code costs and loses. --loss does so for people of the world whom no table has seen, 2
 minutes each, and then loses 1, 5 and 10 % of the groups at 1 kbit/s. --fuzz damages a file in five ways and reads it.
---compare sets whole files against conventional codecs (`conventional.py`). --steps prints step sizes by the world's
+--compare sets whole files against conventional codecs (`conventional.py`); clips that are in its --out are not measured
+again. --steps prints step sizes by the world's
 geometry, --prior the starting probabilities counted over the motion of the world's people: both belong to the format
 and are not to be fitted to a clip.
 """
@@ -246,17 +247,16 @@ def main() -> None:
     parser.add_argument("--loss", action="store_true")
     parser.add_argument("--people", type=int)
     parser.add_argument("--compare", action="store_true")
-    parser.add_argument("--frames", type=int, default=75)
+    parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--sheet", type=Path)
     given = parser.parse_args()
     if given.compare:
         import conventional
 
-        curves = conventional.compare(2 if given.people is None else given.people, given.frames, given.clips)
-        if given.out:
-            given.out.write_text(json.dumps(curves, indent=1))
+        people = 2 if given.people is None else given.people
+        curves = conventional.compare(people, given.frames, given.clips, given.out)
         if given.sheet:
-            conventional.draw(curves, given.sheet)
+            conventional.draw(conventional.mean(curves), given.sheet)
         return print(conventional.show(curves))
     if given.steps:
         return print_steps()

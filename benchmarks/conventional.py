@@ -1,17 +1,19 @@
 """Our file against H.264, H.265 and AV1: what `benchmarks/codec.py --compare` runs.
 
-World clips of held-out people are the originals themselves; of a real clip, whose motion file is given, the original is
-what the built-in family shows of it. All codecs compress the same frames of 256 px at 25 frames a second; the others
+World clips of held-out people are the originals themselves; of a real clip, given as video or motion file, the original
+is what the built-in family shows of it. All codecs compress the same frames of 256 px at 25 frames a second; the others
 also at half size and half the rate (results enlarged, frames repeated). Ours are whole files without sound: header,
-person, motion, crops, index, checks. Each is measured against the original.
+person, motion, crops, index, checks. Every third frame is measured against the original's.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,6 +40,7 @@ CODECS = {"H.264": ("libx264", "slow", (51, 47, 43, 39)), "H.265": ("libx265", "
           "AV1": ("libsvtav1", "6", (63, 58, 53, 48))}  # fmt: skip
 RATES = (0.5, 1.0, 2.0, 5.0)
 SIDE = 256
+EVERY = 3  # of the frames, those that are measured: odd, so that half the rate is seen with and without repetition
 MEASURES = ("kbit/s", "identity", "key points, % of eyes", "mouth", "gaze", "features", "PSNR, dB")
 
 
@@ -51,25 +54,23 @@ class Original:
     motion: Motion
 
 
-def originals(clips: int, frames: int, motions: list[Path]) -> list[Original]:
-    """World clips of held-out people, and real clips as a built-in person shows them."""
-    system, found = systems.load("expressive"), []
-    for number in range(clips):
-        seed = HELD_OUT + 100_000 + number
-        values = np.repeat(world.from_latent(np.random.default_rng((seed, 1)).standard_normal((1, 80))), frames, 0)
-        moved = world.natural_motion(seed, frames, Fraction(25), ("talking", "expressions")[number % 2])  # type: ignore[arg-type]
-        values[:, MOTION_COLUMNS] = np.clip(moved, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
-        images = np.stack([world.draw(one, SIDE).image for one in world.align(values)])
-        read = np.concatenate([system.read_images(to_unit(part)) for part in np.split(images, range(8, frames, 8))])  # type: ignore[attr-defined]
-        motion = motion_of(smooth(read, Fraction(25), 0.03))
-        found.append(Original(f"world {number}", images, system.identify(images[0]), motion))
-    for path in motions:
-        motion = Motion.load(path)
+def original_of(clip: int | Path, frames: int) -> Original:
+    """A clip of a held-out person of the world, by number, or a real one as a built-in person shows it."""
+    system = systems.load("expressive")
+    if isinstance(clip, Path):
+        saved = clip.suffix == ".safetensors"
+        motion = Motion.load(clip) if saved else systems.load("stylemask").extract(clip)  # type: ignore[attr-defined]
         motion = motion.at_rate(Fraction(25)).part(0, frames)
         identity = system.identify(1)
-        images = np.stack(list(render(system, identity, motion)))
-        found.append(Original(path.stem, images, identity, motion))
-    return found
+        return Original(clip.stem, np.stack(list(render(system, identity, motion))), identity, motion)
+    seed = HELD_OUT + 100_000 + clip
+    values = np.repeat(world.from_latent(np.random.default_rng((seed, 1)).standard_normal((1, 80))), frames, 0)
+    moved = world.natural_motion(seed, frames, Fraction(25), ("talking", "expressions")[clip % 2])  # type: ignore[arg-type]
+    values[:, MOTION_COLUMNS] = np.clip(moved, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
+    images = np.stack([world.draw(one, SIDE).image for one in world.align(values)])
+    read = np.concatenate([system.read_images(to_unit(part)) for part in np.split(images, range(8, frames, 8))])  # type: ignore[attr-defined]
+    motion = motion_of(smooth(read, Fraction(25), 0.03))
+    return Original(f"world {clip}", images, system.identify(images[0]), motion)
 
 
 def motion_of(values: np.ndarray) -> Motion:
@@ -79,18 +80,18 @@ def motion_of(values: np.ndarray) -> Motion:
 
 
 def ours(original: Original, rate: float, kind: str, folder: Path) -> tuple[float, np.ndarray]:
-    """kbit/s of the whole file, and the frames; kind: which coordinates are coded."""
+    """kbit/s of the whole file, and the frames that are measured; kind: which coordinates are coded."""
     system, path = systems.load("expressive"), folder / "a.talk"
     motion = original.motion if kind == "face" else system.encode_face(original.motion)  # type: ignore[attr-defined]
     sizes = codec.write(path, motion, original.identity, "expressive", "00" * 32, rate=rate)
     talk = codec.read(path)
     assert isinstance(talk.identity, Identity)
-    seconds = len(motion) / 25
-    return sizes.kilobits(seconds), np.stack(list(render(system, talk.identity, talk.motion)))
+    part = replace(talk.motion, values=talk.motion.values[::EVERY], placement=talk.motion.placement[::EVERY], missing=())
+    return sizes.kilobits(len(motion) / 25), np.stack(list(render(system, talk.identity, part)))
 
 
 def theirs(frames: np.ndarray, name: str, quality: int, half: bool, slow: bool) -> tuple[float, np.ndarray]:
-    """kbit/s of a conventional codec's packets, and the frames."""
+    """kbit/s of a conventional codec's packets, and the frames that are measured."""
     library, preset, _ = CODECS[name]
     shown = frames[::2] if slow else frames
     side = SIDE // 2 if half else SIDE
@@ -113,16 +114,16 @@ def theirs(frames: np.ndarray, name: str, quality: int, half: bool, slow: bool) 
     whole = [np.asarray(one.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for one in decoded]
     back = np.stack(whole)
     back = np.repeat(back, 2, 0)[: len(frames)] if slow else back
-    return 8 * size / (len(frames) / 25) / 1000, back
+    return 8 * size / (len(frames) / 25) / 1000, back[::EVERY]
 
 
 class Judge:
     """Measures of frames against an original, by networks."""
 
     def __init__(self, original: Original) -> None:
-        self.frames, self.perceptual = original.frames, Perceptual.best()
-        self.points, self.motion = by_face_net(original.frames)
-        self.embeddings, self.vectors = builtin_embeddings(original.frames), self._vectors(original.frames)
+        self.frames, self.perceptual = original.frames[::EVERY], Perceptual.best()
+        self.points, self.motion = by_face_net(self.frames)
+        self.embeddings, self.vectors = builtin_embeddings(self.frames), self._vectors(self.frames)
         eyes = np.linalg.norm(self.points[:, 36:42].mean(1) - self.points[:, 42:48].mean(1), axis=1)
         self.apart = float(eyes.mean())
 
@@ -146,56 +147,79 @@ class Judge:
         }
 
 
-def compare(clips: int, frames: int, motions: list[Path]) -> dict[str, list[dict[str, float]]]:
-    """Of each codec and setting the measures, mean over the originals."""
-    sums: dict[str, list[list[dict[str, float]]]] = {}
-    for original in originals(clips, frames, motions):
-        judge = Judge(original)
-        with tempfile.TemporaryDirectory() as folder:
-            for kind, title in {"face": "ours, 20 factors", "numbers": "ours, 35 numbers"}.items():
-                curve = [judge(*ours(original, rate, kind, Path(folder))) for rate in RATES]
-                sums.setdefault(title, []).append(curve)
-        for name, (_, _, qualities) in CODECS.items():
-            for suffix, half, slow in (("", False, False), (", half size", True, False), (", half rate", False, True)):
-                curve = [judge(*theirs(original.frames, name, quality, half, slow)) for quality in qualities]
-                sums.setdefault(name + suffix, []).append(curve)
-        print(f"{original.name} done", flush=True)
-    return {title: [{key: float(np.mean([curve[place][key] for curve in curves])) for key in MEASURES}
-                    for place in range(len(curves[0]))] for title, curves in sums.items()}  # fmt: skip
+Curves = dict[str, list[dict[str, float]]]  # of each codec the measures at each setting
 
 
-def bd_rate(curve: list[dict[str, float]], anchor: list[dict[str, float]], measure: str) -> str:
-    """Percent of bits more at the same quality (Bjontegaard 2001, monotone cubics), or why there is none."""
+def compare(clips: int, frames: int, real: list[Path], kept: Path | None = None) -> dict[str, Curves]:
+    """The curves of each clip. In `kept`, a file, are those of clips measured before, and of new ones."""
+    found: dict[str, Curves] = json.loads(kept.read_text()) if kept and kept.exists() else {}
+    names: dict[str, int | Path] = {f"world {number}": number for number in range(clips)}
+    names |= {path.stem: path for path in real}
+    for name, clip in names.items():
+        if name not in found:
+            found[name] = dict(curves_of(original_of(clip, frames)))
+            print(f"{name} done", flush=True)
+            if kept:
+                kept.write_text(json.dumps(found, indent=1))
+    return found
+
+
+def curves_of(original: Original) -> Iterator[tuple[str, list[dict[str, float]]]]:
+    judge = Judge(original)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, title in {"face": "ours, 20 factors", "numbers": "ours, 35 numbers"}.items():
+            yield title, [judge(*ours(original, rate, kind, Path(folder))) for rate in RATES]
+    for name, (_, _, qualities) in CODECS.items():
+        for suffix, half, slow in (("", False, False), (", half size", True, False), (", half rate", False, True)):
+            yield name + suffix, [judge(*theirs(original.frames, name, one, half, slow)) for one in qualities]
+
+
+def mean(found: dict[str, Curves]) -> Curves:
+    """The mean over clips."""
+    first = next(iter(found.values()))
+    return {title: [{key: float(np.mean([curves[title][place][key] for curves in found.values()])) for key in MEASURES}
+                    for place in range(len(curve))] for title, curve in first.items()}  # fmt: skip
+
+
+def bd_rate(curve: list[dict[str, float]], anchor: list[dict[str, float]], measure: str) -> float:
+    """Percent of bits more at the same quality (Bjontegaard 2001, monotone cubics); NaN where a curve is not monotone
+    or no quality is common."""
     sides = []
     for points in (curve, anchor):
         points = sorted(points, key=lambda one: one[measure])
         quality, bits = [one[measure] for one in points], [np.log(one["kbit/s"]) for one in points]
-        if min(np.diff(quality)) <= 0 or len({*quality}) < 4:
-            return "not monotone"
+        if min(np.diff(quality)) <= 0 or (np.diff(bits) > 0).all() == (np.diff(bits) < 0).all():
+            return float("nan")
         sides.append((quality, PchipInterpolator(quality, bits)))
     low, high = max(side[0][0] for side in sides), min(side[0][-1] for side in sides)
     if high <= low:
-        return "no common quality"
+        return float("nan")
     means = [float(fit.integrate(low, high)) / (high - low) for _, fit in sides]
-    return f"{100 * (np.exp(means[0] - means[1]) - 1):+.0f} %"
+    return 100 * (np.exp(means[0] - means[1]) - 1)
 
 
-def show(found: dict[str, list[dict[str, float]]]) -> str:
-    """The tables in Markdown."""
+def show(found: dict[str, Curves]) -> str:
+    """The tables in Markdown: the mean over all clips, and BD-rates within clips."""
     head = ["codec", *MEASURES]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for title, curve in found.items():
+    for title, curve in mean(found).items():
         lines += ["| " + " | ".join([title, *(f"{point[key]:.3g}" for key in MEASURES)]) + " |" for point in curve]
-    lines += ["", "BD-rate against H.265:", ""]
-    for title, curve in found.items():
+    keys = ("features", "key points, % of eyes", "identity", "PSNR, dB")
+    lines += ["", f"BD-rate against H.265 within clips: median (least to most), of how many of {len(found)}", ""]
+    lines += ["| codec | " + " | ".join(keys) + " |", "|" + "---|" * (1 + len(keys))]
+    for title in next(iter(found.values())):
+        cells = []
+        for key in keys:
+            rates = np.array([bd_rate(curves[title], curves["H.265"], key) for curves in found.values()])
+            rates = rates[~np.isnan(rates)]
+            spread = f"{np.median(rates):+.0f} % ({rates.min():+.0f} to {rates.max():+.0f}), " if len(rates) else ""
+            cells.append(f"{spread}{len(rates)}")
         if title != "H.265":
-            keys = ("features", "key points, % of eyes", "PSNR, dB")
-            rates = [f"{key} {bd_rate(curve, found['H.265'], key)}" for key in keys]
-            lines.append(f"- {title}: " + "; ".join(rates))
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def draw(found: dict[str, list[dict[str, float]]], path: Path) -> None:
+def draw(found: Curves, path: Path) -> None:
     """Curves of key points and of features over the rate, as a picture."""
     from PIL import ImageDraw
 
