@@ -12,10 +12,9 @@ and rate the bits of motion, index and checks, of crops, and of the same integer
 coding adds to the 68 landmarks of the built-in mean head under that motion, as a share of the distance between its
 eyes; and what an identity's code costs and loses. --loss does so for people of the world whom no table has seen, 2
 minutes each, and then loses 1, 5 and 10 % of the groups at 1 kbit/s. --fuzz damages a file in five ways and reads it.
---compare sets whole files against conventional codecs (`conventional.py`); clips that are in its --out are not measured
-again. --steps prints step sizes by the world's
-geometry, --prior the starting probabilities counted over the motion of the world's people: both belong to the format
-and are not to be fitted to a clip.
+--compare sets whole files against conventional codecs (`conventional.py`); clips that are in its --out are not
+measured again. --steps prints step sizes by the world's geometry, --prior the starting probabilities counted over the
+motion of the world's people: both belong to the format and are not to be fitted to a clip.
 """
 
 from __future__ import annotations

@@ -86,7 +86,9 @@ def ours(original: Original, rate: float, kind: str, folder: Path) -> tuple[floa
     sizes = codec.write(path, motion, original.identity, "expressive", "00" * 32, rate=rate)
     talk = codec.read(path)
     assert isinstance(talk.identity, Identity)
-    part = replace(talk.motion, values=talk.motion.values[::EVERY], placement=talk.motion.placement[::EVERY], missing=())
+    part = replace(
+        talk.motion, values=talk.motion.values[::EVERY], placement=talk.motion.placement[::EVERY], missing=()
+    )
     return sizes.kilobits(len(motion) / 25), np.stack(list(render(system, talk.identity, part)))
 
 

@@ -27,7 +27,7 @@ from stylereel.invert.networks import encoded
 from stylereel.systems.expressive import fit, search, study, training
 from stylereel.systems.expressive.channels import Channels, ChannelsConfig, load_channels
 from stylereel.systems.expressive.pose import Linear, Mapping, motion_with
-from stylereel.systems.expressive.reader import targets
+from stylereel.systems.expressive.reader import targets, through_blinks
 from stylereel.systems.expressive.system import TALK, Expressive
 from stylereel.systems.stylemask.system import StyleMask
 from stylereel.world.factors import HIGH, LOW, MOTION, MOTION_COLUMNS
@@ -154,6 +154,21 @@ def test_a_reader_reads_drawn_people(system: Expressive) -> None:
     for name, least in {"yaw": 0.98, "pitch": 0.95, "jaw": 0.85, "blink_left": 0.9, "smile": 0.85}.items():
         place = MOTION.index(name)
         assert np.corrcoef(read[:, place], truth[:, place])[0, 1] > least, name
+    mirrored = system.read_images(images.flip(-1))
+    seen = truth[:, [MOTION.index("blink_left"), MOTION.index("blink_right")]].max(1) < 0.5
+    for name, sign in {"gaze_x": -1, "gaze_y": 1}.items():
+        place = MOTION.index(name)
+        for found, factor in ((read, 1), (mirrored, sign)):
+            assert np.corrcoef(found[seen, place], factor * truth[seen, place])[0, 1] > 0.9, name
+
+
+def test_a_gaze_goes_through_blinks() -> None:
+    values = np.zeros((6, len(MOTION)), np.float32)
+    place, lids = MOTION.index("gaze_y"), [MOTION.index(f"blink_{side}") for side in ("left", "right")]
+    values[:, place], values[2:4, lids] = [0, 0.1, 5, -5, 0.4, 0.5], 0.9
+    np.testing.assert_allclose(through_blinks(values)[:, place], [0, 0.1, 0.2, 0.3, 0.4, 0.5], atol=1e-6)
+    values[:, lids] = 1
+    assert np.array_equal(through_blinks(values), values)
 
 
 def test_the_frame_that_says_who_it_is(system: Expressive) -> None:
@@ -303,7 +318,7 @@ def test_a_small_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert {"the code of one pass", "the person by the iterated encoder", "tuned", "puppets: stylemask"} <= rows.keys()
     assert rows["puppets: expressive"]["Frechet of mouths"]["value"] > 0
     assert rows["pose by flow, searched"]["pose loss"]["value"] <= rows["pose by flow, put in"]["pose loss"]["value"]
-    assert len(report["claims"]) == 9 and all("here;" in claim["sentence"] for claim in report["claims"])
+    assert len(report["claims"]) == 14 and all("here;" in claim["sentence"] for claim in report["claims"])
     kept = sorted((tmp_path / "a" / "trainings").iterdir())
     monkeypatch.setattr(study, "one_clip", None)
     monkeypatch.setattr(study, "puppeteer", None)

@@ -29,7 +29,7 @@ POSE = ("yaw", "pitch", "roll")
 @dataclass(frozen=True)
 class ChannelsConfig:
     """names: of the channels, separated by spaces: REGION_NUMBER, the strongest of a region first; size: of S;
-    reader: widths of the network that reads motion off an image (see `reader`), none without."""
+    reader: widths of the networks that read motion off an image (see `reader`), none without."""
 
     names: str
     size: int

@@ -26,7 +26,7 @@ from stylereel.systems import sources as who
 from stylereel.systems.expressive import fit
 from stylereel.systems.expressive.channels import Channels, load_channels
 from stylereel.systems.expressive.pose import Mapping
-from stylereel.systems.expressive.reader import READ, Reader
+from stylereel.systems.expressive.reader import READ, Reader, through_blinks
 from stylereel.world.factors import MOTION, MOTION_COLUMNS
 from stylereel.world.factors import POSE as POSE_FACTORS
 
@@ -272,7 +272,8 @@ class Expressive:
         reader = self.channels.reader
         if not isinstance(reader, Reader):
             raise ValueError("These channels have no reader of images; choose --reading points.")
-        return reader.motion(self.face(images.to(device_of(self))))
+        images = images.to(device_of(self))
+        return reader.motion(self.face(images), images)
 
     def _read(self, clip: Clip, found: Motion, always: bool) -> Motion:
         """A measured motion with pose and expression read off the images instead, if they are drawn, or always."""
@@ -290,7 +291,7 @@ class Expressive:
                 images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
                 values[np.ix_(held, columns)] = self.read_images(images)[:, [MOTION.index(name) for name in READ]]
                 crops, held = [], []
-        return replace(found, values=_filled(values, found.missing))
+        return replace(found, values=through_blinks(_filled(values, found.missing)))
 
     def choose_frame(self, clip: Clip, motion: Motion) -> int:
         """The frame of a clip that says best who it is, by its motion: near frontal, and of these the one whose

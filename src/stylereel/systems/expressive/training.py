@@ -27,7 +27,7 @@ from stylereel.metrics.features import to_unit
 from stylereel.recipes.run import WORLD, Run, makes
 from stylereel.systems.expressive import search
 from stylereel.systems.expressive.channels import KIND, REGIONS, Channels, ChannelsConfig, table
-from stylereel.systems.expressive.reader import Reader, targets
+from stylereel.systems.expressive.reader import GAZE, READ, SHUT, Eyes, Reader, mirror, targets
 from stylereel.systems.sources import prepared_motion
 from stylereel.train.loop import cosine
 from stylereel.train.sources import Source, open_source
@@ -38,6 +38,8 @@ FRAMES, SUBJECTS = 4, 6  # of the search; of the derivatives
 CLIPS = 100  # of natural motion, four frames of each
 PEOPLE, EACH = 800, 8  # portraits that the reader learns
 HIDDEN, STEPS, BATCH, LR = 128, 3000, 128, 2e-3
+EYES, EYE_STEPS, GROUPS = 24, 1500, 12  # width of the eyes' network; its steps; people of a step
+WITHIN = 2.0  # weight of what changes from frame to frame of a person
 MANNERS = ("talking", "expressions", "listening")
 
 
@@ -174,7 +176,8 @@ def _sensitivities(
 def portraits(person: int) -> tuple[np.ndarray, np.ndarray]:
     """Drawn portraits uint8 [8, 256, 256, 3] of a person, and their motion factors [8, 20].
 
-    Half are frames of a natural clip, half have expressions as people are drawn at random.
+    Half are frames of a natural clip, two of them with a gaze at random, half have expressions as people are drawn at
+    random.
     """
     random = np.random.default_rng((61, person))
     values = np.repeat(world.from_latent(random.standard_normal((1, LATENT_DIM))), EACH, 0)
@@ -182,34 +185,37 @@ def portraits(person: int) -> tuple[np.ndarray, np.ndarray]:
     motion = motion[random.choice(500, EACH, replace=False)]
     half = EACH // 2
     motion[:half] = world.from_latent(random.standard_normal((half, LATENT_DIM)))[:, MOTION_COLUMNS]
+    motion[-2:, [MOTION.index(name) for name in GAZE]] = random.uniform(-0.7, 0.7, (2, 2))
     values[:, MOTION_COLUMNS] = np.clip(motion, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
     values = world.align(values)
     return np.stack([world.draw(one, 256).image for one in values]), values[:, MOTION_COLUMNS]
 
 
 @torch.inference_mode()
+def _example(face: FaceNet, images: Tensor, motion: np.ndarray) -> dict[str, Tensor]:
+    """Inputs and targets of a reader: of its layers, and eyes uint8 and motion for the network of the eyes."""
+    found = face(images)
+    eyes = (127.5 * (Eyes.crops(images, found.landmarks) + 1)).round().clamp(0, 255).to(torch.uint8)
+    return {"inputs": Reader.inputs(found).half(), "targets": targets(motion), "eyes": eyes, "motion": found.motion}
+
+
+def _joined(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([each[name] for each in examples]) for name in examples[0]}
+
+
 def gather(face: FaceNet, people: Iterable[int]) -> dict[str, Tensor]:
     """Inputs and targets of a reader for the portraits of people."""
-    inputs, wanted = [], []
-    for person in people:
-        images, motion = portraits(person)
-        inputs.append(Reader.inputs(face(to_unit(images))).half())
-        wanted.append(targets(motion))
-    return {"inputs": torch.cat(inputs), "targets": torch.cat(wanted)}
+    drawn = (portraits(person) for person in people)
+    return _joined([_example(face, to_unit(images), motion) for images, motion in drawn])
 
 
-@torch.inference_mode()
 def gather_frames(face: FaceNet, clips: Source, batches: int) -> dict[str, Tensor]:
     """The same for single frames of prepared clips, whose motion is what the detectors of real faces read in them.
 
     Raises ValueError if the coefficients are not those of this package.
     """
-    inputs, wanted = [], []
-    for index in range(batches):
-        batch = clips.batch(index, EACH)
-        inputs.append(Reader.inputs(face(batch["clips"][:, 0])).half())
-        wanted.append(targets(prepared_motion(batch)[:, 0]))
-    return {"inputs": torch.cat(inputs), "targets": torch.cat(wanted)}
+    found = (clips.batch(index, EACH) for index in range(batches))
+    return _joined([_example(face, batch["clips"][:, 0], prepared_motion(batch)[:, 0]) for batch in found])
 
 
 def train_reader(run: Run, face: FaceNet, people: int = PEOPLE, clips: Source | None = None) -> Reader:
@@ -220,17 +226,17 @@ def train_reader(run: Run, face: FaceNet, people: int = PEOPLE, clips: Source | 
     data = read_tensors(kept)[0] if kept.exists() and clips is None else {}
     if clips is not None:
         data = gather_frames(face, clips, count)
-    elif len(data.get("inputs", ())) != EACH * count:
+    elif len(data.get("eyes", ())) != EACH * count:
         data = gather(face, range(200_000, 200_000 + count))
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(kept, data, {"kind": "portraits"})
     inputs, wanted = data["inputs"].float(), data["targets"]
     spread = wanted.std(0).clamp_min(0.02)  # what hardly varies in a few clips must not outweigh all else
     torch.manual_seed(0)
-    reader = Reader((HIDDEN,))
+    reader = Reader((HIDDEN, EYES))
     reader.mean.copy_(inputs.mean(0))
     reader.deviation.copy_(inputs.std(0) + 1e-3)
-    optimizers = {"reader": torch.optim.AdamW(reader.parameters(), LR, weight_decay=1e-2)}
+    optimizers = {"reader": torch.optim.AdamW(reader.layers.parameters(), LR, weight_decay=1e-2)}
     steps = trainer.steps(STEPS)
 
     def step(index: int) -> dict[str, Tensor]:
@@ -244,7 +250,40 @@ def train_reader(run: Run, face: FaceNet, people: int = PEOPLE, clips: Source | 
     trainer.fit(
         f"{KIND}/reader", {"reader": reader}, optimizers, step, steps, schedule=lambda index: cosine(index, steps)
     )
+    _train_eyes(run, reader.eyes, data)
     return reader.cpu().eval()
+
+
+def _train_eyes(run: Run, eyes: Eyes, data: dict[str, Tensor]) -> None:
+    """Teach the network of the eyes, by gaze and by how it changes from frame to frame of a person; frames with shut
+    eyes count nothing."""
+    trainer = run.trainer
+    groups = len(data["eyes"]) // EACH
+    gaze = data["targets"][:, [READ.index(name) for name in GAZE]]
+    lids = 0.5 + 0.5 * data["targets"][:, [READ.index(name) for name in ("blink_left", "blink_right")]].mean(1)
+    open_ = (1 - lids) * (lids < SHUT)
+    optimizers = {"eyes": torch.optim.AdamW(eyes.parameters(), LR, weight_decay=1e-2)}
+    steps = trainer.steps(EYE_STEPS)
+
+    def step(index: int) -> dict[str, Tensor]:
+        torch.manual_seed(index)
+        chosen = (EACH * torch.randint(groups, (GROUPS,))[:, None] + torch.arange(EACH)).flatten()
+        crops, motion, target = data["eyes"][chosen].float() / 127.5 - 1, data["motion"][chosen], gaze[chosen]
+        if index % 2:
+            crops, motion = mirror(crops, motion)
+            target = target * torch.tensor([-1.0, 1.0])
+        contrast, light = 1 + 0.15 * torch.randn(len(crops), 1, 1, 1, 1), 0.1 * torch.randn(len(crops), 1, 1, 1, 1)
+        y, x = int(torch.randint(-2, 3, ())), int(torch.randint(-3, 4, ()))
+        crops = torch.roll(contrast * crops + light, (y, x), (3, 4))  # landmarks are not that exact
+        crops, motion, target, counts = map(trainer.to_device, (crops, motion, target, open_[chosen]))
+        error = (eyes.train()(crops, motion) - target).view(GROUPS, EACH, -1)
+        counts = counts.view(GROUPS, EACH, 1)
+        mean = (counts * error).sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp_min(0.1)
+        loss = (counts * (error.square() + WITHIN * (error - mean).square())).mean()
+        trainer.descend(loss, optimizers.values())
+        return {"error": loss}
+
+    trainer.fit(f"{KIND}/eyes", {"eyes": eyes}, optimizers, step, steps, schedule=lambda index: cosine(index, steps))
 
 
 @makes(KIND, needs=("face", "generator"), starts=False)
@@ -285,7 +324,7 @@ def recipe(run: Run, *, data: str | None = None, generator: str | None = None, f
     facts["perceptual distance"] = perceptual.name
     if face is not None:
         reader = train_reader(run, face.cpu(), clips=clips)
-        whole = Channels(ChannelsConfig(channels.config.names, channels.config.size, (HIDDEN,)))
+        whole = Channels(ChannelsConfig(channels.config.names, channels.config.size, (HIDDEN, EYES)))
         whole.load_state_dict(
             channels.state_dict() | {f"reader.{key}": value for key, value in reader.state_dict().items()}
         )
