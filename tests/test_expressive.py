@@ -180,6 +180,22 @@ def test_the_frame_that_says_who_it_is(system: Expressive) -> None:
     assert fit.best_of(system.generator, w, crops) == 2
 
 
+def test_a_drawn_person_is_encoded_in_a_loop(system: Expressive) -> None:
+    crop = world.draw(world.align(world.person(7_000_001)[None])[0], 256).image
+    w = encoded(system.encode, crop[None])[0]
+    again = fit.looped(system.generator, system.encode, w, crop)
+    with torch.inference_mode():
+        shown = pictures(system.generator.synthesize(torch.stack([w, again]))).astype(float)
+    errors = np.square(shown - crop).mean((1, 2, 3))
+    assert errors[1] < 0.95 * errors[0]
+
+    class Same(torch.nn.Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            return w[None]
+
+    assert torch.equal(fit.looped(system.generator, Same(1, 1), w, crop), w)
+
+
 class Shown:
     """A clip of given frames."""
 

@@ -25,11 +25,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylereel.core.render import pictures
 from stylereel.family.nets import FaceNet
 from stylereel.generator import StyleGAN2, StyleGAN3
+from stylereel.invert.networks import encoded
 from stylereel.invert.optimise import Fit
 from stylereel.invert.perceptual import Perceptual
 from stylereel.invert.pti import tune
@@ -44,6 +45,7 @@ POSE_STEPS, POSE_LR = 40, 0.8  # in degrees
 PULL = 1e-3
 EVERY = 4
 BATCH = 8
+PASSES = 5  # of the encoder, as ReStyle's
 CLOSED = 0.5  # of an eye's usual opening, below which it blinks
 _EYES = ((37, 41, 36, 39), (38, 40, 36, 39), (43, 47, 42, 45), (44, 46, 42, 45))
 
@@ -153,6 +155,25 @@ def best_of(generator: StyleGAN2, w: Tensor, crops: np.ndarray) -> int:
     """Which of codes w [N, L, D] shows its own crop uint8 [N, H, W, 3] most as the same person: the identity frame."""
     shown = np.concatenate([pictures(generator.synthesize(part)) for part in w.split(BATCH)])
     return int(cosine(builtin_embeddings(shown), builtin_embeddings(crops)).argmax())
+
+
+@torch.no_grad()
+def looped(generator: StyleGAN2, encode: nn.Module | None, w: Tensor, crop: np.ndarray) -> Tensor:
+    """The code [L, D] of a portrait uint8 [H, W, 3] by its encoder in a loop through the generator, from the encoder's
+    w [L, D] on: what the encoder gives for the portrait and not for its reconstruction is added, `PASSES` times in all,
+    and the code with the smallest squared error is kept.
+
+    It stands for ReStyle (Alaluf et al. 2021), whose encoder is trained for that loop, as one pass stands for e4e.
+    """
+    best = now = first = w[None]
+    least, target = float("inf"), to_unit(crop[None]).to(w.device)
+    for _ in range(PASSES):
+        shown = generator.synthesize(now).clamp(-1, 1)
+        error = float((shown - target).square().mean())
+        if error < least:
+            best, least = now, error
+        now = now + first - encoded(encode, pictures(shown)).to(now)
+    return best[0]
 
 
 def clip_code(

@@ -29,6 +29,7 @@ from stylereel.core.render import pictures, render
 from stylereel.core.runs import claim
 from stylereel.core.system import Device
 from stylereel.faces.pose import smooth
+from stylereel.invert.networks import encoded
 from stylereel.invert.perceptual import Perceptual, distance
 from stylereel.metrics.exact import HELD_OUT, by_face_net
 from stylereel.metrics.features import face_features, face_motion_features, shrink_for_face, to_unit
@@ -50,7 +51,6 @@ FLOW_STEPS = 300
 OTHERS = ("stylemask", "styleheat")  # whose puppets are compared
 EVERY, WINDOW = 4, 4  # of 25 frames a second, those that are measured; frames of a window of the mouth
 MOUTH = (0.52, 0.3, 0.4)  # top, left and side of its square, as parts of the image's
-PASSES_OF_ENCODER = 5  # as ReStyle's
 MANNERS = ("talking", "expressions", "listening")
 RATE = Fraction(25)
 WAYS = {"the code of one pass": "one pass", "optimised from it": "refined", "optimised from nothing": "optimised"}
@@ -233,7 +233,7 @@ def one_clip(
 ) -> dict[str, dict[str, float]]:
     """The measures of each way to show a held-out clip again."""
     images, motion = draw_clip(number, frames, seed)
-    w, perceptual = system.identify(images[0]).w, Perceptual.best()
+    w, perceptual = encoded(system.encode, images[:1])[0], Perceptual.best()
     truth = _Truth(images, motion, perceptual)
     read = [system.read_images(to_unit(part)) for part in np.split(images, range(8, frames, 8))]
     numbers = torch.from_numpy(system.encode_factors(smooth(np.concatenate(read), RATE / EVERY, 0.04)))
@@ -252,7 +252,7 @@ def one_clip(
     codes["refined"] = solve(every, codes["one pass"])
     codes["optimised"] = solve(every, fit.by_key_frames(frames, solve, len(system.channels.names)))
     found = {name: truth.measure(_show(system, base, codes[code])) for name, code in WAYS.items()}
-    again = iterated(system, images[0])
+    again = fit.looped(system.generator, system.encode, w, images[0])
     with torch.inference_mode():
         other = system.base(again[None], numbers[:, : len(POSE)])
     found["the person by the iterated encoder"] = truth.measure(_show(system, other, codes["one pass"]))
@@ -271,26 +271,6 @@ def one_clip(
             off = np.abs(angles.numpy() - motion[:, PLACES]).mean()
             found[f"pose by {name}, {how}"] = {"pose loss": float(loss.mean()), "degrees off": float(off)}
     return found
-
-
-@torch.inference_mode()
-def iterated(system: Expressive, image: np.ndarray) -> Tensor:
-    """The code [L, D] of a portrait uint8 [H, W, 3] by the encoder in a loop through the generator: what it gives for
-    the portrait and not for its reconstruction is added, `PASSES_OF_ENCODER` times in all, the best being kept.
-
-    It stands for ReStyle, whose encoder is trained for that loop, as one pass stands for e4e.
-    """
-    assert system.encode is not None
-    target = to_unit(image[None])
-    first = w = system.encode(target)
-    best, least = w, float("inf")
-    for _ in range(PASSES_OF_ENCODER):
-        shown = system.generator.synthesize(w).clamp(-1, 1)
-        error = float((shown - target).square().mean())
-        if error < least:
-            best, least = w, error
-        w = w + first - system.encode(shown)
-    return best[0]
 
 
 class _Truth:

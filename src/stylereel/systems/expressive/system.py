@@ -113,7 +113,12 @@ class Expressive:
         def find(picture: np.ndarray) -> backend.Track:
             return backend.track_picture(picture, self._face_backend(detector), source_face)
 
-        return who.identify(self, source, psi, find, set_)
+        found = who.identify(self, source, psi, find, set_)
+        if isinstance(source, np.ndarray) and "factors" not in found.tensors:  # drawn, so by the encoder
+            crop = placement.cut(source, found.tensors["placement"].numpy(), who.CROP)
+            w = fit.looped(self.generator, self.encode, found.w.to(device_of(self)), crop)
+            found = replace(found, w=w.cpu())
+        return found
 
     def extract(
         self,
