@@ -20,7 +20,6 @@ from PIL import Image
 
 from stylereel.core.builtin import builtin
 from stylereel.family.nets import load_face
-from stylereel.family.people import num_factors
 from stylereel.generator import StyleGAN2
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes.stylegan2 import CONFIG, DETAIL, DETAILED, SHARPEN, finish
@@ -41,7 +40,7 @@ def sharpened(start: StyleGAN2, folder: Path, way: str) -> StyleGAN2:
     blocks, config = WAYS[way]
     trainer, face = Trainer(folder / way.replace(" ", "-").replace(",", "")), load_face(builtin("face"))
     trainer.freeze(face)
-    return finish(trainer, start, face, num_factors(start), config, "sharpening", blocks)
+    return finish(trainer, start, face, config, "sharpening", blocks)
 
 
 def main() -> None:

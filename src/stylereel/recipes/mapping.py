@@ -3,6 +3,9 @@
 Before any image, the mapping network learns to turn z into a w from which one matrix predicts the factors, the
 kinds of hair, hat, collar and backdrop, and the colours of the palette. This takes under a minute, and the synthesis
 network then never has to guess through the mapping which of eighty numbers makes the hair gray.
+
+A mapping network that is older than some factors can learn them later (`learn_newer`), and w then goes on to mean what
+it meant to all that was trained on it.
 """
 
 from __future__ import annotations
@@ -17,11 +20,11 @@ from stylereel.generator.ops import FullyConnected
 from stylereel.train.loop import Trainer, cosine
 from stylereel.train.optimizers import Muon
 from stylereel.world import from_latent
-from stylereel.world.factors import HIGH, INDEX, LATENT_DIM, LOW
+from stylereel.world.factors import HIGH, INDEX, LATENT_DIM, LOW, NAMES
 from stylereel.world.hair import STYLE_EDGES
 from stylereel.world.materials import HALF, KEY, palette
 
-STEPS, BATCH = 3000, 512
+STEPS, NEWER_STEPS, BATCH = 3000, 2000, 512
 LR = 1e-2
 # Factors that choose among kinds, and how many there are.
 KINDS = {"backdrop_kind": 5, "hat_style": 3, "neckline": 4, "clothes_pattern": 4, "glasses_shape": 3, "hair_style": 10}
@@ -46,17 +49,29 @@ def targets(values: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, 1, dtype=np.float32)
 
 
+def _draw(seed: tuple[int, ...], count: int, share: Share = WHOLE) -> tuple[Tensor, Tensor]:
+    """Latents [B, Z] and their `targets` [B, F]."""
+    z = np.random.default_rng(seed).standard_normal((count, LATENT_DIM))[share[0] :: share[1]].astype(np.float32)
+    return torch.from_numpy(z), torch.from_numpy(targets(from_latent(z)))
+
+
+def _batches(trainer: Trainer) -> tuple[Prefetch[tuple[Tensor, Tensor]], int]:
+    """Batches of latents and normalised targets by index, and the number of targets: those that vary."""
+    examples = _draw((14, 0), 8192)[1]
+    varies = examples.std(0) > 1e-3
+    mean, spread = examples.mean(0)[varies], examples.std(0)[varies]
+
+    def draw(index: int) -> tuple[Tensor, Tensor]:
+        z, target = _draw((14, 1, index), BATCH, trainer.share)
+        return z, (target[:, varies] - mean) / spread
+
+    return Prefetch(draw, lambda pair: (trainer.to_device(pair[0]), trainer.to_device(pair[1]))), len(mean)
+
+
 def pretrain(trainer: Trainer, name: str, mapping: MappingNetwork) -> None:
     """Train the mapping network, and a matrix that is thrown away, to predict the `targets` of a latent."""
-
-    def draw(seed: tuple[int, ...], count: int, share: Share = WHOLE) -> tuple[Tensor, Tensor]:
-        z = np.random.default_rng(seed).standard_normal((count, LATENT_DIM))[share[0] :: share[1]].astype(np.float32)
-        return torch.from_numpy(z), torch.from_numpy(targets(from_latent(z)))
-
-    known = draw((14, 0), 8192)[1]
-    varies = known.std(0) > 1e-3
-    mean, spread = (trainer.to_device(t) for t in (known.mean(0)[varies], known.std(0)[varies]))
-    reader = nn.Linear(mapping.w_avg.numel(), len(mean))
+    batches, count = _batches(trainer)
+    reader = nn.Linear(mapping.w_avg.numel(), count)
     # The multiplier of the mapping network's learning rate is meant for adversarial training.
     layer = mapping.get_submodule("fc0")
     assert isinstance(layer, FullyConnected)
@@ -67,14 +82,10 @@ def pretrain(trainer: Trainer, name: str, mapping: MappingNetwork) -> None:
         "reader": torch.optim.Adam(reader.parameters(), 2e-3),
     }
     steps = trainer.steps(STEPS)
-    batches = Prefetch(
-        lambda index: draw((14, 1, index), BATCH, trainer.share),
-        lambda pair: (trainer.to_device(pair[0]), trainer.to_device(pair[1])),
-    )
 
     def step(index: int) -> dict[str, Tensor | float]:
         z, target = batches(index)
-        loss = (reader(mapping(z)) - (target[:, varies] - mean) / spread).square().mean()
+        loss = (reader(mapping(z)) - target).square().mean()
         trainer.descend(loss, optimizers.values(), 1.0, mapping)
         return {"unexplained": loss.detach()}  # share of the variance that the code does not explain
 
@@ -86,4 +97,45 @@ def pretrain(trainer: Trainer, name: str, mapping: MappingNetwork) -> None:
         steps,
         batch=BATCH,
         schedule=lambda index: cosine(index, steps, floor=1e-3),
+    )
+
+
+def learn_newer(trainer: Trainer, name: str, mapping: MappingNetwork, known: int) -> None:
+    """Teach a trained mapping network, whose latents mean the first `known` factors, those that came after them.
+
+    It learns only by how much the newer numbers of the latent move its first layer. So w stays as it is where they
+    are 0, and what was trained on it before goes on to hold. A w from which a factor can be read worse than before is
+    the price of moving it far; what the older factors lose beyond a twentieth of their variance counts extra.
+    """
+    batches, count = _batches(trainer)
+    reader = nn.Linear(mapping.w_avg.numel(), count)
+    mapping.requires_grad_(False)
+    weight = mapping.get_submodule("fc0").weight
+    assert isinstance(weight, nn.Parameter)
+    newer = torch.zeros_like(weight)
+    newer[:, known:] = 1
+    weight.requires_grad_(True).register_hook(lambda gradient: gradient * newer)
+    spread = float(weight.detach().std())
+    optimizers = {
+        "model": torch.optim.Adam([weight], 0.06 * spread),
+        "reader": torch.optim.Adam(reader.parameters(), LR),
+    }
+    steps = trainer.steps(NEWER_STEPS)
+
+    def step(index: int) -> dict[str, Tensor | float]:
+        z, target = batches(index)
+        missing = (reader(mapping(z)) - target).square().mean(0)
+        new = missing[known : len(NAMES)].mean()
+        lost = (missing[:known] - 0.05).clamp_min(0).sum()
+        trainer.descend(2 * new + 4 * missing.mean() + lost, optimizers.values())
+        return {"unexplained": missing.mean().detach(), "newer": new.detach()}
+
+    trainer.fit(
+        name,
+        {"model": mapping, "reader": reader},
+        optimizers,
+        step,
+        steps,
+        batch=BATCH,
+        schedule=lambda index: cosine(index, steps),
     )

@@ -44,7 +44,7 @@ from stylereel.recipes.losses import (
     optimizers_of,
     perceptual_loss,
 )
-from stylereel.recipes.mapping import pretrain
+from stylereel.recipes.mapping import learn_newer, pretrain
 from stylereel.recipes.run import Run, makes
 from stylereel.recipes.sharpen import SharpenConfig, sharpen
 from stylereel.train import adversarial
@@ -75,7 +75,9 @@ STAGES = (
     Stage(128, 3600, 16, 6e-3, 5e-5),
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
-SHARPEN = SharpenConfig(2000)
+# For a generator that is older than some factors: the last stages once more, from its own blocks.
+NEWER = Stage(128, 3000, 16, 2e-3, 5e-5)
+SHARPEN = SharpenConfig(4000, features=0.5, power=0.1)
 DETAIL = SharpenConfig(400, patch=96, image=0.3, features=1.0, gan=0.1, power=0.4)
 DETAILED = 2  # the last blocks alone learn from it; what others learned of those below stays true
 
@@ -177,20 +179,18 @@ def finish(
     trainer: Trainer,
     start: StyleGAN2,
     face: FaceNet,
-    known: int,
     config: SharpenConfig,
     stage: str,
     blocks: Iterable[int],
 ) -> StyleGAN2:
-    """Sharpen the blocks of some resolutions (see `sharpen`); the mapping knows the first `known` factors."""
+    """Sharpen the blocks of some resolutions (see `sharpen`)."""
     model, average = StyleGAN2(start.config), StyleGAN2(start.config)
     model.load_state_dict(start.state_dict())
     model.requires_grad_(False)
     for resolution in blocks:
         model.synthesis.get_submodule(f"b{resolution}").requires_grad_(True)
     batches = Prefetch(
-        lambda index: draw_pairs((13, index), config.pairs, model.resolution, trainer.share, known),
-        trainer.to_device,
+        lambda index: draw_pairs((13, index), config.pairs, model.resolution, trainer.share), trainer.to_device
     )
 
     def generate(index: int) -> tuple[Tensor, Batch]:
@@ -205,9 +205,10 @@ def finish(
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
     """Train the built-in generator.
 
-    With a generator of today's size to `start` from, only the last stage runs: its mapping network and coarse blocks
-    stay, so that codes keep their meaning, and factors that are newer than it stay neutral. From one with fewer latent
-    numbers the blocks are taken over, see `adopt`.
+    With a generator of today's size and factors to `start` from, only the last stage runs: its mapping network and
+    coarse blocks stay, so that codes keep their meaning. One that is older than some factors learns them, and its
+    codes keep their meaning too, see `learn_newer`. From one with fewer latent numbers the blocks are taken over, see
+    `adopt`.
 
     Raises ValueError if that one has other blocks, or more latent numbers.
     """
@@ -215,13 +216,13 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
         raise ValueError("That generator is not one of the built-in family; start from another or from scratch.")
     trainer.freeze(face)
     torch.manual_seed(20)
-    known = len(NAMES)
-    if start is not None and start.config == CONFIG:
-        sharp, known = start, num_factors(start)
+    if start is not None and num_factors(start) == len(NAMES):
+        sharp = start
     else:
-        whole = _distil_all(trainer, face, start)
-        sharp = finish(trainer, whole, face, known, SHARPEN, "generator/5-sharpen", CONFIG.resolutions)
-    finished = finish(trainer, sharp, face, known, DETAIL, "generator/6-detail", CONFIG.resolutions[-DETAILED:])
+        whole = _distil_newer(trainer, face, start) if start is not None and start.config == CONFIG else None
+        whole = whole or _distil_all(trainer, face, start)
+        sharp = finish(trainer, whole, face, SHARPEN, "generator/5-sharpen", CONFIG.resolutions)
+    finished = finish(trainer, sharp, face, DETAIL, "generator/6-detail", CONFIG.resolutions[-DETAILED:])
     measure_mean_w(finished)
     return finished
 
@@ -241,6 +242,20 @@ def _distil_all(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None) -> Sty
         average = StyleGAN2(config)
         distil(trainer, f"generator/{number}-distil-{stage.resolution}", model, average, face, number, stage)
     return average
+
+
+def _distil_newer(trainer: Trainer, face: FaceNet, start: StyleGAN2) -> StyleGAN2:
+    """Factors that are newer than a generator: by its mapping network, and then by its blocks up to 128 px."""
+    whole = StyleGAN2(CONFIG)
+    whole.load_state_dict(start.state_dict())
+    learn_newer(trainer, "generator/0-newer", whole.mapping, num_factors(start))
+    adopt(whole, start, CONFIG.resolutions)
+    torch.manual_seed(3)
+    model = grow(whole, replace(CONFIG, resolution=NEWER.resolution))
+    average = StyleGAN2(model.config)
+    distil(trainer, f"generator/3-distil-{NEWER.resolution}", model, average, face, 3, NEWER)
+    whole.load_state_dict(average.state_dict(), strict=False)
+    return whole
 
 
 @torch.no_grad()
@@ -270,9 +285,8 @@ def recipe(run: Run, *, data: str | None = None) -> list[Path]:
     path = run.first("generator")
     first = None if path is None else StyleGAN2.load(path)
     if data is None:
-        known = len(NAMES) if first is None or first.config != CONFIG else num_factors(first)
         model = train(run.trainer, run.face_net(), first)
-        return run.save({"generator": model}, facts={"factors": " ".join(NAMES[:known])})
+        return run.save({"generator": model}, facts={"factors": " ".join(NAMES)})
     source = open_source(data, size=CONFIG.resolution)
     model = adversarial.train(run.trainer, source, CONFIG, first)
     return run.save({"generator": model}, f"pictures of {data}", None)

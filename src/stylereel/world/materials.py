@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from stylereel.world.factors import INDEX, NAMES
+from stylereel.world.geometry import smoothstep
 
 REGIONS = (
     *("background", "skin", "hair", "brow", "eye", "lips", "mouth", "neck", "clothes", "ear", "glasses", "beard"),
@@ -119,6 +120,12 @@ _DARK, _BLOND, _BROWN, _GRAY, _DARK_EYE, _WARM, _RED, _LIP_TINT, _LIP_SHIFT = np
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
+def _colourful(hue, light):
+    """Share 0..1 of a colour's saturation: gray at both ends of the hue's factor, white and black at those of light."""
+    return smoothstep(0.92, 0.78, abs(hue)) * smoothstep(0.97, 0.80, light) * smoothstep(0.02, 0.16, light)
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def palette(v):
     """Colours (linear RGB) and lights [18, 3] of a value vector."""
     p = np.zeros((ROWS, 3), np.float32)
@@ -126,13 +133,16 @@ def palette(v):
     low = min(int(position), _TONES.shape[0] - 2)
     light, gray, eye = v[HAIR_LIGHT], 0.85 * v[HAIR_GRAY], v[EYE_LIGHT]
     brown = 0.45 * 4.0 * light * (1.0 - light)
-    pale = _hsv(0.42 + 0.14 * v[EYE_HUE], 0.42, 0.66)
+    pale = _hsv(0.53 + 0.13 * v[EYE_HUE], 0.30, 0.66)
     hue, cloth = (v[CLOTHES_HUE] + 1.0) / 2.0, v[CLOTHES_LIGHT]
-    cloth_1 = _hsv(hue, 0.50 - 0.32 * cloth, 0.16 + 0.74 * cloth)
-    cloth_2 = _hsv((hue + 0.08) % 1.0, 0.35, 0.30 + 0.6 * (1.0 - cloth))
+    vivid = _colourful(v[CLOTHES_HUE], cloth)
+    cloth_1 = _hsv(hue, vivid * (0.55 - 0.32 * cloth), 0.14 + 0.78 * cloth)
+    cloth_2 = _hsv((hue + 0.08) % 1.0, 0.35 * vivid, 0.30 + 0.6 * (1.0 - cloth))
     hue, back = (v[BACKDROP_HUE] + 1.0) / 2.0, v[BACKDROP_LIGHT]
-    back_1 = _hsv(hue, 0.26, 0.26 + 0.6 * back)
-    back_2 = _hsv((hue + 0.13) % 1.0, 0.26, 0.14 + 0.55 * back)
+    vivid = 0.26 * _colourful(v[BACKDROP_HUE], back)
+    white, black = smoothstep(0.78, 1.0, back), smoothstep(0.22, 0.0, back)
+    back_1 = _hsv(hue, vivid, 0.26 + 0.6 * back + 0.12 * white - 0.12 * black)
+    back_2 = _hsv((hue + 0.13) % 1.0, vivid, 0.14 + 0.55 * back + 0.20 * white - 0.06 * black)
     accent = _hsv((v[ACCENT_HUE] + 1.0) / 2.0, 0.45, 0.52 + 0.25 * math.sin(5.0 * v[ACCENT_HUE]))
     for k in range(3):
         skin = _TONES[low, k] + (position - low) * (_TONES[low + 1, k] - _TONES[low, k])
