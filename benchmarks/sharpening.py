@@ -22,13 +22,14 @@ from stylereel.core.builtin import builtin
 from stylereel.family.nets import load_face
 from stylereel.generator import StyleGAN2
 from stylereel.media.sheet import side_by_side
-from stylereel.recipes.stylegan2 import CONFIG, DETAIL, DETAILED, SHARPEN, finish
+from stylereel.recipes.sharpen import SharpenConfig
+from stylereel.recipes.stylegan2 import CONFIG, DETAIL, DETAILED, finish
 from stylereel.train.loop import Trainer
 
 # The blocks that learn, and the losses.
 FINE, NO_PIXELS = CONFIG.resolutions[-DETAILED:], replace(DETAIL, steps=200, image=0.0)
 WAYS = {
-    "all blocks, pixels": (CONFIG.resolutions, replace(SHARPEN, steps=200)),
+    "all blocks, pixels": (CONFIG.resolutions, SharpenConfig(200)),
     "fine blocks, features": (FINE, replace(NO_PIXELS, power=0.0)),
     "fine blocks, features and power": (FINE, replace(NO_PIXELS, power=0.5)),
     "that for longer, more power": (FINE, replace(NO_PIXELS, steps=1000, power=0.75)),

@@ -57,6 +57,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     config = StyleGAN2Config(128, z_dim=LATENT_DIM, w_dim=32, channel_base=512, channel_max=16, mapping_layers=1)
     monkeypatch.setattr(generator, "CONFIG", config)
     monkeypatch.setattr(mapping, "STEPS", 30)
+    monkeypatch.setattr(mapping, "NEWER_STEPS", 30)
+    monkeypatch.setattr(generator, "NEWER", generator.Stage(64, 3, 4, 1e-3, 1e-3))
     stages = (generator.Stage(64, 60, 4, 2e-2, 1e-2), generator.Stage(128, 6, 2, 1e-2, 1e-3, top=True))
     monkeypatch.setattr(generator, "STAGES", stages)
     for stage in ("SHARPEN", "DETAIL"):
@@ -102,6 +104,13 @@ def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.Monkey
     assert torch.equal(again.mapping(z), network.mapping(z))
     weights = [each.get_parameter("synthesis.b64.conv1.weight") for each in (again, network)]
     assert not torch.equal(*weights)
+    # One that is older than some factors learns them, with all its blocks, and w stays where their numbers are 0.
+    network.card["factors"] = " ".join(world.NAMES[:-4])
+    grown = generator.train(Trainer(tmp_path / "newer"), load_face(tmp_path / "face.safetensors"), network)
+    assert not torch.allclose(grown.mapping(z), network.mapping(z), atol=1e-2)
+    assert not torch.equal(*(each.get_parameter("synthesis.b16.conv1.weight") for each in (grown, network)))
+    z[:, len(world.NAMES) - 4 :] = 0
+    assert torch.allclose(grown.mapping(z), network.mapping(z), atol=1e-5)
 
 
 def test_targets_of_the_mapping() -> None:

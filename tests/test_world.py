@@ -14,6 +14,7 @@ from stylereel.faces.backend import DlibBackend, box_around
 from stylereel.metrics.likeness import shows_one_face
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM
 from stylereel.world.hair import STYLE_EDGES, STYLES, style_value
+from stylereel.world.materials import BACK_1, BACK_2, CLOTH, CLOTH_2, palette
 from stylereel.world.shading import REGIONS
 
 
@@ -189,6 +190,20 @@ def test_edges_are_anti_aliased() -> None:
         low, high = sorted((line[jump - 3], line[jump + 4]))
         shares.append(np.abs(np.diff(line[jump - 3 : jump + 5])).max() / max(high - low, 1))
     assert np.median(shares) < 0.8
+
+
+def test_backdrops_and_clothes_may_have_no_colour() -> None:
+    """Gray at both ends of the hue, white and black at those of the light; in between they are colourful."""
+    for part, rows in (("backdrop", (BACK_1, BACK_2)), ("clothes", (CLOTH, CLOTH_2))):
+        colours = {
+            (hue, light): np.sqrt(
+                palette(set_value(world.neutral(), **{f"{part}_hue": hue, f"{part}_light": light}))[: BACK_2 + 1]
+            )
+            for hue, light in ((-1, 0.5), (1, 0.5), (0.3, 1), (0.3, 0), (0.3, 0.5))
+        }
+        saturation = {key: np.ptp(colour[list(rows)], axis=1).max() for key, colour in colours.items()}
+        assert saturation.pop((0.3, 0.5)) > 0.1 and max(saturation.values()) < 0.01
+        assert colours[0.3, 1][rows[0]].min() > 0.9 and colours[0.3, 0][rows[0]].max() < 0.15
 
 
 def test_a_wrong_vector_is_explained() -> None:

@@ -76,8 +76,8 @@ STAGES = (
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
 # For a generator that is older than some factors: the last stages once more, from its own blocks.
-NEWER = Stage(128, 3000, 16, 2e-3, 5e-5)
-SHARPEN = SharpenConfig(4000, features=0.5, power=0.1)
+NEWER = Stage(128, 1300, 16, 2e-3, 5e-5)
+SHARPEN = SharpenConfig(2000, features=0.5, power=0.1)
 DETAIL = SharpenConfig(400, patch=96, image=0.3, features=1.0, gan=0.1, power=0.4)
 DETAILED = 2  # the last blocks alone learn from it; what others learned of those below stays true
 

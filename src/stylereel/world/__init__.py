@@ -47,7 +47,7 @@ from stylereel.world.factors import (  # noqa: E402
 from stylereel.world.motion import natural_motion  # noqa: E402
 
 # Changes with what is drawn for a value vector; weights trained on another version are out of date.
-VERSION = 3
+VERSION = 4
 
 __all__ = [
     "VERSION",
