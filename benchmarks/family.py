@@ -24,6 +24,7 @@ import torch
 from stylereel import world
 from stylereel.core.builtin import BUILTIN
 from stylereel.core.render import pictures
+from stylereel.faces.backend import DlibBackend
 from stylereel.family.people import draw_pairs, num_factors
 from stylereel.generator import StyleGAN3, image_transform, load_generator
 from stylereel.generator.base import Generator
@@ -32,6 +33,7 @@ from stylereel.media.sheet import contact_sheet
 from stylereel.metrics.equivariance import equivariance
 from stylereel.metrics.exact import HELD_OUT, draw_all
 from stylereel.metrics.features import face_features, shrink_for_face
+from stylereel.metrics.frechet import frechet_distance
 from stylereel.metrics.registry import Clip, Score, find
 from stylereel.metrics.smoothness import path_length
 from stylereel.recipes.stylegan3 import STAGES, draw_at, draw_placed
@@ -124,6 +126,17 @@ def spectrum(frames: np.ndarray, real: np.ndarray) -> dict[str, dict[str, float]
     return out
 
 
+def moments(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [128] and covariance [128, 128] of dlib's embeddings of the faces in images uint8 [N, H, W, 3]."""
+    backend, found = DlibBackend(), []
+    for frame in frames:
+        boxes = backend.detect(frame)
+        face = backend.look(frame, max(boxes, key=lambda box: box.score)) if boxes else None
+        if face is not None:
+            found.append(backend.embedding(frame, face.landmarks))
+    return np.mean(found, axis=0), np.cov(np.array(found, np.float64), rowvar=False)
+
+
 def entry(score: Score) -> dict[str, Any]:
     return {"value": round(score.value, 4), "interval": [round(end, 4) for end in score.interval or ()]}
 
@@ -139,6 +152,11 @@ def measure(generator: Generator, count: int, check: int) -> dict[str, Any]:
         out[score.name] = entry(score) | {
             "of world images themselves": round(find(name)([Clip(other)], [Clip(real)]).value, 4)
         }
+    mine, theirs, others = map(moments, (frames, real, other))
+    out["frechet distance of dlib's embeddings, which no training has seen"] = {
+        "value": round(frechet_distance(*mine, *theirs), 5),
+        "of world images themselves": round(frechet_distance(*others, *theirs), 5),
+    }
     out["spectrum"] = spectrum(generate(generator, z := latents(6, 64)), truth(generator, z))
     difference = (generate(generator, z := latents(5, 128)) - truth(generator, z).astype(np.float64)) / 255
     out["psnr"] = round(float((-10 * np.log10(np.square(difference).mean((1, 2, 3)))).mean()), 2)
