@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import torch
 from stylereel import world
 from stylereel.cli import main
 from stylereel.commands.train import train
+from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.render import render
 from stylereel.family.nets import FaceNet
 from stylereel.family.people import mixed_values
 from stylereel.generator import StyleGAN3, StyleGAN3Config
-from stylereel.systems.stylefacev import critics, data, training
+from stylereel.systems.stylefacev import critics, data, larger, training
 from stylereel.systems.stylefacev.model import (
     NAMES,
     NOISE,
@@ -135,6 +137,26 @@ def test_motion_goes_on_from_its_state_and_keeps_to_the_range() -> None:
     assert predicted.shape == noise.shape and (far <= net.high + 1e-5).all() and (far[:, -1] == net.high).all()
 
 
+def test_the_calibration_steadies_a_trembling_sample_and_keeps_its_range() -> None:
+    torch.manual_seed(0)
+    net, codes = PoseSampler(8), data.clip_codes(2, 400)
+    torch.nn.init.normal_(net.out.weight, std=2.0)  # large steps of either sign, which tremble
+    net.learn_statistics(codes)
+    before = net.deviation.clone()
+    training.calibrate(net, codes, 8, 300)
+    noise = torch.randn(8, 300, NOISE)
+    noisy, steady = PoseSampler(8), net
+    noisy.load_state_dict(net.state_dict())
+    noisy.glide.zero_()
+    tracks = [each.go_on(each.start(each.starts[:8]), noise)[0].detach() for each in (noisy, steady)]
+    assert (net.glide >= 0).all() and net.glide.max() > 0.1
+    assert (training._fourth(tracks[1]) <= training._fourth(tracks[0]) + 1e-6).all()
+    assert ((net.deviation / before).log().abs() <= np.log(training.GAIN) + 1e-4).all()
+    first, _, state = net.go_on(net.start(net.starts[:2]), noise[:2, :9])
+    second = net.go_on(state, noise[:2, 9:20])[0]
+    torch.testing.assert_close(torch.cat([first, second], 1), net.go_on(net.start(net.starts[:2]), noise[:2, :20])[0])
+
+
 # Training
 
 
@@ -151,6 +173,7 @@ def test_all_stages_train_resume_and_one_stage_goes_on_alone(
     monkeypatch.setattr(training, "kept_clips", lambda folder: data.clip_codes(1, 60))
     monkeypatch.setattr(training, "show", lambda *_: np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(training, "BATCH", 8)
+    monkeypatch.setattr(training, "calibrate", partial(training.calibrate, count=4, frames=40))
     command = [
         "train",
         "stylefacev",
@@ -293,3 +316,48 @@ def test_motion_of_prepared_clips_is_learned_as_the_worlds_is(tmp_path: Path) ->
         data.prepared_codes(clips, 1)
     with pytest.raises(ValueError, match="leave out --data"):
         train("stylefacev", folder=str(tmp_path), options={"data": "shards", "stage": "pose"})
+
+
+def test_the_motion_by_images_goes_on_from_that_by_poses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    tiny = StyleGAN3(StyleGAN3Config(128, 80, 256, channel_base=1024, channel_max=16, num_layers=8, filter_size=4))
+    monkeypatch.setattr(training, "SHOWN_FRAMES", 4)
+    nets, trainer = (
+        load_nets(builtin("stylefacev")).requires_grad_(True),
+        Trainer(tmp_path, device="cpu", precision="32"),
+    )
+    before = {name: value.clone() for name, value in nets.named_parameters()}
+    settings = training.Settings(images_steps=2, critic=4)
+    training.train_images(trainer, nets, tiny.eval().requires_grad_(False), settings)
+    changed = {name.split(".")[0] for name, value in nets.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == {"motion"}
+    with pytest.raises(ValueError, match="stage motion first"):
+        training.train_images(trainer, FacePoseNets(), tiny, settings)
+
+
+# A larger generator
+
+
+def test_a_larger_generator_shows_the_codes_that_were_learned_small(
+    system: StyleFaceV, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(larger, "samples", lambda _: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(larger, "STEPS", 2)
+    monkeypatch.setattr(training, "train_larger", partial(larger.train_larger, steps=2))
+    words = ["train", "stylefacev", "--stage", "larger", "--folder", str(tmp_path), "--device", "cpu"]
+    assert main([*words, "--precision", "32"]) == 0
+    file = tmp_path / "generator3-256.safetensors"
+    large: Any = StyleFaceV.from_files(generator=str(file))
+    assert large.generator.resolution == 256 and large.weight_files[0] == file
+    before, after = (dict(each.generator.named_parameters()) for each in (system, large))
+    taken = [name for name in before if name in after and torch.equal(before[name], after[name])]
+    assert all(name in taken for name in before if name.startswith("mapping.")) and len(taken) > 20
+    motion = large.sample(3, 2)[1]
+    identity = system.identify(5)
+    shown: list[Any] = [each.apply(identity, motion) for each in (system, large)]
+    assert torch.allclose(shown[0].w[:, 0], shown[1].w[:, 0], atol=1e-4)
+    assert shown[1].w.shape[1] == large.generator.num_ws > system.generator.num_ws
+    assert large.apply(identity, motion).synthesize(large.generator).shape == (2, 3, 256, 256)
+    capsys.readouterr()
+    with pytest.raises(ValueError, match="2, 4, ... times 128"):
+        larger.grow(system.generator, 192)

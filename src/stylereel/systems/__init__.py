@@ -15,7 +15,7 @@ SPECS = {
     name: Spec(*(f"stylereel.systems.{name}.{part}" for part in parts))
     for name, *parts in [
         ("expressive", "system:Expressive", "training:recipe", "study:reproduce"),
-        ("stylefacev", "system:StyleFaceV", "training:recipe"),
+        ("stylefacev", "system:StyleFaceV", "training:recipe", "study:reproduce"),
         ("stylemask", "system:StyleMask", "training:recipe", "study:reproduce"),
         ("styleheat", "system:StyleHEAT", "training:recipe", "study:reproduce"),
         ("stylevideogan", "system:StyleVideoGAN", "making:recipe", "study:reproduce"),

@@ -11,8 +11,8 @@ moves freely in the frame. An LSTM samples poses.
 | appearance encoder, fusion to W+ | `networks.AppearanceNet` | `model.AppearanceNet`, `model.Fusion` |
 | motion sampler | `networks.MotionLSTM` | `model.PoseSampler` |
 | discriminators of frames and of motion | `networks.FrameDiscriminator`, `networks.MotionDiscriminator` | `critics` |
-| weights | `files` | built in; `training`, from people of the world (`data`) |
-| use | | `system.StyleFaceV` |
+| weights | `files`; training in `paper` | built in; `training`, from people of the world (`data`) |
+| use | `published.PublishedStyleFaceV` | `system.StyleFaceV` |
 
 Different from the authors' code, and why:
 - Any batch size. Theirs takes the batch for the number of frames, and its test command leaves normalisation in

@@ -5,7 +5,7 @@ The losses are the paper's: relativistic average least squares, and a gradient p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -75,12 +75,14 @@ def _relative(real: Sequence[Tensor], fake: Sequence[Tensor], target: float) -> 
     return torch.stack(parts).mean()
 
 
-def penalty(critic: SequenceCritic, real: Tensor, fake: Tensor, random: torch.Generator) -> Tensor:
+def penalty(
+    critic: Callable[[Tensor], Sequence[Tensor]], real: Tensor, fake: Tensor, random: torch.Generator
+) -> Tensor:
     """The squared distance of the gradient's length from 1 between real and fake sequences, summed over the scales."""
-    share = torch.rand(len(real), 1, 1, generator=random).to(real)
+    share = torch.rand(len(real), *[1] * (real.ndim - 1), generator=random).to(real)
     between = torch.lerp(real, fake, share).requires_grad_(True)
     parts = []
     for scores in critic(between):
-        (gradient,) = torch.autograd.grad(scores.mean(1).sum(), between, create_graph=True)
+        (gradient,) = torch.autograd.grad(scores.flatten(1).mean(1).sum(), between, create_graph=True)
         parts.append((gradient.flatten(1).norm(dim=1) - 1).square().mean())
     return torch.stack(parts).sum()

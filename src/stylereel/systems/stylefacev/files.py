@@ -18,7 +18,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylereel.generator import StyleGAN3
 from stylereel.systems.stylefacev.networks import (
@@ -50,7 +50,7 @@ class Networks:
     """What StyleFaceV needs to make video, ready to use."""
 
     generator: StyleGAN3
-    landmarks: LandmarkNet
+    landmarks: nn.Module  # images to maps: a LandmarkNet, if the files are the authors'
     pose: PoseEncoder
     appearance: AppearanceNet
     motion: MotionLSTM
@@ -91,9 +91,10 @@ def load_folder(folder: str | Path, normalisation: Normalisation = "running") ->
     generator = load_generator_file(files["generator"])
     if not isinstance(generator, StyleGAN3):
         raise ValueError(f"{files['generator']} holds no StyleGAN3 generator, which StyleFaceV needs.")
+    reader = load_landmarks(files["landmarks"])
     networks = Networks(
         generator,
-        load_landmarks(files["landmarks"]),
+        reader,
         load_pose(files["pose"]),
         load_appearance(files["appearance"], generator.config.w_dim, normalisation),
         load_motion(files["motion"]),
@@ -104,7 +105,7 @@ def load_folder(folder: str | Path, normalisation: Normalisation = "running") ->
             f"{files['appearance']} makes {rows} rows of W+, the generator {files['generator']} takes "
             f"{generator.num_ws}; give files that belong together."
         )
-    landmarks, maps = networks.landmarks.l0.out_channels - 1, networks.pose.maps
+    landmarks, maps = reader.l0.out_channels - 1, networks.pose.maps
     if landmarks != maps:
         raise ValueError(
             f"{files['pose']} looks at {maps} landmark maps, {files['landmarks']} makes {landmarks}; give files that "

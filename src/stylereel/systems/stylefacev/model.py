@@ -137,12 +137,16 @@ class Fusion(nn.Module):
         return self.mean + self.deviation * self.mix(appearance * self.pose(pose[:, SHOWN]))
 
 
+State = tuple[Tensor, ...]  # of the motion: pose, the LSTM's h and c, and the pose after each stage of the low-pass
+
+
 class PoseSampler(nn.Module):
     """A pose code to a sequence of them without end: what each frame adds comes from noise through an LSTM.
 
     The paper's, but the LSTM also sees the pose that it has reached, and each number has a largest step of its own:
-    its sum over the frames would drift else, and a lid needs two frames to close. Codes are in units of the clips'
-    deviation inside.
+    its sum over the frames would drift else, and a lid needs two frames to close. What comes out passes a low-pass of
+    two equal poles, each number its own, since a sum of steps trembles. Codes are in units of the clips' deviation
+    inside.
     """
 
     def __init__(self, memory: int) -> None:
@@ -152,21 +156,23 @@ class PoseSampler(nn.Module):
         self.fc1, self.fc2 = nn.Linear(2 * memory, 64), nn.Linear(64, NOISE)
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.zeros_(self.out.bias)
-        for name, value in {"mean": 0.0, "deviation": 1.0, "step": 0.2, "low": -5.0, "high": 5.0}.items():
+        for name, value in {"mean": 0.0, "deviation": 1.0, "step": 0.2, "glide": 0.0, "low": -5.0, "high": 5.0}.items():
             self.register_buffer(name, torch.full((SIZE,), value))
         self.register_buffer("starts", torch.zeros(STARTS, SIZE))
         self.mean: Tensor
         self.deviation: Tensor
         self.starts: Tensor  # poses of the clips, in units
         self.step: Tensor  # most that a number moves in a frame
+        self.glide: Tensor  # the poles of the low-pass, 0 to 1
         self.low: Tensor  # the range of the clips
         self.high: Tensor
 
     def learn_statistics(self, codes: Tensor) -> None:
-        """Units, steps and ranges of clips' codes [N, T, 16]."""
+        """Units, steps and ranges of clips' codes [N, T, 16]; no low-pass."""
         flat = codes.flatten(0, 1)
         self.mean.copy_(flat.mean(0))
         self.deviation.copy_(flat.std(0).clamp_min(1e-3))
+        self.glide.zero_()
         unit = self.units(codes)
         self.step.copy_(1.3 * unit.diff(dim=1).abs().flatten(0, 1).quantile(0.9995, 0).clamp_min(0.05))
         self.low.copy_(unit.flatten(0, 1).amin(0))
@@ -181,22 +187,28 @@ class PoseSampler(nn.Module):
         """The inverse of `units`."""
         return self.mean + self.deviation * units
 
-    def start(self, pose: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The state (pose, h, c) at first poses [B, 16] in units."""
-        return (pose, *self.enc_cell(pose))
+    def start(self, pose: Tensor) -> State:
+        """The state at first poses [B, 16] in units."""
+        return (pose, *self.enc_cell(pose), pose, pose)
 
-    def go_on(
-        self, state: tuple[Tensor, Tensor, Tensor], noise: Tensor
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def go_on(self, state: State, noise: Tensor) -> tuple[Tensor, Tensor, State]:
         """The next poses [B, T, 16] in units for noise [B, T, 16], the noise predicted from the states, and the state
         at the end, from which the next call goes on."""
-        (pose, h, c), poses, memories = state, [], []
+        (pose, h, c, once, twice), poses, memories = state, [], []
         for step in noise.unbind(1):
             h, c = self.cell(torch.cat([step, pose], 1), (h, c))
             pose = (pose + self.step * torch.tanh(self.out(h))).maximum(self.low).minimum(self.high)
-            poses.append(pose)
+            once = torch.lerp(pose, once, self.glide)
+            twice = torch.lerp(once, twice, self.glide)
+            poses.append(twice)
             memories.append(torch.cat([h, c], 1))
-        return torch.stack(poses, 1), self.fc2(F.relu(self.fc1(torch.stack(memories, 1)))), (pose, h, c)
+        end = (pose, h, c, once, twice)
+        return torch.stack(poses, 1), self.fc2(F.relu(self.fc1(torch.stack(memories, 1)))), end
+
+    def forward(self, pose: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses [B, T, 16] in units, the first [B, 16] given, for noise [B, T - 1, 16]; and the noise predicted."""
+        poses, predicted, _ = self.go_on(self.start(pose), noise)
+        return torch.cat([pose[:, None], poses], 1), predicted
 
 
 class FacePoseNets(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from stylereel.core.latents import FACE, Codes, Identity, Motion, MotionKind
 from stylereel.core.render import pictures
 from stylereel.core.seeds import check_seed
 from stylereel.core.system import Clip, Driver, Frames, Source, device_of
+from stylereel.core.weights import own_kind
 from stylereel.edit import curves
 from stylereel.faces import backend, placement
 from stylereel.family.nets import SIZE as PIXELS
@@ -41,9 +43,14 @@ from stylereel.systems.stylefacev.model import (
     to_values,
     transforms,
 )
+from stylereel.systems.stylefacev.networks import Normalisation
+from stylereel.systems.stylefacev.published import KIND as PAPER
+from stylereel.systems.stylefacev.published import PublishedStyleFaceV
 from stylereel.world.factors import LATENT_DIM, MOTION_COLUMNS, POSE
+from stylereel.zoo.formats import load_generator_file
 
 CHUNK = 16  # frames read together
+NEAR = 0.2  # deviations between the mean w that the fusion knows and a generator's own
 STEADY = 0.1  # seconds, of the crops of a clip
 DRAWN = 16.8  # dB at 64 px to which drawn images are reproduced: photographs 11 to 16.5, drawn ones 17 to 22
 _POSE_COLUMNS = np.array([name in POSE for name in NAMES])
@@ -77,6 +84,46 @@ class StyleFaceV:
         """The system on the built-in StyleGAN3-R."""
         files = [builtin(name) for name in ("generator3", KIND, "face")]
         return cls(StyleGAN3.load(files[0]), load_nets(files[1]), load_face(files[2]), files)
+
+    @classmethod
+    def from_files(
+        cls, *, weights: str | None = None, generator: str | None = None, normalisation: str = "running"
+    ) -> StyleFaceV | PublishedStyleFaceV:
+        """The system on a user's files; nothing in them is run.
+
+        Args:
+            weights: folder of the authors' files, stylefacev-paper.safetensors, or stylefacev.safetensors; by default
+                the built-in one.
+            generator: another StyleGAN3 with the mapping network of the built-in one, as the larger one that
+                `stylereel train stylefacev --stage larger` makes: poses and appearances stay those learned small.
+            normalisation: what the paper's appearance encoder is normalised by: running, the statistics of its
+                training, or image, each image's own, as the authors' test command does.
+
+        Raises:
+            ValueError: a file cannot be used, or two do not fit each other.
+        """
+        if normalisation not in get_args(Normalisation):
+            raise ValueError(f"The normalisation is running or image, not {normalisation!r}.")
+        chosen: Normalisation = "image" if normalisation == "image" else "running"
+        folder = weights is not None and Path(weights).is_dir()
+        if weights is not None and (folder or own_kind(weights) == PAPER):
+            if generator is not None:
+                raise ValueError(f"{weights} belongs to a generator already; leave out --generator.")
+            return PublishedStyleFaceV.of_folder(weights, chosen) if folder else PublishedStyleFaceV.of_file(
+                weights, chosen)  # fmt: skip
+        if chosen != "running":
+            raise ValueError("The built-in networks have no such layers; give --normalisation with the paper's.")
+        files = [builtin("generator3"), Path(weights or builtin(KIND)), builtin("face")]
+        nets, shown = load_nets(files[1]), None if generator is None else load_generator_file(generator)
+        if generator is not None and shown is not None:
+            mean = shown.mean_w.cpu() if isinstance(shown, StyleGAN3) else torch.zeros(0)
+            if mean.shape != nets.fusion.mean.shape or bool(
+                ((mean - nets.fusion.mean) / nets.fusion.deviation).abs().mean() > NEAR
+            ):
+                raise ValueError(f"{generator} is no StyleGAN3 with the mapping network that these weights know.")
+            files[0] = Path(generator)
+        assert shown is None or isinstance(shown, StyleGAN3)
+        return cls(shown or StyleGAN3.load(files[0]), nets, load_face(files[2]), files)
 
     # Verbs
 

@@ -6,15 +6,18 @@
 | appearance | B | crops of people, and the w that the generator itself has for each with the pose of any other frame |
 | joint | C | the same and the true images, of single images and of two frames of a clip |
 | motion | D | pose codes of the world's natural clips |
+| images | D' | images of the world's clips, against those that the generator shows; left out of "all" |
+| larger | | single images of 256 px, for a larger generator that shows the same codes (`larger`); left out too |
 
 The paper's stage A knows 14 key points of a frame, its stage B pairs of images of one w; neither has a target for the
-appearance of one person with the pose of another, which here every step has.
+appearance of one person with the pose of another, which here every step has. The paper's own networks are trained by
+its own losses (`paper`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylereel import world
 from stylereel.core.render import pictures
 from stylereel.core.weights import read_tensors, write_tensors
 from stylereel.family.encoder import Encoder, load_encoder
@@ -33,6 +37,7 @@ from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes.losses import image_loss, perceptual_loss
 from stylereel.recipes.run import WORLD, Run, makes
+from stylereel.systems.stylefacev import paper
 from stylereel.systems.stylefacev.critics import SequenceCritic, StillCritic, critic_loss, generator_loss, penalty
 from stylereel.systems.stylefacev.data import (
     EACH,
@@ -44,8 +49,11 @@ from stylereel.systems.stylefacev.data import (
     latents,
     motion_normals,
     prepared_codes,
+    upright,
+    values_of,
 )
 from stylereel.systems.stylefacev.data import people as people_of
+from stylereel.systems.stylefacev.larger import train_larger
 from stylereel.systems.stylefacev.model import (
     KIND,
     NOISE,
@@ -55,18 +63,25 @@ from stylereel.systems.stylefacev.model import (
     FacePoseNets,
     Fusion,
     PoseSampler,
+    State,
     load_nets,
     to_code,
+    to_values,
+    transforms,
 )
+from stylereel.systems.stylefacev.published import KIND as PAPER
+from stylereel.systems.stylefacev.published import Config as PaperConfig
+from stylereel.systems.stylefacev.published import PaperNets, load_paper_nets, steered
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.sources import open_source
 from stylereel.world.factors import LATENT_DIM
 
-Stage = Literal["all", "pose", "appearance", "joint", "motion"]
+Stage = Literal["all", "pose", "appearance", "joint", "motion", "images", "larger"]
 STAGES = ("pose", "appearance", "joint", "motion")
 PEOPLE = 1600
 HELD_OUT = 10_000  # shards from here on are never used in training
 CLIPS, CLIP_FRAMES = 60, 1500
+SHOWN_FRAMES = 8  # of a sequence of images
 WINDOWS, WINDOW = 600, 60  # of prepared clips, in frames, the shortest that are prepared
 
 
@@ -84,11 +99,14 @@ class Settings:
     appearance_steps: int = 1500
     joint_steps: int = 100
     motion_steps: int = 4000
+    images_steps: int = 100
     people: int = 48  # a batch of the appearance stage, all frames of each
     others: int = 3  # poses of other people that each appearance is shown with
+    critic: int = 16  # width of the critics of images
     shown: int = 8  # images a step that the generator renders in the joint stage
     pixels: float = 1.0
     features: float = 1.0
+    seen: float = 1.0  # of what differences of w show, see `measure_visible`
     w: float = 0.1
     code: float = 0.1  # that it is what the fusion takes for the person's latent
     same: float = 0.3  # that frames of a person have one appearance code
@@ -319,7 +337,7 @@ def train_appearance(
         losses = w_losses(model.fusion, generator, part, codes, visible)
         target = known(part.person)
         losses["code"] = (codes - target).square().mean() / target.var(0).mean()
-        total = losses["visible"] + settings.w * losses["w"] + settings.code * losses["code"]
+        total = settings.seen * losses["visible"] + settings.w * losses["w"] + settings.code * losses["code"]
         trainer.descend(total + settings.same * losses["same"], optimizers.values(), 5.0, model)
         follow.update(index)
         return losses
@@ -402,7 +420,7 @@ def train_joint(
         losses = w_losses(model.fusion, generator, part, of_part, visible)
         w = model.fusion(of_crops, pose)[:, None].expand(-1, generator.num_ws, -1)
         shown = generator.synthesize(w, dtype=_dtype(trainer))
-        total = losses["visible"] + settings.w * losses["w"] + settings.same * losses["same"]
+        total = settings.seen * losses["visible"] + settings.w * losses["w"] + settings.same * losses["same"]
         for name, weight, places in (("single", settings.single, slice(0, None, 2)), ("clip", 1.0, slice(1, None, 2))):
             batch = Batch(w, w, unit(images[places]), w, regions[places])  # images and regions alone are looked at
             losses[f"{name} pixels"] = image_loss(shown[places], batch)
@@ -556,6 +574,93 @@ def train_motion(trainer: Trainer, net: PoseSampler, codes: Tensor, settings: Se
         optimizers, step, steps, schedule=lambda index: cosine(index, steps),
     )  # fmt: skip
     net.load_state_dict(average.state_dict())
+    calibrate(net, codes)
+
+
+POLES = torch.linspace(0, 0.7, 29)
+GAIN = 1.25  # by which the calibration makes a number's motion larger or smaller at most
+
+
+@torch.no_grad()
+def calibrate(net: PoseSampler, codes: Tensor, count: int = 256, frames: int = 1500) -> None:
+    """After training: the low-pass with which a sample trembles as little as the clips' codes [N, T, 16], and for each
+    number half of the change in size that would bring range and speed together, on average, to the clips': all of it
+    goes too far for slow numbers, whose range is different in every hour."""
+    random = torch.Generator().manual_seed(56)
+    start = net.starts[torch.randint(len(net.starts), (count,), generator=random).to(net.starts.device)]
+    noise = torch.randn(count, frames, NOISE, generator=random).to(start)
+    net.glide.zero_()
+    tracks, real = net.go_on(net.start(start), noise)[0], net.units(codes.to(start))
+    target, settled = _fourth(real), torch.zeros_like(net.glide, dtype=torch.bool)
+    calm = tracks
+    for pole in POLES:  # trembling falls with the pole
+        calm = torch.where(settled, calm, _low_passed(tracks, float(pole)))
+        net.glide.copy_(torch.where(settled, net.glide, pole))
+        settled |= _fourth(calm) <= target
+    tracks = calm
+    size = (_range(tracks) * _speed(tracks) + 1e-6) / (_range(real) * _speed(real) + 1e-6)
+    net.deviation.mul_(size.pow(-0.25).clamp(1 / GAIN, GAIN))
+
+
+def _low_passed(tracks: Tensor, pole: float) -> Tensor:
+    """Tracks [B, T, K] after two stages of the low-pass."""
+    for _ in range(2):
+        now, steps = tracks[:, 0], []
+        for step in tracks.unbind(1):
+            now = torch.lerp(step, now, pole)
+            steps.append(now)
+        tracks = torch.stack(steps, 1)
+    return tracks
+
+
+def _fourth(tracks: Tensor) -> Tensor:
+    """The root mean square [K] of fourth differences of tracks [B, T, K]: what five frames cannot explain."""
+    return tracks.diff(n=4, dim=1).square().mean((0, 1)).sqrt()
+
+
+def _range(tracks: Tensor) -> Tensor:
+    """From the 2nd to the 98th percentile [K]."""
+    ordered = tracks.flatten(0, 1).sort(0).values
+    return ordered[int(0.98 * len(ordered))] - ordered[int(0.02 * len(ordered))]
+
+
+def _speed(tracks: Tensor) -> Tensor:
+    """The root mean square [K] of changes."""
+    return tracks.diff(dim=1).square().mean((0, 1)).sqrt()
+
+
+def train_images(trainer: Trainer, nets: FacePoseNets, generator: StyleGAN3, settings: Settings) -> None:
+    """Stage D': the motion LSTM by the images of its poses, against clips that the world draws, two people a step."""
+    torch.manual_seed(55)
+    nets.eval()
+    net, count = nets.motion, 2
+    if not bool(net.starts.any()):
+        raise ValueError("The motion by images goes on from the motion by poses; train the stage motion first.")
+    appearance = list[Tensor]()
+
+    def windows(index: int) -> tuple[Tensor, Tensor]:
+        who, motion = paper.clip_motion(900_000 + index, count, SHOWN_FRAMES)
+        images = paper.draw_clip(trainer, generator, who, motion).images
+        straight = upright(values_of(who, motion[:, 0]))
+        portraits = np.stack([world.draw(row, generator.resolution).image for row in straight])
+        crops, codes = trainer.to_device((torch.from_numpy(portraits).permute(0, 3, 1, 2),
+                                          to_code(torch.from_numpy(motion[:, 0])).float()))  # fmt: skip
+        with torch.no_grad():
+            appearance[:] = [nets.appearance(unit(crops))]
+        return net.units(codes), images.unflatten(0, (count, -1))
+
+    def show(poses: Tensor) -> Tensor:
+        codes = net.codes(poses.flatten(0, 1))
+        w = nets.fusion(appearance[0].repeat_interleave(poses.shape[1], 0), codes)
+        w = w[:, None].expand(-1, generator.num_ws, -1)
+        places = transforms(to_values(codes)).float()
+        return generator.synthesize(w, transform=places, dtype=_dtype(trainer)).unflatten(0, poses.shape[:2])
+
+    for part in (nets.pose, nets.appearance, nets.fusion):
+        part.requires_grad_(False)
+    steps = settings.images_steps
+    paper.compete(trainer, f"{KIND}/images", net, windows, show, 3, steps, settings.critic, SHOWN_FRAMES)
+    nets.requires_grad_(True)
 
 
 class Ends(nn.Module):
@@ -565,35 +670,52 @@ class Ends(nn.Module):
         super().__init__()
         with torch.no_grad():
             states = net.start(real[:, 0].repeat(size // len(real) + 1, 1)[:size].cpu())
-        for name, state in zip("phc", states):
-            self.register_buffer(name, state.clone())
-        self.p: Tensor
-        self.h: Tensor
-        self.c: Tensor
+        for index, state in enumerate(states):
+            self.register_buffer(f"part{index}", state.clone())
 
-    def draw(self, net: PoseSampler, fresh: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, net: PoseSampler, fresh: Tensor, random: torch.Generator) -> State:
         """States of which some begin at fresh poses [F, 16]."""
-        kept = torch.randperm(len(self.p), generator=random)[len(fresh) :].to(fresh.device)
-        begun = net.start(fresh)
-        return tuple(torch.cat([new, old[kept]]) for new, old in zip(begun, (self.p, self.h, self.c)))  # type: ignore[return-value]
+        parts = list(self.buffers())
+        kept = torch.randperm(len(parts[0]), generator=random)[len(fresh) :].to(fresh.device)
+        return tuple(torch.cat([new, old[kept]]) for new, old in zip(net.start(fresh), parts))
 
-    def keep(self, states: tuple[Tensor, Tensor, Tensor]) -> None:
+    def keep(self, states: State) -> None:
         """Take the states at the ends of sequences."""
-        for mine, state in zip((self.p, self.h, self.c), states):
+        for mine, state in zip(self.buffers(), states):
             mine.copy_(state.detach())
 
 
 @makes(KIND, needs=("face", "generator", "encoder", "generator3"))
-def recipe(run: Run, *, data: str | None = None, stage: Stage = "all", people: int = PEOPLE) -> list[Path]:
+def recipe(
+    run: Run,
+    *,
+    data: str | None = None,
+    stage: Stage = "all",
+    people: int = PEOPLE,
+    networks: Literal["own", "paper"] = "own",
+    losses: paper.Losses = "paper",
+    width: int = 64,
+) -> list[Path]:
     """Train StyleFaceV's networks on the built-in StyleGAN3-R and the world's people: all stages, or one of them.
 
     Args:
         data: shards that `stylereel prepare --for stylefacev` wrote, whose motion the stage motion learns; the world's
             natural motion if not given.
         stage: pose, appearance, joint or motion, which needs the weights of the stages before it in the folder, as
-            --start, or built in; or all of them in this order.
+            --start, or built in; all of them in this order; images, which goes on with the motion by what the
+            generator shows of it; or larger, which makes generator3-256.safetensors, a generator of 256 px for the
+            same codes.
         people: how many people are drawn, four frames of each, and kept in the folder.
+        networks: own are the small built-in ones, of 16 named numbers; paper are the paper's, of 64, by its losses.
+        losses: weights of the losses of the paper's networks: the paper's, or those of the authors' code.
+        width: of the paper's appearance encoder and discriminators; 64 in the paper, 140 million numbers.
     """
+    if networks == "paper":
+        return _paper_recipe(run, data, stage, losses, width)
+    if losses != "paper" or width != 64:
+        raise ValueError("--losses and --width are of the paper's networks; give --networks paper, too.")
+    if stage == "larger":
+        return _larger_recipe(run)
     run.claim(KIND)
     if people < SHARD:
         raise ValueError(f"Learning takes {SHARD} people or more, not {people}.")
@@ -616,11 +738,11 @@ def recipe(run: Run, *, data: str | None = None, stage: Stage = "all", people: i
         nets.appearance.hidden.load_state_dict(encoder.hidden.state_dict())
     folder = trainer.folder / KIND / "data"
     chosen = STAGES if stage == "all" else (stage,)
-    if set(chosen) - {"motion"}:
+    trainer.freeze(generator, face)
+    nets.to(trainer.device)
+    if set(chosen) - {"motion", "images"}:
         shards = max(1, trainer.steps(people) // SHARD)
         drawn = People.of(trainer.on_first(lambda: kept_people(folder, shards, face)))
-        trainer.freeze(generator, face)
-        nets.to(trainer.device)
         for name in chosen:
             if name == "pose":
                 train_pose(trainer, nets, drawn, settings)
@@ -633,5 +755,37 @@ def recipe(run: Run, *, data: str | None = None, stage: Stage = "all", people: i
     if "motion" in chosen:
         codes = trainer.on_first(lambda: prepared_codes(clips, trainer.steps(WINDOWS)) if clips else kept_clips(folder))
         train_motion(trainer, nets.motion, codes, settings)
+    if "images" in chosen:
+        train_images(trainer, nets, generator, settings)
     about = (WORLD, "Apache-2.0") if data is None else (f"{WORLD}; motion of prepared clips of {data}", None)
     return run.save({KIND: nets}, *about)
+
+
+def _larger_recipe(run: Run) -> list[Path]:
+    """A generator of twice the built-in one's resolution, for the same codes."""
+    small = StyleGAN3.load(run.weight_file("generator3"))
+    resolution = 2 * small.resolution
+    name = f"generator3-{resolution}"
+    run.claim(name)
+    run.only_from_scratch()
+    return run.save({name: train_larger(run.trainer, small, resolution)})
+
+
+def _paper_recipe(run: Run, data: str | None, stage: Stage, losses: paper.Losses, width: int) -> list[Path]:
+    """The paper's networks, `stylefacev-paper.safetensors`."""
+    if data is not None or stage == "larger":
+        raise ValueError("The paper's networks learn from the world's clips, at one size; leave out --networks paper.")
+    if not 4 <= width <= 64:
+        raise ValueError(f"The width is 4 to 64, not {width}.")
+    (file,) = run.claim(PAPER)
+    generator = steered(StyleGAN3.load(run.weight_file("generator3")))
+    path = run.first(PAPER) or (file if file.exists() and stage not in ("all", "pose") else None)
+    if path is None and stage not in ("all", "pose"):
+        raise ValueError(f"The stage {stage} goes on from those before it; train --stage pose first, or give --start.")
+    torch.manual_seed(59)
+    config = PaperConfig(generator.num_ws, generator.config.w_dim, width)
+    nets = PaperNets(config) if path is None else load_paper_nets(path)
+    settings = replace(paper.Settings(), width=nets.config.width)
+    face = run.face_net().eval()
+    paper.train(run.trainer, nets, generator, face, STAGES if stage == "all" else (stage,), losses, settings)
+    return run.save({PAPER: nets}, facts={"losses": losses})
