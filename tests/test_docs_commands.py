@@ -49,6 +49,7 @@ LEFT_OUT = {
     "train stylevideogan --folder": "makes three clips of 500 frames; two of the user's are trained here",
     "train stylevideogan --data data/stylevideogan/my-clip.mp4": "needs what prepare makes",
     "train stylefacev": "draws and renders for minutes; test_stylefacev_system.py trains small ones",
+    "sample stylefacev --generator": "needs a larger generator; test_stylefacev_system.py makes a small one",
     "sample stylefacev --weights": "needs the authors' files; test_stylefacev_paper.py runs it with small ones",
     "drive stylefacev --weights": "needs the authors' files; test_stylefacev_paper.py runs it with small ones",
     "train styleheat": "takes minutes at the smallest scale; test_styleheat_training.py trains small ones",

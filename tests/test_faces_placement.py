@@ -205,8 +205,8 @@ def test_the_seam_is_bad_where_the_eye_sees_one() -> None:
 
 
 def test_a_head_is_pasted_without_a_halo_and_the_old_one_is_gone() -> None:
-    frame = world.draw(person(backdrop_kind=0.1, backdrop_light=0.05, hair_style=0.62, hair_length=0.8), 256).image
-    bald = world.draw(person(backdrop_kind=0.1, backdrop_light=1.0, hair_style=0.0, hat=0, glasses=0), 256).image
+    frame = world.draw(person(backdrop_kind=0.1, backdrop_light=0.2, hair_style=0.62, hair_length=0.8), 256).image
+    bald = world.draw(person(backdrop_kind=0.1, backdrop_light=0.8, hair_style=0.0, hat=0, glasses=0), 256).image
     row = np.array([128.0, 128.0, 256.0, 0.0])
     head, whole = Head().paste(frame, bald, row), paste(frame, bald, row)
     assert head.seam < 3 < whole.seam
