@@ -348,9 +348,8 @@ def test_pairs_are_drawn_once_and_kept(tmp_path: Path) -> None:
 def test_the_recipe_writes_both_networks_and_starts_from_them(
     tmp_path: Path, blind: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = training.Preset(
-        *(replace(stage, steps=2, batch=2, pool=1) for stage in (training.QUICK.video, training.QUICK.joint))
-    )
+    video, joint = (replace(each, steps=2, batch=2, pool=1) for each in (training.QUICK.video, training.QUICK.joint))
+    quick = training.Preset(video, replace(joint, reading=1.0, identity=1.0))
     monkeypatch.setattr(training, "QUICK", quick)
     files = train("styleheat", folder=str(tmp_path / "one"), precision="32")
     assert [file.stem for file in files] == ["styleheat-video", "styleheat-calibration"]
