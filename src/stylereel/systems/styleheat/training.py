@@ -127,7 +127,8 @@ CODE = Preset(
 QUICK = Preset(
     video=Settings(30, 8, rate=5e-4, perceptual=0.0, flow=1.0, state=0.5, detail=3.0, pool=600, muon=True),
     joint=Settings(
-        800, 8, rate=7e-3, warper_rate=5e-4, perceptual=0.0, flow=0.2, state=1.0, exact=8.0, detail=3.0, pool=600, muon=True,
+        800, 8, rate=7e-3, warper_rate=5e-4, perceptual=0.0, flow=0.2, state=1.0, exact=8.0, detail=3.0, pool=600,
+        muon=True,
     ),
 )  # fmt: skip
 
