@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.core.prefetch import WHOLE, Prefetch, Share
@@ -104,17 +105,15 @@ def learn_newer(trainer: Trainer, name: str, mapping: MappingNetwork, known: int
     """Teach a trained mapping network, whose latents mean the first `known` factors, those that came after them.
 
     It learns only by how much the newer numbers of the latent move its first layer. So w stays as it is where they
-    are 0, and what was trained on it before goes on to hold. A w from which a factor can be read worse than before is
-    the price of moving it far; what the older factors lose beyond a twentieth of their variance counts extra.
+    are 0, and what was trained on it before goes on to hold. The further they move w, the worse the older factors can
+    be read from it: what these lose beyond a twentieth of their variance counts extra.
     """
     batches, count = _batches(trainer)
     reader = nn.Linear(mapping.w_avg.numel(), count)
     mapping.requires_grad_(False)
     weight = mapping.get_submodule("fc0").weight
     assert isinstance(weight, nn.Parameter)
-    newer = torch.zeros_like(weight)
-    newer[:, known:] = 1
-    weight.requires_grad_(True).register_hook(lambda gradient: gradient * newer)
+    weight.requires_grad_(True).register_hook(lambda gradient: F.pad(gradient[:, known:], (known, 0)))
     spread = float(weight.detach().std())
     optimizers = {
         "model": torch.optim.Adam([weight], 0.06 * spread),
