@@ -1,6 +1,6 @@
 """How well 35 numbers a frame show held-out clips of the world again, and what the search costs at 1024 px.
 
-    python benchmarks/expressive.py [--clips 6] [--frames 60] [--refine 0] [--pti 0] [--drawings] [--sheet FILE.png]
+    python benchmarks/expressive.py [--clips 10] [--frames 50] [--refine 0] [--pti 0] [--drawings] [--sheet FILE.png]
     python benchmarks/expressive.py --speed CLIP...
     python benchmarks/expressive.py --channels FILE.png
     python benchmarks/expressive.py --search-cost
@@ -8,13 +8,14 @@
 
 The first draws clips of people whom no training has seen, encodes them (the person by the frame that is near frontal
 and whose reconstruction is most similar, the numbers by the reader in one pass, with --refine also so many steps of
-optimisation, with --pti the generator tuned to 4 frames by so many passes), decodes them, and prints for each factor
-the correlation with the truth, within clips (mean over those in which the factor moves) and over all: of what was
-read, and of what the face net reads in the decoded frames, in the generator's best (given the true factors) and in
-the true frames, its own ceiling; with --drawings also, of gaze up and pucker, what no network reads: the value whose
-drawing, all else as it truly is, correlates best with the eyes or the mouth; every fourth frame of 25 a second is
-taken. Identity is the cosine of the built-in net between decoded and true frames, as a share of that between the true
-first frame and the others. --speed takes the time of encoding clips and of decoding the files again, without loading.
+optimisation, with --pti the generator tuned to 4 frames by so many passes, as a talk file carries it), decodes them,
+and prints for each factor the correlation with the truth, within clips (mean over those in which the factor moves) and
+over all: of what was read, and of what the face net reads in the decoded frames, in the generator's best (given the
+true factors) and in the true frames, its own ceiling; with --drawings also, of some factors, what no network reads:
+the value whose drawing, all else as it truly is, correlates best with that part of the face; every fourth frame of 25
+a second is taken. Identity is the cosine of the built-in net between decoded and true frames, as a share of that
+between the true first frame and the others. --speed takes the time of encoding clips and of decoding the files again,
+without loading.
 --channels draws every channel at both ends of its range. --search-cost times the search's rendering on a 1024 px
 generator with random weights. --readings compares the two readings of the paper's numbers: absolute ones, refined all
 at once from the reading of one pass, and what is added from frame to frame, each frame refined from the one before;
@@ -34,10 +35,12 @@ import numpy as np
 import torch
 
 from stylereel import codec, systems, world
-from stylereel.core.latents import Identity
+from stylereel.codec.packets import pack_identity, unpack_identity
+from stylereel.core.latents import Identity, Motion
 from stylereel.core.render import pictures, portrait, render, tuned
 from stylereel.family.people import motion_codes
 from stylereel.generator import StyleGAN2, StyleGAN2Config
+from stylereel.invert.networks import encoded
 from stylereel.invert.perceptual import Perceptual
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
@@ -47,7 +50,7 @@ from stylereel.metrics.likeness import builtin_embeddings, cosine
 from stylereel.systems.expressive import fit, search
 from stylereel.systems.expressive.channels import POSE, table
 from stylereel.systems.expressive.reader import READ, through_blinks
-from stylereel.systems.expressive.system import CANDIDATES, TURN, Expressive
+from stylereel.systems.expressive.system import CANDIDATES, TALK, TURN, Expressive
 from stylereel.systems.expressive.training import still_codes
 from stylereel.world.factors import HIGH, INDEX, LOW, MOTION, MOTION_COLUMNS
 
@@ -59,7 +62,10 @@ LIDS = [MOTION.index("blink_left"), MOTION.index("blink_right")]
 # Landmarks around which drawings are compared, half of the height and width in pixels, and the values that are drawn.
 DRAWN = {
     "gaze_y": (((36, 42), (42, 48)), (9, 15), np.linspace(-0.7, 0.7, 8)),
+    "brow_left": (((22, 27),), (15, 18), np.linspace(-1, 1, 8)),
+    "brow_right": (((17, 22),), (15, 18), np.linspace(-1, 1, 8)),
     "pucker": (((48, 68),), (20, 30), np.linspace(0, 1, 7)),
+    "funnel": (((48, 68),), (20, 30), np.linspace(0, 1, 7)),
 }
 STEP = 0.1  # of the 32 numbers in a talk file at its usual rate
 
@@ -140,7 +146,8 @@ def evaluate(clips: int, frames: int, steps: int, passes: int, drawings: bool, s
     rows: dict[str, list[np.ndarray]] = {}
     matched: dict[tuple[str, str], list[list[float]]] = {}
     pooled: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    identity, seconds, cells = [], {"read": 0.0, "code": 0.0, "decode": 0.0, "refine": 0.0}, []
+    identity, cells, sizes = [], [], []
+    seconds = dict.fromkeys(("read", "code", "decode", "refine", "person", "tune"), 0.0)
     for number in range(clips):
         images, values = draw_clip(number, frames)
         motion = values[:, MOTION_COLUMNS]
@@ -154,8 +161,11 @@ def evaluate(clips: int, frames: int, steps: int, passes: int, drawings: bool, s
         seconds["code"] += time.process_time() - began
         turn = np.abs(numbers[:, :2] / TURN).max(1)
         near = turn.argsort(kind="stable")[:CANDIDATES]
-        codes = torch.stack([system.identify(images[at]).w for at in near])
-        w = codes[fit.best_of(system.generator, codes, images[near])]
+        began = time.process_time()
+        best = near[fit.best_of(system.generator, encoded(system.encode, images[near]), images[near])]
+        person = system.identify(images[best])
+        w = person.w
+        seconds["person"] += time.process_time() - began
         began = time.process_time()
         if steps:
             numbers[:, len(POSE) :] = refined(system, w, numbers, images, steps)
@@ -164,18 +174,20 @@ def evaluate(clips: int, frames: int, steps: int, passes: int, drawings: bool, s
         shown = batches(system, w, numbers)
         seconds["decode"] += time.process_time() - began
         if passes:
-            pivots = np.linspace(0, frames - 1, 4).round().astype(int)
-            with torch.inference_mode():
-                flat = system.show(w[None], torch.from_numpy(numbers[pivots]))
-            delta = fit.tune_to(system.generator, flat.clone(), images[pivots], passes)
-            sharp = batches(tuned(system, Identity(w, "expressive", {}, delta)), w, numbers)
+            began = time.process_time()
+            places = np.tile(np.array([128, 128, 256, 0], np.float32), (frames, 1))
+            motion_of_clip = Motion(numbers, TALK, system.channels.motion_names, Fraction(25), places)
+            body = pack_identity(system.tune(person, images, motion_of_clip, passes))  # type: ignore[arg-type]
+            seconds["tune"] += time.process_time() - began
+            sizes.append((len(pack_identity(person)), len(body)))
+            sharp = batches(tuned(system, unpack_identity(body)), w, numbers)  # type: ignore[arg-type]
         else:
             sharp = shown
-        best = given_factors(system, w, motion)
+        whole = given_factors(system, w, motion)
         exact = batches(system, w, system.encode_factors(motion))
         for name, seen in {"read in one pass": read, **{name: by_face_net(each)[1] for name, each in {
             "decoded": shown, "decoded, tuned": sharp, "decoded, given the truth": exact,
-            "the generator, given the truth": best, "true frames": images}.items()}}.items():  # fmt: skip
+            "the generator, given the truth": whole, "true frames": images}.items()}}.items():  # fmt: skip
             rows.setdefault(name, []).append(correlations(seen[:, PLACES], truth))
             pooled.setdefault(name, []).append((seen[:, PLACES], truth))
         if drawings:
@@ -189,7 +201,7 @@ def evaluate(clips: int, frames: int, steps: int, passes: int, drawings: bool, s
                         np.corrcoef(seen[kept], motion[kept, place])[0, 1] if moves else np.nan
                         for kept in (np.full(len(seen), True), open_)
                     ])  # fmt: skip
-        psnr = 10 * np.log10(255**2 / np.square(exact.astype(float) - best).mean())
+        psnr = 10 * np.log10(255**2 / np.square(exact.astype(float) - whole).mean())
         true, made = builtin_embeddings(images), builtin_embeddings(shown)
         same = cosine(np.repeat(true[:1], frames - 1, 0), true[1:]).mean()
         known = builtin_embeddings(batches(system, still_codes(system.generator, values[:1])[0], numbers))
@@ -212,7 +224,12 @@ def evaluate(clips: int, frames: int, steps: int, passes: int, drawings: bool, s
     print(f"\nidentity {cosines:.3f}, {known:.3f} with the person's own code, {by_tuned:.3f} by the tuned generator")
     print(f"of the same person's ceiling {same:.3f}: {cosines / same:.3f}, {known / same:.3f}, {by_tuned / same:.3f}")
     print(f"32 channels against all {psnr:.1f} dB")
-    spent = ", ".join(f"{name} {1000 * value / clips / frames:.1f}" for name, value in seconds.items())
+    if sizes:
+        before, after = np.mean(sizes, 0)
+        print(f"a person takes {before:.0f} bytes, a tuned one {after:.0f}")
+    each = {name: value / clips for name, value in seconds.items()}
+    print(f"seconds a clip of processor time: person {each.pop('person'):.1f}, tuning {each.pop('tune'):.1f}")
+    spent = ", ".join(f"{name} {1000 * value / frames:.1f}" for name, value in each.items())
     print(f"milliseconds a frame of processor time: {spent}")
     if sheet:
         half = [np.reshape(cell, (128, 2, 128, 2, 3)).mean((1, 3)).round().astype(np.uint8) for cell in cells]
@@ -346,8 +363,8 @@ def search_cost() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=6)
-    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--clips", type=int, default=10)
+    parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--refine", type=int, default=0)
     parser.add_argument("--pti", type=int, default=0)
     parser.add_argument("--speed", type=Path, nargs="+")

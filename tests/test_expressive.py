@@ -196,6 +196,19 @@ def test_a_drawn_person_is_encoded_in_a_loop(system: Expressive) -> None:
     assert torch.equal(fit.looped(system.generator, Same(1, 1), w, crop), w)
 
 
+def test_a_persons_code_comes_closer_by_optimisation(system: Expressive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "PERSON_STEPS", 15)
+    crop = world.draw(world.align(world.person(7_000_001)[None])[0], 256).image
+    w = encoded(system.encode, crop[None])[0]
+    codes = torch.stack(
+        [fit.looped(system.generator, system.encode, w, crop), fit.person(system.generator, system.encode, w, crop)]
+    )
+    with torch.inference_mode():
+        shown = pictures(system.generator.synthesize(codes)).astype(float)
+    errors = np.square(shown - crop).mean((1, 2, 3))
+    assert errors[1] < 0.8 * errors[0]
+
+
 class Shown:
     """A clip of given frames."""
 
@@ -225,6 +238,17 @@ def test_reading_is_refined_and_a_frame_chosen(system: Expressive) -> None:
     for wrong in ({"refine": -1}, {"refine": 3, "reading": "points"}):
         with pytest.raises(ValueError, match="--refine takes 0 steps or more"):
             system.extract(clip, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_person_is_tuned_to_the_clip(system: Expressive) -> None:
+    identity, motion = system.identify(4), system.encode_face(talk(5))
+    motion = replace(motion, placement=np.tile(np.array([128, 128, 256, 0], np.float32), (5, 1)), missing=(2,))
+    frames = images_of(system, identity, motion).astype(np.uint8)
+    clip: Any = Shown((255 - 0.8 * (255 - frames.astype(float))).round().astype(np.uint8))  # brighter
+    better = system.tune(identity, clip, motion, 2)
+    assert torch.equal(better.w, identity.w) and better.delta and not identity.delta
+    errors = [np.abs(images_of(system, each, motion) - clip.frames).mean() for each in (identity, better)]
+    assert errors[1] < 0.9 * errors[0]
 
 
 def test_edits_and_factors_change_the_numbers(system: Expressive) -> None:

@@ -111,6 +111,16 @@ def test_options_of_the_system(tmp_path: Path, clip: Path, capsys: pytest.Captur
         assert sentence in mistake(capsys, main([*encode, str(tmp_path / "b.talk"), "--option", given]))
 
 
+def test_only_a_clips_own_face_is_tuned_to(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encode = ["encode", str(clip), "--out", str(tmp_path / "a.talk")]
+    for given, sentence in {
+        "--tune -1": "0 passes or more",
+        "--tune 2 --source 5": "leave out --source",
+        "--tune 2 --system painted": "choose the system expressive",
+    }.items():
+        assert sentence in mistake(capsys, main([*encode, *given.split()]))
+
+
 def test_damage_is_told(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = make_clip(tmp_path / "long.mp4", Fraction(10), 120)
     assert main(["encode", str(long), "--out", str(tmp_path / "a.talk"), "--source", "5"]) == 0

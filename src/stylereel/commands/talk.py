@@ -34,6 +34,7 @@ def encode(
     duration: str | None = None,
     rate: float = 1.0,
     sound_rate: float = 8.0,
+    tune: int = 0,
     system: str = "stylemask",
     option: tuple[str, ...] = (),
     family: str = "builtin",
@@ -52,6 +53,8 @@ def encode(
         duration: how long that part is, in the same form; to the end if not given.
         rate: kbit/s of motion, index and checksums.
         sound_rate: kbit/s of the sound; 0 leaves it out.
+        tune: passes of tuning the generator to four frames of the clip, which the file carries in some hundred
+            kilobytes (expressive only); 30 are enough, 0 leaves it as it is.
         system: the system that measures the motion and renders it.
         option: one of the system's own options as NAME=VALUE, such as refine=20; `drive SYSTEM --help` has them; may be
             given several times.
@@ -64,7 +67,8 @@ def encode(
         The record: bytes by what they are for, kbit/s, and the files.
 
     Raises:
-        ValueError: no face, a rate that cannot be kept, or a file that cannot be read or written (MediaError).
+        ValueError: no face, a rate that cannot be kept, a system that cannot tune, or a file that cannot be read or
+            written (MediaError).
     """
     stages = stages or Stages()
     target = ensure_writable(out, ".talk")
@@ -72,9 +76,14 @@ def encode(
     claim([target, log], [clip, source], overwrite)
     if not rate > 0 or sound_rate < 0:
         raise ValueError("--rate takes more than 0 kbit/s, --sound-rate 0 or more.")
+    if tune < 0 or (tune and source is not None):
+        raise ValueError("--tune takes 0 passes or more, for the clip's own face; leave out --source or --tune.")
     reader = part_of(VideoReader(clip), RenderOptions(start=start, duration=duration))
     with stages("load"):
         loaded = systems.load(system, family=family, device=device)
+    tuning: Callable[[Identity, Clip, Motion, int], Identity] | None = getattr(loaded, "tune", None)
+    if tune and tuning is None:
+        raise ValueError(f"{system} does not tune its generator; choose the system expressive, or leave out --tune.")
     if not isinstance(loaded, Drives):
         raise ValueError(f"{system} does not measure motion in clips, so it cannot encode; choose another.")
     chosen = systems.choose(loaded, VERBS, _options(loaded, option)).verbs
@@ -86,6 +95,9 @@ def encode(
         else:
             who = next(itertools.islice(iter(reader), _frame_of(loaded, reader, motion), None))
         identity = loaded.identify(who, **chosen["identify"])
+    if tune and tuning is not None:
+        with stages("tune"):
+            identity = tuning(identity, reader, motion, tune)
     with stages("encode"):
         sizes = codec.write(
             target,
@@ -109,6 +121,7 @@ def encode(
             "duration": duration,
             "rate": rate,
             "sound_rate": sound_rate,
+            "tune": tune,
             "option": list(option),
         },
         "inputs": {"clip": {"file": Path(clip), "sha256": sha256(clip)}},

@@ -31,7 +31,7 @@ from stylereel.core.render import pictures
 from stylereel.family.nets import FaceNet
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert.networks import encoded
-from stylereel.invert.optimise import Fit
+from stylereel.invert.optimise import Fit, optimise
 from stylereel.invert.perceptual import Perceptual
 from stylereel.invert.pti import tune
 from stylereel.metrics.features import to_unit
@@ -45,7 +45,7 @@ POSE_STEPS, POSE_LR = 40, 0.8  # in degrees
 PULL = 1e-3
 EVERY = 4
 BATCH = 8
-PASSES = 5  # of the encoder, as ReStyle's
+PASSES, PERSON_STEPS = 5, 30  # of the encoder, as ReStyle's; of optimisation of a person's code after it
 CLOSED = 0.5  # of an eye's usual opening, below which it blinks
 _EYES = ((37, 41, 36, 39), (38, 40, 36, 39), (43, 47, 42, 45), (44, 46, 42, 45))
 
@@ -174,6 +174,15 @@ def looped(generator: StyleGAN2, encode: nn.Module | None, w: Tensor, crop: np.n
             best, least = now, error
         now = now + first - encoded(encode, pictures(shown)).to(now)
     return best[0]
+
+
+def person(generator: StyleGAN2, encode: nn.Module | None, w: Tensor, crop: np.ndarray) -> Tensor:
+    """The code [L, D] of a portrait uint8 [H, W, 3] from the encoder's w [L, D] on: by the encoder in a loop, then by
+    `PERSON_STEPS` of optimisation in W+, which find what the encoder hardly ever saw, such as the colour of a hat."""
+    found = looped(generator, encode, w, crop)
+    with torch.inference_mode(False), torch.enable_grad():  # a caller may need no gradients
+        start, target = found[None].clone(), to_unit(crop[None]).to(found.device)
+        return optimise(generator, target, start, Perceptual.best(found.device), "w+", PERSON_STEPS).w[0]
 
 
 def clip_code(

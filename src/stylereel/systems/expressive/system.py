@@ -34,6 +34,7 @@ TALK = MotionKind("expressive")  # yaw, pitch, roll in degrees and the 32 channe
 Reading = Literal["auto", "image", "points"]
 CHUNK = 8  # frames read together
 POSE = 3  # how many of the 35 numbers are pose
+PIVOTS = 4  # frames of a clip to which the generator is tuned
 CANDIDATES = 8  # frames of which the one that says best who it is is chosen
 TURN = np.array([10.0, 6.0])  # degrees of yaw and of pitch that count alike
 _EXPRESSION_ROWS = range(FIRST_ROW["expression"], FIRST_ROW["look"])
@@ -114,9 +115,9 @@ class Expressive:
             return backend.track_picture(picture, self._face_backend(detector), source_face)
 
         found = who.identify(self, source, psi, find, set_)
-        if isinstance(source, np.ndarray) and "factors" not in found.tensors:  # drawn, so by the encoder
+        if isinstance(source, np.ndarray) and "factors" not in found.tensors:  # drawn, so not read
             crop = placement.cut(source, found.tensors["placement"].numpy(), who.CROP)
-            w = fit.looped(self.generator, self.encode, found.w.to(device_of(self)), crop)
+            w = fit.person(self.generator, self.encode, found.w.to(device_of(self)), crop)
             found = replace(found, w=w.cpu())
         return found
 
@@ -197,6 +198,20 @@ class Expressive:
                 net.to(device)
         self._rest = self._own = None
         return self
+
+    def tune(self, identity: Identity, clip: Clip, motion: Motion, passes: int) -> Identity:
+        """An identity with the generator tuned to `PIVOTS` frames of the person's own clip, by its motion."""
+        counted = [frame for frame in range(len(motion)) if frame not in motion.missing]
+        chosen = [counted[at] for at in np.linspace(0, len(counted) - 1, PIVOTS).round().astype(int)]
+        cut = {index: placement.cut(frame, motion.placement[index], self.generator.resolution)
+               for index, frame in enumerate(clip) if index in chosen}  # fmt: skip
+        few = replace(motion, values=motion.values[chosen], placement=motion.placement[chosen], missing=())
+        with torch.no_grad():
+            styles = self.apply(identity, few).s
+        assert styles is not None
+        flat = self.generator.style_space.flatten(styles)
+        crops = np.stack([cut[frame] for frame in chosen])
+        return replace(identity, delta=fit.tune_to(self.generator, flat.clone(), crops, passes))
 
     # Parts of the verbs
 
