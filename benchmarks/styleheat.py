@@ -1,6 +1,6 @@
 """StyleHEAT by numbers: against exact truth beside StyleMask, the flow's error, seconds by stage, a sheet of its modes.
 
-    python benchmarks/styleheat.py --exact 24 [--seed 77]
+    python benchmarks/styleheat.py --exact 24 [--seed 77] [--folder runs]
     python benchmarks/styleheat.py --flow 64
     python benchmarks/styleheat.py --stages 24
     python benchmarks/styleheat.py --talk 2 [--system stylemask]
@@ -8,11 +8,12 @@
     python benchmarks/styleheat.py --row row.png [--driving CLIP]
 
 --exact: the measures of `stylereel eval exact` of StyleHEAT, of it without its calibration, and of StyleMask, on the
-same pairs. --flow: end-point error against the world's exact flow on held-out pairs, in pixels of 64, of no flow, of
-the mean head's and of the warper's. --stages: milliseconds a frame of each stage, in chunks of 8, of processor time.
---talk: minutes of world speech on a portrait at 256 px: seconds of processor and of the clock for a second of video,
-memory after a quarter and at the end, and at the beginning and the end of the clip by how many frames the lips are late
-and by how many milliseconds the sound is.
+same pairs; and how far expression and pose are from what the face mesh, which was in no training of theirs, reads of
+the true images. --folder: of weights to take instead of the built-in ones. --flow: end-point error against the
+world's exact flow on held-out pairs, in pixels of 64, of no flow, of the mean head's and of the warper's. --stages:
+milliseconds a frame of each stage, in chunks of 8, of processor time. --talk: minutes of world speech on a portrait
+at 256 px: seconds of processor and of the clock for a second of video, memory after a quarter and at the end, and at
+the beginning and the end of the clip by how many frames the lips are late and by how many milliseconds the sound is.
 --row: frames for the README. --sheet: two people by one motion, its expression alone, curves, an edit that grows, and
 the head moved in the frame.
 """
@@ -39,7 +40,10 @@ from stylereel.commands.drive import drive
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Identity, Motion
 from stylereel.core.render import portrait, render
+from stylereel.core.system import System
 from stylereel.edit.curves import Changes
+from stylereel.faces.backend import open_backend, track_picture
+from stylereel.faces.coefficients import motion_of
 from stylereel.family.lips import with_lips
 from stylereel.family.people import grouped_w
 from stylereel.family.voice import listen, load_voice
@@ -48,12 +52,15 @@ from stylereel.media.sheet import contact_sheet
 from stylereel.media.sound import waveform
 from stylereel.media.video import VideoReader
 from stylereel.metrics import talking
-from stylereel.metrics.exact import by_face_net, exact
-from stylereel.metrics.faces import mouth_opening
+from stylereel.metrics.exact import by_face_net, cross, draw_all, exact, motion_of_person
+from stylereel.metrics.exact import pairs as exact_pairs
+from stylereel.metrics.faces import motion_errors, mouth_opening
+from stylereel.metrics.report import Number
 from stylereel.metrics.sync import best_offset
 from stylereel.recipes.voices import delay
 from stylereel.systems.sources import own_motion
 from stylereel.systems.styleheat.drivers import SENTENCES
+from stylereel.systems.styleheat.files import CALIBRATION, KINDS, load_calibration, load_warper
 from stylereel.systems.styleheat.flow import endpoint_error
 from stylereel.systems.styleheat.guide import guides
 from stylereel.systems.styleheat.pairs import draw_pairs
@@ -70,8 +77,34 @@ def plain(system: StyleHEAT) -> StyleHEAT:
     return StyleHEAT(system.generator, system.encode, system.warper, None, files=system.weight_files)
 
 
-def compare(pairs: int, seed: int) -> None:
+def trained(folder: Path) -> StyleHEAT:
+    """The system with the video networks of a training's folder."""
+    files = [folder / f"{name}.safetensors" for name in (KINDS["video"], CALIBRATION)]
     whole = StyleHEAT.builtin()
+    networks = load_warper(files[0]).eval(), load_calibration(files[1]).eval()
+    return StyleHEAT(whole.generator, whole.encode, *networks, files=[*whole.weight_files[:2], *files])
+
+
+def by_mesh(system: System, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Expression and pose [N] by the mesh, of results against the true images; pairs without a face are left out."""
+    backend = open_backend("mesh")
+    source, driver = exact_pairs(count, seed)
+    found: dict[str, list[float]] = {"expression by the mesh": [], "pose by the mesh, degrees": []}
+    for one, other in zip(source, driver, strict=True):
+        (picture,), (truth,) = draw_all(one[None], 256), draw_all(cross(one[None], other[None]), 256)
+        try:
+            shown = next(iter(render(system, system.identify(picture), motion_of_person(other))))
+            ours, theirs = (motion_of(track_picture(each, backend)).values for each in (shown, truth))
+        except ValueError:
+            continue
+        apart = motion_errors(ours, theirs)
+        for name, part in zip(found, ("expression", "pose"), strict=True):
+            found[name].append(float(apart[part][0]))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def compare(pairs: int, seed: int, folder: Path | None) -> None:
+    whole = StyleHEAT.builtin() if folder is None else trained(folder)
     made = {"StyleHEAT": whole, "StyleHEAT, calibration left out": plain(whole), "StyleMask": systems.load("stylemask")}
     scores = {name: exact(system, pairs, seed) for name, system in made.items()}
     print(f"| {pairs} pairs, seed {seed} | {' | '.join(scores)} | floor |\n|---|{'---|' * (len(scores) + 1)}")
@@ -79,6 +112,10 @@ def compare(pairs: int, seed: int) -> None:
         cells = [f"{row.value:.4g} ({row.interval[0]:.3g} to {row.interval[1]:.3g})" for row in rows]
         floor = rows[0].parts.get("floor")
         print(f"| {rows[0].name} | {' | '.join(cells)} | {'' if floor is None else format(floor, '.3g')} |")
+    meshes = {name: by_mesh(system, pairs, seed) for name, system in made.items()}
+    for name in next(iter(meshes.values())):
+        cells = [f"{Number.mean(each[name], seed)}, {len(each[name])} pairs" for each in meshes.values()]
+        print(f"| {name} | {' | '.join(cells)} | |")
 
 
 @torch.inference_mode()
@@ -251,6 +288,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--exact", type=int, metavar="PAIRS")
     parser.add_argument("--seed", type=int, default=77, help="random seed of the pairs")
+    parser.add_argument("--folder", type=Path, help="weights of a training, for --exact")
     parser.add_argument("--flow", type=int, metavar="PAIRS")
     parser.add_argument("--stages", type=int, metavar="FRAMES")
     parser.add_argument("--talk", type=float, metavar="MINUTES")
@@ -260,7 +298,7 @@ def main() -> None:
     parser.add_argument("--driving")
     arguments = parser.parse_args()
     if arguments.exact:
-        compare(arguments.exact, arguments.seed)
+        compare(arguments.exact, arguments.seed, arguments.folder)
     if arguments.flow:
         flow(arguments.flow)
     if arguments.stages:

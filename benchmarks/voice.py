@@ -192,16 +192,22 @@ def speaker(net: VoiceNet, path: Path) -> dict[str, Any]:
         "rounding": motion.column("pucker") + motion.column("funnel"),
         "smile": motion.column("smile"),
     }
-    found: dict[str, Any] = {}
+    agreeing: dict[tuple[str, str], dict[int, float]] = {}
     for name, mouth in (("heard", heard), ("aligned", aligned)):
         tracks = {"opening": talking.opening(mouth), "rounding": mouth[:, 1] + mouth[:, 4], "smile": mouth[:, 3]}
         for part, ours in tracks.items():
-            by_offset = {offset.frames: offset.correlation for offset in all_offsets(shown[part], ours, 8)}
-            near = max((by_offset[frames], frames) for frames in (-1, 0, 1))
-            best = max((r, frames) for frames, r in by_offset.items())
-            found[f"{part}, {name}"] = {
-                "r within one frame": round(near[0], 3), "best r": round(best[0], 3), "lips late by": best[1],
-            }  # fmt: skip
+            offsets = all_offsets(shown[part], ours, 8)
+            agreeing[part, name] = {offset.frames: offset.correlation for offset in offsets}
+    best = {each: max(found, key=found.__getitem__) for each, found in agreeing.items()}
+    # By which the clip's picture is late against its sound, as the aligned phonemes say, which no net of ours heard.
+    late = round(float(np.median([best[part, "aligned"] for part in shown])))
+    found: dict[str, Any] = {"the clip's picture is late by": late}
+    for (part, name), by_offset in agreeing.items():
+        near, there = (max(by_offset[middle + frames] for frames in (-1, 0, 1)) for middle in (0, late))
+        found[f"{part}, {name}"] = {
+            "r within one frame": round(near, 3), "r within one frame of the clip's own shift": round(there, 3),
+            "best r": round(by_offset[best[part, name]], 3), "lips late by": best[part, name],
+        }  # fmt: skip
     own = talking.closures(shown["opening"], phonemes, FPS, slack=0.1)
     found["closures of the speaker within 0.1 s"] = f"{own.closed}/{own.number}"
     return found

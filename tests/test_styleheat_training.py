@@ -18,6 +18,7 @@ from stylereel.commands.train import train
 from stylereel.core.builtin import builtin
 from stylereel.core.weights import read_card
 from stylereel.family.nets import unit_values
+from stylereel.family.people import Batch as Portraits
 from stylereel.family.people import mixed_values
 from stylereel.generator import Discriminator, DiscriminatorConfig, StyleGAN2
 from stylereel.systems.styleheat import training
@@ -38,9 +39,11 @@ from stylereel.systems.styleheat.motion import COUNT, INPUTS, beside_own, coordi
 from stylereel.systems.styleheat.networks import Warper, WarperConfig
 from stylereel.systems.styleheat.pairs import clip_pairs, draw_pairs, kept_pairs, window_around
 from stylereel.systems.styleheat.state import State, draw, look, read_state, split
+from stylereel.systems.styleheat.training import inner_face, smaller
 from stylereel.train.loop import Trainer
 from stylereel.train.sources import open_source
 from stylereel.world.factors import MOTION_COLUMNS
+from stylereel.world.materials import REGIONS
 from stylereel.world.truth import flow as exact_flow
 
 
@@ -343,6 +346,19 @@ def test_pairs_are_drawn_once_and_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(first.codes[0], codes[0])
     assert not first.codes[1].any(), "half of the sources are an encoder's"
     assert first.truth.shape == (2, 3, 128, 128) and first.truth.dtype == torch.uint8
+    assert first.regions.shape == (2, 128, 128) and len(first.regions.unique()) > 5
+
+
+def test_the_nets_look_inside_the_face_alone() -> None:
+    pairs = draw_pairs(0, 2)
+    truth = Portraits(pairs.target, torch.zeros(2, 98), pairs.truth / 127.5 - 1, pairs.landmarks, pairs.regions)
+    inside = inner_face(truth.regions)
+    assert inside.shape == (2, 1, 128, 128) and 0.03 < inside.mean() < 0.4
+    hair = F.max_pool2d((truth.regions == REGIONS.index("hair"))[:, None].float(), 3, 1, 1) > 0
+    assert not inside[hair].any()
+    half = smaller(truth, 64)
+    assert half.images.shape == (2, 3, 64, 64) and half.regions.shape == (2, 64, 64)
+    torch.testing.assert_close(smaller(truth, 128), truth)
 
 
 def test_the_recipe_writes_both_networks_and_starts_from_them(
@@ -412,6 +428,7 @@ def test_pairs_of_prepared_clips_are_a_frame_and_the_middle_of_its_window(tmp_pa
     lighter = pairs.truth.float().mean() - (seen[0].mean() + 1) * 127.5
     assert lighter.item() == pytest.approx(4 * (13 - np.mean(others)), abs=1)
     assert not pairs.seen.any() and pairs.truth.shape == (4, 3, 128, 128)
+    assert 0.01 < (pairs.regions > 0).float().mean() < 0.2, "eyes and mouth"
     expected = world.draw(world.align(world.neutral()[None])[0], 320).landmarks
     np.testing.assert_allclose(pairs.landmarks[0].numpy(), expected, atol=1e-4)
     with pytest.raises(ValueError, match="prepare them anew"):

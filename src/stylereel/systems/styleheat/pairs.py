@@ -17,10 +17,12 @@ from stylereel.core.weights import read_tensors, write_tensors
 from stylereel.family.people import GROUPS, WHOLE, Share, mixed_latents, mixed_values
 from stylereel.systems.sources import prepared_motion
 from stylereel.systems.styleheat.guide import guide, mean_head
+from stylereel.systems.styleheat.losses import boxes
 from stylereel.systems.styleheat.motion import beside_own, coordinates, in_factors
 from stylereel.systems.styleheat.networks import FLOW_SIZE, RADIUS
 from stylereel.train.sources import Source
 from stylereel.world.factors import LATENT_DIM, MOTION_COLUMNS
+from stylereel.world.materials import LIPS_REGION
 from stylereel.world.motion import natural_motion
 from stylereel.world.truth import flow
 
@@ -42,8 +44,9 @@ class Pairs(NamedTuple):
     source, target: latents [B, 4, 80]; window: [B, 40, 27], the motion around the target's and the source's own, see
     `motion`; flow: [B, 2, 64, 64], for each pixel of the target where its surface point is in the source, in pixels;
     seen: [B, 64, 64], whether it is seen there; landmarks: [B, 68, 2] of the target, 0..1; guide: [B, 9, 64, 64], see
-    `guide`; truth: uint8 [B, 3, 128, 128], the target as the world draws it; codes: [B, L, D], what an encoder makes of
-    the drawn source, 0 where there is none.
+    `guide`; truth: uint8 [B, 3, 128, 128], the target as the world draws it, and its regions: uint8 [B, 128, 128], of
+    clips those of eyes and mouth alone; codes: [B, L, D], what an encoder makes of the drawn source, 0 where there is
+    none.
     """
 
     source: Tensor
@@ -54,6 +57,7 @@ class Pairs(NamedTuple):
     landmarks: Tensor
     guide: Tensor
     truth: Tensor
+    regions: Tensor
     codes: Tensor
 
 
@@ -119,6 +123,7 @@ def draw_pairs(index: int, count: int, share: Share = WHOLE, seed: int = SEED, e
         torch.from_numpy(np.stack([portrait.landmarks for portrait in drawn])).float(),
         torch.stack(led),
         torch.from_numpy(np.stack([portrait.image for portrait in drawn])).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(np.stack([portrait.regions for portrait in drawn])),
         codes.clone(),
     )
 
@@ -141,15 +146,18 @@ def clip_pairs(clips: Source, index: int, count: int, share: Share, encode: Enco
     with torch.inference_mode():
         codes = encode(frames[each, chosen]).clone()
     nothing = torch.zeros(len(frames), len(GROUPS), LATENT_DIM)
+    landmarks = (batch["landmarks"][:, RADIUS] / batch["side"][:, None, None]).float()
+    detail = boxes(landmarks, TRUE_SIZE)[:, 0] > 0.5
     return Pairs(
         nothing,
         nothing,
         beside_own(windows, coordinates(own)),
         torch.zeros(len(frames), 2, FLOW_SIZE, FLOW_SIZE),
         torch.zeros(len(frames), FLOW_SIZE, FLOW_SIZE, dtype=torch.bool),
-        (batch["landmarks"][:, RADIUS] / batch["side"][:, None, None]).float(),
+        landmarks,
         torch.stack(led),
         truth,
+        detail.to(torch.uint8) * LIPS_REGION,
         codes,
     )
 

@@ -23,9 +23,11 @@ from stylereel.core.prefetch import Prefetch
 from stylereel.core.render import pictures
 from stylereel.family.encoder import load_encoder
 from stylereel.family.nets import FaceNet, IdentityNet, unit_values
+from stylereel.family.people import Batch as Portraits
 from stylereel.family.people import grouped_w, mixed_values
 from stylereel.generator import Discriminator, StyleGAN2
 from stylereel.media.sheet import side_by_side
+from stylereel.recipes.losses import image_loss
 from stylereel.recipes.run import WORLD, Run, makes
 from stylereel.systems.styleheat.files import load_calibration, load_warper
 from stylereel.systems.styleheat.flow import endpoint_error
@@ -62,11 +64,13 @@ from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
 from stylereel.train.sources import Source, open_source
 from stylereel.world.factors import MOTION_COLUMNS
+from stylereel.world.materials import REGIONS
 
 WARPER = WarperConfig(INPUTS, descriptor=96, size=FLOW_SIZE, width=24, widest=64, hidden=48, places=True, guide=True)
 CALIBRATION = CalibrationConfig(width=32, hidden=48, heads=1, guide=True, finest=True)
 POSE_ROWS, EXPRESSION_ROWS = slice(0, 2), slice(4, 6)  # of W+
 SHOWN = 128  # pixels of the samples
+INNER = ("skin", "brow", "eye", "lips", "mouth", "glasses", "beard")  # regions inside of which the nets look
 LANDMARKS = 20.0  # weight of landmarks, in parts of the image, next to factors
 JOINT_SEED = 73
 HELD_OUT = 72  # the seed of pairs that no training draws
@@ -78,9 +82,9 @@ class Settings:
 
     steps, batch, rate: of the optimiser; warper_rate: of the warper, where both learn. Weights: perceptual, of the
     warped source image against the target frame; local, domain, adversarial: see `losses`; flow: of the distance to
-    the exact flow; state: of the difference to the target's state; exact: of that to the world's true image; these
-    three need the built-in family, and the last two count eyes and mouth `detail` times. reading, identity: of what
-    the face net reads of the image, and of whom the identity net sees in it. pool: so many batches are
+    the exact flow; state: of the difference to the target's state, eyes and mouth `detail` times; exact: of that to
+    the world's true image, see `recipes.losses.image_loss`; these three need the built-in family. reading, identity:
+    of what the face net reads inside the face, and of whom the identity net sees there. pool: so many batches are
     drawn, kept on the disk and taken in turn; 0 draws each step's anew. muon: orthogonalised momentum and a cosine
     schedule instead of Adam. inverted: the authors' sign of the adversarial loss.
     """
@@ -125,10 +129,10 @@ CODE = Preset(
 )
 # For the built-in family on a CPU.
 QUICK = Preset(
-    video=Settings(30, 8, rate=5e-4, perceptual=0.0, flow=1.0, state=0.5, detail=3.0, pool=600, muon=True),
+    video=Settings(30, 8, rate=5e-4, perceptual=0.0, flow=1.0, state=0.5, detail=3.0, pool=120, muon=True),
     joint=Settings(
-        800, 8, rate=7e-3, warper_rate=5e-4, perceptual=0.0, flow=0.2, state=1.0, exact=8.0, detail=3.0, pool=600,
-        muon=True,
+        800, 8, rate=7e-3, warper_rate=5e-4, perceptual=0.0, flow=0.2, state=1.0, exact=3.0, detail=3.0,
+        reading=1.0, identity=1.0, pool=120, muon=True,
     ),
 )  # fmt: skip
 
@@ -141,14 +145,15 @@ CLIPS = Preset(
 
 class Batch(NamedTuple):
     """Pairs as the generator shows them: w of the sources [B, L, D], the states of both, the warper's images, targets'
-    images where a loss looks at them, the true images, and the mask of eyes and mouth [B, 1, 64, 64]."""
+    images where a loss looks at them, the targets as the world draws them, and the mask of eyes and mouth
+    [B, 1, 64, 64]."""
 
     w: Tensor
     source: State
     target: State
     images: Tensor
     target_images: Tensor | None
-    truth: Tensor
+    truth: Portraits
     mask: Tensor
 
 
@@ -187,9 +192,13 @@ class Teacher:
         for rows in (POSE_ROWS, EXPRESSION_ROWS):
             moved[:, rows] = other[:, rows]
         source, target = (read_state(self.generator, codes) for codes in (w, moved))
-        truth, shown = pairs.truth / 127.5 - 1, None
+        shown = None
+        truth = Portraits(
+            pairs.target, unit_values(torch.from_numpy(world.align(mixed_values(pairs.target.cpu().double().numpy())))),
+            pairs.truth / 127.5 - 1, pairs.landmarks, pairs.regions,
+        )  # fmt: skip
         if self.with_targets:
-            shown = F.adaptive_avg_pool2d(truth, self.size) if self.from_clips else self.image(target, w)
+            shown = F.adaptive_avg_pool2d(truth.images, self.size) if self.from_clips else self.image(target, w)
         return Batch(w, source, target, self.image(source, w), shown, truth, boxes(pairs.landmarks, FLOW_SIZE))
 
     def shown(self, state: State, batch: Batch) -> Tensor:
@@ -197,24 +206,21 @@ class Teacher:
         size = min(TRUE_SIZE, self.generator.resolution)
         return look(self.generator, state, batch.w, size, dtype=self.trainer.dtype).float()
 
-    def off_truth(self, images: Tensor, batch: Batch, detail: float) -> Tensor:
-        """Mean difference of a state's images to the true ones, eyes and mouth `detail` times."""
-        size = images.shape[-1]
-        truth = batch.truth if size == TRUE_SIZE else F.adaptive_avg_pool2d(batch.truth, size)
-        mask = F.interpolate(batch.mask, (size, size), mode="bilinear", align_corners=False)
-        return weighted_l1(images, truth, 1 + (detail - 1) * mask)
+    def read(self, images: Tensor, truth: Portraits, readers: Readers) -> dict[str, Tensor]:
+        """How far what the nets see inside the face is from the exact landmarks and factors of the target, and from
+        the person of its true image.
 
-    def read(self, images: Tensor, batch: Batch, pairs: Pairs, readers: Readers) -> dict[str, Tensor]:
-        """How far what the nets see in a state's images is from the exact landmarks and factors of the target, and
-        from the person of its true image."""
-        found = readers.face(images)
-        values = unit_values(torch.from_numpy(world.align(mixed_values(pairs.target.cpu().double().numpy()))))
-        apart = (found.values - values.to(found.values)).abs()
+        All else they are shown as it truly is: they look at edges so little that to please them these got ragged.
+        """
+        inside = inner_face(truth.regions)
+        images = truth.images + inside * (images - truth.images)
+        found, values = readers.face(images), truth.values.to(images)
+        apart = (found.values - values).abs()
         moving = torch.zeros(apart.shape[1], dtype=torch.bool, device=apart.device)
         moving[MOTION_COLUMNS] = True
-        points = (found.landmarks - pairs.landmarks).abs().mean()
+        points = (found.landmarks - truth.landmarks).abs().mean()
         with torch.no_grad():
-            person = readers.identity(batch.truth)
+            person = readers.identity(truth.images)
         return {
             "reading": LANDMARKS * points + apart[:, moving].mean() + apart[:, ~moving].mean(),
             "identity": (1 - (readers.identity(images) * person).sum(1)).mean(),
@@ -223,6 +229,21 @@ class Teacher:
     def difference(self, found: Tensor, target: State, mask: Tensor, detail: float) -> Tensor:
         """Mean difference of joined states in deviations, eyes and mouth `detail` times."""
         return weighted_l1(found / self.deviation, target.joined() / self.deviation, 1 + (detail - 1) * mask)
+
+
+def inner_face(regions: Tensor) -> Tensor:
+    """Where the inside of the face is [B, 1, H, W], from 1 to 0 with soft edges, of regions [B, H, W] of 128 px."""
+    outside = torch.ones(len(REGIONS), device=regions.device)
+    outside[[REGIONS.index(name) for name in INNER]] = 0
+    eroded = 1 - F.max_pool2d(outside[regions.long()][:, None], 7, 1, 3)
+    return F.avg_pool2d(eroded, 3, 1, 1)
+
+
+def smaller(truth: Portraits, size: int) -> Portraits:
+    """Portraits at a size that divides theirs."""
+    step = truth.images.shape[-1] // size
+    images = F.adaptive_avg_pool2d(truth.images, size)
+    return truth._replace(images=images, regions=truth.regions[:, step // 2 :: step, step // 2 :: step])
 
 
 def make_optimizers(parts: list[tuple[nn.Module, float]], muon: bool) -> dict[str, torch.optim.Optimizer]:
@@ -407,10 +428,11 @@ def train_joint(
         reads = readers is not None and not clips and (settings.reading or settings.identity)
         if settings.exact or reads:
             shown = teacher.shown(split(calibrated.float()), batch)
-            losses["exact"] = teacher.off_truth(shown, batch, settings.detail)
+            truth = smaller(batch.truth, shown.shape[-1])
+            losses["exact"] = image_loss(shown, truth)
             terms.append(settings.exact * losses["exact"])
             if readers is not None and reads:
-                losses |= teacher.read(shown, batch, pairs, readers)
+                losses |= teacher.read(shown, truth, readers)
                 terms.append(settings.reading * losses["reading"] + settings.identity * losses["identity"])
         if batch.target_images is not None:
             for name, weight, value in _image_losses(batch, flow, warped, calibrated):
@@ -475,7 +497,7 @@ def show(teacher: Teacher, warper: Warper, calibration: Calibration | None, coun
     size = min(SHOWN, teacher.generator.resolution)
     rows = [look(teacher.generator, state, batch.w, size) for state in [*states, batch.target]]
     if TRUE_SIZE >= size:
-        rows.append(F.adaptive_avg_pool2d(batch.truth, size))
+        rows.append(F.adaptive_avg_pool2d(batch.truth.images, size))
     return np.concatenate([side_by_side(list(pictures(row))) for row in rows])
 
 
