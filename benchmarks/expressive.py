@@ -63,9 +63,7 @@ LIDS = [MOTION.index("blink_left"), MOTION.index("blink_right")]
 DRAWN = {
     "gaze_y": (((36, 42), (42, 48)), (9, 15), np.linspace(-0.7, 0.7, 8)),
     "brow_left": (((22, 27),), (15, 18), np.linspace(-1, 1, 8)),
-    "brow_right": (((17, 22),), (15, 18), np.linspace(-1, 1, 8)),
     "pucker": (((48, 68),), (20, 30), np.linspace(0, 1, 7)),
-    "funnel": (((48, 68),), (20, 30), np.linspace(0, 1, 7)),
 }
 STEP = 0.1  # of the 32 numbers in a talk file at its usual rate
 

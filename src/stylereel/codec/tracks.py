@@ -34,9 +34,9 @@ class Coordinates:
 
 
 _CHANNELS = (
-    "brows_1 mouth_1 eyes_1 eyes_2 brows_2 mouth_2 pupils_1 mouth_3 mouth_4 brows_3 mouth_5 mouth_6 "
-    "mouth_7 brows_4 mouth_8 pupils_2 mouth_9 brows_5 mouth_10 mouth_11 brows_6 brows_7 pupils_3 mouth_12 "
-    "mouth_13 mouth_14 brows_8 brows_9 mouth_15 mouth_16 eyes_3 brows_10"
+    "brows_1 mouth_1 eyes_1 eyes_2 mouth_2 brows_2 pupils_1 mouth_3 mouth_4 brows_3 mouth_5 brows_4 "
+    "mouth_6 mouth_7 mouth_8 pupils_2 mouth_9 brows_5 mouth_10 mouth_11 brows_6 mouth_12 eyes_3 "
+    "pupils_3 mouth_13 brows_7 eyes_4 mouth_14 brows_8 mouth_15 brows_9 mouth_16"
 )
 # Steps by which the 68 landmarks of the built-in people's mean head move by 1 % of the distance between the eyes (mean
 # over landmarks and poses), but no more than a sixteenth of the track's range: `benchmarks/codec.py --steps`.

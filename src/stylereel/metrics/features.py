@@ -57,7 +57,8 @@ def load_state(module: nn.Module, path: Path, state: Any) -> nn.Module:
 
 def to_unit(frames: np.ndarray, device: str = "cpu") -> Tensor:
     """Pixels 0..255 [N, H, W, 3] as float32 [N, 3, H, W] in [-1, 1] on a device."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
+    frames = np.require(frames, requirements=("C", "W"))  # a file's pixels may be read-only
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
 
 
 # --- the built-in face net

@@ -252,10 +252,11 @@ def one_clip(
     codes["refined"] = solve(every, codes["one pass"])
     codes["optimised"] = solve(every, fit.by_key_frames(frames, solve, len(system.channels.names)))
     found = {name: truth.measure(_show(system, base, codes[code])) for name, code in WAYS.items()}
-    again = fit.looped(system.generator, system.encode, w, images[0])
-    with torch.inference_mode():
-        other = system.base(again[None], numbers[:, : len(POSE)])
-    found["the person by the iterated encoder"] = truth.measure(_show(system, other, codes["one pass"]))
+    for name, again in {"by the iterated encoder": fit.looped, "optimised after it": fit.person}.items():
+        code = again(system.generator, system.encode, w, images[0])
+        with torch.inference_mode():
+            other = system.base(code[None], numbers[:, : len(POSE)])
+        found[f"the person {name}"] = truth.measure(_show(system, other, codes["one pass"]))
     chosen = np.linspace(0, len(images) - 1, PIVOTS).round().astype(int)
     delta = fit.tune_to(
         system.generator, system.channels.apply_to(base, codes["one pass"])[chosen], images[chosen], PASSES

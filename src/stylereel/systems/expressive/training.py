@@ -27,7 +27,7 @@ from stylereel.metrics.features import to_unit
 from stylereel.recipes.run import WORLD, Run, makes
 from stylereel.systems.expressive import search
 from stylereel.systems.expressive.channels import KIND, REGIONS, Channels, ChannelsConfig, table
-from stylereel.systems.expressive.reader import GAZE, READ, SHUT, Eyes, Reader, mirror, targets
+from stylereel.systems.expressive.reader import GAZE, PARTS, READ, SHUT, Detail, Reader, mirror, targets
 from stylereel.systems.sources import prepared_motion
 from stylereel.train.loop import cosine
 from stylereel.train.sources import Source, open_source
@@ -36,9 +36,9 @@ from stylereel.zoo.formats import load_generator_file
 
 FRAMES, SUBJECTS = 4, 6  # of the search; of the derivatives
 CLIPS = 100  # of natural motion, four frames of each
-PEOPLE, EACH = 800, 8  # portraits that the reader learns
+PEOPLE, EACH = 1000, 8  # portraits that the reader learns
 HIDDEN, STEPS, BATCH, LR = 128, 3000, 128, 2e-3
-EYES, EYE_STEPS, GROUPS = 24, 1500, 12  # width of the eyes' network; its steps; people of a step
+DETAIL, DETAIL_STEPS, GROUPS = 24, 1500, 12  # width of the networks of the parts; their steps; people of a step
 WITHIN = 2.0  # weight of what changes from frame to frame of a person
 MANNERS = ("talking", "expressions", "listening")
 
@@ -176,16 +176,18 @@ def _sensitivities(
 def portraits(person: int) -> tuple[np.ndarray, np.ndarray]:
     """Drawn portraits uint8 [8, 256, 256, 3] of a person, and their motion factors [8, 20].
 
-    Half are frames of a natural clip, two of them with a gaze at random, half have expressions as people are drawn at
-    random.
+    Half are frames of a natural clip. The other half differ in expression alone: one pose at random, and each factor,
+    as often as not, that of a frame of the clip, else anywhere in its range.
     """
     random = np.random.default_rng((61, person))
     values = np.repeat(world.from_latent(random.standard_normal((1, LATENT_DIM))), EACH, 0)
     motion = world.natural_motion(person, 500, manner=MANNERS[person % 3])  # type: ignore[arg-type]
     motion = motion[random.choice(500, EACH, replace=False)]
-    half = EACH // 2
-    motion[:half] = world.from_latent(random.standard_normal((half, LATENT_DIM)))[:, MOTION_COLUMNS]
-    motion[-2:, [MOTION.index(name) for name in GAZE]] = random.uniform(-0.7, 0.7, (2, 2))
+    half, pose = EACH // 2, len(MOTION) - len(EXPRESSION)
+    motion[:half, :pose] = world.from_latent(random.standard_normal((1, LATENT_DIM)))[:, MOTION_COLUMNS[:pose]]
+    low, high = LOW[MOTION_COLUMNS[pose:]], HIGH[MOTION_COLUMNS[pose:]]
+    anywhere = random.uniform(low, high, (half, len(EXPRESSION)))
+    motion[:half, pose:] = np.where(random.random(anywhere.shape) < 0.5, motion[:half, pose:], anywhere)
     values[:, MOTION_COLUMNS] = np.clip(motion, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
     values = world.align(values)
     return np.stack([world.draw(one, 256).image for one in values]), values[:, MOTION_COLUMNS]
@@ -193,10 +195,11 @@ def portraits(person: int) -> tuple[np.ndarray, np.ndarray]:
 
 @torch.inference_mode()
 def _example(face: FaceNet, images: Tensor, motion: np.ndarray) -> dict[str, Tensor]:
-    """Inputs and targets of a reader: of its layers, and eyes uint8 and motion for the network of the eyes."""
+    """Inputs and targets of a reader: of its layers; and of each part crops uint8, with the face net's motion."""
     found = face(images)
-    eyes = (127.5 * (Eyes.crops(images, found.landmarks) + 1)).round().clamp(0, 255).to(torch.uint8)
-    return {"inputs": Reader.inputs(found).half(), "targets": targets(motion), "eyes": eyes, "motion": found.motion}
+    crops = {name: Detail(part, 1).crops(images, found.landmarks) for name, part in PARTS.items()}
+    crops = {name: (127.5 * (each + 1)).round().clamp(0, 255).to(torch.uint8) for name, each in crops.items()}
+    return {"inputs": Reader.inputs(found).half(), "targets": targets(motion), "motion": found.motion, **crops}
 
 
 def _joined(examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -226,14 +229,14 @@ def train_reader(run: Run, face: FaceNet, people: int = PEOPLE, clips: Source | 
     data = read_tensors(kept)[0] if kept.exists() and clips is None else {}
     if clips is not None:
         data = gather_frames(face, clips, count)
-    elif len(data.get("eyes", ())) != EACH * count:
+    elif len(data.get("targets", ())) != EACH * count:
         data = gather(face, range(200_000, 200_000 + count))
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_tensors(kept, data, {"kind": "portraits"})
     inputs, wanted = data["inputs"].float(), data["targets"]
     spread = wanted.std(0).clamp_min(0.02)  # what hardly varies in a few clips must not outweigh all else
     torch.manual_seed(0)
-    reader = Reader((HIDDEN, EYES))
+    reader = Reader((HIDDEN, DETAIL))
     reader.mean.copy_(inputs.mean(0))
     reader.deviation.copy_(inputs.std(0) + 1e-3)
     optimizers = {"reader": torch.optim.AdamW(reader.layers.parameters(), LR, weight_decay=1e-2)}
@@ -250,40 +253,46 @@ def train_reader(run: Run, face: FaceNet, people: int = PEOPLE, clips: Source | 
     trainer.fit(
         f"{KIND}/reader", {"reader": reader}, optimizers, step, steps, schedule=lambda index: cosine(index, steps)
     )
-    _train_eyes(run, reader.eyes, data)
+    for name, detail in reader.details.items():
+        assert isinstance(detail, Detail)
+        _train_detail(run, name, detail, data, spread)
     return reader.cpu().eval()
 
 
-def _train_eyes(run: Run, eyes: Eyes, data: dict[str, Tensor]) -> None:
-    """Teach the network of the eyes, by gaze and by how it changes from frame to frame of a person; frames with shut
-    eyes count nothing."""
-    trainer = run.trainer
-    groups = len(data["eyes"]) // EACH
-    gaze = data["targets"][:, [READ.index(name) for name in GAZE]]
-    lids = 0.5 + 0.5 * data["targets"][:, [READ.index(name) for name in ("blink_left", "blink_right")]].mean(1)
+def _train_detail(run: Run, name: str, detail: Detail, data: dict[str, Tensor], spread: Tensor) -> None:
+    """Teach the network of a part of the face, by its factors and by how they change from frame to frame of a person;
+    the gaze of shut eyes counts nothing.
+
+    spread: of the targets [17].
+    """
+    trainer, factors = run.trainer, detail.part.factors
+    columns = [READ.index(one) for one in factors]
+    groups = len(data["targets"]) // EACH
+    targets, spread = data["targets"][:, columns] / spread[columns], trainer.to_device(spread[columns])
+    lids = 0.5 + 0.5 * data["targets"][:, [READ.index(one) for one in ("blink_left", "blink_right")]].mean(1)
     open_ = (1 - lids) * (lids < SHUT)
-    optimizers = {"eyes": torch.optim.AdamW(eyes.parameters(), LR, weight_decay=1e-2)}
-    steps = trainer.steps(EYE_STEPS)
+    weights = torch.stack([open_ if one in GAZE else torch.ones_like(open_) for one in factors], 1)
+    optimizers = {name: torch.optim.AdamW(detail.parameters(), LR, weight_decay=1e-2)}
+    steps = trainer.steps(DETAIL_STEPS)
 
     def step(index: int) -> dict[str, Tensor]:
         torch.manual_seed(index)
         chosen = (EACH * torch.randint(groups, (GROUPS,))[:, None] + torch.arange(EACH)).flatten()
-        crops, motion, target = data["eyes"][chosen].float() / 127.5 - 1, data["motion"][chosen], gaze[chosen]
+        crops, motion, target = data[name][chosen].float() / 127.5 - 1, data["motion"][chosen], targets[chosen]
         if index % 2:
-            crops, motion = mirror(crops, motion)
-            target = target * torch.tensor([-1.0, 1.0])
+            crops, motion, target = crops.flip(1, -1), mirror(motion, MOTION), mirror(target, factors)
         contrast, light = 1 + 0.15 * torch.randn(len(crops), 1, 1, 1, 1), 0.1 * torch.randn(len(crops), 1, 1, 1, 1)
         y, x = int(torch.randint(-2, 3, ())), int(torch.randint(-3, 4, ()))
         crops = torch.roll(contrast * crops + light, (y, x), (3, 4))  # landmarks are not that exact
-        crops, motion, target, counts = map(trainer.to_device, (crops, motion, target, open_[chosen]))
-        error = (eyes.train()(crops, motion) - target).view(GROUPS, EACH, -1)
-        counts = counts.view(GROUPS, EACH, 1)
+        crops, motion, target, counts = map(trainer.to_device, (crops, motion, target, weights[chosen]))
+        error = (detail.train()(crops, motion) / spread - target).view(GROUPS, EACH, -1)
+        counts = counts.view(GROUPS, EACH, -1)
         mean = (counts * error).sum(1, keepdim=True) / counts.sum(1, keepdim=True).clamp_min(0.1)
         loss = (counts * (error.square() + WITHIN * (error - mean).square())).mean()
         trainer.descend(loss, optimizers.values())
         return {"error": loss}
 
-    trainer.fit(f"{KIND}/eyes", {"eyes": eyes}, optimizers, step, steps, schedule=lambda index: cosine(index, steps))
+    trainer.fit(f"{KIND}/{name}", {name: detail}, optimizers, step, steps, schedule=lambda index: cosine(index, steps))
 
 
 @makes(KIND, needs=("face", "generator"), starts=False)
@@ -324,7 +333,7 @@ def recipe(run: Run, *, data: str | None = None, generator: str | None = None, f
     facts["perceptual distance"] = perceptual.name
     if face is not None:
         reader = train_reader(run, face.cpu(), clips=clips)
-        whole = Channels(ChannelsConfig(channels.config.names, channels.config.size, (HIDDEN, EYES)))
+        whole = Channels(ChannelsConfig(channels.config.names, channels.config.size, (HIDDEN, DETAIL)))
         whole.load_state_dict(
             channels.state_dict() | {f"reader.{key}": value for key, value in reader.state_dict().items()}
         )
