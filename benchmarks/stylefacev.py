@@ -40,9 +40,9 @@ from stylereel.metrics.likeness import builtin_embeddings, cosine
 from stylereel.metrics.motion import loop, unsteadiness
 from stylereel.recipes.stylegan3 import draw_at
 from stylereel.systems.stylefacev import data
+from stylereel.systems.stylefacev.appearance import HELD_OUT
 from stylereel.systems.stylefacev.model import NAMES, PLACE, SHOWN, load_nets, places, to_code, to_values, transforms
 from stylereel.systems.stylefacev.system import StyleFaceV
-from stylereel.systems.stylefacev.training import HELD_OUT
 
 PROBED = ("yaw", "pitch", "roll", "jaw")
 PEOPLE, LEARNED, TOLD = 100, 8, 12

@@ -198,6 +198,6 @@ def test_the_discriminator_of_frames_joins_late(small: StyleGAN3, tmp_path: Path
 
     settings = replace(paper.Settings(), joint_steps=2, late=0.5, width=4)
     trainer = Watched(tmp_path, device="cpu", precision="32")
-    face = training.FaceNet().eval().requires_grad_(False)
+    face = paper.FaceNet().eval().requires_grad_(False)
     paper.train(trainer, nets, small.eval().requires_grad_(False), face, ["joint"], "paper", settings)
     assert "video gan" not in seen[0] and {"video gan", "image gan", "video discriminator"} <= seen[1].keys()

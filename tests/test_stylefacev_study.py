@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from stylereel.generator import StyleGAN3, StyleGAN3Config
-from stylereel.systems.stylefacev import data, study, training
+from stylereel.systems.stylefacev import appearance, data, motion, study
 
 
 def test_a_distance_grows_with_the_difference_and_its_interval_holds_it() -> None:
@@ -62,13 +62,14 @@ def test_the_study_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     }.items():
         monkeypatch.setattr(study, name, value)
     monkeypatch.setattr(study, "kept_people", lambda folder, shards, face: data.kept_people(folder, 1, face, 2))
-    small = training.Settings(1, 1, 2, 2, 2, 2, 2, critic=4)
+    small = appearance.Settings(1, 2, 2, 2)
     monkeypatch.setattr(study, "Settings", lambda: small)
-    monkeypatch.setattr(training, "kept_clips", lambda folder: data.clip_codes(1, 60))
-    monkeypatch.setattr(training, "SHOWN_FRAMES", 4)
-    monkeypatch.setattr(training, "BATCH", 8)
-    monkeypatch.setattr(training, "calibrate", partial(training.calibrate, count=4, frames=40))
-    monkeypatch.setattr(training, "show", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    monkeypatch.setattr(motion, "CRITIC", 4)
+    monkeypatch.setattr(motion, "kept_clips", lambda folder: data.clip_codes(1, 60))
+    monkeypatch.setattr(motion, "SHOWN_FRAMES", 4)
+    monkeypatch.setattr(motion, "BATCH", 8)
+    monkeypatch.setattr(motion, "calibrate", partial(motion.calibrate, count=4, frames=40))
+    monkeypatch.setattr(appearance, "show", lambda *_: np.zeros((8, 8, 3), np.uint8))
     monkeypatch.setattr(
         study, "replace", lambda settings, **kept: replace(settings, **kept | {"people": 2, "shown": 2})
     )
@@ -85,7 +86,7 @@ def test_the_study_at_a_tiny_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert report["rows"]["as in the paper"]["video distance"]["value"] > 0
     trainings = {path.stem for path in tmp_path.glob("trainings-*/*.safetensors")}
     assert trainings == {"start", *(name.replace(" ", "-") for name in (*study.VARIANTS, *study.MOTIONS))}
-    monkeypatch.setattr(training, "train_joint", None)  # nothing is trained or measured again
+    monkeypatch.setattr(appearance, "train_joint", None)  # nothing is trained or measured again
     again = study.reproduce(out=str(tmp_path), clips=4, steps=2, people=2, device="cpu")
     assert json.loads(again[1].read_text())["rows"] == report["rows"] and len(calls) == 1
     with pytest.raises(ValueError, match="4 clips"):

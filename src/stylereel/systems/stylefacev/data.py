@@ -1,4 +1,4 @@
-"""What StyleFaceV learns from: people of the world in several poses each, drawn once and kept.
+"""What StyleFaceV learns from: people of the world in several poses each, drawn once and kept, and poses of clips.
 
 Of each person three frames are aligned and upright, as the generator's own images are before its input moves them; the
 fourth is a frame as a camera has it, the head turned and shifted in it, cut out by its landmarks. All crops are cut by
@@ -8,8 +8,9 @@ image of the person with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +31,9 @@ from stylereel.world.factors import NAMES as FACTORS
 KNOWN = 76  # factors of the built-in StyleGAN3
 UPRIGHT, EACH = 3, 4  # frames of a person
 SHARD = 100  # people in a file
+READ = 500  # people in a file of readings, two frames of each
 MOST = 62.0  # squared length of a person's latent at most: the rest is left for the motion
+FURTHER = (10, 0.06, 0.05)  # roll (degrees) and shift (image widths) of a head in the frame beyond its clip's, at most
 UNSURE = 0.004  # deviation of a detector's landmarks, image widths
 MANNERS = ("talking", "conversation", "expressions", "listening")
 WHOLE = np.array([0.5, 0.5, 1.0, 0.0])  # a placement: all of the image
@@ -152,7 +155,7 @@ def draw_people(shard: int, face: FaceNet, count: int = SHARD) -> dict[str, Tens
         three = np.concatenate([any_motions(1, random), mine[:2, : len(NAMES)]])
         values = upright(values_of(np.repeat(who[index : index + 1], UPRIGHT, 0), three))
         wild = mine[2:]
-        wild[:, [2, 3, 4]] += random.uniform(-1, 1, 3) * (10, 0.06, 0.05)
+        wild[:, [2, 3, 4]] += random.uniform(-1, 1, 3) * FURTHER
         wild = values_of(who[index : index + 1], wild)
         for row in values:
             drawn = world.draw(row, PIXELS)
@@ -167,11 +170,9 @@ def draw_people(shard: int, face: FaceNet, count: int = SHARD) -> dict[str, Tens
         poses.append(within(place[None], pose_values(wild))[0])
         shown.append(np.concatenate([three, pose_values(wild)]))
     tensor = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
-    with torch.inference_mode():
-        readings = torch.cat([PoseNet.reading(face(part.float() / 127.5 - 1)) for part in tensor.split(32)])
     return {
         "crops": tensor,
-        "readings": readings.half(),
+        "readings": _read(face, tensor),
         "pose": torch.from_numpy(np.stack(poses)).float(),
         "shown": torch.from_numpy(np.concatenate(shown)).float(),
         "person": torch.from_numpy(who).float(),
@@ -180,18 +181,65 @@ def draw_people(shard: int, face: FaceNet, count: int = SHARD) -> dict[str, Tens
     }
 
 
+@torch.inference_mode()
+def _read(face: FaceNet, crops: Tensor) -> Tensor:
+    """Readings float16 [N, 156] of crops uint8 [N, 3, 128, 128]."""
+    return torch.cat([PoseNet.reading(face(part.float() / 127.5 - 1)) for part in crops.split(32)]).half()
+
+
+def draw_readings(shard: int, face: FaceNet, count: int = READ) -> dict[str, Tensor]:
+    """Of two frames of each of `count` people, as a camera has them, what the face net reads of the crops: readings
+    float16 [N, 156]; pose [N, 16], in the crop, and place [N, 16], in the image, float32. Every other person's second
+    frame has any expression at all."""
+    random = np.random.default_rng((88, shard))
+    who = np.repeat(people(count, 1000 + shard), 2, 0)
+    motion = motions(len(who), 1000 + shard, 24)
+    odd = np.arange(len(who)) % 4 == 1
+    motion[odd, : len(NAMES)] = any_motions(int(odd.sum()), random)
+    motion[:, 2:5] += random.uniform(-1, 1, (len(who), 3)) * FURTHER
+    values = values_of(who, motion)
+    poses, readings, inside = pose_values(values), [], []
+    for rows in np.array_split(np.arange(len(who)), -(-len(who) // 50)):  # few images in memory
+        crops = []
+        for row in rows:
+            drawn = world.draw(values[row], 160)
+            crop, place = cut_out(drawn.image, drawn.landmarks, random)
+            crops.append(crop)
+            inside.append(within(place[None], poses[row : row + 1])[0])
+        readings.append(_read(face, torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)))
+    found = {"pose": np.stack(inside), "place": poses}
+    return {"readings": torch.cat(readings)} | {name: torch.from_numpy(each).float() for name, each in found.items()}
+
+
+class Readings(NamedTuple):
+    """Two frames of each of P people, one after the other: what is read of crops [2 P, 156], the exact pose codes
+    [2 P, 16] within them, and what these are less than those in the image."""
+
+    readings: Tensor
+    codes: Tensor
+    moved: Tensor
+
+
+def kept_readings(folder: Path, shards: int, face: FaceNet, count: int = READ) -> Readings:
+    """Of `shards` times `count` people, kept as `kept_people` keeps them."""
+    parts = _kept(folder, "readings", shards, lambda shard: draw_readings(shard, face, count))
+    codes = to_code(parts["pose"])
+    return Readings(parts["readings"].float(), codes, to_code(parts["place"]) - codes)
+
+
 def kept_people(folder: Path, shards: int, face: FaceNet, count: int = SHARD) -> dict[str, Tensor]:
     """The frames of `shards` times `count` people, from files in the folder, which are made if they are not there."""
+    return _kept(folder, "people", shards, lambda shard: draw_people(shard, face, count))
+
+
+def _kept(folder: Path, kind: str, shards: int, draw: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
     folder.mkdir(parents=True, exist_ok=True)
-
-    def parts() -> Iterator[dict[str, Tensor]]:
-        for shard in range(shards):
-            file = folder / f"people-{shard:04}.safetensors"
-            if not file.exists():
-                write_tensors(file, draw_people(shard, face, count), {"kind": "people"})
-            yield read_tensors(file)[0]
-
-    found = list(parts())
+    found = []
+    for shard in range(shards):
+        file = folder / f"{kind}-{shard:04}.safetensors"
+        if not file.exists():
+            write_tensors(file, draw(shard), {"kind": kind})
+        found.append(read_tensors(file)[0])
     return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
 

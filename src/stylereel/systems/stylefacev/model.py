@@ -26,6 +26,12 @@ PLACE = [NAMES.index(name) for name in ("roll", "shift_x", "shift_y", "scale")]
 SHOWN = [index for index in range(SIZE) if index not in PLACE]  # what the fusion sees
 READING = 2 * 68 + len(MOTION)
 _LOW, _HIGH = (torch.from_numpy(limit[MOTION_COLUMNS][:SIZE]) for limit in (LOW, HIGH))
+# Brows and lids whose codes differ by less are taken for even: of one frame that is a trait of the face.
+SIDES = tuple(
+    (NAMES.index(f"{name}_left"), NAMES.index(f"{name}_right"), least)
+    for name, least in (("brow", 0.15), ("blink", 0.2))
+)
+DROPPED = 0.1  # of the pose net's hidden numbers in training
 RATE = 25  # frames a second of sampled motion
 NOISE = 16
 STARTS = 256  # poses at which samples begin
@@ -91,11 +97,33 @@ class PoseNet(nn.Module):
         """The input [B, 156]."""
         return torch.cat([4 * (face.landmarks - 0.5).flatten(1), face.motion], 1).float()
 
-    def forward(self, reading: Tensor) -> Tensor:
-        """Readings [B, 156] to pose codes [B, 16]."""
+    def own(self, reading: Tensor) -> Tensor:
+        """The face net's estimates [B, 16], which the layers correct; the place begins at 0."""
         own = torch.zeros_like(reading[:, :SIZE])
         own[:, SHOWN] = reading[:, -len(MOTION) :][:, SHOWN]
-        return own + self.layers((reading - self.mean) / self.deviation)
+        return own
+
+    def hidden(self, reading: Tensor) -> Tensor:
+        """What the last layer sees [B, H]."""
+        x = (reading - self.mean) / self.deviation
+        for layer in self.layers[:-1]:
+            x = layer(x)
+            if isinstance(layer, nn.SiLU):
+                x = F.dropout(x, DROPPED, self.training)
+        return x
+
+    def estimate(self, reading: Tensor) -> Tensor:
+        """Pose codes [B, 16] before differences of sides are looked at."""
+        return self.own(reading) + self.layers[-1](self.hidden(reading))
+
+    def forward(self, reading: Tensor) -> Tensor:
+        """Readings [B, 156] to pose codes [B, 16]."""
+        code = self.estimate(reading).clone()
+        for left, right, least in SIDES:
+            middle, half = (code[:, left] + code[:, right]) / 2, (code[:, left] - code[:, right]) / 2
+            half = F.softshrink(half, least / 2)
+            code[:, left], code[:, right] = middle + half, middle - half
+        return code
 
 
 class AppearanceNet(nn.Module):

@@ -201,8 +201,8 @@ def train_appearance(
         points = trainer.to_device(torch.from_numpy(np.stack([world.project_landmarks(r)[0] for r in rows])).float())
         with torch.no_grad():
             w = still(generator.map(torch.from_numpy(z[:count]).float().to(trainer.device)))
-            seen = generator.synthesize(w, transform=trainer.to_device(transform[:count]), dtype=_dtype(trainer))
-            target = generator.synthesize(w, dtype=_dtype(trainer))
+            seen = generator.synthesize(w, transform=trainer.to_device(transform[:count]), dtype=trainer.dtype)
+            target = generator.synthesize(w, dtype=trainer.dtype)
         losses = _reconstruct(trainer, nets, generator, face, seen, Frames(target, points, w), weights)[1]
         trainer.descend(_total(losses, weights), [optimizer])
         return losses
@@ -271,7 +271,7 @@ def _reconstruct(
     pose = nets.pose(point_maps(target.points))
     with trainer.autocast():
         w = nets.appearance.fuse(nets.appearance(large(seen)), pose).float()
-    shown = generator.synthesize(w, dtype=_dtype(trainer))
+    shown = generator.synthesize(w, dtype=trainer.dtype)
     losses = {"pixels": (shown - target.images).abs().mean(), "features": feature_loss(face, shown, target.images)}
     if weights.points:
         losses["points"] = (nets.pose.points(pose) - key_points(target.points)).square().mean()
@@ -314,7 +314,7 @@ def train_images(trainer: Trainer, nets: PaperNets, generator: StyleGAN3, settin
     def show(poses: Tensor) -> Tensor:
         appearance = held[0].repeat_interleave(poses.shape[1], 0)
         w = nets.appearance.fuse(appearance, as_maps(poses.flatten(0, 1)))
-        return generator.synthesize(w, dtype=_dtype(trainer)).unflatten(0, poses.shape[:2])
+        return generator.synthesize(w, dtype=trainer.dtype).unflatten(0, poses.shape[:2])
 
     nets.appearance.requires_grad_(False)
     compete(
@@ -434,10 +434,6 @@ def _adam(module: nn.Module, lr: float = 2e-4) -> torch.optim.Optimizer:
 def _decay(steps: int) -> Callable[[int], float]:
     """Half of the steps flat, then linear to 0."""
     return lambda index: min(1.0, 2 * (1 - index / steps))
-
-
-def _dtype(trainer: Trainer) -> torch.dtype | None:
-    return None if trainer.dtype == torch.float32 else trainer.dtype
 
 
 def _entropy(scores: Tensor, target: float) -> Tensor:

@@ -38,10 +38,10 @@ from stylereel.metrics.likeness import builtin_embeddings, cosine
 from stylereel.metrics.motion import unsteadiness
 from stylereel.metrics.report import Claim, Number, write_report
 from stylereel.systems.sources import world_generator
-from stylereel.systems.stylefacev import paper, training
+from stylereel.systems.stylefacev import appearance, motion, paper
+from stylereel.systems.stylefacev.appearance import HELD_OUT, People, Settings
 from stylereel.systems.stylefacev.data import SHARD, clip_codes, kept_people, upright, values_of
 from stylereel.systems.stylefacev.model import KIND, PLACE, FacePoseNets, PoseSampler, load_nets, to_code, to_values
-from stylereel.systems.stylefacev.training import HELD_OUT, People, Settings
 from stylereel.train.loop import Trainer
 from stylereel.zoo.families import BUILTIN
 
@@ -97,8 +97,8 @@ class Bench:
     def __init__(self, generator: StyleGAN3, clips: int, seed: int, device: str) -> None:
         self.generator, self.clips, self.device = generator, clips, device
         self.dtype = None if choose_precision("auto", torch.device(device)) == "32" else torch.bfloat16
-        who, motion = paper.clip_motion(50_000 + seed, 2 * clips, LENGTH)
-        drawn = np.stack([self.world(person, track) for person, track in zip(who, motion)])
+        who, tracks = paper.clip_motion(50_000 + seed, 2 * clips, LENGTH)
+        drawn = np.stack([self.world(person, track) for person, track in zip(who, tracks)])
         self.people, own = who[:clips], drawn[:clips]
         self.reference, self.floor = self.features(drawn[clips:]), self.features(own)
         self.portraits = own[:, 0]
@@ -122,7 +122,7 @@ class Bench:
             image = torch.from_numpy(portrait).permute(2, 0, 1)[None].to(self.generator.mean_w.device)
             straight = to_values(track).clone()
             straight[:, PLACE] = torch.tensor([0.0, 0.0, 0.0, 1.0])
-            code = nets.appearance(training.unit(image))
+            code = nets.appearance(appearance.unit(image))
             w = nets.fusion(code, to_code(straight).to(code))[:, None].expand(-1, self.generator.num_ws, -1)
             videos.append(pictures(self.generator.synthesize(w, dtype=self.dtype)))
         return np.stack(videos)
@@ -217,7 +217,7 @@ def reproduce(
         f"fusion, {BEFORE} of the appearance, {people} people); image losses count a tenth of the clips' where "
         "re-balanced, and as much where not; without the W loss neither distance of w counts",
         "motion": f"from one start of {MOTION_BEFORE} steps by poses; {max(2, steps // 10)} steps by images of two "
-        f"clips of {training.SHOWN_FRAMES} frames, or {MOTION_PER} times as many by poses, which take as long",
+        f"clips of {motion.SHOWN_FRAMES} frames, or {MOTION_PER} times as many by poses, which take as long",
         "poses": "; ".join(f"{name}: {text}" for name, text in poses.items()),
         "StyleVideoGAN": "its built-in model of a talking clip, on as many invented people of the built-in StyleGAN2",
     }
@@ -258,7 +258,8 @@ def _trained(
     face = load_face(builtin("face")).eval()
     trainer.freeze(face)
     settings = replace(Settings(), joint_steps=steps, fusion_steps=3 * BEFORE, appearance_steps=BEFORE, visible=8,
-                       shown=4, people=32, images_steps=max(2, steps // 10))  # fmt: skip
+                       shown=4, people=32)  # fmt: skip
+    by_image_steps = max(2, steps // 10)
     file = trainer.folder / "start.safetensors"
     drawn: list[People] = []
 
@@ -279,12 +280,11 @@ def _trained(
         nets.appearance.hidden.load_state_dict(encoder.hidden.state_dict())
         drawer, _ = world_generator(BUILTIN, "cpu")
 
-        def begin(known: training.Known) -> None:
-            training.start_code(nets.appearance, encoder, drawer, known)
+        def begin(known: appearance.Known) -> None:
+            appearance.start_code(nets.appearance, encoder, drawer, known)
 
-        training.train_appearance(into("start"), nets, generator, data(), settings, begin)
-        first = replace(settings, motion_steps=MOTION_BEFORE)
-        training.train_motion(into("start"), nets.motion, training.kept_clips(folder), first)
+        appearance.train_appearance(into("start"), nets, generator, data(), settings, begin)
+        motion.train_motion(into("start"), nets.motion, motion.kept_clips(folder), MOTION_BEFORE)
         return nets
 
     def learn(name: str, teach: Callable[[FacePoseNets], None]) -> FacePoseNets:
@@ -298,16 +298,16 @@ def _trained(
     if not file.exists():
         save_module(file, KIND, start())
     variants = {
-        name: learn(name, lambda nets, name=name, change=change: training.train_joint(
+        name: learn(name, lambda nets, name=name, change=change: appearance.train_joint(
             into(name), nets, generator, face, data(), replace(settings, **change)))  # type: ignore[arg-type]
         for name, change in VARIANTS.items()
     }  # fmt: skip
     by_poses, by_images = MOTIONS
-    more = replace(settings, motion_steps=MOTION_PER * settings.images_steps)
+    more = MOTION_PER * by_image_steps
     motions = {
-        by_poses: learn(by_poses, lambda nets: training.train_motion(
-            into(by_poses), nets.motion, training.kept_clips(folder), more)),
-        by_images: learn(by_images, lambda nets: training.train_images(into(by_images), nets, generator, settings)),
+        by_poses: learn(by_poses, lambda nets: motion.train_motion(
+            into(by_poses), nets.motion, motion.kept_clips(folder), more)),
+        by_images: learn(by_images, lambda nets: motion.train_images(into(by_images), nets, generator, by_image_steps)),
     }  # fmt: skip
     return variants, motions
 
@@ -367,6 +367,6 @@ def _stylevideogan(clips: int, seed: int, family: str, device: Device) -> np.nda
     system: Any = systems.load("stylevideogan", family=family, device=device)
     videos = []
     for index in range(clips):
-        motion = system.sample(HELD_OUT + seed + index, LENGTH)[1]
-        videos.append(np.stack(list(render(system, system.identify(HELD_OUT + seed + index), motion))))
+        sampled = system.sample(HELD_OUT + seed + index, LENGTH)[1]
+        videos.append(np.stack(list(render(system, system.identify(HELD_OUT + seed + index), sampled))))
     return np.stack(videos)
