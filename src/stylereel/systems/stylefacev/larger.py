@@ -1,8 +1,8 @@
 """A larger StyleGAN3 of the built-in family, for poses that were learned small (the paper renders at 1024 px so).
 
 It takes over the mapping network and all layers of the small one but the last two, whose work its new layers begin by
-doing (`begin`). They learn with the one before them from single images: no large video is needed. Codes of the small one mean the same in it, so that appearance, pose and motion need no further
-training.
+doing (`begin`). They learn with the one before them from single images: no large video is needed. Codes of the small
+one mean the same in it, so that appearance, pose and motion need no further training.
 """
 
 from __future__ import annotations
