@@ -20,9 +20,9 @@ from stylereel.recipes.stylegan3 import Placed, draw_placed, samples, transfer
 from stylereel.systems.stylefacev.data import KNOWN
 from stylereel.train.loop import Average, Trainer, cosine
 
-STEPS, PAIRS = 200, 1  # pairs of portraits a step
+STEPS, PAIRS = 400, 1  # pairs of portraits a step
 NEW = 2  # layers for each doubling
-LR = 3e-3
+LR = 5e-4
 FIRST = 12  # pairs of portraits by which new layers begin
 
 
