@@ -26,6 +26,7 @@ from stylereel.systems.styleheat.losses import PyramidLoss
 from stylereel.systems.styleheat.motion import COUNT, coordinates, sound_of, with_sound
 from stylereel.systems.styleheat.networks import WarperConfig
 from stylereel.systems.styleheat.sound import move_by_sound
+from stylereel.systems.styleheat.state import read_state
 from stylereel.systems.styleheat.system import StyleHEAT
 from stylereel.systems.styleheat.training import Settings
 from stylereel.train.loop import Trainer
@@ -138,6 +139,20 @@ def test_the_audio_warper_learns_one_batch_and_its_flow_is_below(
     assert not before.flow.any() and not after.flow[:, :, :32].any() and after.flow[:, :, 32:].any()
     torch.testing.assert_close(before.warped, model.warp(lesson.joined, lesson.moved.flow))  # nothing moved yet
     assert losses[1] < 0.9 * losses[0] and log["sync"] > 0 and log["outside"] >= 0
+
+
+def test_a_sound_that_moves_nothing_leaves_the_calibration_what_it_knows(generator: StyleGAN2) -> None:
+    video, calibration = (load(builtin(f"styleheat-{name}")) for name, load in (
+        ("video", load_warper), ("calibration", load_calibration)
+    ))  # fmt: skip
+    speaker = hearing.Speaker(hearing.new_audio(SMALL), calibration).eval()
+    with torch.no_grad():
+        w = generator.map(torch.randn(1, generator.config.z_dim, generator=torch.Generator().manual_seed(2)))
+        joined, guide = read_state(generator, w).joined(), torch.rand(1, 9, 64, 64)
+        moved = video.eval()(torch.zeros(1, 3, 64, 64), torch.zeros(1, video.config.inputs, 27), guide)
+        heard, repaired = speaker(generator, joined, w, moved, 100 * torch.randn(1, 80, 32), guide)
+        expected = calibration(video.warp(joined, moved.flow), moved.descriptor, guide)
+        torch.testing.assert_close(repaired, expected.apply(heard.warped), atol=1e-2, rtol=1e-2)
 
 
 def test_the_recipe_trains_all_stages_with_sound_and_the_mouth_follows(

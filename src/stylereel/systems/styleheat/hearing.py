@@ -379,7 +379,7 @@ class Speaker(nn.Module):
     ) -> tuple[Heard, Tensor]:  # fmt: skip
         """What the sound makes of states that the video warper moves, see `move_by_sound`, and that repaired."""
         heard = move_by_sound(generator, self.audio, joined, w, moved, mel, dtype)
-        descriptor = heard.descriptor if self.calibration.config.descriptor else None
+        descriptor = moved.descriptor if self.calibration.config.descriptor else None
         return heard, self.calibration(heard.warped, descriptor, guide).apply(heard.warped)
 
 
@@ -471,7 +471,7 @@ def show(lessons: Lessons, audio: Warper, calibration: Calibration | None, count
     heard = move_by_sound(generator, audio, lesson.joined, lesson.w, lesson.moved, lesson.mel, None)
     states = [split(audio.warp(lesson.joined, lesson.moved.flow)), split(heard.warped)]
     if calibration is not None:
-        descriptor = heard.descriptor if calibration.config.descriptor else None
+        descriptor = lesson.moved.descriptor if calibration.config.descriptor else None
         states.append(split(calibration(heard.warped, descriptor, lesson.guide).apply(heard.warped)))
     rows = [look(generator, state, lesson.w, TRUE_SIZE) for state in [*states, lesson.target]]
     return np.concatenate([side_by_side(list(pictures(row))) for row in [*rows, lesson.truth]])

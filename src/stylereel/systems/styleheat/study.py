@@ -217,7 +217,7 @@ def reproduce(
         compared[variant.title] = train_variant(name, steps, store, shipped, device)
     facts |= {"pairs": pairs, "steps of each training": steps, "weights": weights}
     scores = {
-        title: _scores(keep("exact", [title, pairs, steps, _prints(system)], partial(_exact, system, pairs, seed)))
+        title: _scores(keep("exact", [title, pairs, _prints(system)], partial(_exact, system, pairs, seed)))
         for title, system in compared.items()
     }
     rows: dict[str, dict[str, Number | str]] = {

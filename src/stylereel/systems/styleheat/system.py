@@ -373,8 +373,7 @@ class StyleHEAT:
         joined, descriptor, calibration = joined.expand(count, -1, -1, -1), moved.descriptor, self.calibration
         if mel is not None and w is not None and self.audio is not None:
             audio, calibration = self.audio
-            by_sound = move_by_sound(self.generator, audio, joined, w.expand(count, -1, -1), moved, mel)
-            warped, descriptor = by_sound.warped, by_sound.descriptor
+            warped = move_by_sound(self.generator, audio, joined, w.expand(count, -1, -1), moved, mel).warped
         else:
             warped = self.warper.warp(joined, moved.flow)
         if calibration is not None:
