@@ -52,6 +52,27 @@ def test_a_face_is_found_and_its_points_lie_on_it(faces: mesh.MeshBackend, portr
 
 
 @needs_mesh
+def test_lips_are_means_of_two_readers_unless_an_eye_is_turned_away(
+    faces: mesh.MeshBackend, portrait: world.Portrait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(image: np.ndarray, share: float) -> tuple[backend.Face, np.ndarray]:
+        monkeypatch.setattr(mesh, "_BY_DLIB", share)
+        (box,) = faces.detect(image)
+        face = faces.look(image, box)
+        assert face is not None and face.points is not None
+        return face, face.points
+
+    (alone, mesh_points), (_, by_dlib), (_, both) = (look(portrait.image, share) for share in (0, 1, 0.5))
+    lips = backend.DlibBackend().landmarks(portrait.image, backend.box_around(alone.landmarks), boxes=1)[48:]
+    np.testing.assert_allclose(by_dlib[mesh.LIPS, :2], lips, atol=1e-3)
+    np.testing.assert_allclose(both, (mesh_points + by_dlib) / 2, atol=1e-3)
+    others = np.setdiff1d(np.arange(mesh.POINTS), mesh.LIPS)
+    np.testing.assert_array_equal(both[others], mesh_points[others])
+    monkeypatch.setattr(mesh, "_WIDTHS", (0.9, 1.0))  # as if an eye were
+    np.testing.assert_array_equal(look(portrait.image, 1)[1], mesh_points)
+
+
+@needs_mesh
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_faces_on_their_side_and_upside_down_are_found(
     faces: mesh.MeshBackend, portrait: world.Portrait, quarters: int

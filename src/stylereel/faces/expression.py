@@ -37,7 +37,7 @@ MEASURES = (
 # Of each measure the population's rest, how far a person's own is from it, and how far the mean of a clip may be from
 # that person's rest because they smile, frown or look down all the time (standard deviations). Head units; lids and
 # irises in widths of the eye.
-_REST = np.array([0.012, 0.005, 0.575, 0.175, 0.255, 0.255, 0.28, 0.28, -0.04, 0.04, -0.045, 0.0])
+_REST = np.array([0.012, 0.005, 0.560, 0.175, 0.255, 0.255, 0.28, 0.28, -0.04, 0.04, -0.045, 0.0])
 _PERSON = np.array([0.012, 0.008, 0.030, 0.012, 0.035, 0.035, 0.06, 0.06, 0.04, 0.04, 0.03, 0.015])
 _CLIP = np.array([0.0, 0.018, 0.040, 0.006, 0.012, 0.012, 0.0, 0.0, 0.03, 0.03, 0.025, 0.006])
 _FEW = 20.0  # frames after which what a clip shows least or most counts as much as the prior
