@@ -20,12 +20,13 @@ from stylereel.family.people import grouped_w
 from stylereel.generator import StyleGAN2, StyleGAN2Config, StyleGAN3, StyleGAN3Config
 from stylereel.generator.base import MappingNetwork
 from stylereel.media.pictures import save_picture
-from stylereel.recipes import encoder, mapping, perception, run
+from stylereel.recipes import encoder, losses, mapping, perception, run
 from stylereel.recipes import stylegan2 as generator
 from stylereel.systems.stylemask import training as stylemask
 from stylereel.train import adversarial
 from stylereel.train.loop import Trainer
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM
+from stylereel.world.shading import REGIONS
 
 
 def test_batches_are_reproducible_and_mixed_with_truth() -> None:
@@ -58,7 +59,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "CONFIG", config)
     monkeypatch.setattr(mapping, "STEPS", 30)
     monkeypatch.setattr(mapping, "NEWER_STEPS", 30)
-    monkeypatch.setattr(generator, "NEWER", generator.Stage(64, 3, 4, 1e-3, 1e-3))
+    monkeypatch.setattr(generator, "AGAIN", generator.Stage(64, 3, 4, 1e-3, 1e-3))
     stages = (generator.Stage(64, 60, 4, 2e-2, 1e-2), generator.Stage(128, 6, 2, 1e-2, 1e-3, top=True))
     monkeypatch.setattr(generator, "STAGES", stages)
     for stage in ("SHARPEN", "DETAIL"):
@@ -111,6 +112,24 @@ def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not torch.equal(*(each.get_parameter("synthesis.b16.conv1.weight") for each in (grown, network)))
     z[:, len(world.NAMES) - 4 :] = 0
     assert torch.allclose(grown.mapping(z), network.mapping(z), atol=1e-5)
+
+
+def test_each_region_counts_alike_in_the_loss_of_colours() -> None:
+    batch = data.draw_batch((5, 1), 4, 128)
+    assert losses.colour_loss(batch.images, batch) == 0
+    colours, pixels = losses.means(batch.images, batch.regions, len(REGIONS))
+    assert (pixels.sum(1) == 128 * 128).all()
+    hair = batch.regions[0] == REGIONS.index("hair")
+    torch.testing.assert_close(colours[0, REGIONS.index("hair")], batch.images[0][:, hair].mean(1))
+    loss = {}
+    for name in ("skin", "background"):
+        green = torch.tensor([0.0, 0.3, 0.0])[:, None, None] * (batch.regions == REGIONS.index(name))[:, None]
+        loss[name] = losses.colour_loss(batch.images + green, batch)
+    assert 0.3**2 / 3 / 28 < loss["skin"] < 0.3**2 / 3 / 5
+    torch.testing.assert_close(loss["skin"], loss["background"])
+    # What is dark and what is light in a region cannot make up for each other.
+    shade = 0.2 * torch.sign(batch.images.mean(1, keepdim=True) - batch.images.mean((1, 2, 3), keepdim=True))
+    assert losses.colour_loss(batch.images + shade, batch) > 5e-3
 
 
 def test_targets_of_the_mapping() -> None:

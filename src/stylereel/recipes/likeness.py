@@ -22,6 +22,7 @@ from stylereel.faces import backend, mesh, placement
 from stylereel.family.likeness import CUT, INPUT, KIND, WORN, LikenessNet
 from stylereel.family.nets import PARSED, region_classes, unit_values
 from stylereel.family.people import Batch, draw_portraits, mixed_latents, mixed_values
+from stylereel.recipes.losses import means
 from stylereel.recipes.perception import RandomState, disturb, hide, move
 from stylereel.recipes.run import Run, makes
 from stylereel.train.loop import Average, Trainer, cosine
@@ -30,7 +31,7 @@ from stylereel.world import hair
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES
 from stylereel.world.shading import REGIONS
 
-STEPS, BATCH = 500, 32
+STEPS, BATCH = 800, 32
 SIZE = 256  # pixels of the portraits that other readers look at
 # How often what is rare in the world is drawn.
 _OFTEN = {"glasses": 0.45, "hat": 0.15, "beard": 0.3, "moustache": 0.3, "earring": 0.3, "glasses_tint": 0.12}
@@ -118,13 +119,6 @@ class _Table:
         """Values [B, R, C] as images [B, C, H, W]."""
         return values[self._rows, self._index].permute(0, 3, 1, 2)
 
-    def means(self, image: Tensor) -> Tensor:
-        """The mean [B, R, C] of images [B, C, H, W] in each region, 0 where there is none."""
-        index = self._index.flatten(1)
-        ones = torch.zeros(len(index), len(REGIONS)).to(image).scatter_add_(1, index, torch.ones_like(index).to(image))
-        sums = [torch.zeros_like(ones).scatter_add_(1, index, channel.flatten(1)) for channel in image.unbind(1)]
-        return torch.stack(sums, 2) / ones.clamp_min(1)[..., None]
-
 
 def _of(*names: str) -> list[int]:
     return [REGIONS.index(name) for name in names]
@@ -143,7 +137,7 @@ def repaint(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: Share
         chosen[:, _of(*names)] = 1
         return chosen
 
-    means = table.means(light)
+    usual, _ = means(light, regions, count)
     # Thin, transparent frames: what is behind them is filled in from around, and shows through.
     frames = F.max_pool2d((regions == REGIONS.index("glasses"))[:, None].float(), 3, 1, 1)
     near = _around(torch.cat([light * (1 - frames), 1 - frames], 1), 12)
@@ -164,14 +158,14 @@ def repaint(images: Tensor, regions: Tensor, seed: tuple[int, ...], share: Share
         contrast[:, _of(name)] = rows(low, high)
     painted = flags("hair", "brow", "hat", "clothes") * (random.uniform(0, 8, count).flatten(1)[..., None] < 7)
     bright = out.mean(1, keepdim=True) + 0.02
-    tone = (bright / table.spread(means.mean(2, keepdim=True).clamp_min(0.02) + 0.02)).clamp(0.1, 4)
+    tone = (bright / table.spread(usual.mean(2, keepdim=True).clamp_min(0.02) + 0.02)).clamp(0.1, 4)
     blotches = random.field(1, 6, size)
     rough = random.uniform(0, 0.35) * _streaks(random, size) + random.uniform(-0.5, 0.5) * blotches
     tone = torch.exp(table.spread(contrast) * tone.log() + rough)
     spread = table.spread(torch.cat([paint.clamp(0.02, 1), painted], 2))
     out = torch.lerp(out, spread[:, :3] * tone + random.uniform(0, 0.05), spread[:, 3:])
     # Stubble and beards: nearer to the skin or not.
-    flesh = means[:, _of("skin")[0], :, None, None]
+    flesh = usual[:, _of("skin")[0], :, None, None]
     beard = (regions == REGIONS.index("beard"))[:, None].float()
     out = torch.lerp(out, torch.lerp(out, flesh, random.uniform(0, 0.5)), beard)
 

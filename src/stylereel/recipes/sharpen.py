@@ -21,7 +21,7 @@ from torch import Tensor
 from stylereel.family.nets import SIZE, FaceNet
 from stylereel.family.people import Batch
 from stylereel.generator.base import Generator
-from stylereel.recipes.losses import difference_loss, image_loss, normalize_weights, perceptual_loss
+from stylereel.recipes.losses import colour_loss, difference_loss, image_loss, normalize_weights, perceptual_loss
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.patches import PatchDiscriminator, coarse_of, cut_patches, feature_loss, hinge_d_loss
 
@@ -31,7 +31,7 @@ class SharpenConfig:
     """Settings of `sharpen`.
 
     steps; pairs: of portraits a step; patch, patches: side in pixels and number of them an image; g_lr, d_lr: learning
-    rates; image, low, pair, perceptual, features, gan, power: weights of the losses.
+    rates; image, low, pair, colour, perceptual, features, gan, power: weights of the losses.
     """
 
     steps: int
@@ -43,6 +43,7 @@ class SharpenConfig:
     image: float = 1.0
     low: float = 4.0
     pair: float = 0.4
+    colour: float = 20.0
     perceptual: float = 1.0
     features: float = 0.2
     gan: float = 0.03
@@ -113,6 +114,7 @@ def sharpen(
             "image": image_loss(images, batch),
             "low": F.avg_pool2d(images - batch.images, 4).abs().mean(),
             "pair": difference_loss(images, batch),
+            "colour": colour_loss(images, batch),
             "features": feature_loss(features, target),
             "gan": -scores.float().mean(),
             "power": power_loss(images, batch.images),

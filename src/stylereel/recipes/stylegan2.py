@@ -13,12 +13,13 @@ Sharpening (`sharpen`): the whole synthesis network goes on learning next to a d
 blocks of 128 and 256 px alone, with less of the loss on single pixels, whose best answer to what it cannot tell is a
 haze.
 
-A generator that is older than some factors learns them in about half of that (`NEWER`), and codes made for it before go
-on to mean what they meant.
+A generator that is there learns on in about half of that (`AGAIN`), and factors that are newer than it; codes made for
+it before go on to mean what they meant.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ from stylereel.recipes import curve
 from stylereel.recipes.curve import FrechetCurve
 from stylereel.recipes.losses import (
     RegionHeads,
+    colour_loss,
     difference_loss,
     image_loss,
     normalize_weights,
@@ -78,8 +80,8 @@ STAGES = (
     Stage(128, 3600, 16, 6e-3, 5e-5),
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
-# For a generator that is older than some factors: the last stages once more, from its own blocks.
-NEWER = Stage(128, 1300, 16, 2e-3, 5e-5)
+# For a generator that is there: from its own blocks.
+AGAIN = Stage(128, 1300, 16, 2e-3, 5e-5)
 SHARPEN = SharpenConfig(1700)
 DETAIL = SharpenConfig(400, patch=96, image=0.3, features=1.0, gan=0.1, power=0.4)
 DETAILED = 2  # the last blocks alone learn from it; what others learned of those below stays true
@@ -160,7 +162,8 @@ def distil(
             losses["perceptual"] = perceptual_loss(trainer, face, images, batch)
             total = total + losses["perceptual"]
         losses["pairs"] = difference_loss(images, batch)
-        trainer.descend(total + 0.4 * losses["pairs"], optimizers.values(), 1.0, model)
+        losses["colour"] = colour_loss(images, batch)
+        trainer.descend(total + 0.4 * losses["pairs"] + 20 * losses["colour"], optimizers.values(), 1.0, model)
         normalize_weights(model)
         ema.update(index)
         losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())
@@ -185,6 +188,7 @@ def finish(
     config: SharpenConfig,
     stage: str,
     blocks: Iterable[int],
+    seed: int = 0,
 ) -> StyleGAN2:
     """Sharpen the blocks of some resolutions (see `sharpen`)."""
     model, average = StyleGAN2(start.config), StyleGAN2(start.config)
@@ -193,7 +197,7 @@ def finish(
     for resolution in blocks:
         model.synthesis.get_submodule(f"b{resolution}").requires_grad_(True)
     batches = Prefetch(
-        lambda index: draw_pairs((13, index), config.pairs, model.resolution, trainer.share), trainer.to_device
+        lambda index: draw_pairs((13, seed, index), config.pairs, model.resolution, trainer.share), trainer.to_device
     )
 
     def generate(index: int) -> tuple[Tensor, Batch]:
@@ -208,10 +212,9 @@ def finish(
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> StyleGAN2:
     """Train the built-in generator.
 
-    With a generator of today's size and factors to `start` from, only the last stage runs: its mapping network and
-    coarse blocks stay, so that codes keep their meaning. One that is older than some factors learns them, and its
-    codes keep their meaning too, see `learn_newer`. From one with fewer latent numbers the blocks are taken over, see
-    `adopt`.
+    With a generator of today's size to `start` from, only the stages from 128 px on run: it keeps its mapping network,
+    so that codes keep their meaning, and where it is older than some factors learns these, see `learn_newer`. From
+    one with fewer latent numbers the blocks are taken over, see `adopt`.
 
     Raises ValueError if that one has other blocks, or more latent numbers.
     """
@@ -219,13 +222,11 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
         raise ValueError("That generator is not one of the built-in family; start from another or from scratch.")
     trainer.freeze(face)
     torch.manual_seed(20)
-    if start is not None and num_factors(start) == len(NAMES):
-        sharp = start
-    else:
-        whole = _distil_newer(trainer, face, start) if start is not None and start.config == CONFIG else None
-        whole = whole or _distil_all(trainer, face, start)
-        sharp = finish(trainer, whole, face, SHARPEN, "generator/5-sharpen", CONFIG.resolutions)
-    finished = finish(trainer, sharp, face, DETAIL, "generator/6-detail", CONFIG.resolutions[-DETAILED:])
+    seed = 0 if start is None else _seed_of(start)
+    again = start is not None and start.config == CONFIG
+    whole = _distil_again(trainer, face, start) if again else _distil_all(trainer, face, start)
+    sharp = finish(trainer, whole, face, SHARPEN, "generator/5-sharpen", CONFIG.resolutions, seed)
+    finished = finish(trainer, sharp, face, DETAIL, "generator/6-detail", CONFIG.resolutions[-DETAILED:], seed)
     measure_mean_w(finished)
     return finished
 
@@ -247,16 +248,22 @@ def _distil_all(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None) -> Sty
     return average
 
 
-def _distil_newer(trainer: Trainer, face: FaceNet, start: StyleGAN2) -> StyleGAN2:
-    """Factors that are newer than a generator: by its mapping network, and then by its blocks up to 128 px."""
+def _seed_of(start: StyleGAN2) -> int:
+    """A number of its own for each start, whose training so sees other people than the one before."""
+    return zlib.crc32(start.state_dict()["synthesis.b4.const"].cpu().numpy().tobytes())
+
+
+def _distil_again(trainer: Trainer, face: FaceNet, start: StyleGAN2) -> StyleGAN2:
+    """The world once more by the blocks up to 128 px, after factors that are newer by the mapping network."""
     whole = StyleGAN2(CONFIG)
     whole.load_state_dict(start.state_dict())
-    learn_newer(trainer, "generator/0-newer", whole.mapping, num_factors(start))
-    adopt(whole, start, CONFIG.resolutions)
+    if num_factors(start) < len(NAMES):
+        learn_newer(trainer, "generator/0-newer", whole.mapping, num_factors(start))
+        adopt(whole, start, CONFIG.resolutions)
     torch.manual_seed(3)
-    model = grow(whole, replace(CONFIG, resolution=NEWER.resolution))
+    model = grow(whole, replace(CONFIG, resolution=AGAIN.resolution))
     average = StyleGAN2(model.config)
-    distil(trainer, f"generator/3-distil-{NEWER.resolution}", model, average, face, 3, NEWER)
+    distil(trainer, f"generator/3-distil-{AGAIN.resolution}", model, average, face, _seed_of(start), AGAIN)
     whole.load_state_dict(average.state_dict(), strict=False)
     return whole
 
