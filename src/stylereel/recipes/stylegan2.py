@@ -223,8 +223,10 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN2 | None = None) -> St
     trainer.freeze(face)
     torch.manual_seed(20)
     seed = 0 if start is None else _seed_of(start)
-    again = start is not None and start.config == CONFIG
-    whole = _distil_again(trainer, face, start) if again else _distil_all(trainer, face, start)
+    if start is not None and start.config == CONFIG:
+        whole = _distil_again(trainer, face, start)
+    else:
+        whole = _distil_all(trainer, face, start)
     sharp = finish(trainer, whole, face, SHARPEN, "generator/5-sharpen", CONFIG.resolutions, seed)
     finished = finish(trainer, sharp, face, DETAIL, "generator/6-detail", CONFIG.resolutions[-DETAILED:], seed)
     measure_mean_w(finished)
