@@ -3,9 +3,9 @@
     python benchmarks/family.py [--folder RUNS] [--sheets docs] [--count 1000] [--out results.json]
 
 Without --folder the installed weights are measured. For each generator that is there: decibels to the world's images
-of the same people, power and coherence in bands, Frechet distance of samples to world images of other people (feature
-net in its name), perceptual path length, EQ-T and EQ-R where the input can be moved, milliseconds an image; and with
---sheets truncation, moved inputs, and the nearest training images.
+of the same people, power and coherence in bands, tints of regions, Frechet distance of samples to world images of other
+people (feature net in its name), perceptual path length, EQ-T and EQ-R where the input can be moved, milliseconds an
+image; and with --sheets truncation, moved inputs, and the nearest training images.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from stylereel import world
 from stylereel.core.builtin import BUILTIN
 from stylereel.core.render import pictures
 from stylereel.faces.backend import DlibBackend
-from stylereel.family.people import draw_pairs, num_factors
-from stylereel.generator import StyleGAN3, image_transform, load_generator
+from stylereel.family.people import draw_batch, draw_pairs, grouped_w, num_factors
+from stylereel.generator import StyleGAN2, StyleGAN3, image_transform, load_generator
 from stylereel.generator.base import Generator
 from stylereel.media.pictures import save_picture
 from stylereel.media.sheet import contact_sheet
@@ -36,8 +36,10 @@ from stylereel.metrics.features import face_features, shrink_for_face
 from stylereel.metrics.frechet import frechet_distance
 from stylereel.metrics.registry import Clip, Score, find
 from stylereel.metrics.smoothness import path_length
+from stylereel.recipes.losses import means
 from stylereel.recipes.stylegan3 import STAGES, draw_at, draw_placed
 from stylereel.world.factors import LATENT_DIM
+from stylereel.world.shading import REGIONS
 
 PSI = (0.0, 0.35, 0.7, 1.0)
 NEIGHBOURS = 4
@@ -126,6 +128,23 @@ def spectrum(frames: np.ndarray, real: np.ndarray) -> dict[str, dict[str, float]
     return out
 
 
+@torch.inference_mode()
+def tints_missed(generator: StyleGAN2, count: int = 192) -> dict[str, float]:
+    """Of each region's mean colour, less its gray, the error's mean square over the variance among people: 0 is exact,
+    1 is one tint for everybody."""
+    batch = draw_batch((HELD_OUT, 41), count, generator.resolution, mix=0.0)
+    images = torch.cat([generator.synthesize(grouped_w(generator, z), noise="none") for z in batch.z.split(8)])
+    (mine, pixels), (theirs, _) = (means(each, batch.regions, len(REGIONS)) for each in (images, batch.images))
+    out = {}
+    for index, name in enumerate(REGIONS):
+        ours, true = (each[:, index][pixels[:, index] > 20] for each in (mine, theirs))
+        ours, true = (each - each.mean(1, keepdim=True) for each in (ours, true))
+        if len(true) > 20:
+            missed = (ours - true).square().sum() / (true - true.mean(0)).square().sum()
+            out[name] = round(float(missed), 2)
+    return out
+
+
 def moments(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean [128] and covariance [128, 128] of dlib's embeddings of the faces in images uint8 [N, H, W, 3]."""
     backend, found = DlibBackend(), []
@@ -160,6 +179,8 @@ def measure(generator: Generator, count: int, check: int) -> dict[str, Any]:
     out["spectrum"] = spectrum(generate(generator, z := latents(6, 64)), truth(generator, z))
     difference = (generate(generator, z := latents(5, 128)) - truth(generator, z).astype(np.float64)) / 255
     out["psnr"] = round(float((-10 * np.log10(np.square(difference).mean((1, 2, 3)))).mean()), 2)
+    if isinstance(generator, StyleGAN2):
+        out["tints missed"] = tints_missed(generator)
     scores = [path_length(generator, 256)]
     if isinstance(generator, StyleGAN3):
         scores += equivariance(generator, 64)

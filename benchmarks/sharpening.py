@@ -27,13 +27,13 @@ from stylereel.recipes.stylegan2 import CONFIG, DETAIL, DETAILED, finish
 from stylereel.train.loop import Trainer
 
 # The blocks that learn, and the losses.
-FINE, NO_PIXELS = CONFIG.resolutions[-DETAILED:], replace(DETAIL, steps=200, image=0.0)
+FINE, NO_PIXELS = CONFIG.resolutions[-DETAILED:], replace(DETAIL, steps=200, image=0.0, colour=0.0)
 WAYS = {
-    "all blocks, pixels": (CONFIG.resolutions, SharpenConfig(200)),
+    "all blocks, pixels": (CONFIG.resolutions, SharpenConfig(200, colour=0.0)),
     "fine blocks, features": (FINE, replace(NO_PIXELS, power=0.0)),
     "fine blocks, features and power": (FINE, replace(NO_PIXELS, power=0.5)),
     "that for longer, more power": (FINE, replace(NO_PIXELS, steps=1000, power=0.75)),
-    "the recipe": (FINE, DETAIL),
+    "the recipe": (FINE, replace(DETAIL, colour=0.0)),
 }
 
 

@@ -63,7 +63,7 @@ def test_lips_are_means_of_two_readers_unless_an_eye_is_turned_away(
         return face, face.points
 
     (alone, mesh_points), (_, by_dlib), (_, both) = (look(portrait.image, share) for share in (0, 1, 0.5))
-    lips = backend.DlibBackend().landmarks(portrait.image, backend.box_around(alone.landmarks), boxes=1)[48:]
+    lips = backend.DlibBackend().landmarks(portrait.image, backend.box_around(alone.landmarks), quick=True)[48:]
     np.testing.assert_allclose(by_dlib[mesh.LIPS, :2], lips, atol=1e-3)
     np.testing.assert_allclose(both, (mesh_points + by_dlib) / 2, atol=1e-3)
     others = np.setdiff1d(np.arange(mesh.POINTS), mesh.LIPS)

@@ -156,19 +156,20 @@ class DlibBackend:
         ]
         return Face(landmarks, here._replace(score=max(scores))) if scores else None
 
-    def landmarks(self, frame: np.ndarray, box: Box, boxes: int = len(MOVES)) -> np.ndarray:
-        """float32 [68, 2] pixels of the face in the box, which is believed to hold one: means of the first `boxes` of
-        `MOVES`. Sub-pixel; the box's roll is taken out before and put back after."""
+    def landmarks(self, frame: np.ndarray, box: Box, quick: bool = False) -> np.ndarray:
+        """float32 [68, 2] pixels of the face in the box, which is believed to hold one. Sub-pixel; the box's roll is
+        taken out before and put back after. quick: by one box, on a crop of half the side, in a quarter of the time."""
+        moves, crop = (self.MOVES[:1], self.CROP // 2) if quick else (self.MOVES, self.CROP)
         square = box.placement * (1, 1, self.MARGIN, 1)
-        grey = cut(np.asarray(Image.fromarray(frame).convert("L")), square, self.CROP)
-        side, middle = self.CROP / self.MARGIN, self.CROP / 2
+        grey = cut(np.asarray(Image.fromarray(frame).convert("L")), square, crop)
+        side, middle = crop / self.MARGIN, crop / 2
         total = np.zeros((68, 2))
-        for dx, dy, size in self.MOVES[:boxes]:
+        for dx, dy, size in moves:
             x, y, half = middle + dx * side, middle + dy * side, side * size / 2
             edges = (round(edge) for edge in (x - half, y - half, x + half, y + half))
             shape = self._predictor(grey, self._dlib.rectangle(*edges))
             total += [(point.x, point.y) for point in shape.parts()]
-        points = (total / boxes + 0.5) / self.CROP
+        points = (total / len(moves) + 0.5) / crop
         return to_picture(points, square).astype(np.float32)
 
     def embedding(self, frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

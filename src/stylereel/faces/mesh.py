@@ -223,7 +223,7 @@ class MeshBackend:
         points = np.concatenate([points, eyes[0][0], eyes[1][0], eyes[0][1], eyes[1][1]])
         share = _BY_DLIB * seen.min()
         if share > 0:
-            lips = self._dlib.landmarks(frame, box_around(points[IBUG, :2]), boxes=1)[48:]
+            lips = self._dlib.landmarks(frame, box_around(points[IBUG, :2]), quick=True)[48:]
             points[LIPS, :2] += share * (lips - points[LIPS, :2])
         hidden = differ / _HIDDEN / (0.75 + 0.01 * score)
         sure = np.array([score / _SURE, *(1.5 - hidden)], np.float32).clip(0, 1)

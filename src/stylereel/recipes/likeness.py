@@ -31,7 +31,7 @@ from stylereel.world import hair
 from stylereel.world.factors import GROUP, INDEX, LATENT_DIM, NAMES
 from stylereel.world.shading import REGIONS
 
-STEPS, BATCH = 800, 32
+STEPS, BATCH = 500, 32
 SIZE = 256  # pixels of the portraits that other readers look at
 # How often what is rare in the world is drawn.
 _OFTEN = {"glasses": 0.45, "hat": 0.15, "beard": 0.3, "moustache": 0.3, "earring": 0.3, "glasses_tint": 0.12}
