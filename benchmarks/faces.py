@@ -371,13 +371,14 @@ def shown(points: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def drawn(values: np.ndarray) -> dict[str, np.ndarray]:
-    """The same of motion values [T, 16], as the world draws it."""
+    """The same of motion values [T, 20], as the world draws it."""
     value: dict[str, np.ndarray] = dict(zip(coefficients.NAMES, values.T))
     pose = {name: value[name] for name in ("yaw", "pitch", "roll")}
     lids = {f"lid {side}": value[f"blink_{side}"] for side in ("right", "left")}
     brows = {f"brow {side}": value[f"brow_{side}"] for side in ("right", "left")}
-    width = 0.087 * value["smile"] - 0.184 * value["pucker"] - 0.051 * value["jaw"]
-    mouth = {"opening": 0.282 * value["jaw"], "width": width}
+    funnel = value["funnel"] * (1 - 0.6 * value["pucker"])  # as `people.without_funnel` has it
+    width = 0.087 * value["smile"] - 0.184 * np.clip(value["pucker"] + 1.1 * funnel, 0, 1) - 0.051 * value["jaw"]
+    mouth = {"opening": 0.282 * value["jaw"] + 0.075 * funnel, "width": width}
     return pose | mouth | lids | brows | {"gaze x": value["gaze_x"], "gaze y": value["gaze_y"]}
 
 
