@@ -109,8 +109,10 @@ def test_kept_readings_are_of_two_frames_of_a_person_in_crop_and_image(tmp_path:
 def test_sides_that_differ_little_are_even_and_winks_stay() -> None:
     torch.manual_seed(0)
     net, reading = FacePoseNets().pose.eval(), torch.zeros(2, 156)
-    torch.nn.init.zeros_(net.layers[-1].weight)
-    torch.nn.init.zeros_(net.layers[-1].bias)
+    last = net.layers[-1]
+    assert isinstance(last, torch.nn.Linear)
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
     left, right = NAMES.index("blink_left"), NAMES.index("blink_right")
     reading[0, 136 + left], reading[1, 136 + left], reading[1, 136 + right] = 0.1, 1.0, -1.0
     code = net(reading)

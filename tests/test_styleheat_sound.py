@@ -142,9 +142,7 @@ def test_the_audio_warper_learns_one_batch_and_its_flow_is_below(
 
 
 def test_a_sound_that_moves_nothing_leaves_the_calibration_what_it_knows(generator: StyleGAN2) -> None:
-    video, calibration = (load(builtin(f"styleheat-{name}")) for name, load in (
-        ("video", load_warper), ("calibration", load_calibration)
-    ))  # fmt: skip
+    video, calibration = load_warper(builtin("styleheat-video")), load_calibration(builtin("styleheat-calibration"))
     speaker = hearing.Speaker(hearing.new_audio(SMALL), calibration).eval()
     with torch.no_grad():
         w = generator.map(torch.randn(1, generator.config.z_dim, generator=torch.Generator().manual_seed(2)))

@@ -7,6 +7,7 @@ one mean the same in it, so that appearance, pose and motion need no further tra
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from stylereel.generator import StyleGAN3
 from stylereel.generator.base import StyleLayer
+from stylereel.generator.stylegan3 import SynthesisLayer
 from stylereel.recipes.losses import image_loss, normalize_weights, optimizers_of
 from stylereel.recipes.stylegan3 import Placed, draw_placed, samples, transfer
 from stylereel.systems.stylefacev.data import KNOWN
@@ -38,10 +40,15 @@ def grow(small: StyleGAN3, resolution: int) -> StyleGAN3:
     return transfer(small, replace(small.config, resolution=resolution, num_layers=layers))
 
 
-def new_layers(model: StyleGAN3, small: StyleGAN3) -> list[StyleLayer]:
+def new_layers(model: StyleGAN3, small: StyleGAN3) -> tuple[StyleLayer, ...]:
     """What the larger generator does not have from the small one, toRGB last: that one's last layer before toRGB has
     other filters, which suit the last layer alone."""
     return model.style_layers[len(small.style_layers) - 2 :]
+
+
+def _modules(model: StyleGAN3, layers: Iterable[StyleLayer]) -> list[SynthesisLayer]:
+    modules = [model.synthesis.get_submodule(layer.name) for layer in layers]
+    return [module for module in modules if isinstance(module, SynthesisLayer)]
 
 
 @torch.no_grad()
@@ -53,8 +60,8 @@ def begin(model: StyleGAN3, small: StyleGAN3, placed: Placed) -> None:
     is linear in it: so six channels of each later layer hand on the colours, and the others, which toRGB does not show
     yet, are free to learn.
     """
-    old, old_rgb = (small.synthesis.get_submodule(layer.name) for layer in small.style_layers[-2:])
-    new = [model.synthesis.get_submodule(layer.name) for layer in new_layers(model, small)]
+    old, old_rgb = _modules(small, small.style_layers[-2:])
+    new = _modules(model, new_layers(model, small))
     w = small.map(placed.batch.z[:, 0])
     seen = small.synthesize(w, transform=placed.transform, stop=small.style_layers[-2].name)
     chosen = (old_rgb.weight.abs().sum((0, 2, 3)) * seen.std((0, 2, 3))).topk(len(new[0].weight)).indices

@@ -106,7 +106,7 @@ class PoseNet(nn.Module):
     def hidden(self, reading: Tensor) -> Tensor:
         """What the last layer sees [B, H]."""
         x = (reading - self.mean) / self.deviation
-        for layer in self.layers[:-1]:
+        for layer in list(self.layers)[:-1]:
             x = layer(x)
             if isinstance(layer, nn.SiLU):
                 x = F.dropout(x, DROPPED, self.training)
