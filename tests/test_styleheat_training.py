@@ -254,7 +254,7 @@ def test_the_calibration_learns_one_batch_by_heart(
 ) -> None:
     pairs = draw_pairs(0, 2)
     monkeypatch.setattr(training, "draw_pairs", lambda *arguments, **others: pairs)
-    settings = replace(training.QUICK.joint, steps=30, batch=2, pool=0)
+    settings = replace(training.QUICK.joint, steps=60, batch=2, pool=0)
     trainer = Trainer(tmp_path, precision="32", checkpoint_seconds=1e9)
     torch.manual_seed(0)
     warper = Warper(SMALL)
