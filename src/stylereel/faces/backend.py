@@ -158,7 +158,7 @@ class DlibBackend:
 
     def landmarks(self, frame: np.ndarray, box: Box, quick: bool = False) -> np.ndarray:
         """float32 [68, 2] pixels of the face in the box, which is believed to hold one. Sub-pixel; the box's roll is
-        taken out before and put back after. quick: by one box, on a crop of half the side, in a quarter of the time."""
+        taken out before and put back after. quick: by one box, on a crop of half the side, in a third of the time."""
         moves, crop = (self.MOVES[:1], self.CROP // 2) if quick else (self.MOVES, self.CROP)
         square = box.placement * (1, 1, self.MARGIN, 1)
         grey = cut(np.asarray(Image.fromarray(frame).convert("L")), square, crop)

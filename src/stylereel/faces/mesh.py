@@ -53,7 +53,8 @@ IBUG = np.array(
      78, 82, 13, 312, 308, 317, 14, 87]
 )  # fmt: skip
 
-LIPS = IBUG[48:]
+LIPS = IBUG[48:]  # which dlib looks at, too
+
 # Points that show whether two runs agree on the mouth.
 MOUTH = [61, 291, 13, 14, 0, 17, 78, 308, 82, 312, 87, 317]
 
@@ -74,10 +75,10 @@ _WATCH = 24.0  # score under which every frame is looked at again
 _SURE = 6.0  # score from which the pose is quite sure
 _WIDTHS = 0.10, 0.18  # between the corners of an eye, in eye distances: turned away, and quite in view
 
-# How much of the lips dlib tells where both eyes are in view. On the six real clips the mesh agrees with MediaPipe's
-# larger network, which attends to the lips, by r .86 to .96 in their opening and .80 to .95 in their width; dlib's
-# points by .91 to .99 and .70 to .97; the mean of both by .90 to .99 and .83 to .96.
+# How much of the lips dlib tells where both eyes are in view: the mean of both is nearer to a third reader than the mesh
+# alone in all six real clips (`benchmarks/faces.py --readers`, docs/faces.md).
 _BY_DLIB = 0.5
+
 _SAME = 0.3  # overlap (intersection over union) from which two detections are one
 # The mesh's logit of a face: 20 to 50 on the six real clips, in 99 of 100 places without a face under 10.
 _FACE = 10.0
