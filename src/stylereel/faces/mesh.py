@@ -75,8 +75,8 @@ _WATCH = 24.0  # score under which every frame is looked at again
 _SURE = 6.0  # score from which the pose is quite sure
 _WIDTHS = 0.10, 0.18  # between the corners of an eye, in eye distances: turned away, and quite in view
 
-# How much of the lips dlib tells where both eyes are in view: the mean of both is nearer to a third reader than the mesh
-# alone in all six real clips (`benchmarks/faces.py --readers`, docs/faces.md).
+# How much of the lips dlib tells where both eyes are in view: of the opening the mean of both is nearer to a third
+# reader than the mesh alone in real clips (`benchmarks/faces.py --readers`, docs/faces.md).
 _BY_DLIB = 0.5
 
 _SAME = 0.3  # overlap (intersection over union) from which two detections are one
