@@ -17,6 +17,7 @@ from stylereel.core.prefetch import WHOLE, Share
 from stylereel.generator import StyleGAN2
 from stylereel.generator.base import Generator
 from stylereel.world.factors import (
+    EXPRESSION,
     GROUP,
     HIGH,
     INDEX,
@@ -41,6 +42,8 @@ def group_of_row(row: int) -> int:
     return max(i for i, group in enumerate(GROUPS) if FIRST_ROW[group] <= row)
 
 
+FEW = 0.1  # of the factors change with the one that surely does, see `draw_pairs`
+_EXPRESSION = [INDEX[name] for name in EXPRESSION]
 _GROUP_OF_FACTOR = np.array([GROUPS.index(GROUP[name]) for name in NAMES])
 
 
@@ -115,12 +118,23 @@ def mixed_latents(seed: tuple[int, ...], count: int, mix: float) -> np.ndarray:
 
 
 def draw_pairs(seed: tuple[int, ...], count: int, size: int, share: Share = WHOLE, known: int = len(NAMES)) -> Batch:
-    """`count` random aligned portraits and then `count` partners, which differ in expression or (a third) in shape."""
+    """`count` random aligned portraits and then `count` partners.
+
+    A third differ in shape, a third in expression, a third in few factors of the expression, each anywhere in its
+    range: so what is rare, and what is small beside an opening mouth, is learned as well.
+    """
     first = draw_batch(seed, count, size, share=share, known=known)
     random = np.random.default_rng((*seed, 1))
     z = mixed_latents(seed, count, 0.5).astype(np.float32).astype(np.float64)
-    group = np.where(random.random(count) < 2 / 3, GROUPS.index("expression"), GROUPS.index("shape"))
-    z[np.arange(count), group] = random.standard_normal((count, LATENT_DIM))
+    kind = random.random(count)
+    group = np.where(kind < 2 / 3, GROUPS.index("expression"), GROUPS.index("shape"))
+    other = random.standard_normal((count, LATENT_DIM))
+    anywhere = to_normal(random.uniform(LOW, HIGH, (count, len(NAMES))).astype(np.float32))
+    changed = random.random((count, len(NAMES))) < FEW
+    changed[np.arange(count), random.choice(_EXPRESSION, count)] = True
+    few = z[:, GROUPS.index("expression")].copy()
+    few[:, : len(NAMES)] = np.where(changed, anywhere, few[:, : len(NAMES)])
+    z[np.arange(count), group] = np.where(kind[:, None] < 1 / 3, few, other)
     second = draw_portraits(z, world.align(mixed_values(z, known)), size, share)
     return Batch(*(torch.cat(parts) for parts in zip(first, second, strict=True)))
 

@@ -21,7 +21,14 @@ from torch import Tensor
 from stylereel.family.nets import SIZE, FaceNet
 from stylereel.family.people import Batch
 from stylereel.generator.base import Generator
-from stylereel.recipes.losses import colour_loss, difference_loss, image_loss, normalize_weights, perceptual_loss
+from stylereel.recipes.losses import (
+    COLOUR,
+    colour_loss,
+    difference_loss,
+    image_loss,
+    normalize_weights,
+    perceptual_loss,
+)
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.patches import PatchDiscriminator, coarse_of, cut_patches, feature_loss, hinge_d_loss
 
@@ -43,7 +50,7 @@ class SharpenConfig:
     image: float = 1.0
     low: float = 4.0
     pair: float = 0.4
-    colour: float = 20.0
+    colour: float = COLOUR
     perceptual: float = 1.0
     features: float = 0.2
     gan: float = 0.03

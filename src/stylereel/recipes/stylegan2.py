@@ -41,6 +41,7 @@ from stylereel.media.sheet import side_by_side
 from stylereel.recipes import curve
 from stylereel.recipes.curve import FrechetCurve
 from stylereel.recipes.losses import (
+    COLOUR,
     RegionHeads,
     colour_loss,
     difference_loss,
@@ -81,7 +82,7 @@ STAGES = (
     Stage(256, 500, 12, 1e-2, 2e-4, top=True),
 )
 # For a generator that is there: from its own blocks.
-AGAIN = Stage(128, 1300, 16, 2e-3, 5e-5)
+AGAIN = Stage(128, 1800, 16, 2e-3, 5e-5)
 SHARPEN = SharpenConfig(1700)
 DETAIL = SharpenConfig(400, patch=96, image=0.3, features=1.0, gan=0.1, power=0.4)
 DETAILED = 2  # the last blocks alone learn from it; what others learned of those below stays true
@@ -163,7 +164,7 @@ def distil(
             total = total + losses["perceptual"]
         losses["pairs"] = difference_loss(images, batch)
         losses["colour"] = colour_loss(images, batch)
-        trainer.descend(total + 0.4 * losses["pairs"] + 20 * losses["colour"], optimizers.values(), 1.0, model)
+        trainer.descend(total + 0.4 * losses["pairs"] + COLOUR * losses["colour"], optimizers.values(), 1.0, model)
         normalize_weights(model)
         ema.update(index)
         losses["psnr"] = 10 * torch.log10(4 / (images.detach() - batch.images).square().mean())

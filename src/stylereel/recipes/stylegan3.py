@@ -32,7 +32,9 @@ from stylereel.media.sheet import side_by_side
 from stylereel.recipes import curve
 from stylereel.recipes.curve import FrechetCurve
 from stylereel.recipes.losses import (
+    COLOUR,
     RegionHeads,
+    colour_loss,
     difference_loss,
     image_loss,
     normalize_weights,
@@ -82,6 +84,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(32, 4000, 8, 2e-2, 1e-3), Stage(128, 1400, 8, 1e-2, 1e-4))
+AGAIN = Stage(128, 1600, 8, 3e-3, 1e-4)  # for a generator that is there
 SHARPEN = SharpenConfig(1000, patch=64)
 CANVAS = 1.5  # image widths that are drawn, so that a turned and shifted image has no empty corner
 ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, image widths
@@ -201,7 +204,8 @@ def distil(
         losses: dict[str, Tensor | float] = {"loss": image_loss(images, batch)}
         losses["regions"] = heads(features, batch.regions)
         losses["pairs"] = difference_loss(images, batch)
-        total = losses["loss"] + 0.4 * losses["pairs"] + 0.4 * losses["regions"]
+        losses["colour"] = colour_loss(images, batch)
+        total = losses["loss"] + 0.4 * losses["pairs"] + 0.4 * losses["regions"] + COLOUR * losses["colour"]
         if size == SIZE:
             losses["perceptual"] = perceptual_loss(trainer, face, images, batch)
             total = total + losses["perceptual"]
@@ -249,7 +253,7 @@ def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int, known: i
 
 
 def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> StyleGAN3:
-    """Train the built-in StyleGAN3-R; with a trained one to `start` from, only the last stage runs.
+    """Train the built-in StyleGAN3-R; with a trained one to `start` from, only the last stage runs (`AGAIN`).
 
     Raises ValueError if that one has another number of latent numbers.
     """
@@ -263,7 +267,7 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> St
         torch.manual_seed(29)
         average = StyleGAN3(STAGES[0].config)
         pretrain(trainer, "generator3/mapping", average.mapping)
-    for number, stage in enumerate(STAGES if start is None else STAGES[-1:], 0 if start is None else len(STAGES)):
+    for number, stage in enumerate(STAGES if start is None else [AGAIN], 0 if start is None else len(STAGES)):
         torch.manual_seed(30 + number)
         model = transfer(average, stage.config)
         average = StyleGAN3(stage.config)

@@ -73,6 +73,8 @@ AUDIO = WarperConfig(MEL_BANDS, descriptor=96, size=FLOW_SIZE, width=24, widest=
 OUTSIDE, SYNC = 0.1, 1.0  # of L_reg and L_sync in L_a
 EXPERT_WIDTH = 8
 APART = 5  # frames between a face and a sound that do not belong together, at least
+TEMPERATURE = 0.1
+CHIN_AND_LIPS = [*range(5, 12), *range(48, 68)]
 CHANCE = float(np.log(2))  # the loss of an expert that knows nothing: 0.69
 LEFT = 0.9 * CHANCE  # below this it has left it
 TALKS = 8  # a file of a pool
@@ -98,10 +100,11 @@ PAPER = Hears(
     joint=Settings(20_000, 20, warper_rate=2e-5, perceptual=0.01, local=1.0, domain=0.01),
 )
 QUICK = Hears(
-    expert=Settings(1200, 48, rate=1e-3, pool=30),
-    audio=Settings(500, 10, rate=2e-3, pool=250, muon=True),
+    expert=Settings(2000, 64, rate=1e-3, contrast=1.0, pool=120),
+    audio=Settings(500, 10, rate=2e-3, flow=0.5, pool=250, muon=True),
     joint=Settings(
-        150, 10, rate=3e-3, warper_rate=5e-4, perceptual=0.2, state=1.0, exact=8.0, detail=6.0, pool=250, muon=True
+        250, 10, rate=3e-3, warper_rate=5e-4, perceptual=0.2, flow=0.1, state=1.0, exact=8.0, detail=6.0, pool=250,
+        muon=True,
     ),
 )  # fmt: skip
 
@@ -110,11 +113,13 @@ QUICK = Hears(
 
 
 class Windows(NamedTuple):
-    """faces [B, 15, 48, 96] in 0..1; mel [B, 80, 16]; together [B]: 1 where these belong together, 0 where not."""
+    """faces [B, 15, 48, 96] in 0..1; mel [B, 80, 16]; together [B]: 1 where these belong together, 0 where not; own
+    [B, 80, 16]: the sound that belongs to the faces."""
 
     faces: Tensor
     mel: Tensor
     together: Tensor
+    own: Tensor
 
 
 def windows_of(talks: talking.Talk, count: int, random: np.random.Generator) -> Windows:
@@ -139,7 +144,18 @@ def windows_of(talks: talking.Talk, count: int, random: np.random.Generator) -> 
         (flat * light).clamp(0, 1),
         torch.stack([talks.mel[i, f] for i, f in zip(who, heard, strict=True)]),
         torch.from_numpy(together).float(),
+        torch.stack([talks.mel[i, f] for i, f in zip(who, first, strict=True)]),
     )
+
+
+def contrast_loss(seen: Tensor, own: Tensor, others: Tensor) -> Tensor:
+    """Cross-entropy of finding each face's own sound among those of the batch and others; all are embeddings [B, D].
+
+    One yes or no a face is little to learn from, and where the answer is .5 for all there is hardly a gradient: that
+    is the stall at 0.69. (van den Oord et al., "Representation learning with contrastive predictive coding", 2018.)
+    """
+    scores = seen @ torch.cat([own, others]).T / TEMPERATURE
+    return F.cross_entropy(scores, torch.arange(len(seen), device=seen.device))
 
 
 def train_expert(
@@ -149,7 +165,8 @@ def train_expert(
     start: Expert | None = None,
     talks: talking.Talk | None = None,
 ) -> Expert:
-    """SyncNet by Wav2Lip's recipe (Adam, binary cross-entropy) on faces of the world and their sound, or on talks."""
+    """SyncNet by Wav2Lip's recipe (Adam, binary cross-entropy) on faces of the world and their sound, or on talks; with
+    `settings.contrast`, by `contrast_loss` as well."""
     torch.manual_seed(9)
     model = start or Expert(width)
     average = Expert(model.config.width)
@@ -169,10 +186,16 @@ def train_expert(
         with trainer.autocast():
             seen, heard = model.see(batch.faces).float(), model.hear(batch.mel).float()
         loss = sync_loss(seen, heard, batch.together)
+        right = (agreement(seen, heard) > 0.5) == (batch.together > 0.5)
+        losses = {"sync": loss, "right": right.float().mean()}
+        if settings.contrast:
+            with trainer.autocast():
+                own = model.hear(batch.own).float()
+            losses["contrast"] = contrast_loss(seen, own, heard[batch.together < 0.5])
+            loss = loss + settings.contrast * losses["contrast"]
         trainer.descend(loss, [optimizer], None, model)
         follow.update(index)
-        right = (agreement(seen, heard) > 0.5) == (batch.together > 0.5)
-        return {"sync": loss, "right": right.float().mean()}
+        return losses
 
     modules = {"model": model, "average": average}
     trainer.fit("styleheat-syncnet", modules, {"all": optimizer}, step, steps, batch=settings.batch, every=20)
@@ -236,8 +259,9 @@ def new_audio(config: WarperConfig = AUDIO) -> Warper:
 
 class Lesson(NamedTuple):
     """A step's triples as the generator shows them: w [N, L, D] and joined states [N, C + 3, 64, 64] of the sources,
-    how the video warper moves these, the guides, the sounds, the states and images of 64 px of the targets, the true
-    images, and the mask of the mouth [N, 1, 64, 64]; N = B * 5."""
+    how the video warper moves these, the guides, the sounds, the states and images of 64 px of the targets, the
+    landmarks [N, 68, 2] of proxies and targets, the true images, and the mask of the mouth [N, 1, 64, 64]; N = B * 5.
+    """
 
     w: Tensor
     joined: Tensor
@@ -247,6 +271,8 @@ class Lesson(NamedTuple):
     heard: Tensor
     target: State
     target_images: Tensor
+    before: Tensor
+    landmarks: Tensor
     truth: Tensor
     mask: Tensor
 
@@ -280,21 +306,35 @@ class Lessons:
             shown[:, rows] = codes[:, rows]
         target = read_state(generator, shown)
         target_images = look(generator, target, w, FLOW_SIZE, dtype=self.trainer.dtype).float()
-        mask = boxes(triples.landmarks.flatten(0, 1), FLOW_SIZE, [MOUTH])
+        before, landmarks = triples.before.flatten(0, 1), triples.landmarks.flatten(0, 1)
+        mask = boxes(landmarks, FLOW_SIZE, [MOUTH])
         truth = triples.truth.flatten(0, 1) / 127.5 - 1
         mel = triples.mel.flatten(0, 1)
-        return Lesson(w, joined, moved, guide, mel, triples.heard, target, target_images, truth, mask)
+        return Lesson(
+            w, joined, moved, guide, mel, triples.heard, target, target_images, before, landmarks, truth, mask
+        )
+
+
+def point_error(flow: Tensor, before: Tensor, landmarks: Tensor) -> Tensor:
+    """Mean distance in pixels between where a flow [B, 2, H, W] takes chin and lips from, at their landmarks
+    [B, 68, 2], and where they were before; the world knows both. Lips move over its surface, whose exact flow does not
+    hold them."""
+    size = flow.shape[-1]
+    here, there = landmarks[:, CHIN_AND_LIPS], before[:, CHIN_AND_LIPS]
+    found = F.grid_sample(flow, 2 * here[:, None] - 1, padding_mode="border", align_corners=False)[:, :, 0]
+    return (found.mT - size * (there - here)).square().sum(2).add(1e-6).sqrt().mean()
 
 
 def audio_loss(
     heard: Heard, audio: Warper, lesson: Lesson, features: PyramidLoss, expert: Expert | None
 ) -> dict[str, Tensor]:
     """The parts of L_a: of the warped image inside the mouth's box (L_t), outside of it (L_reg), and in step (L_sync,
-    without an expert left out)."""
+    without an expert left out); and the `point_error`, which is none of them."""
     warped = audio.warp(heard.images, heard.flow)
     inside, outside = features.compare(warped, [(lesson.target_images, lesson.mask), (heard.images, 1 - lesson.mask)])
     pixels = weighted_l1(warped, lesson.target_images, lesson.mask)
     parts = {"mouth": inside + PIXELS * pixels, "outside": outside, "pixels": pixels.detach()}
+    parts["points"] = point_error(heard.flow, lesson.before, lesson.landmarks)
     if expert is not None:
         large = F.interpolate(warped, (TRUE_SIZE, TRUE_SIZE), mode="bilinear", align_corners=False)
         parts["sync"] = sync_loss(expert.see(talking.see(large).clamp(0, 1)), expert.hear(lesson.heard))
@@ -348,7 +388,8 @@ def train_audio(
             heard = move_by_sound(generator, model, lesson.joined, lesson.w, lesson.moved, lesson.mel, trainer.dtype)
         losses = audio_loss(heard, model, lesson, features, expert)
         losses["pixels, not moved"] = weighted_l1(heard.images, lesson.target_images, lesson.mask)
-        trainer.descend(settings.perceptual * _l_a(losses), optimizers.values(), 5.0, model)
+        total = settings.perceptual * _l_a(losses) + settings.flow * losses["points"]
+        trainer.descend(total, optimizers.values(), 5.0, model)
         follow.update(index)
         return losses
 
@@ -426,6 +467,7 @@ def train_audio_joint(
             found = audio_loss(heard, model.audio, lesson, features, expert)
             losses |= found
             yield settings.perceptual, _l_a(found)
+            yield settings.flow, found["points"]
         if settings.state:
             target = lesson.target.joined() / lessons.deviation
             losses["state"] = weighted_l1(calibrated / lessons.deviation, target, detail)

@@ -72,6 +72,7 @@ class Triples(NamedTuple):
     motion: Tensor
     mel: Tensor
     heard: Tensor
+    before: Tensor
     landmarks: Tensor
     truth: Tensor
 
@@ -102,11 +103,16 @@ def speaking(motion: np.ndarray, track: Sequence[Phoneme], times: np.ndarray) ->
     return np.clip(values, world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS])
 
 
-def _show(person: np.ndarray, motion: np.ndarray) -> list[world.Portrait]:
-    """A person of factors [K] in each motion [T, M]."""
+def _moved(person: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """A person's factors [T, K] in each motion [T, M], from factors [K]."""
     values = np.tile(person, (len(motion), 1))
     values[:, MOTION_COLUMNS] = motion
-    return [world.draw(each, TRUE_SIZE) for each in world.align(values)]
+    return world.align(values)
+
+
+def _show(person: np.ndarray, motion: np.ndarray) -> list[world.Portrait]:
+    """The portraits of these."""
+    return [world.draw(each, TRUE_SIZE) for each in _moved(person, motion)]
 
 
 def see(images: Tensor) -> Tensor:
@@ -194,6 +200,7 @@ def draw_triples(index: int, count: int, share: Share = WHOLE, seed: int = SEED)
                 torch.from_numpy(target).float(),
                 styleheat_windows(mel, first + FRAMES, FPS)[first:],
                 wav2lip_windows(mel, first + 1, FPS)[first],
+                torch.from_numpy(np.stack([world.project_landmarks(v)[0] for v in _moved(person, proxy[run])])).float(),
                 torch.from_numpy(np.stack([each.landmarks for each in shown])).float(),
                 torch.from_numpy(np.stack([each.image for each in shown])).permute(0, 3, 1, 2).contiguous(),
             )

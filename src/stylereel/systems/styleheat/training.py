@@ -82,11 +82,12 @@ class Settings:
 
     steps, batch, rate: of the optimiser; warper_rate: of the warper, where both learn. Weights: perceptual, of the
     warped source image against the target frame; local, domain, adversarial: see `losses`; flow: of the distance to
-    the exact flow; state: of the difference to the target's state, eyes and mouth `detail` times; exact: of that to
-    the world's true image, see `recipes.losses.image_loss`; these three need the built-in family. reading, identity:
-    of what the face net reads inside the face, and of whom the identity net sees there. pool: so many batches are
-    drawn, kept on the disk and taken in turn; 0 draws each step's anew. muon: orthogonalised momentum and a cosine
-    schedule instead of Adam. inverted: the authors' sign of the adversarial loss.
+    the exact flow, or of the sound's to the exact landmarks; state: of the difference to the target's state, eyes and
+    mouth `detail` times; exact: of that to the world's true image, see `recipes.losses.image_loss`; these three need
+    the built-in family. reading, identity: of what the face net reads inside the face, and of whom the identity net
+    sees there; contrast: of SyncNet's `hearing.contrast_loss`. pool: so many batches are drawn, kept on the disk and
+    taken in turn; 0 draws each step's anew. muon: orthogonalised momentum and a cosine schedule instead of Adam.
+    inverted: the authors' sign of the adversarial loss.
     """
 
     steps: int
@@ -103,6 +104,7 @@ class Settings:
     detail: float = 1.0
     reading: float = 0.0
     identity: float = 0.0
+    contrast: float = 0.0
     pool: int = 0
     muon: bool = False
     inverted: bool = False
