@@ -3,9 +3,9 @@
     python benchmarks/family.py [--folder RUNS] [--sheets docs] [--count 1000] [--out results.json]
 
 Without --folder the installed weights are measured. For each generator that is there: decibels to the world's images
-of the same people, power and coherence in bands, tints of regions, Frechet distance of samples to world images of other
-people (feature net in its name), perceptual path length, EQ-T and EQ-R where the input can be moved, milliseconds an
-image; and with --sheets truncation, moved inputs, and the nearest training images.
+of the same people, power and coherence in bands, tints of regions, what expressions change, Frechet distance of samples
+to world images of other people (feature net in its name), perceptual path length, EQ-T and EQ-R where the input can be
+moved, milliseconds an image; and with --sheets truncation, moved inputs, and the nearest training images.
 """
 
 from __future__ import annotations
@@ -20,12 +20,22 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from stylereel import world
 from stylereel.core.builtin import BUILTIN
 from stylereel.core.render import pictures
 from stylereel.faces.backend import DlibBackend
-from stylereel.family.people import draw_batch, draw_pairs, grouped_w, num_factors
+from stylereel.family.people import (
+    GROUPS,
+    draw_batch,
+    draw_pairs,
+    draw_portraits,
+    grouped_w,
+    latents_of,
+    mixed_values,
+    num_factors,
+)
 from stylereel.generator import StyleGAN2, StyleGAN3, image_transform, load_generator
 from stylereel.generator.base import Generator
 from stylereel.media.pictures import save_picture
@@ -38,7 +48,7 @@ from stylereel.metrics.registry import Clip, Score, find
 from stylereel.metrics.smoothness import path_length
 from stylereel.recipes.losses import means
 from stylereel.recipes.stylegan3 import STAGES, draw_at, draw_placed
-from stylereel.world.factors import LATENT_DIM
+from stylereel.world.factors import EXPRESSION, INDEX, LATENT_DIM
 from stylereel.world.shading import REGIONS
 
 PSI = (0.0, 0.35, 0.7, 1.0)
@@ -145,6 +155,34 @@ def tints_missed(generator: StyleGAN2, count: int = 192) -> dict[str, float]:
     return out
 
 
+@torch.no_grad()
+def responses(generator: StyleGAN2, count: int = 16) -> dict[str, dict[str, float]]:
+    """How images change with one factor of the expression, from rest to .8 of its end, beside how the world's do.
+
+    shown: the amount, where the world's change (1 is exact, by least squares at half the size); missed: the share of
+    the world's change that is missing or elsewhere.
+    """
+    random = np.random.default_rng((HELD_OUT, 42))
+    people = mixed_values(np.repeat(random.standard_normal((count, 1, LATENT_DIM)), len(GROUPS), axis=1))
+    out = {}
+    for name in EXPRESSION:
+        column, changes = INDEX[name], []
+        for value in (world.neutral()[column], 0.8 * world.HIGH[column]):
+            people[:, column] = value
+            latent, aligned = latents_of(people, np.random.default_rng(0)), world.align(people)
+            batch = draw_portraits(latent, aligned, generator.resolution)
+            made = [generator.synthesize(grouped_w(generator, z), noise="none") for z in batch.z.split(8)]
+            changes.append([F.avg_pool2d(each, 2) for each in (torch.cat(made), batch.images)])
+        people[:, column] = world.neutral()[column]
+        ours, true = (after - before for before, after in zip(*changes, strict=True))
+        there = true.abs().mean(1, keepdim=True) > 0.02
+        out[name] = {
+            "shown": round(float((ours * true * there).sum() / (true.square() * there).sum()), 2),
+            "missed": round(float((ours - true).square().sum() / true.square().sum()), 2),
+        }
+    return out
+
+
 def moments(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean [128] and covariance [128, 128] of dlib's embeddings of the faces in images uint8 [N, H, W, 3]."""
     backend, found = DlibBackend(), []
@@ -181,6 +219,7 @@ def measure(generator: Generator, count: int, check: int) -> dict[str, Any]:
     out["psnr"] = round(float((-10 * np.log10(np.square(difference).mean((1, 2, 3)))).mean()), 2)
     if isinstance(generator, StyleGAN2):
         out["tints missed"] = tints_missed(generator)
+        out["responses"] = responses(generator)
     scores = [path_length(generator, 256)]
     if isinstance(generator, StyleGAN3):
         scores += equivariance(generator, 64)

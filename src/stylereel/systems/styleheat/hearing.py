@@ -101,7 +101,7 @@ PAPER = Hears(
 )
 QUICK = Hears(
     expert=Settings(2000, 64, rate=1e-3, contrast=1.0, pool=120),
-    audio=Settings(500, 10, rate=2e-3, flow=0.5, pool=250, muon=True),
+    audio=Settings(1000, 10, rate=7e-4, perceptual=0.3, flow=1.0, pool=250, muon=True),
     joint=Settings(
         250, 10, rate=3e-3, warper_rate=5e-4, perceptual=0.2, flow=0.1, state=1.0, exact=8.0, detail=6.0, pool=250,
         muon=True,
