@@ -101,6 +101,22 @@ def test_syncnet_sees_the_mouth() -> None:
     torch.testing.assert_close(seen[1, 3:6], (images[6, :, talking.ROWS, talking.COLUMNS] + 1) / 2)
 
 
+def test_a_face_that_finds_its_own_sound_has_no_contrast_loss() -> None:
+    own = torch.eye(6)
+    assert hearing.contrast_loss(own, own, own[:0]) < 1e-3
+    assert hearing.contrast_loss(own, own.roll(1, 0), own[:0]) > 5
+    unknown = hearing.contrast_loss(own * 0, own, own[:2])
+    torch.testing.assert_close(unknown, torch.tensor(8.0).log())  # six of its batch and two others
+
+
+def test_points_are_as_far_off_as_the_flow_is() -> None:
+    landmarks = 0.3 + 0.4 * torch.rand(2, 68, 2, generator=torch.Generator().manual_seed(0))
+    before = landmarks + torch.tensor([3.0, -4.0]) / 64  # all came from 3 pixels to the right and 4 above
+    still, exact = torch.zeros(2, 2, 64, 64), torch.tensor([3.0, -4.0])[:, None, None].expand(2, 2, 64, 64)
+    assert abs(hearing.point_error(still, before, landmarks) - 5) < 1e-3
+    assert hearing.point_error(exact.contiguous(), before, landmarks) < 0.01
+
+
 def test_where_an_expert_leaves_chance() -> None:
     log = [{"step": 20.0 * i, "sync": loss} for i, loss in enumerate([0.8, 0.69, 0.6, 0.68, 0.5, 0.4])]
     assert hearing.left_chance(log) == 80

@@ -25,7 +25,7 @@ from stylereel.recipes import stylegan2 as generator
 from stylereel.systems.stylemask import training as stylemask
 from stylereel.train import adversarial
 from stylereel.train.loop import Trainer
-from stylereel.world.factors import GROUP, INDEX, LATENT_DIM
+from stylereel.world.factors import EXPRESSION, GROUP, INDEX, LATENT_DIM, NAMES, POSE
 from stylereel.world.shading import REGIONS
 
 
@@ -163,6 +163,15 @@ def test_a_mapping_network_learns_the_factors(tmp_path: Path, monkeypatch: pytes
     before = unexplained()
     mapping.pretrain(Trainer(tmp_path), "mapping", network)
     assert unexplained() < 0.6 * before
+
+
+def test_some_partners_differ_in_few_factors_of_the_expression() -> None:
+    first, second = data.draw_pairs((5,), 60, 32).values.chunk(2)
+    names = np.array(NAMES)
+    differ = [set(names[np.flatnonzero(pair)]) for pair in ((first - second).abs() > 0.02).numpy()]
+    expression = set(EXPRESSION)
+    few = [pair & expression for pair in differ if pair <= expression | set(POSE) and len(pair & expression) < 5]
+    assert 10 < len(few) < 40 and set().union(*few) >= {"funnel", "cheek", "smile_side"}
 
 
 def test_factors_newer_than_a_generator_stay_neutral() -> None:
