@@ -151,8 +151,8 @@ def windows_of(talks: talking.Talk, count: int, random: np.random.Generator) -> 
 def contrast_loss(seen: Tensor, own: Tensor, others: Tensor) -> Tensor:
     """Cross-entropy of finding each face's own sound among those of the batch and others; all are embeddings [B, D].
 
-    One yes or no a face is little to learn from, and where the answer is .5 for all there is hardly a gradient: that
-    is the stall at 0.69. (van den Oord et al., "Representation learning with contrastive predictive coding", 2018.)
+    One yes or no a face is little to learn from, and where the answer is .5 for all there is hardly a gradient. (van
+    den Oord et al., "Representation learning with contrastive predictive coding", 2018.)
     """
     scores = seen @ torch.cat([own, others]).T / TEMPERATURE
     return F.cross_entropy(scores, torch.arange(len(seen), device=seen.device))
