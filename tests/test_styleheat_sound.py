@@ -19,7 +19,7 @@ from stylereel.core.weights import read_card
 from stylereel.generator import StyleGAN2
 from stylereel.media.mel import mel_spectrogram, styleheat_windows
 from stylereel.recipes import voices
-from stylereel.systems.styleheat import hearing, talking
+from stylereel.systems.styleheat import hearing, points, talking
 from stylereel.systems.styleheat.expert import Expert
 from stylereel.systems.styleheat.files import load_calibration, load_warper
 from stylereel.systems.styleheat.losses import PyramidLoss
@@ -113,8 +113,55 @@ def test_points_are_as_far_off_as_the_flow_is() -> None:
     landmarks = 0.3 + 0.4 * torch.rand(2, 68, 2, generator=torch.Generator().manual_seed(0))
     before = landmarks + torch.tensor([3.0, -4.0]) / 64  # all came from 3 pixels to the right and 4 above
     still, exact = torch.zeros(2, 2, 64, 64), torch.tensor([3.0, -4.0])[:, None, None].expand(2, 2, 64, 64)
-    assert abs(hearing.point_error(still, before, landmarks) - 5) < 1e-3
-    assert hearing.point_error(exact.contiguous(), before, landmarks) < 0.01
+    assert abs(points.point_error(still, before, landmarks) - 5) < 1e-3
+    assert points.point_error(exact.contiguous(), before, landmarks) < 0.01
+
+
+def test_heads_that_say_something_move_chin_and_lips_alone(generator: StyleGAN2) -> None:
+    video = load_warper(builtin("styleheat-video")).eval()
+    heads, sounds = points.draw_heads(0, generator, video, torch.float32, 3), points.draw_sounds(0, 2)
+    assert heads.images.shape == (3, 3, 64, 64) and len(sounds.mel) == len(sounds.mouth) == 2 * points.MOMENTS
+    wide = sounds._replace(mouth=torch.tensor([1.0, 0, 0, 0, 0]).expand(len(sounds.mel), -1))
+    shut = wide._replace(mouth=0 * wide.mouth)
+    saying, silent = (points.let_say(heads, each, 6, np.random.default_rng(0)) for each in (wide, shut))
+    assert torch.equal(saying.images, silent.images) and torch.equal(saying.before, silent.before)
+    upper = [*range(17, 27), *range(36, 48)]  # brows and eyes
+    torch.testing.assert_close(saying.landmarks[:, upper], saying.before[:, upper], atol=1e-5, rtol=0)
+    opening, closed = (each.landmarks[:, 66, 1] - each.landmarks[:, 62, 1] for each in (saying, silent))
+    assert (opening > closed + 0.02).all()
+    still = points.away(saying.landmarks)
+    for index in points.CHIN_AND_LIPS:
+        x, y = (64 * saying.landmarks[0, index]).long().clamp(max=63).tolist()
+        assert not still[0, 0, y, x]
+    assert still[:, :, :20].all()
+
+
+def test_the_audio_warper_learns_where_sound_takes_points(
+    generator: StyleGAN2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(points, "HEADS", 2)
+    monkeypatch.setattr(points, "CROPS", 1)
+    monkeypatch.setattr(points, "MOMENTS", 4)
+    video, trainer = load_warper(builtin("styleheat-video")), Trainer(tmp_path, precision="32", checkpoint_seconds=1e9)
+    settings = Settings(80, 8, rate=3e-3, pool=1, muon=True)
+    points.train_points(trainer, generator, video, hearing.new_audio(SMALL), settings)
+    log = hearing.read_log(tmp_path / "styleheat-audio-points" / "log.jsonl")
+    assert log[-1]["points"] < 0.8 * log[-1]["points, not moved"] and log[-1]["tell"] < 0.5 * log[0]["tell"]
+
+
+def test_a_calibration_that_listens_begins_as_the_video_s() -> None:
+    calibration = load_calibration(builtin("styleheat-calibration")).eval()
+    both = hearing.listening(calibration, 5).eval()
+    x, motion, guide = torch.randn(1, calibration.config.channels, 64, 64), torch.randn(1, 96), torch.rand(1, 9, 64, 64)
+    with torch.no_grad():
+        expected = calibration(x, motion, guide).apply(x)
+        torch.testing.assert_close(both(x, motion, guide, torch.randn(1, 5)).apply(x), expected)
+        torch.nn.init.normal_(both.sound.weight)
+        assert not torch.allclose(both(x, motion, guide, torch.randn(1, 5)).apply(x), expected)
+    with pytest.raises(ValueError, match="conditioned on the sound"):
+        both(x, motion, guide)
+    with pytest.raises(ValueError, match="give it a descriptor"):
+        replace(calibration.config, descriptor=0, sound=5)
 
 
 def test_where_an_expert_leaves_chance() -> None:
@@ -176,9 +223,12 @@ def test_the_recipe_trains_all_stages_with_sound_and_the_mouth_follows(
     few = hearing.Hears(
         replace(hearing.QUICK.expert, steps=2, batch=4, pool=1),
         *(replace(stage, steps=2, batch=5, pool=1, local=1.0) for stage in (hearing.QUICK.audio, hearing.QUICK.joint)),
+        points=Settings(2, 4, rate=1e-3, pool=1, muon=True),
     )
     monkeypatch.setattr(hearing, "QUICK", few)
     monkeypatch.setattr(hearing, "TALKS", 1)
+    monkeypatch.setattr(points, "HEADS", 2)
+    monkeypatch.setattr(points, "CROPS", 1)
     folder = str(tmp_path / "run")
     with pytest.raises(ValueError, match="styleheat-syncnet are needed first"):
         train("styleheat", folder=folder, precision="32", options={"stage": "audio"})

@@ -16,7 +16,7 @@ world's true image.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +63,7 @@ from stylereel.systems.styleheat.networks import (
     WarperConfig,
 )
 from stylereel.systems.styleheat.pairs import TRUE_SIZE, kept
+from stylereel.systems.styleheat.points import point_error, train_points
 from stylereel.systems.styleheat.sound import Heard, move_by_sound
 from stylereel.systems.styleheat.state import State, look, read_state, split
 from stylereel.systems.styleheat.training import EXPRESSION_ROWS, POSE_ROWS, Settings, make_optimizers, schedule
@@ -74,7 +75,6 @@ OUTSIDE, SYNC = 0.1, 1.0  # of L_reg and L_sync in L_a
 EXPERT_WIDTH = 8
 APART = 5  # frames between a face and a sound that do not belong together, at least
 TEMPERATURE = 0.1
-CHIN_AND_LIPS = [*range(5, 12), *range(48, 68)]
 CHANCE = float(np.log(2))  # the loss of an expert that knows nothing: 0.69
 LEFT = 0.9 * CHANCE  # below this it has left it
 TALKS = 8  # a file of a pool
@@ -82,7 +82,8 @@ TALKS = 8  # a file of a pool
 
 @dataclass(frozen=True)
 class Hears:
-    """The settings of the three stages: of the expert, of the audio warper, and of it with the calibration.
+    """The settings of the stages: of the expert, of the audio warper, and of it with the calibration; and where it
+    comes from, of `points`.
 
     In the expert's, batch counts windows of five frames, and pool files of eight people, of which a trial run draws
     fewer; in the others, batch counts frames, five a source, perceptual is the weight of L_a, and detail counts the
@@ -92,6 +93,7 @@ class Hears:
     expert: Settings
     audio: Settings
     joint: Settings
+    points: Settings | None = None
 
 
 PAPER = Hears(
@@ -101,9 +103,10 @@ PAPER = Hears(
 )
 QUICK = Hears(
     expert=Settings(2000, 64, rate=1e-3, contrast=1.0, pool=120),
-    audio=Settings(1000, 10, rate=7e-4, perceptual=0.3, flow=1.0, pool=250, muon=True),
+    points=Settings(2000, 32, rate=1e-3, pool=60, muon=True),
+    audio=Settings(300, 10, rate=4e-4, perceptual=0.3, flow=1.0, pool=250, muon=True),
     joint=Settings(
-        250, 10, rate=3e-3, warper_rate=5e-4, perceptual=0.2, flow=0.1, state=1.0, exact=8.0, detail=6.0, pool=250,
+        500, 10, rate=3e-3, warper_rate=3e-4, perceptual=0.2, flow=0.3, state=1.0, exact=8.0, detail=6.0, pool=250,
         muon=True,
     ),
 )  # fmt: skip
@@ -315,16 +318,6 @@ class Lessons:
         )
 
 
-def point_error(flow: Tensor, before: Tensor, landmarks: Tensor) -> Tensor:
-    """Mean distance in pixels between where a flow [B, 2, H, W] takes chin and lips from, at their landmarks
-    [B, 68, 2], and where they were before; the world knows both. Lips move over its surface, whose exact flow does not
-    hold them."""
-    size = flow.shape[-1]
-    here, there = landmarks[:, CHIN_AND_LIPS], before[:, CHIN_AND_LIPS]
-    found = F.grid_sample(flow, 2 * here[:, None] - 1, padding_mode="border", align_corners=False)[:, :, 0]
-    return (found.mT - size * (there - here)).square().sum(2).add(1e-6).sqrt().mean()
-
-
 def audio_loss(
     heard: Heard, audio: Warper, lesson: Lesson, features: PyramidLoss, expert: Expert | None
 ) -> dict[str, Tensor]:
@@ -375,7 +368,7 @@ def train_audio(
 ) -> Warper:
     """Stage 1': the audio warper alone, on what the frozen video warper makes of the sources."""
     torch.manual_seed(10)
-    model, average = start or new_audio(config), Warper(start.config if start else config)
+    model, average = (start or new_audio(config)).requires_grad_(True), Warper(start.config if start else config)
     lessons, features = Lessons(trainer, generator, video), PyramidLoss(maps, 2)
     if expert is not None:
         trainer.freeze(expert)
@@ -407,6 +400,15 @@ def train_audio(
     return average
 
 
+def listening(calibration: Calibration, numbers: int) -> Calibration:
+    """The calibration, conditioned on so many numbers of the sound as well, which change nothing yet."""
+    found = Calibration(replace(calibration.config, sound=numbers))
+    found.load_state_dict(calibration.state_dict(), strict=False)
+    for parameter in found.sound.parameters():
+        nn.init.zeros_(parameter)
+    return found
+
+
 class Speaker(nn.Module):
     """Audio warper and calibration, which learn together."""
 
@@ -421,7 +423,7 @@ class Speaker(nn.Module):
         """What the sound makes of states that the video warper moves, see `move_by_sound`, and that repaired."""
         heard = move_by_sound(generator, self.audio, joined, w, moved, mel, dtype)
         descriptor = moved.descriptor if self.calibration.config.descriptor else None
-        return heard, self.calibration(heard.warped, descriptor, guide).apply(heard.warped)
+        return heard, self.calibration(heard.warped, descriptor, guide, heard.descriptor).apply(heard.warped)
 
 
 def train_audio_joint(
@@ -514,7 +516,7 @@ def show(lessons: Lessons, audio: Warper, calibration: Calibration | None, count
     states = [split(audio.warp(lesson.joined, lesson.moved.flow)), split(heard.warped)]
     if calibration is not None:
         descriptor = lesson.moved.descriptor if calibration.config.descriptor else None
-        states.append(split(calibration(heard.warped, descriptor, lesson.guide).apply(heard.warped)))
+        states.append(split(calibration(heard.warped, descriptor, lesson.guide, heard.descriptor).apply(heard.warped)))
     rows = [look(generator, state, lesson.w, TRUE_SIZE) for state in [*states, lesson.target]]
     return np.concatenate([side_by_side(list(pictures(row))) for row in [*rows, lesson.truth]])
 
@@ -551,8 +553,11 @@ def train_sound(run: Run, stage: str, data: str | None, preset: str) -> list[Pat
     video = load_warper(run.weight_file(KINDS["video"]))
     first = run.first(KINDS["audio"])
     start = None if first is None else load_warper(first, "audio")
+    if start is None and chosen.points is not None:
+        torch.manual_seed(10)
+        start = train_points(run.trainer, generator, video, new_audio(), chosen.points)
     audio = train_audio(run.trainer, generator, video, chosen.audio, maps, expert, start)
-    calibration = load_calibration(run.weight_file(CALIBRATION))
+    calibration = listening(load_calibration(run.weight_file(CALIBRATION)), audio.config.descriptor)
     audio, calibration = train_audio_joint(
         run.trainer, generator, video, audio, calibration, chosen.joint, maps, expert
     )

@@ -240,6 +240,7 @@ class CalibrationConfig:
     channels: of the feature map; width: of the network; descriptor: numbers of the motion that conditions it, 0 for
     none, which is the paper's form; heads: levels with a correction, counted from 64 px; only the first is used.
     guide: the features come with a guide, see `guide`. finest: the map of 64 px, too, reaches the heads directly.
+    sound: numbers of the audio warper's descriptor, which then conditions it as well; 0 for none.
     """
 
     channels: int = 512
@@ -249,6 +250,11 @@ class CalibrationConfig:
     heads: int = 4
     guide: bool = False
     finest: bool = False
+    sound: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sound and not self.descriptor:
+            raise ValueError("A calibration that follows sound also follows motion; give it a descriptor.")
 
 
 class DownBlock(nn.Module):
@@ -310,6 +316,8 @@ class Calibration(nn.Module):
         if config.descriptor:
             self.linear = nn.ModuleList(nn.Linear(config.descriptor, config.descriptor) for _ in range(2))
             self.inject = nn.ModuleList(Injection(config) for _ in range(levels))
+        if config.sound:
+            self.sound = nn.Linear(config.sound, config.descriptor)
         self.scale = nn.ModuleList(self._head() for _ in range(config.heads))
         self.shift = nn.ModuleList(self._head() for _ in range(config.heads))
 
@@ -318,14 +326,21 @@ class Calibration(nn.Module):
         return nn.Sequential(EqualConv(width, width), Activation(), EqualConv(width, channels))
 
     def levels(
-        self, features: Tensor, descriptor: Tensor | None = None, guide: Tensor | None = None
+        self,
+        features: Tensor,
+        descriptor: Tensor | None = None,
+        guide: Tensor | None = None,
+        sound: Tensor | None = None,
     ) -> list[Correction]:
         """Corrections [B, C, n, n] of all heads, from coarse to fine, for features [B, C, 64, 64].
 
-        Raises ValueError if the network wants a descriptor [B, D] or a guide [B, 9, 64, 64] and gets none.
+        Raises ValueError if the network wants a descriptor [B, D] of the motion or of the sound or a guide
+        [B, 9, 64, 64] and gets none.
         """
         if self.config.descriptor and descriptor is None:
             raise ValueError("This calibration is conditioned on the motion; give its descriptor.")
+        if self.config.sound and sound is None:
+            raise ValueError("This calibration is conditioned on the sound; give its descriptor.")
         first = x = self.first(torch.cat([features, scaled(guide)], 1) if self.config.guide else features)
         skips: list[Tensor] = []
         for block in self.down:
@@ -333,6 +348,8 @@ class Calibration(nn.Module):
             skips.append(x)
         x = self.final(x)
         if self.config.descriptor:
+            if self.config.sound:
+                descriptor = descriptor + self.sound(sound)
             descriptor = self.linear[1](F.leaky_relu(self.linear[0](descriptor), SLOPE))
         found: list[Correction] = []
         for level, block in enumerate(self.up):
@@ -346,6 +363,12 @@ class Calibration(nn.Module):
                 found.append(Correction(self.scale[head](x), self.shift[head](x)))
         return found
 
-    def forward(self, features: Tensor, descriptor: Tensor | None = None, guide: Tensor | None = None) -> Correction:
-        """The correction of features [B, C, 64, 64]: features (1 + scale) + shift."""
-        return self.levels(features, descriptor, guide)[-1]
+    def forward(
+        self,
+        features: Tensor,
+        descriptor: Tensor | None = None,
+        guide: Tensor | None = None,
+        sound: Tensor | None = None,
+    ) -> Correction:
+        """The correction of features [B, C, 64, 64]: features (1 + scale) + shift; see `levels`."""
+        return self.levels(features, descriptor, guide, sound)[-1]

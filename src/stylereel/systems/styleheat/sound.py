@@ -17,13 +17,13 @@ class Heard(NamedTuple):
     """What sound makes of states that the video warper has moved.
 
     images: [B, 3, 64, 64], what the audio warper saw; flow: [B, 2, 64, 64] of the sound alone; warped: the states
-    [B, C + 3, 64, 64], moved by both. There is no descriptor of the sound: no loss of the audio warper's first stage
-    holds its scale, and a calibration that is given the sum with the video's breaks down.
+    [B, C + 3, 64, 64], moved by both; descriptor: [B, D] of the sound.
     """
 
     images: Tensor
     flow: Tensor
     warped: Tensor
+    descriptor: Tensor
 
 
 def move_by_sound(
@@ -39,5 +39,6 @@ def move_by_sound(
     with torch.no_grad():
         proxy = audio.warp(joined, moved.flow.float())
         images = look(generator, split(proxy), w, audio.config.size, dtype=dtype).float()
-    flow = lower_half(audio(images, mel).flow.float())
-    return Heard(images, flow, audio.warp(joined, compose(moved.flow.float(), flow)))
+    found = audio(images, mel)
+    flow = lower_half(found.flow.float())
+    return Heard(images, flow, audio.warp(joined, compose(moved.flow.float(), flow)), found.descriptor.float())

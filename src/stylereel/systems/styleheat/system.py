@@ -371,13 +371,16 @@ class StyleHEAT:
         moved = self.warper(image.expand(count, -1, -1, -1), window, guide)
         joined = state.joined() if self.moves_image else state.features
         joined, descriptor, calibration = joined.expand(count, -1, -1, -1), moved.descriptor, self.calibration
+        sound = None
         if mel is not None and w is not None and self.audio is not None:
             audio, calibration = self.audio
-            warped = move_by_sound(self.generator, audio, joined, w.expand(count, -1, -1), moved, mel).warped
+            heard = move_by_sound(self.generator, audio, joined, w.expand(count, -1, -1), moved, mel)
+            warped, sound = heard.warped, heard.descriptor
         else:
             warped = self.warper.warp(joined, moved.flow)
         if calibration is not None:
-            warped = calibration(warped, descriptor if calibration.config.descriptor else None, guide).apply(warped)
+            known = descriptor if calibration.config.descriptor else None
+            warped = calibration(warped, known, guide, sound).apply(warped)
         return split(warped) if self.moves_image else State(warped, state.so_far.expand(count, -1, -1, -1))
 
     def _state(self, identity: Identity) -> State:

@@ -8,7 +8,6 @@ of its own, which the video warper makes of it; so from (b) to (c) nothing moves
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -45,7 +44,7 @@ TALK = 25  # frames of a talk
 MARGIN = 0.3  # seconds of a sound, at either end, in which no run begins
 ROWS = slice(64, 64 + HEIGHT)  # of an aligned portrait of 128 px, what SyncNet sees
 COLUMNS = slice(16, 16 + WIDTH)
-_POSE = GROUPS.index("pose")
+POSE_GROUP = GROUPS.index("pose")
 _MOUTH = [MOTION.index(name) for name in MOUTH]
 
 
@@ -82,7 +81,7 @@ def _utterances(seed: int) -> list[Said]:
     return list(say_many((SEED, seed), UTTERANCES))
 
 
-def _hear(seed: int, random: np.random.Generator) -> tuple[Tensor, list[Phoneme]]:
+def hear(seed: int, random: np.random.Generator) -> tuple[Tensor, list[Phoneme]]:
     """The mel spectrogram of some seconds of speech, and its phonemes."""
     sound, track = crop(_utterances(seed), random)
     return mel_spectrogram(torch.from_numpy(np.asarray(sound, np.float32))), track
@@ -93,9 +92,9 @@ def _begin(frames: int, random: np.random.Generator) -> int:
     return int(random.integers(int(MARGIN * FPS), int((SECONDS - MARGIN) * FPS) - frames))
 
 
-def speaking(motion: np.ndarray, track: Sequence[Phoneme], times: np.ndarray) -> np.ndarray:
-    """Motion factors [T, M] whose mouth says phonemes at the times [T] in seconds, as `family.lips.with_lips` does."""
-    said, values = mouth(list(track), times), motion.copy()
+def speaking(motion: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """Motion factors [T, M] with a mouth [T, 5] that speaks, as `family.lips.with_lips` does it."""
+    values = motion.copy()
     smile = MOTION.index("smile")
     mood = values[:, smile] + SMILE * said[:, MOUTH.index("smile")]
     values[:, _MOUTH] = said
@@ -103,7 +102,7 @@ def speaking(motion: np.ndarray, track: Sequence[Phoneme], times: np.ndarray) ->
     return np.clip(values, world.LOW[MOTION_COLUMNS], world.HIGH[MOTION_COLUMNS])
 
 
-def _moved(person: np.ndarray, motion: np.ndarray) -> np.ndarray:
+def moved_to(person: np.ndarray, motion: np.ndarray) -> np.ndarray:
     """A person's factors [T, K] in each motion [T, M], from factors [K]."""
     values = np.tile(person, (len(motion), 1))
     values[:, MOTION_COLUMNS] = motion
@@ -112,7 +111,7 @@ def _moved(person: np.ndarray, motion: np.ndarray) -> np.ndarray:
 
 def _show(person: np.ndarray, motion: np.ndarray) -> list[world.Portrait]:
     """The portraits of these."""
-    return [world.draw(each, TRUE_SIZE) for each in _moved(person, motion)]
+    return [world.draw(each, TRUE_SIZE) for each in moved_to(person, motion)]
 
 
 def see(images: Tensor) -> Tensor:
@@ -126,11 +125,11 @@ def draw_talks(index: int, count: int, share: Share = WHOLE, seed: int = SEED) -
     faces, mels = [], []
     for number in range(count)[share[0] :: share[1]]:
         random = np.random.default_rng((seed, 1, index, number))
-        mel, track = _hear(seed, random)
+        mel, track = hear(seed, random)
         first = _begin(TALK, random)
         (person,) = world.align(mixed_values(mixed_latents((seed, 2, index, number), 1, 0.5)))
         motion = window_around(person[MOTION_COLUMNS], random)[1 : 1 + TALK]
-        motion = speaking(motion, track, (first + np.arange(TALK)) / float(FPS))
+        motion = speaking(motion, mouth(track, (first + np.arange(TALK)) / float(FPS)))
         images = torch.from_numpy(np.stack([each.image for each in _show(person, motion)])).permute(0, 3, 1, 2)
         faces.append(images[..., ROWS, COLUMNS].contiguous())
         mels.append(wav2lip_windows(mel, first + TALK, FPS)[first:])
@@ -176,19 +175,19 @@ def draw_triples(index: int, count: int, share: Share = WHOLE, seed: int = SEED)
     source, other = (mixed_latents((seed, 4, index, each), count, 0.5) for each in range(2))
     turned = source.copy()
     turning = random.random(count) >= FACING
-    turned[turning, _POSE] = other[turning, _POSE]
+    turned[turning, POSE_GROUP] = other[turning, POSE_GROUP]
     before, after = (world.align(mixed_values(z)) for z in (source, turned))
     rows = []
     for number in range(count)[share[0] :: share[1]]:
         own, person = before[number, MOTION_COLUMNS], before[number]
         one = np.random.default_rng((seed, 5, index, number))
-        mel, track = _hear(seed, one)
+        mel, track = hear(seed, one)
         first = _begin(FRAMES, one)
         reach = RADIUS + FRAMES // 2
         proxy = window_around(after[number, MOTION_COLUMNS], one, reach)
         proxy[:, len(POSE) :] = own[len(POSE) :]
         run = slice(RADIUS, RADIUS + FRAMES)
-        target = speaking(proxy[run], track, (first + np.arange(FRAMES)) / float(FPS))
+        target = speaking(proxy[run], mouth(track, (first + np.arange(FRAMES)) / float(FPS)))
         head = mean_head(own)
         window = np.stack([coordinates(proxy[k : k + 2 * RADIUS + 1]).T for k in range(FRAMES)])
         shown = _show(person, target)
@@ -200,7 +199,9 @@ def draw_triples(index: int, count: int, share: Share = WHOLE, seed: int = SEED)
                 torch.from_numpy(target).float(),
                 styleheat_windows(mel, first + FRAMES, FPS)[first:],
                 wav2lip_windows(mel, first + 1, FPS)[first],
-                torch.from_numpy(np.stack([world.project_landmarks(v)[0] for v in _moved(person, proxy[run])])).float(),
+                torch.from_numpy(
+                    np.stack([world.project_landmarks(v)[0] for v in moved_to(person, proxy[run])])
+                ).float(),
                 torch.from_numpy(np.stack([each.landmarks for each in shown])).float(),
                 torch.from_numpy(np.stack([each.image for each in shown])).permute(0, 3, 1, 2).contiguous(),
             )
