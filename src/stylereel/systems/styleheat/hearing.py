@@ -104,9 +104,9 @@ PAPER = Hears(
 QUICK = Hears(
     expert=Settings(2000, 64, rate=1e-3, contrast=1.0, pool=120),
     points=Settings(2000, 32, rate=1e-3, pool=60, muon=True),
-    audio=Settings(300, 10, rate=4e-4, perceptual=0.3, flow=1.0, pool=250, muon=True),
+    audio=Settings(100, 10, rate=4e-4, perceptual=0.1, flow=3.0, pool=250, muon=True),
     joint=Settings(
-        500, 10, rate=3e-3, warper_rate=3e-4, perceptual=0.2, flow=0.3, state=1.0, exact=8.0, detail=6.0, pool=250,
+        500, 10, rate=2e-3, warper_rate=2e-4, perceptual=0.1, flow=2.0, state=1.0, exact=8.0, detail=6.0, pool=250,
         muon=True,
     ),
 )  # fmt: skip
