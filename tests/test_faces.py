@@ -220,6 +220,29 @@ def test_a_raised_brow_is_read_although_its_landmarks_stay_on_the_lid(seed: int)
     assert (heights[1] - heights[0] > 0.035).all()
 
 
+@pytest.mark.parametrize("roll", [0.0, 8.0])
+@pytest.mark.parametrize("value", [-1.0, 0.0, 1.0])
+@pytest.mark.parametrize("seed", [20, 24, 39])
+def test_the_edge_of_a_brow_is_found_from_landmarks_that_are_late(seed: int, value: float, roll: float) -> None:
+    values = world.from_latent(np.random.default_rng(seed).standard_normal(LATENT_DIM))
+    values[world.MOTION_COLUMNS] = world.neutral()[world.MOTION_COLUMNS]
+    values[[INDEX["brow_left"], INDEX["brow_right"], INDEX["roll"]]] = value, value, roll
+    portrait = world.draw(values, 256)
+    true = portrait.landmarks * 256
+    down = true[8] - true[27]
+    down /= np.linalg.norm(down)
+    eyes = np.linalg.norm(true[45] - true[36])
+    at_landmarks = appearance.brow_edges(portrait.image, true)
+    late = true.copy()
+    late[17:27] += 0.05 * value * eyes * down  # by most of the way to where they are at rest
+    found = appearance.brow_edges(portrait.image, late)
+    moved = (found - at_landmarks) @ down / eyes
+    assert (moved * -value > 0.015).all() if value else np.abs(moved).max() < 1e-6
+    assert np.abs(moved).max() < 0.055
+    across = down[[1, 0]] * (-1, 1)
+    assert np.abs(found @ across).max() < 0.02 * eyes and np.abs(at_landmarks @ down).max() < 0.05 * eyes
+
+
 def test_shift_and_scale_do_not_depend_on_where_the_face_is_filmed() -> None:
     landmarks = np.stack([world.project_landmarks(row)[0] for row in performance(1)]) * SIZE
     found = np.ones(FRAMES, bool)

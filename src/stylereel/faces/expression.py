@@ -37,9 +37,9 @@ MEASURES = (
 # Of each measure the population's rest, how far a person's own is from it, and how far the mean of a clip may be from
 # that person's rest because they smile, frown or look down all the time (standard deviations). Head units; lids and
 # irises in widths of the eye.
-_REST = np.array([0.012, 0.005, 0.560, 0.175, 0.255, 0.255, 0.28, 0.28, -0.04, 0.04, -0.045, 0.0])
-_PERSON = np.array([0.012, 0.008, 0.030, 0.012, 0.035, 0.035, 0.06, 0.06, 0.04, 0.04, 0.03, 0.015])
-_CLIP = np.array([0.0, 0.018, 0.040, 0.006, 0.012, 0.012, 0.0, 0.0, 0.03, 0.03, 0.025, 0.006])
+_REST = np.array([0.012, 0.005, 0.560, 0.175, 0.265, 0.265, 0.28, 0.28, -0.04, 0.04, -0.045, 0.0])
+_PERSON = np.array([0.012, 0.008, 0.030, 0.012, 0.040, 0.040, 0.06, 0.06, 0.04, 0.04, 0.03, 0.015])
+_CLIP = np.array([0.0, 0.018, 0.040, 0.006, 0.020, 0.020, 0.0, 0.0, 0.03, 0.03, 0.025, 0.006])
 _FEW = 20.0  # frames after which what a clip shows least or most counts as much as the prior
 
 # What the mesh shows of the mouth when a factor goes from 0 to 1. Rows: opening between the lips, lift of the corners
@@ -58,7 +58,8 @@ _MOUTH = np.array(
 _NOISE = np.array([0.010, 0.008, 0.007, 0.012])
 _SPREAD = np.array([0.5, 0.7, 0.6, 0.15])
 
-_BROW_UP, _BROW_DOWN = 0.059, 0.032  # travel of a brow, head units
+# Travel of a brow for which the network with attention sees the same in a drawn face, head units.
+_BROW_UP, _BROW_DOWN = 0.045, 0.028
 _CHIN = 0.057  # travel of the chin sideways
 # The mouth's opening from which rounded lips are a funnel and not a pucker, and is wholly; how much of the jaw's own
 # opening a funnel has.
@@ -180,7 +181,7 @@ def factors(shown: np.ndarray, rest: np.ndarray) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = dict(zip(_MOUTH_FACTORS, _mouth(away[:, :4]).T))
     for side, column in (("right", 4), ("left", 5)):
         raised = away[:, column]
-        out[f"brow_{side}"] = np.where(raised > 0, raised / _BROW_UP, raised / _BROW_DOWN)
+        out[f"brow_{side}"] = raised / np.where(raised > 0, _BROW_UP, _BROW_DOWN)
     rounded = np.clip(out["pucker"], 0, 1)
     share = np.clip((away[:, 0] - _FUNNEL[0]) / (_FUNNEL[1] - _FUNNEL[0]), 0, 1)
     out["funnel"], out["pucker"] = share * rounded, out["pucker"] - share * rounded

@@ -7,7 +7,8 @@ in the cache folder (`stylereel weights get face_landmark.tflite` and so on); ai
 A mesh is one array [620, 3]: the 468 points in MediaPipe's order, then 71 points around each eye (`CONTOUR`) and 5 of
 each iris (centre, then four on its rim), first those of the subject's right eye, which is the left one in the image.
 x and y are pixels, z is depth in pixels, smaller nearer to the camera, 0 at the middle of the head. iBUG's points of
-the lips are means of the mesh's and of dlib's, whose errors are not the same.
+the lips are means of the mesh's and of dlib's, whose errors are not the same. The mesh's points of a brow are moved
+half of the way to where its upper edge is seen, since they follow it by less than half.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stylereel.faces.appearance import brow_edges
 from stylereel.faces.backend import BOX_CENTRE, BOX_SIDE, START_SCORE, Box, DlibBackend, Face, box_around
 from stylereel.faces.placement import to_picture
 from stylereel.faces.pose import mean_head
@@ -54,6 +56,7 @@ IBUG = np.array(
 )  # fmt: skip
 
 LIPS = IBUG[48:]  # which dlib looks at, too
+BROWS = np.array([[70, 63, 105, 66, 107, 46, 53, 52, 65, 55], [300, 293, 334, 296, 336, 276, 283, 282, 295, 285]])
 
 # Points that show whether two runs agree on the mouth.
 MOUTH = [61, 291, 13, 14, 0, 17, 78, 308, 82, 312, 87, 317]
@@ -78,6 +81,7 @@ _WIDTHS = 0.10, 0.18  # between the corners of an eye, in eye distances: turned 
 # How much of the lips dlib tells where both eyes are in view: of the opening the mean of both is nearer to a third
 # reader than the mesh alone in real clips (`benchmarks/faces.py --readers`, docs/faces.md).
 _BY_DLIB = 0.5
+_BY_EDGE = 0.5  # how far a brow in view goes to its edge, for the same reason
 
 _SAME = 0.3  # overlap (intersection over union) from which two detections are one
 # The mesh's logit of a face: 20 to 50 on the six real clips, in 99 of 100 places without a face under 10.
@@ -226,6 +230,9 @@ class MeshBackend:
         if share > 0:
             lips = self._dlib.landmarks(frame, box_around(points[IBUG, :2]), quick=True)[48:]
             points[LIPS, :2] += share * (lips - points[LIPS, :2])
+        edges = brow_edges(frame, points[IBUG, :2])
+        for brow, edge, share in zip(BROWS, edges, _BY_EDGE * seen, strict=True):
+            points[brow, :2] += share * edge
         hidden = differ / _HIDDEN / (0.75 + 0.01 * score)
         sure = np.array([score / _SURE, *(1.5 - hidden)], np.float32).clip(0, 1)
         sure[2:] *= seen
