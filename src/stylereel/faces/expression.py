@@ -75,7 +75,8 @@ _JAW = np.array(
         [0, 0.05, 0.10, 0.14, 0.16, 0.19, 0.24, 0.29, 0.42, 0.55, 0.74, 0.9, 1.00],
     ]
 )
-_GAZE_X, _GAZE_Y = 0.208, 0.115  # travel of the iris, eye widths
+# Travel of the iris, eye widths: sideways, that for which the network with attention sees the same in a drawn face.
+_GAZE_X, _GAZE_Y = 0.160, 0.115
 _LID_BY_GAZE = 0.14  # share of an open eye by which the lids close when it looks down at gaze_y 1, in the world
 _SHUT = 0.18  # what a shut eye shows, as a share of the same person's open eye
 _LIDS = np.array([0.18, 0.45])  # openings of an open eye that are believed
