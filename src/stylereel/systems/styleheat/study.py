@@ -154,7 +154,7 @@ def reproduce(
         pairs: number of pairs of a source person and a target person of the comparison of systems, 2 or more; half as
             many are driven by pictures.
         utterances: sentences that each system says, on a head at rest and on one that moves, 2 or more.
-        audio: folder with the weights of `train styleheat --stage audio`, which then say them, too.
+        audio: folder with the weights of `train styleheat --stage audio`; the built-in ones if not given.
         steps: training steps of each variant (domain loss, no guide), all alike; 0 leaves these out.
         seed: random seed of the people and of the intervals.
         trainings: folder for the trainings; null puts them into the folder `out`.
@@ -312,16 +312,16 @@ def _by_sound(
     shipped: StyleHEAT, stylemask: Any, count: int, seed: int, audio: str | None, keep: Keep, folder: Path,
     facts: Mapping[str, Any],
 ) -> list[Path]:  # fmt: skip
-    """World speech on a head at rest and, jointly, on one that moves; by the audio warper, too, where there is one."""
+    """World speech on a head at rest and, jointly, on one that moves, by the net from sound to motion and by the audio
+    warper."""
     speakers: dict[str, tuple[Any, bool]] = {"StyleHEAT, voice net": (shipped, False)}
-    if audio is not None:
-        files = [Path(audio) / f"{name}.safetensors" for name in (KINDS["audio"], AUDIO_CALIBRATION)]
-        networks = load_warper(files[0], "audio"), load_calibration(files[1])
-        by_warper = StyleHEAT(
-            shipped.generator, shipped.encode, shipped.warper, shipped.calibration,
-            files=[*shipped.weight_files, *files], audio=networks,
-        )  # fmt: skip
-        speakers["StyleHEAT, audio warper"] = by_warper.to(shipped.generator.mean_w.device), True
+    names = KINDS["audio"], AUDIO_CALIBRATION
+    files = [builtin(name) if audio is None else Path(audio) / f"{name}.safetensors" for name in names]
+    by_warper = StyleHEAT(
+        shipped.generator, shipped.encode, shipped.warper, shipped.calibration,
+        files=[*shipped.weight_files, *files], audio=(load_warper(files[0], "audio"), load_calibration(files[1])),
+    )  # fmt: skip
+    speakers["StyleHEAT, audio warper"] = by_warper.to(shipped.generator.mean_w.device), True
     speakers["StyleMask, voice net"] = stylemask, False
     found: dict[tuple[str, bool], dict[str, np.ndarray]] = {}
     for title, (system, warper) in speakers.items():
@@ -341,13 +341,12 @@ def _by_sound(
         words = f"{title}: driven jointly, the lips follow the sound as well as by sound alone"
         holds = None if difference.interval is None else difference.interval[0] > -0.05
         claims.append(Claim(words, holds, difference, f"{words}: r of the opening differs by {difference}."))
-    if audio is not None:
-        difference = Number.mean(
-            found["StyleHEAT, audio warper", False]["opening"] - found["StyleHEAT, voice net", False]["opening"], seed
-        )
-        claims.append(
-            Claim.of("The audio warper moves the lips better than the net from sound to motion", "r", difference, True)
-        )
+    difference = Number.mean(
+        found["StyleHEAT, audio warper", False]["opening"] - found["StyleHEAT, voice net", False]["opening"], seed
+    )
+    claims.append(
+        Claim.of("The audio warper moves the lips better than the net from sound to motion", "r", difference, True)
+    )
     title = "World speech"
     return write_report(folder / "sound", title, rows, claims, {**facts, "utterances": count})
 

@@ -21,7 +21,7 @@ from stylereel.family.encoder import load_encoder
 from stylereel.generator import StyleGAN2
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources as who
-from stylereel.systems.styleheat.files import load_calibration, load_warper
+from stylereel.systems.styleheat.files import AUDIO_CALIBRATION, CALIBRATION, KINDS, load_calibration, load_warper
 from stylereel.systems.styleheat.flow import place_in_frame, warp
 from stylereel.systems.styleheat.guide import guides
 from stylereel.systems.styleheat.motion import (
@@ -138,7 +138,7 @@ class StyleHEAT:
     def from_files(
         cls,
         *,
-        warper: str,
+        warper: str | None = None,
         generator: str | None = None,
         calibration: str | None = None,
         encoder: str | None = None,
@@ -150,16 +150,18 @@ class StyleHEAT:
         """The system on a user's files; nothing in them is run.
 
         Args:
-            warper: styleheat-video.safetensors, StyleHEAT_visual.pt, or video_warper.pth.
+            warper: styleheat-video.safetensors, StyleHEAT_visual.pt, or video_warper.pth; by default the built-in one
+                with its calibration.
             generator: weight file of a StyleGAN2 generator of any known tool, for the authors' weights
                 StyleGAN_e4e.pth; by default the built-in one.
             calibration: styleheat-calibration.safetensors or StyleHEAT_visual.pt; none by default.
             encoder: of this generator (Encoder_e4e.pth), for images and clips.
             hfgi: HFGI of this generator (hfgi.pth), which keeps details of a photograph.
             coefficients: Deep3D's epoch_20.pth, which the authors' warper is driven by.
-            audio_warper: styleheat-audio.safetensors of `train styleheat --stage audio`, by which the mouth follows
-                sound in the place of the built-in net from sound to motion.
-            audio_calibration: styleheat-audio-calibration.safetensors, which learned with it.
+            audio_warper: builtin, or styleheat-audio.safetensors of `train styleheat --stage audio`, by which the mouth
+                follows sound in the place of the built-in net from sound to motion.
+            audio_calibration: styleheat-audio-calibration.safetensors, which learned with it; the built-in one's is
+                built in.
 
         Raises:
             ValueError: a file cannot be used, or two do not fit each other.
@@ -167,6 +169,12 @@ class StyleHEAT:
         from stylereel.invert import networks
         from stylereel.zoo.encoders import load_hfgi_file
 
+        if warper is None:
+            if generator is not None:
+                raise ValueError("A generator of your own also needs --warper; --help shows all flags.")
+            warper, calibration = str(builtin(KINDS["video"])), calibration or str(builtin(CALIBRATION))
+        if audio_warper == "builtin" and audio_calibration is None:
+            audio_warper, audio_calibration = str(builtin(KINDS["audio"])), str(builtin(AUDIO_CALIBRATION))
         if (audio_warper is None) != (audio_calibration is None):
             raise ValueError("--audio-warper and --audio-calibration learned together; give both or none.")
         files = networks.choose(encoder, generator)
