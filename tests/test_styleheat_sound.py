@@ -18,6 +18,8 @@ from stylereel.core.render import render
 from stylereel.core.weights import read_card
 from stylereel.generator import StyleGAN2
 from stylereel.media.mel import mel_spectrogram, styleheat_windows
+from stylereel.metrics.exact import by_face_net
+from stylereel.metrics.faces import mouth_opening
 from stylereel.recipes import voices
 from stylereel.systems.styleheat import hearing, points, talking
 from stylereel.systems.styleheat.expert import Expert
@@ -31,7 +33,7 @@ from stylereel.systems.styleheat.system import StyleHEAT
 from stylereel.systems.styleheat.training import Settings
 from stylereel.train.loop import Trainer
 from stylereel.world.factors import MOTION, MOTION_COLUMNS, POSE
-from stylereel.world.speech import RATE
+from stylereel.world.speech import MOUTH, RATE, speak
 
 SMALL = WarperConfig(80, descriptor=96, size=64, width=8, widest=16, hidden=8, places=True)
 
@@ -261,6 +263,21 @@ def test_the_recipe_trains_all_stages_with_sound_and_the_mouth_follows(
     assert not np.array_equal(one, quiet)
     with pytest.raises(ValueError, match="give both or none"):
         StyleHEAT.from_files(warper=str(builtin("styleheat-video")), audio_warper=str(files[0]))
+
+
+def test_the_built_in_audio_warper_follows_speech() -> None:
+    with pytest.raises(ValueError, match="also needs --warper"):
+        StyleHEAT.from_files(generator=str(builtin("generator")), audio_warper="builtin")
+    system = StyleHEAT.from_files(audio_warper="builtin")
+    assert {path.stem for path in system.weight_files} >= {"styleheat-audio", "styleheat-audio-calibration"}
+    said = speak("Maybe Bob.", 5)
+    identity = system.identify(3)
+    values = np.tile(world.neutral()[MOTION_COLUMNS], (len(said.mouth), 1)).astype(np.float32)
+    still = Motion(values, FACE, tuple(MOTION), Fraction(25), np.ones((len(values), 4), np.float32))
+    spoken = system.with_sound(still, said.audio)
+    points, _ = by_face_net(np.stack([*render(system, identity, spoken, precision="32")]))
+    opening = mouth_opening(points)
+    assert np.corrcoef(opening, said.mouth[:, MOUTH.index("jaw")])[0, 1] > 0.75 and np.ptp(opening) > 0.05
 
 
 def test_a_motion_holds_what_is_heard_at_each_frame() -> None:
