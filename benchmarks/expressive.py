@@ -38,7 +38,7 @@ from stylereel import codec, systems, world
 from stylereel.codec.packets import pack_identity, unpack_identity
 from stylereel.core.latents import Identity, Motion
 from stylereel.core.render import pictures, portrait, render, tuned
-from stylereel.family.people import motion_codes
+from stylereel.family.people import codes_of, motion_codes
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.invert.networks import encoded
 from stylereel.invert.perceptual import Perceptual
@@ -51,7 +51,6 @@ from stylereel.systems.expressive import fit, search
 from stylereel.systems.expressive.channels import POSE, table
 from stylereel.systems.expressive.reader import READ, through_blinks
 from stylereel.systems.expressive.system import CANDIDATES, TALK, TURN, Expressive
-from stylereel.systems.expressive.training import still_codes
 from stylereel.world.factors import HIGH, INDEX, LOW, MOTION, MOTION_COLUMNS
 
 MANNERS = ("talking", "expressions", "listening")
@@ -202,7 +201,7 @@ def evaluate(clips: int, frames: int, steps: int, passes: int, drawings: bool, s
         psnr = 10 * np.log10(255**2 / np.square(exact.astype(float) - whole).mean())
         true, made = builtin_embeddings(images), builtin_embeddings(shown)
         same = cosine(np.repeat(true[:1], frames - 1, 0), true[1:]).mean()
-        known = builtin_embeddings(batches(system, still_codes(system.generator, values[:1])[0], numbers))
+        known = builtin_embeddings(batches(system, codes_of(system.generator, values[:1])[0], numbers))
         by_tuned = cosine(builtin_embeddings(sharp), true).mean()
         identity.append((cosine(made, true).mean(), cosine(known, true).mean(), by_tuned, same, psnr))
         cells += [images[at] for at in range(0, frames, frames // 6)][:6]
@@ -260,7 +259,7 @@ def readings(clips: int, frames: int, steps: int) -> None:
         read = np.concatenate([system.read_images(to_unit(part)) for part in np.split(images, range(8, frames, 8))])
         numbers = torch.from_numpy(system.encode_factors(through_blinks(read)))
         exact = torch.from_numpy(system.encode_factors(motion))[:, first:]
-        w = still_codes(system.generator, values[:1])
+        w = codes_of(system.generator, values[:1])
         small = torch.nn.functional.adaptive_avg_pool2d(to_unit(images), search.SIZE)
         with torch.inference_mode():
             points = torch.cat([system.face(part).landmarks for part in small.split(8)])

@@ -220,7 +220,10 @@ def test_a_persons_code_comes_closer_by_optimisation(system: Expressive, monkeyp
     crop = world.draw(world.align(world.person(7_000_001)[None])[0], 256).image
     w = encoded(system.encode, crop[None])[0]
     codes = torch.stack(
-        [fit.looped(system.generator, system.encode, w, crop), fit.person(system.generator, system.encode, w, crop)]
+        [
+            fit.looped(system.generator, system.encode, w, crop),
+            fit.person(system.generator, system.encode, system.face, w, crop),
+        ]
     )
     with torch.inference_mode():
         shown = pictures(system.generator.synthesize(codes)).astype(float)

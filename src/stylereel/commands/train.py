@@ -26,16 +26,20 @@ _RECIPES = {
 }
 
 
+# What builds on a system's networks.
+_AFTERWARDS = {"styleheat-sound": "stylereel.systems.styleheat.hearing:recipe"}
+
+
 def list_networks() -> list[str]:
     """What can be trained; each network comes after those that it needs."""
-    return [*_RECIPES, *(name for name, spec in SPECS.items() if spec.train)]
+    return [*_RECIPES, *(name for name, spec in SPECS.items() if spec.train), *_AFTERWARDS]
 
 
 def recipe_of(network: str) -> Callable[..., list[Path]]:
     """The recipe of a network. Raises ValueError, naming the nearest one, if there is none."""
     if network not in list_networks():
         raise ValueError(f"There is no network {network!r} to train; {hint(network, list_networks())}")
-    return resolve(_RECIPES.get(network) or SPECS[network].train)
+    return resolve((_RECIPES | _AFTERWARDS).get(network) or SPECS[network].train)
 
 
 def train(
@@ -57,7 +61,8 @@ def train(
 
     Args:
         network: perception comes first; generator (StyleGAN2) and generator3 (StyleGAN3-R) need it; encoder,
-            directions and the systems also need a generator. Weights that are not in the folder are the built-in ones.
+            directions and the systems also need a generator, styleheat-sound also styleheat. Weights that are not in
+            the folder are the built-in ones.
         folder: folder for checkpoints, logs, sample images and the finished weight files.
         start: initial weights: scratch (random), builtin, a weight file or a folder of weight files.
         scale: share of the recipe's steps, for a trial run.

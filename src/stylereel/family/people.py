@@ -161,6 +161,13 @@ def grouped_w(generator: StyleGAN2, z: Tensor) -> Tensor:
     return w[:, [group_of_row(row) for row in range(generator.num_ws)]]
 
 
+def codes_of(generator: StyleGAN2, values: np.ndarray) -> Tensor:
+    """W+ codes [B, L, D] of factor values [B, K], by the mapping network alone."""
+    z = torch.from_numpy(latents_of(values, np.random.default_rng(0), steady=True)).float()
+    with torch.inference_mode():
+        return grouped_w(generator, z.to(generator.mean_w.device))
+
+
 def motion_codes(generator: StyleGAN2, motion: np.ndarray) -> Tensor:
     """W+ codes [B, L, D] of the neutral head with motion values [B, M] of the world, by the mapping network alone.
 
@@ -170,9 +177,7 @@ def motion_codes(generator: StyleGAN2, motion: np.ndarray) -> Tensor:
     values[:, MOTION_COLUMNS] = np.clip(motion, LOW[MOTION_COLUMNS], HIGH[MOTION_COLUMNS])
     if num_factors(generator) <= INDEX["funnel"]:
         values = without_funnel(values)
-    z = torch.from_numpy(latents_of(values, np.random.default_rng(0), steady=True)).float()
-    with torch.inference_mode():
-        return grouped_w(generator, z.to(generator.mean_w.device))
+    return codes_of(generator, values)
 
 
 def without_funnel(values: np.ndarray) -> np.ndarray:

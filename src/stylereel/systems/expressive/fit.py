@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylereel.core.render import pictures
-from stylereel.family.nets import FaceNet
+from stylereel.family.nets import SIZE, FaceNet
+from stylereel.family.people import codes_of
 from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.invert.networks import encoded
 from stylereel.invert.optimise import Fit, optimise
@@ -39,13 +40,14 @@ from stylereel.metrics.likeness import builtin_embeddings, cosine
 from stylereel.systems.expressive import search
 from stylereel.systems.expressive.channels import POSE, Channels
 from stylereel.systems.expressive.pose import Turn, clip_angles
+from stylereel.world.factors import HIGH, LOW
 
 STEPS, LR = 40, 0.03  # of Adam, in ranges of the channels
 POSE_STEPS, POSE_LR = 40, 0.8  # in degrees
 PULL = 1e-3
 EVERY = 4
 BATCH = 8
-PASSES, PERSON_STEPS = 5, 30  # of the encoder, as ReStyle's; of optimisation of a person's code after it
+PASSES, PERSON_STEPS = 5, 45  # of the encoder, as ReStyle's; of optimisation of a person's code after it
 CLOSED = 0.5  # of an eye's usual opening, below which it blinks
 _EYES = ((37, 41, 36, 39), (38, 40, 36, 39), (43, 47, 42, 45), (44, 46, 42, 45))
 
@@ -176,10 +178,22 @@ def looped(generator: StyleGAN2, encode: nn.Module | None, w: Tensor, crop: np.n
     return best[0]
 
 
-def person(generator: StyleGAN2, encode: nn.Module | None, w: Tensor, crop: np.ndarray) -> Tensor:
+@torch.no_grad()
+def read(generator: StyleGAN2, face: FaceNet, crop: np.ndarray) -> Tensor:
+    """The code [L, D] of the person whose factors the face net sees in a drawn portrait uint8 [H, W, 3]."""
+    image = F.adaptive_avg_pool2d(to_unit(crop[None]), SIZE).to(generator.mean_w.device)
+    unit = face(image).values.clamp(-1, 1).double().cpu().numpy()
+    return codes_of(generator, (LOW + HIGH) / 2 + unit * (HIGH - LOW) / 2)[0]
+
+
+def person(generator: StyleGAN2, encode: nn.Module | None, face: FaceNet, w: Tensor, crop: np.ndarray) -> Tensor:
     """The code [L, D] of a portrait uint8 [H, W, 3] from the encoder's w [L, D] on: by the encoder in a loop, then by
-    `PERSON_STEPS` of optimisation in W+, which find what the encoder hardly ever saw, such as the colour of a hat."""
-    found = looped(generator, encode, w, crop)
+    `PERSON_STEPS` of optimisation in W+, which find what the encoder hardly ever saw, such as the colour of a hat.
+
+    It begins half of the way to what the face net reads. That is further off, but knows of each factor by itself, where
+    the encoder takes one that is rare beside others, gray hair under a yellow hat, for a usual one.
+    """
+    found = (looped(generator, encode, w, crop) + read(generator, face, crop)) / 2
     with torch.inference_mode(False), torch.enable_grad():  # a caller may need no gradients
         start, target = found[None].clone(), to_unit(crop[None]).to(found.device)
         return optimise(generator, target, start, Perceptual.best(found.device), "w+", PERSON_STEPS).w[0]

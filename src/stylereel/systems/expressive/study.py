@@ -252,8 +252,11 @@ def one_clip(
     codes["refined"] = solve(every, codes["one pass"])
     codes["optimised"] = solve(every, fit.by_key_frames(frames, solve, len(system.channels.names)))
     found = {name: truth.measure(_show(system, base, codes[code])) for name, code in WAYS.items()}
-    for name, again in {"by the iterated encoder": fit.looped, "optimised after it": fit.person}.items():
-        code = again(system.generator, system.encode, w, images[0])
+    again = {
+        "by the iterated encoder": fit.looped(system.generator, system.encode, w, images[0]),
+        "optimised after it": fit.person(system.generator, system.encode, system.face, w, images[0]),
+    }
+    for name, code in again.items():
         with torch.inference_mode():
             other = system.base(code[None], numbers[:, : len(POSE)])
         found[f"the person {name}"] = truth.measure(_show(system, other, codes["one pass"]))

@@ -117,7 +117,7 @@ class Expressive:
         found = who.identify(self, source, psi, find, set_)
         if isinstance(source, np.ndarray) and "factors" not in found.tensors:  # drawn, so not read
             crop = placement.cut(source, found.tensors["placement"].numpy(), who.CROP)
-            w = fit.person(self.generator, self.encode, found.w.to(device_of(self)), crop)
+            w = fit.person(self.generator, self.encode, self.face, found.w.to(device_of(self)), crop)
             found = replace(found, w=w.cpu())
         return found
 

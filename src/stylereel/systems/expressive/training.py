@@ -20,7 +20,7 @@ from stylereel.core.render import pictures
 from stylereel.core.weights import read_tensors, write_tensors
 from stylereel.faces import backend
 from stylereel.family.nets import FaceNet
-from stylereel.family.people import grouped_w, latents_of, motion_codes
+from stylereel.family.people import codes_of, motion_codes
 from stylereel.generator import StyleGAN2
 from stylereel.invert.perceptual import Perceptual
 from stylereel.metrics.features import to_unit
@@ -41,13 +41,6 @@ HIDDEN, STEPS, BATCH, LR = 128, 3000, 128, 2e-3
 DETAIL, DETAIL_STEPS, GROUPS = 24, 1500, 12  # width of the networks of the parts; their steps; people of a step
 WITHIN = 2.0  # weight of what changes from frame to frame of a person
 MANNERS = ("talking", "expressions", "listening")
-
-
-def still_codes(generator: StyleGAN2, values: np.ndarray) -> Tensor:
-    """W+ codes [B, L, D] of factor values [B, K]."""
-    z = torch.from_numpy(latents_of(values, np.random.default_rng(0), steady=True)).float()
-    with torch.inference_mode():
-        return grouped_w(generator, z.to(generator.mean_w.device))
 
 
 def natural_expressions(count: int, seed: int) -> np.ndarray:
@@ -78,11 +71,11 @@ def of_family(generator: StyleGAN2, face: FaceNet, frames: int = FRAMES, subject
     people = world.align(
         world.from_latent(np.random.default_rng(90).standard_normal((max(frames, subjects), LATENT_DIM)))
     )
-    first = flatten(generator.styles(still_codes(generator, people[:frames])))
+    first = flatten(generator.styles(codes_of(generator, people[:frames])))
     plain = people[:subjects].copy()
     columns = [column for name, column in zip(MOTION, MOTION_COLUMNS) if name in EXPRESSION]
     plain[:, columns] = world.neutral()[columns]
-    second = flatten(generator.styles(still_codes(generator, plain)))
+    second = flatten(generator.styles(codes_of(generator, plain)))
     moved = motion_codes(generator, natural_expressions(CLIPS, 1000))
     rest = motion_codes(generator, world.neutral()[None, MOTION_COLUMNS])
     with torch.inference_mode():

@@ -4,6 +4,7 @@ audio warper together with a calibration of its own.
 | stage | paper | learns from |
 |---|---|---|
 | `train_expert` | Wav2Lip's SyncNet | faces of the world in and out of step with their sound |
+| `points.train_points` | none | where sound takes chin and lips, without images |
 | `train_audio` | 1', L_a = L_t + 0.1 L_reg + L_sync | triples, see `talking`; the video warper is frozen |
 | `train_audio_joint` | 2', L_c = L_t + L_domain + L_adv + beta_a L_a | the same; calibration and audio warper |
 
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from stylereel.core.render import pictures
 from stylereel.family.people import grouped_w, motion_codes
 from stylereel.generator import StyleGAN2
 from stylereel.media.sheet import side_by_side
-from stylereel.recipes.run import WORLD, Run
+from stylereel.recipes.run import WORLD, Run, makes
 from stylereel.recipes.voices import synthesisers
 from stylereel.systems.styleheat import talking
 from stylereel.systems.styleheat.expert import FRAMES, Expert, agreement, sync_loss
@@ -524,17 +525,38 @@ def show(lessons: Lessons, audio: Warper, calibration: Calibration | None, count
 # --- The command
 
 
-def train_sound(run: Run, stage: str, data: str | None, preset: str) -> list[Path]:
-    """The stages syncnet and audio of `stylereel train styleheat`.
+_NEEDS = "face", "generator", KINDS["video"], CALIBRATION
 
-    Raises ValueError for settings that do not go together, or if the weights of an earlier stage are missing.
+
+@makes(EXPERT, KINDS["audio"], AUDIO_CALIBRATION, needs=_NEEDS)
+def recipe(
+    run: Run,
+    *,
+    data: str | None = None,
+    preset: Literal["quick", "paper"] = "quick",
+    stage: Literal["all", "syncnet", "audio"] = "all",
+) -> list[Path]:
+    """Train StyleHEAT's half with sound: SyncNet, then the audio warper, then it with a calibration of its own.
+
+    Args:
+        data: a folder of clips with sound, for SyncNet; people of the world who talk if not given.
+        preset: quick settings for the built-in family, which also learn from where the world knows that sound takes
+            chin and lips, the generator's own states and the world's true images; or the paper's losses. The authors
+            published no training with sound.
+        stage: all in order; syncnet alone, which learns whether lips are in step; or audio, the others on synthesised
+            triples of the world's people, with the SyncNet in the folder, or the built-in one.
     """
-    if preset not in ("quick", "paper"):
-        raise ValueError("The authors published no training with sound; give --preset paper or quick.")
+    if data is not None and stage != "syncnet":
+        raise ValueError(
+            "The triples of the audio warper are made of the world's people; give --data to --stage syncnet."
+        )
     chosen = {"quick": QUICK, "paper": PAPER}[preset]
+    run.claim(*[EXPERT] * (stage != "audio"), *[KINDS["audio"], AUDIO_CALIBRATION] * (stage != "syncnet"))
+    for name in _NEEDS:
+        run.weight_file(name)  # so that each card names it
     voices = f"{WORLD}; speech of the synthesisers {', '.join(synthesisers())}"
-    if stage == "syncnet":
-        run.claim(EXPERT)
+    made: list[Path] = []
+    if stage != "audio":
         talks = None if data is None else talking.read_talks(data)
         first = run.first(EXPERT)
         start = None if first is None else load_expert(first)
@@ -542,23 +564,21 @@ def train_sound(run: Run, stage: str, data: str | None, preset: str) -> list[Pat
         step = left_chance(read_log(run.folder / EXPERT / "log.jsonl"))
         facts = {"left 0.69 at step": step, "held out": judge_expert(expert)}
         about = (voices, "Apache-2.0") if data is None else (f"clips of {data}", None)
-        return run.save({EXPERT: expert}, *about, facts)
-    if data is not None:
-        raise ValueError("The triples of --stage audio are made of the world's people; leave out --data.")
-    run.claim(KINDS["audio"], AUDIO_CALIBRATION)
+        made += run.save({EXPERT: expert}, *about, facts)
+    if stage == "syncnet":
+        return made
     expert = load_expert(run.weight_file(EXPERT))
-    face = run.face_net()
+    face, generator = run.face_net(), run.generator()
     run.trainer.freeze(face)
-    generator, maps = run.generator(), face.trunk.maps
-    video = load_warper(run.weight_file(KINDS["video"]))
-    first = run.first(KINDS["audio"])
-    start = None if first is None else load_warper(first, "audio")
-    if start is None and chosen.points is not None:
+    maps, video = face.trunk.maps, load_warper(run.weight_file(KINDS["video"]))
+    begun = run.first(KINDS["audio"])
+    audio = None if begun is None else load_warper(begun, "audio")
+    if audio is None and chosen.points is not None:
         torch.manual_seed(10)
-        start = train_points(run.trainer, generator, video, new_audio(), chosen.points)
-    audio = train_audio(run.trainer, generator, video, chosen.audio, maps, expert, start)
+        audio = train_points(run.trainer, generator, video, new_audio(), chosen.points)
+    audio = train_audio(run.trainer, generator, video, chosen.audio, maps, expert, audio)
     calibration = listening(load_calibration(run.weight_file(CALIBRATION)), audio.config.descriptor)
     audio, calibration = train_audio_joint(
         run.trainer, generator, video, audio, calibration, chosen.joint, maps, expert
     )
-    return run.save({KINDS["audio"]: audio, AUDIO_CALIBRATION: calibration}, voices)
+    return made + run.save({KINDS["audio"]: audio, AUDIO_CALIBRATION: calibration}, voices)

@@ -154,7 +154,7 @@ def reproduce(
         pairs: number of pairs of a source person and a target person of the comparison of systems, 2 or more; half as
             many are driven by pictures.
         utterances: sentences that each system says, on a head at rest and on one that moves, 2 or more.
-        audio: folder with the weights of `train styleheat --stage audio`; the built-in ones if not given.
+        audio: folder with the weights of `train styleheat-sound`; the built-in ones if not given.
         steps: training steps of each variant (domain loss, no guide), all alike; 0 leaves these out.
         seed: random seed of the people and of the intervals.
         trainings: folder for the trainings; null puts them into the folder `out`.

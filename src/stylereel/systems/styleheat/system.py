@@ -158,7 +158,7 @@ class StyleHEAT:
             encoder: of this generator (Encoder_e4e.pth), for images and clips.
             hfgi: HFGI of this generator (hfgi.pth), which keeps details of a photograph.
             coefficients: Deep3D's epoch_20.pth, which the authors' warper is driven by.
-            audio_warper: builtin, or styleheat-audio.safetensors of `train styleheat --stage audio`, by which the mouth
+            audio_warper: builtin, or styleheat-audio.safetensors of `train styleheat-sound`, by which the mouth
                 follows sound in the place of the built-in net from sound to motion.
             audio_calibration: styleheat-audio-calibration.safetensors, which learned with it; the built-in one's is
                 built in.

@@ -503,33 +503,21 @@ def show(teacher: Teacher, warper: Warper, calibration: Calibration | None, coun
     return np.concatenate([side_by_side(list(pictures(row))) for row in rows])
 
 
-Stage = Literal["video", "syncnet", "audio"]
-
-
 @makes("styleheat-video", "styleheat-calibration", needs=("face", "identity", "generator", "encoder"))
 def recipe(
     run: Run,
     *,
     data: str | None = None,
     preset: Literal["quick", "paper", "code"] = "quick",
-    stage: Stage = "video",
 ) -> list[Path]:
-    """Train a half of StyleHEAT: with video, the video warper, then it and the calibration; or with sound.
+    """Train StyleHEAT's half with video: the video warper, then it and the calibration.
 
     Args:
-        data: shards that `stylereel prepare --for styleheat` wrote; pairs of the world's people if not given. For the
-            stage syncnet a folder of clips with sound.
+        data: shards that `stylereel prepare --for styleheat` wrote; pairs of the world's people if not given.
         preset: quick settings for the built-in family, which also learn from the exact flow, the generator's own
             states and the world's true images, where these are known; or the paper's losses; or those of the authors'
-            code, with their sign of the adversarial loss, which has no stage with sound.
-        stage: video; syncnet, which learns whether lips are in step; or audio, the audio warper on synthesised
-            triples, then it and a calibration of its own, with the networks of the other stages in the folder, or the
-            built-in ones.
+            code, with their sign of the adversarial loss.
     """
-    if stage != "video":
-        from stylereel.systems.styleheat.hearing import train_sound  # which builds on this module
-
-        return train_sound(run, stage, data, preset)
     run.claim("styleheat-video", "styleheat-calibration")
     chosen = {"quick": CLIPS if data else QUICK, "paper": PAPER, "code": CODE}[preset]
     clips = None
