@@ -32,7 +32,7 @@ from stylereel.systems.styleheat.state import look, read_state, split
 from stylereel.systems.styleheat.talking import FPS, MARGIN, POSE_GROUP, SEED, hear, moved_to, speaking
 from stylereel.systems.styleheat.training import Settings, make_optimizers, schedule
 from stylereel.train.loop import Average, Trainer
-from stylereel.world.factors import MOTION_COLUMNS, POSE
+from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.world.speech import MOUTH, mouth
 
 CHIN_AND_LIPS = [*range(5, 12), *range(48, 68)]
@@ -100,7 +100,6 @@ def draw_heads(
     before, after = (world.align(mixed_values(z)) for z in (source, turned))
     windows, led = [], []
     for own, values in zip(before[:, MOTION_COLUMNS], after[:, MOTION_COLUMNS], strict=True):
-        values[len(POSE) :] = own[len(POSE) :]
         windows.append(coordinates(window_around(values, random)).T)
         led.append(guide(mean_head(own), values))
     place, size = generator.mean_w.device, video.config.size
