@@ -53,7 +53,9 @@ LEFT_OUT = {
     "sample stylefacev --weights": "needs the authors' files; test_stylefacev_paper.py runs it with small ones",
     "drive stylefacev --weights": "needs the authors' files; test_stylefacev_paper.py runs it with small ones",
     "train styleheat": "takes minutes at the smallest scale; test_styleheat_training.py trains small ones",
-    "drive styleheat --source 29 --audio voice.wav --audio-warper runs/styleheat-audio.safetensors": "needs what train styleheat-sound makes",
+    "drive styleheat --source 29 --audio voice.wav --audio-warper runs/styleheat-audio.safetensors": (
+        "needs what train styleheat-sound makes"
+    ),
     "reproduce stylemask": "test_reproduce.py runs it small",
     "reproduce stylefacev": "test_stylefacev_study.py runs it small",
     "reproduce styleheat": "minutes even when small; test_styleheat_study.py runs its parts",
