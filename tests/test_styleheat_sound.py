@@ -271,8 +271,7 @@ def test_the_built_in_audio_warper_follows_speech() -> None:
     values = np.tile(world.neutral()[MOTION_COLUMNS], (len(said.mouth), 1)).astype(np.float32)
     still = Motion(values, FACE, tuple(MOTION), Fraction(25), np.ones((len(values), 4), np.float32))
     spoken = system.with_sound(still, said.audio)
-    points, _ = by_face_net(np.stack([*render(system, identity, spoken, precision="32")]))
-    opening = mouth_opening(points)
+    opening = mouth_opening(by_face_net(np.stack([*render(system, identity, spoken, precision="32")]))[0])
     assert np.corrcoef(opening, said.mouth[:, MOUTH.index("jaw")])[0, 1] > 0.75 and np.ptp(opening) > 0.05
 
 

@@ -551,7 +551,8 @@ def recipe(
             "The triples of the audio warper are made of the world's people; give --data to --stage syncnet."
         )
     chosen = {"quick": QUICK, "paper": PAPER}[preset]
-    run.claim(*[EXPERT] * (stage != "audio"), *[KINDS["audio"], AUDIO_CALIBRATION] * (stage != "syncnet"))
+    files = {"syncnet": [EXPERT], "audio": [KINDS["audio"], AUDIO_CALIBRATION]}
+    run.claim(*(sum(files.values(), []) if stage == "all" else files[stage]))
     for name in _NEEDS:
         run.weight_file(name)  # so that each card names it
     voices = f"{WORLD}; speech of the synthesisers {', '.join(synthesisers())}"

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 
 from stylereel import world
 from stylereel.core.prefetch import Prefetch
-from stylereel.family.people import grouped_w, mixed_latents, mixed_values
+from stylereel.family.people import grouped_w
 from stylereel.generator import StyleGAN2
 from stylereel.media.mel import styleheat_windows
 from stylereel.recipes.voice import SECONDS
 from stylereel.systems.styleheat.guide import guide, mean_head
 from stylereel.systems.styleheat.motion import beside_own, coordinates
 from stylereel.systems.styleheat.networks import FLOW_SIZE, Warper, lower_half
-from stylereel.systems.styleheat.pairs import FACING, Kept, kept, window_around
+from stylereel.systems.styleheat.pairs import Kept, kept, window_around
 from stylereel.systems.styleheat.state import look, read_state, split
-from stylereel.systems.styleheat.talking import FPS, MARGIN, POSE_GROUP, SEED, hear, moved_to, speaking
+from stylereel.systems.styleheat.talking import FPS, MARGIN, SEED, hear, moved_to, speaking, turned_people
 from stylereel.systems.styleheat.training import Settings, make_optimizers, schedule
 from stylereel.train.loop import Average, Trainer
 from stylereel.world.factors import MOTION_COLUMNS
@@ -93,11 +93,7 @@ def draw_heads(
 ) -> Heads:
     """People with a pose that is another's by chance, moved there from their own by the video warper."""
     random = np.random.default_rng((seed, 7, index))
-    source, other = (mixed_latents((seed, 8, index, each), count, 0.5) for each in range(2))
-    turned = source.copy()
-    turning = random.random(count) >= FACING
-    turned[turning, POSE_GROUP] = other[turning, POSE_GROUP]
-    before, after = (world.align(mixed_values(z)) for z in (source, turned))
+    source, before, after = turned_people((seed, 8, index), count, random)
     windows, led = [], []
     for own, values in zip(before[:, MOTION_COLUMNS], after[:, MOTION_COLUMNS], strict=True):
         windows.append(coordinates(window_around(values, random)).T)

@@ -44,7 +44,7 @@ TALK = 25  # frames of a talk
 MARGIN = 0.3  # seconds of a sound, at either end, in which no run begins
 ROWS = slice(64, 64 + HEIGHT)  # of an aligned portrait of 128 px, what SyncNet sees
 COLUMNS = slice(16, 16 + WIDTH)
-POSE_GROUP = GROUPS.index("pose")
+_POSE = GROUPS.index("pose")
 _MOUTH = [MOTION.index(name) for name in MOUTH]
 
 
@@ -169,14 +169,21 @@ def read_talks(folder: str | Path) -> Talk:
     return Talk(torch.stack(faces), torch.stack(mels))
 
 
-def draw_triples(index: int, count: int, share: Share = WHOLE, seed: int = SEED) -> Triples:
-    """The triples of step `index`, or this process's share of them."""
-    random = np.random.default_rng((seed, 3, index))
-    source, other = (mixed_latents((seed, 4, index, each), count, 0.5) for each in range(2))
+def turned_people(
+    key: tuple[int, ...], count: int, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Latents [N, 4, 80] of people, and their factors [N, K] in their own pose and in what is another's by chance."""
+    source, other = (mixed_latents((*key, each), count, 0.5) for each in range(2))
     turned = source.copy()
     turning = random.random(count) >= FACING
-    turned[turning, POSE_GROUP] = other[turning, POSE_GROUP]
+    turned[turning, _POSE] = other[turning, _POSE]
     before, after = (world.align(mixed_values(z)) for z in (source, turned))
+    return source, before, after
+
+
+def draw_triples(index: int, count: int, share: Share = WHOLE, seed: int = SEED) -> Triples:
+    """The triples of step `index`, or this process's share of them."""
+    source, before, after = turned_people((seed, 4, index), count, np.random.default_rng((seed, 3, index)))
     rows = []
     for number in range(count)[share[0] :: share[1]]:
         own, person = before[number, MOTION_COLUMNS], before[number]
