@@ -188,8 +188,11 @@ def _interpolate(t, sx, sy, screen, surface, triangles, scene):
     bx, by, cx, cy = screen[b, 0] - ax, screen[b, 1] - ay, screen[c, 0] - ax, screen[c, 1] - ay
     inverse = 1.0 / (bx * cy - by * cx)  # triangles that face the viewer wind clockwise: negative
     dx, dy = sx - ax, sy - ay
-    wb = np.float32(min(1.0, max(0.0, (dx * cy - dy * cx) * inverse)))
-    wc = np.float32(min(1.0, max(0.0, (bx * dy - by * dx) * inverse)))
+    wb = max(0.0, (dx * cy - dy * cx) * inverse)
+    wc = max(0.0, (bx * dy - by * dx) * inverse)
+    # The middle of a pixel may lie beside the triangle of its first sample: far beside, by the weights of a thin one.
+    both = 1.0 / max(1.0, wb + wc)
+    wb, wc = np.float32(wb * both), np.float32(wc * both)
     wa = np.float32(1.0) - wb - wc
     for k in range(12):
         point[k] = wa * surface[a, k] + wb * surface[b, k] + wc * surface[c, k]
@@ -209,6 +212,10 @@ def _point_colour(part, front, glasses, aa, scene):
         nz = abs(nz)
         ny = -abs(ny) if e0 < 0.35 else ny
     nx, ny, nz = nx * norm, ny * norm, nz * norm
+    if part == g.GLASSES:  # thinner than a pixel: its roundness is not seen, and highlights would break into dots
+        nx, ny, nz = 0.25 * nx, 0.25 * ny - 0.22, 0.25 * nz + 0.70
+        norm = 1.0 / math.sqrt(nx * nx + ny * ny + nz * nz)
+        nx, ny, nz = nx * norm, ny * norm, nz * norm
     bias = 0.14 if part == g.HAIR or part == g.CURTAIN else 0.06
     lift = 0.05
     shadow = _shadow(point[9] + lift * nx, point[10] + lift * ny, point[11] + lift * nz, bias, scene)

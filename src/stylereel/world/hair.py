@@ -29,8 +29,8 @@ _TABLE = np.array(
         (0.12, 0.03, 0.08, 0.12, -0.03, -0.04, 0.0, -0.05, 0.1, 1.00, 0.0, 0.0, 3.4, 0.0, 0.0, 0.1),
         (-0.05, 0.09, 0.10, 0.00, 0.00, 0.08, 0.0, -0.10, 0.3, 0.95, 1.0, 3.0, 0.0, 0.0, 0.0, 0.1),
         (0.12, 0.10, 0.12, 0.03, 0.34, 0.00, 0.75, 0.16, 0.0, 1.00, 0.0, 3.4, 0.0, 0.0, 0.0, 0.0),
-        (0.09, 0.08, 0.09, 0.03, -0.02, 0.00, 1.75, 0.12, 0.0, 1.00, 0.0, 3.2, 0.0, 0.0, 0.0, 0.1),
-        (0.14, 0.13, 0.14, 0.05, 0.02, 0.00, 1.45, 0.27, 0.3, 1.00, 0.0, 2.6, 0.0, 0.0, 0.0, 1.0),
+        (0.10, 0.08, 0.09, 0.02, -0.10, 0.00, 1.75, 0.12, 0.0, 1.00, 0.0, 0.9, 0.0, 2.4, 0.0, 0.1),
+        (0.14, 0.13, 0.14, 0.04, -0.08, 0.00, 1.45, 0.27, 0.3, 1.00, 0.0, 0.9, 0.0, 2.0, 0.0, 1.0),
         (0.36, 0.30, 0.30, 0.04, 0.02, 0.10, 0.25, 0.34, 1.0, 1.00, 0.0, 4.0, 0.0, 0.0, 0.0, 0.2),
         (0.05, 0.025, 0.05, 0.02, -0.05, -0.06, 0.0, -0.10, 0.0, 1.00, 0.0, 0.6, 3.4, 0.0, 1.0, 0.0),
     ],
@@ -97,10 +97,17 @@ def style(v):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
+def draped(s):
+    """How much hair is parted and falls to both sides of the face, 0..1."""
+    return smoothstep(0.7, 1.2, s[FALL]) * smoothstep(0.16, 0.06, s[FRONT])
+
+
+@njit(cache=True, fastmath=True, error_model="numpy")
 def flow(v, s):
     """Direction of the strands (head coordinates, unit): down, back, or sideways from the parting."""
     side = -1.0 if v[_PARTING] >= 0.0 else 1.0
     whole = s[ALONG] + s[ACROSS] + s[DEPTH] + 1e-6
+    side *= 1.0 - draped(s)
     x, y, z = 0.75 * side * s[DEPTH] / whole, (s[ALONG] + 0.45 * s[ACROSS] + 0.6 * s[DEPTH]) / whole, -s[ACROSS] / whole
     norm = math.sqrt(x * x + y * y + z * z) + 1e-6
     return x / norm, y / norm, z / norm
@@ -117,13 +124,15 @@ def hairline(theta, v, s):
     """Rest height where the hair ends at azimuth theta: forehead, temple, sideburn, nape."""
     t = abs(theta)
     front = -0.70 - 0.10 * v[_HAIRLINE] - 0.10 * v[_AGE] * smoothstep(0.55, 1.0, v[_AGE])
-    # Temples recede a little, more with age; the widow's peak stays.
-    front -= (0.05 + 0.06 * v[_AGE]) * bump(t, 0.0, 0.52, 0.0, 0.22, 1.0)
+    # Temples recede a little, more with age; the widow's peak stays. Long hair falls over them.
+    drape = draped(s)
+    front -= (0.05 + 0.06 * v[_AGE]) * bump(t, 0.0, 0.52, 0.0, 0.22, 1.0) * (1.0 - drape)
     sign = 1.0 if v[_PARTING] >= 0.0 else -1.0
     sweep = 0.5 + 0.5 * math.tanh(5.0 * (theta * sign - 0.45 * abs(v[_PARTING]))) * min(1.0, 3.0 * abs(v[_PARTING]))
     front += s[FRONT] * (0.70 + 0.30 * sweep) * smoothstep(1.15, 0.6, t)
     side = 0.17 + s[SIDES]
-    temple = front + (side - front) * (0.72 * smoothstep(0.45, 1.36, t) + 0.28 * smoothstep(1.0, 1.3, t))
+    low, high = 0.45 - 0.33 * drape, 1.36 - 0.36 * drape
+    temple = front + (side - front) * (0.72 * smoothstep(low, high, t) + 0.28 * smoothstep(1.0, 1.3, t))
     # Free the ear, then down to the nape.
     ear = temple - 0.16 * bump(t, 0.0, 1.72, 0.0, 0.16, 1.0)
     return ear + (0.66 - ear) * smoothstep(1.78, 2.15, t)
@@ -163,6 +172,7 @@ def build_hair(v, s, vertices, extra):
     rows, columns = g.HAIR_ROWS, g.HAIR_COLUMNS
     part = 0.30 * v[_PARTING]
     sign = 1.0 if v[_PARTING] >= 0.0 else -1.0
+    drape = draped(s)
     for column in range(columns):
         theta = math.pi * (2.0 * column / (columns - 1) - 1.0)
         edge = hairline(theta, v, s)
@@ -179,7 +189,8 @@ def build_hair(v, s, vertices, extra):
             a, ahead, back = g.outline(low, v)
             x, y, z = g.skin_point(c, turned, across, a, ahead, back, low, v)
             length = math.sqrt(x * x + (y - 0.1) * (y - 0.1) + z * z) + 1e-6
-            q = s[ALONG] * theta * 1.15 + s[DEPTH] * (z * 1.25 - sign * x * 0.5) + bend
+            sweep = (1.0 - drape) * sign * x + drape * abs(x - part)
+            q = s[ALONG] * theta * 1.15 + s[DEPTH] * (z * 1.25 - sweep * 0.5) + bend
             if s[ACROSS] > 0.0:
                 q += s[ACROSS] * math.atan2(x, 0.15 - y)
             if s[WAVE] > 0.0:
@@ -194,7 +205,7 @@ def build_hair(v, s, vertices, extra):
             thick += (-0.06 - thick) * bald
             thick += s[QUIFF] * (1.0 - bald) * bump(theta, rest, 0.0, -0.80, 0.75, 0.30)
             over = smoothstep(0.06, 0.25, s[FRONT]) * smoothstep(1.3, 0.9, around)
-            taper = smoothstep(1.0, 0.80 + 0.10 * over, t) ** 0.6
+            taper = smoothstep(1.0, 0.80 + 0.10 * over - 0.25 * drape, t) ** (0.6 + 0.4 * drape)
             grow = thick * (0.12 + 0.30 * over + (0.88 - 0.30 * over) * taper) if thick > 0.0 else thick
             if thick > 0.0:
                 grow *= 1.0 + 0.26 * (section - 0.6) * min(1.0, thick * 12.0)
@@ -224,19 +235,24 @@ def build_hair(v, s, vertices, extra):
     rows, columns = g.CURTAIN_ROWS, g.CURTAIN_COLUMNS
     fall = s[FALL]
     hang = smoothstep(0.05, 0.35, fall)
+    # Long hair covers the ears and frames the cheeks.
+    cover = smoothstep(0.45, 0.7, fall)
+    reach, start = 1.86 + 0.40 * cover + 0.04 * drape, -0.30 - 0.34 * cover
     if hang == 0.0:
         _clear(vertices, g.CURTAIN_S, rows * columns)
         columns = 0
     for column in range(columns):
         u = 2.0 * column / (columns - 1) - 1.0
-        theta = math.pi + u * 1.86
-        q = 3.2 * u * 1.86 + 0.35 * math.sin(5.0 * u)
+        theta = math.pi + u * reach
+        q = 3.2 * u * reach + 0.35 * math.sin(5.0 * u)
         tip = 0.10 * (lock(q) - 0.5) + 0.05 * math.sin(9.0 * u + 3.0 * v[_PARTING])
         front = smoothstep(0.80, 1.0, abs(u))
+        before = cover * smoothstep(1.5, 1.0, math.pi - abs(u) * reach)
+        ear = cover * bump(abs(u) * reach, 0.0, math.pi - 1.5, 0.0, 0.36, 1.0)
         for row in range(rows):
             i = g.CURTAIN_S + row * columns + column
             t = row / (rows - 1.0)
-            y = -0.30 + (0.45 + fall + tip * hang) * t - 0.12 * fall * front * t * t
+            y = start + (0.15 - start + fall + tip * hang) * t - 0.12 * fall * front * t * t
             a, front_depth, back = g.outline(min(0.15, y), v)
             out = (
                 0.05
@@ -245,11 +261,16 @@ def build_hair(v, s, vertices, extra):
                 - 0.20 * t * t * smoothstep(0.9, 1.6, fall)
             )
             wave = s[WAVE] * 0.075 * math.sin(7.0 * y + 2.5 * math.sin(2.0 * u)) * t
-            curls = s[CURLS] * 0.08 * math.sin(9.0 * u * 1.86 + 1.5 * math.sin(6.0 * y)) * math.sin(8.0 * y)
+            curls = s[CURLS] * 0.08 * math.sin(9.0 * u * reach + 1.5 * math.sin(6.0 * y)) * math.sin(8.0 * y)
+            out += cover * (0.03 * before - 0.06 * smoothstep(-0.2, start, y)) + 0.17 * ear * (
+                smoothstep(-0.50, 0.05, y) * (1.0 - 0.75 * smoothstep(0.25, 0.9, y))
+            )
             groove = 0.035 * (lock(q + 0.25 * s[WAVE] * math.sin(6.0 * y)) - 0.5) * t
             r = (a + out + wave + curls + groove) * (1.0 - 0.20 * (1.0 - hang))
             c = math.cos(theta)
-            depth = (back + 0.5 * s[BACK] + 0.5 * out) * (1.0 - 0.25 * t * hang) if c < 0.0 else 0.52 + 0.5 * out
+            depth = (back + 0.5 * s[BACK] + 0.5 * out) * (1.0 - 0.25 * t * hang)
+            if c >= 0.0:
+                depth = 0.52 + 0.5 * out + before * (front_depth - 0.42 - 0.12 * t)
             vertices[i, 0] = r * math.sin(theta)
             vertices[i, 1] = y
             vertices[i, 2] = c * (depth + groove) * (1.0 - 0.20 * (1.0 - hang)) - 0.06
@@ -270,7 +291,7 @@ def build_hair(v, s, vertices, extra):
             x, y, z = math.sin(phi) * math.sin(theta), -math.cos(phi), math.sin(phi) * math.cos(theta)
             down = max(0.0, y + 0.35)
             vertices[i, 0] = r * x * 1.12 + tail * s[KNOT] * 0.42 * down
-            vertices[i, 1] = -1.12 + 0.10 * tail + r * y * 0.95 + tail * s[KNOT] * 1.75 * down * down
+            vertices[i, 1] = -1.17 + 0.15 * tail + r * y * 0.95 + tail * s[KNOT] * 1.75 * down * down
             vertices[i, 2] = -0.62 + r * z - 0.25 * tail
             extra[i, 0], extra[i, 1], extra[i, 2] = row / 10.0, theta, q
 

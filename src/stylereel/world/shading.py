@@ -45,11 +45,14 @@ _GLASSES, _TINT, _EYE_DISTANCE = INDEX["glasses"], INDEX["glasses_tint"], INDEX[
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint_hair(part, y, t, theta, q, scene):
-    """Locks: broad rounded stripes with a finer one inside; dark in the grooves, at the roots and behind the neck."""
+def _paint_hair(part, y, t, theta, q, seen, scene):
+    """Locks: broad rounded stripes with a finer one inside; dark in the grooves, at the roots and behind the neck.
+
+    seen: 1 where locks are wide enough to be told apart, 0 at the outline, where only their mean is seen.
+    """
     p, cut, out = scene.p, scene.cut, scene.out
-    section = hair.lock(q)
-    fine = hair.lock(q * 3.0 + 0.7 * wave(3.0 * t + q))
+    section = 0.66 + seen * (hair.lock(q) - 0.66)
+    fine = 0.66 + seen * (hair.lock(q * 3.0 + 0.7 * wave(3.0 * t + q)) - 0.66)
     curls = cut[hair.CURLS]
     tone = 0.72 + 0.26 * section + 0.14 * (fine - 0.6) + 0.12 * wave(1.7 * q + 0.6)
     if curls > 0.02:
@@ -79,7 +82,7 @@ def _paint_hair(part, y, t, theta, q, scene):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _neckline(x, y, v):
+def _neckline(x, y, z, v):
     """Signed distance [dm] of the edge of the clothes (positive: cloth), and the width of its trim."""
     low, share = hair.bins(v[_NECKLINE], 4, 0.14)
     place = low + share  # 0 crew neck, 1 V, 2 shirt, 3 roll neck
@@ -90,6 +93,7 @@ def _neckline(x, y, v):
     ax = abs(x) / 0.68
     curve = (1.0 - vee) * (1.0 - ax * ax) + vee * (1.0 - ax)
     distance = (y - 1.34 + 0.30 * roll - drop * curve) / math.sqrt(1.0 + (drop * 1.3) ** 2)
+    distance = max(distance, -0.12 - z)  # the far side of the shoulders is covered
     return distance, 0.055 + 0.16 * shirt * smoothstep(0.75, 0.2, ax) + 0.02 * vee * (1.0 - shirt), shirt
 
 
@@ -112,8 +116,9 @@ def _paint_clothes(x, y, z, aa, scene):
     out[0], out[1], out[2] = p[CLOTH, 0] * tone, p[CLOTH, 1] * tone, p[CLOTH, 2] * tone
     if stripes + checks > 0.0:
         across, down = wave(1.5708 + x * 15.0), wave(1.5708 + (y - 0.10 * ax) * 17.0)
-        second = stripes * smoothstep(-0.15, 0.15, down - 0.1) + 0.42 * checks * (
-            smoothstep(-0.15, 0.15, down - 0.3) + smoothstep(-0.15, 0.15, across - 0.3)
+        soft = max(0.15, 17.0 * aa)
+        second = stripes * smoothstep(-soft, soft, down - 0.1) + 0.42 * checks * (
+            smoothstep(-soft, soft, down - 0.3) + smoothstep(-soft, soft, across - 0.3)
         )
         mix(out, p[CLOTH_2, 0] * tone, p[CLOTH_2, 1] * tone, p[CLOTH_2, 2] * tone, 0.85 * second)
     if knit > 0.0:
@@ -121,7 +126,7 @@ def _paint_clothes(x, y, z, aa, scene):
     out[5], out[6], out[7] = 0.03, 0.0, 0.95
     if y > 2.35 or ax > 0.9:
         return CLOTHES_REGION
-    distance, band, shirt = _neckline(x, y, v)
+    distance, band, shirt = _neckline(x, y, z, v)
     if distance < band + 0.12:
         # The trim (of a shirt: its collar) throws a little shade on the cloth below it.
         trim = cover(distance - band, aa + 0.004)
@@ -192,13 +197,13 @@ def _paint_ear(r, phi, scene):
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")
-def _paint(part, x, y, z, e0, e1, e2, aa, scene):
-    """Paint one point of any part; returns its region."""
+def _paint(part, x, y, z, e0, e1, e2, nz, aa, scene):
+    """Paint one point of any part, whose surface is tilted by `nz`; returns its region."""
     v, p, out = scene.v, scene.p, scene.out
     if part == g.HEAD:
         return paint_face(x, y, z, e0, e1, e2, aa, scene)
     if part == g.HAIR or part == g.CURTAIN or part == g.KNOT:
-        _paint_hair(part, y, e0, e1, e2, scene)
+        _paint_hair(part, y, e0, e1, e2, smoothstep(0.05, 0.4, abs(nz)), scene)
         return HAIR_REGION
     if part == g.EAR:
         return _paint_ear(e0, e1, scene)
@@ -214,7 +219,8 @@ def _paint(part, x, y, z, e0, e1, e2, aa, scene):
         out[7] = 0.50 + 0.46 * smoothstep(1.0, 1.45, y)
         return NECK_REGION
     if part == g.TORSO:
-        return _paint_clothes(x, y, z, aa, scene)
+        # What lies along the view is drawn as wide as a pixel sees it.
+        return _paint_clothes(x, y, z, aa / max(0.1, abs(nz)), scene)
     if part == g.COLLAR:
         shirt = smoothstep(0.54, 0.46, abs(v[_NECKLINE] - 0.62) + 0.35)
         tone = 1.12 + 0.10 * shirt
@@ -228,7 +234,7 @@ def _paint(part, x, y, z, e0, e1, e2, aa, scene):
             0.008 + 0.20 * p[ACCENT, 1] ** 2,
             0.008 + 0.2 * p[ACCENT, 2] ** 2,
         )
-        out[5], out[6] = 0.55, 0.7
+        out[5], out[6] = 0.22, 0.3
         return GLASSES_REGION
     return _paint_worn(part, x, y, e0, e1, e2, aa, scene)
 
@@ -244,7 +250,7 @@ def shade(part, place, normal, shadow, aa, scene):
     x, y, z, e0, e1, e2 = place
     nx, ny, nz = normal
     out[3], out[4], out[5], out[6], out[7] = 0.0, 0.0, 0.1, 0.2, 1.0
-    region = _paint(part, x, y, z, e0, e1, e2, aa, scene)
+    region = _paint(part, x, y, z, e0, e1, e2, nz, aa, scene)
     bx, by = out[3], out[4]
     if bx != 0.0 or by != 0.0:
         nx += p[TURN, 0] * bx + p[TURN, 1] * by
