@@ -42,7 +42,7 @@ class SharpenConfig:
     """
 
     steps: int
-    pairs: int = 3
+    pairs: int = 4
     patch: int = 128
     patches: int = 2
     g_lr: float = 8e-4

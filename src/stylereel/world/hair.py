@@ -257,10 +257,10 @@ def build_hair(v, s, vertices, extra):
             out = (
                 0.05
                 + 0.3 * s[SIDE]
-                + s[SPREAD] * math.sin(min(1.0, 1.15 * t) * 2.2)
+                + s[SPREAD] * (1.0 - 0.8 * before) * math.sin(min(1.0, 1.15 * t) * 2.2)
                 - 0.20 * t * t * smoothstep(0.9, 1.6, fall)
             )
-            wave = s[WAVE] * 0.075 * math.sin(7.0 * y + 2.5 * math.sin(2.0 * u)) * t
+            wave = s[WAVE] * 0.075 * (1.0 - 0.5 * before) * math.sin(7.0 * y + 2.5 * math.sin(2.0 * u)) * t
             curls = s[CURLS] * 0.08 * math.sin(9.0 * u * reach + 1.5 * math.sin(6.0 * y)) * math.sin(8.0 * y)
             out += cover * (0.03 * before - 0.06 * smoothstep(-0.2, start, y)) + 0.17 * ear * (
                 smoothstep(-0.50, 0.05, y) * (1.0 - 0.75 * smoothstep(0.25, 0.9, y))
