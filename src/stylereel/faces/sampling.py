@@ -18,25 +18,29 @@ _FRAME = types.Array(types.uint8, 3, "C", readonly=True)
 )
 def _sample(frame, left, top, right_x, right_y, down_x, down_y, dense, scale, low, out):
     height, width = frame.shape[:2]
-    one = np.uint32(1)
+    none, one, next_one = np.float32(0), np.float32(1), np.uint32(1)
     share = np.float32(1.0 / (dense * dense)) * scale
     right_edge, bottom_edge = np.float32(width - 1.001), np.float32(height - 1.001)
     for row in range(out.shape[0]):
         for column in range(out.shape[1]):
-            red = green = blue = np.float32(0)
-            for part in range(dense * dense):
-                y, x = row + (part // dense + 0.5) / dense, column + (part % dense + 0.5) / dense
-                at_x = np.float32(left + x * right_x + y * down_x - 0.5)
-                at_y = np.float32(top + x * right_y + y * down_y - 0.5)
-                at_x = min(max(at_x, np.float32(0)), right_edge)
-                at_y = min(max(at_y, np.float32(0)), bottom_edge)
-                i, j = np.uint32(at_y), np.uint32(at_x)  # unsigned: no index can be meant from the end
-                b, a = at_y - np.float32(i), at_x - np.float32(j)
-                k, m = i + one, j + one
-                p, q, r, s = (1 - b) * (1 - a), (1 - b) * a, b * (1 - a), b * a
-                red += p * frame[i, j, 0] + q * frame[i, m, 0] + r * frame[k, j, 0] + s * frame[k, m, 0]
-                green += p * frame[i, j, 1] + q * frame[i, m, 1] + r * frame[k, j, 1] + s * frame[k, m, 1]
-                blue += p * frame[i, j, 2] + q * frame[i, m, 2] + r * frame[k, j, 2] + s * frame[k, m, 2]
+            red = green = blue = none
+            from_x = left + column * right_x + row * down_x - 0.5
+            from_y = top + column * right_y + row * down_y - 0.5
+            for below in range(dense):
+                y = (below + 0.5) / dense
+                for beside in range(dense):
+                    x = (beside + 0.5) / dense
+                    at_x = min(max(np.float32(from_x + x * right_x + y * down_x), none), right_edge)
+                    at_y = min(max(np.float32(from_y + x * right_y + y * down_y), none), bottom_edge)
+                    # By way of int32, which processors convert to; unsigned, so that none is meant from the end.
+                    first_i, first_j = np.int32(at_y), np.int32(at_x)
+                    b, a = at_y - np.float32(first_i), at_x - np.float32(first_j)
+                    i, j = np.uint32(first_i), np.uint32(first_j)
+                    k, m = i + next_one, j + next_one
+                    p, q, r, s = (one - b) * (one - a), (one - b) * a, b * (one - a), b * a
+                    red += p * frame[i, j, 0] + q * frame[i, m, 0] + r * frame[k, j, 0] + s * frame[k, m, 0]
+                    green += p * frame[i, j, 1] + q * frame[i, m, 1] + r * frame[k, j, 1] + s * frame[k, m, 1]
+                    blue += p * frame[i, j, 2] + q * frame[i, m, 2] + r * frame[k, j, 2] + s * frame[k, m, 2]
             out[row, column, 0] = red * share + low
             out[row, column, 1] = green * share + low
             out[row, column, 2] = blue * share + low

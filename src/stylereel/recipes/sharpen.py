@@ -38,7 +38,7 @@ class SharpenConfig:
     """Settings of `sharpen`.
 
     steps; pairs: of portraits a step; patch, patches: side in pixels and number of them an image; g_lr, d_lr: learning
-    rates; image, low, pair, colour, perceptual, features, gan, power: weights of the losses.
+    rates; image, low, pair, colour, perceptual, features, gan, power, rim: weights of the losses.
     """
 
     steps: int
@@ -55,6 +55,7 @@ class SharpenConfig:
     features: float = 0.2
     gan: float = 0.03
     power: float = 0.0
+    rim: float = 0.0
 
 
 def power_loss(images: Tensor, target: Tensor, window: int = 16) -> Tensor:
@@ -72,6 +73,16 @@ def power_loss(images: Tensor, target: Tensor, window: int = 16) -> Tensor:
         losses.append((amplitudes[0] - amplitudes[1]).abs().mean() / amplitudes[1].mean())
         images, target = F.avg_pool2d(images, 2), F.avg_pool2d(target, 2)
     return torch.stack(losses).mean()
+
+
+def rim_loss(images: Tensor, target: Tensor, window: int = 7) -> Tensor:
+    """By how much the images are brighter or darker than anything that the target shows within a window.
+
+    What is asked to be sharp, and cannot be, gets bright and dark rims along its edges instead.
+    """
+    high = F.max_pool2d(target, window, 1, window // 2)
+    low = -F.max_pool2d(-target, window, 1, window // 2)
+    return ((images - high).clamp_min(0) + (low - images).clamp_min(0)).mean()
 
 
 def sharpen(
@@ -125,6 +136,7 @@ def sharpen(
             "features": feature_loss(features, target),
             "gan": -scores.float().mean(),
             "power": power_loss(images, batch.images),
+            "rim": rim_loss(images, batch.images),
         }
         if model.resolution >= SIZE:
             losses["perceptual"] = perceptual_loss(trainer, face, images, batch)

@@ -84,7 +84,7 @@ STAGES = (
 # For a generator that is there: from its own blocks.
 AGAIN = Stage(128, 1800, 16, 2e-3, 5e-5)
 SHARPEN = SharpenConfig(1700, g_lr=1.5e-3, image=0.6, features=0.5, gan=0.05, power=0.4)
-DETAIL = SharpenConfig(800, patch=96, g_lr=4e-3, image=0.3, features=1.0, gan=0.1, power=0.7)
+DETAIL = SharpenConfig(800, patch=96, g_lr=4e-3, image=0.3, features=1.0, gan=0.1, power=0.7, rim=6.0)
 DETAILED = 2  # the last blocks alone learn from it; what others learned of those below stays true
 
 
