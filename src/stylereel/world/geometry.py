@@ -348,7 +348,7 @@ def build(v, vertices, extra):
             vertices[i, 2] = -0.10 - 0.12 * t + (0.46 * (1.0 + 0.08 * t) + throat) * math.cos(phi)
             extra[i, 0], extra[i, 1], extra[i, 2] = 1.0 - t, phi, 0.0
     for row in range(_TORSO_ROWS):
-        t = row / (_TORSO_ROWS - 1.0)
+        t = (row / (_TORSO_ROWS - 1.0)) ** 1.7  # denser where the shoulders turn away
         for column in range(_TORSO_COLUMNS):
             i = _TORSO_S + row * _TORSO_COLUMNS + column
             s = 2.0 * column / (_TORSO_COLUMNS - 1.0) - 1.0
