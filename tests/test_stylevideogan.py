@@ -556,7 +556,7 @@ def test_built_in_talking_moves_as_its_clip_and_on_anyone() -> None:
     face = load_face(builtin("face"))
     rest = torch.from_numpy(np.stack([portrait(system, system.identify(who)) for who in (5, 12, 29)]))
     with torch.no_grad():
-        assert face(rest.permute(0, 3, 1, 2).float() / 127.5 - 1).motion[:, :2].abs().max() < 0.15, "they look ahead"
+        assert face(rest.permute(0, 3, 1, 2).float() / 127.5 - 1).motion[:, :2].abs().max() < 0.2, "they look ahead"
     tracks = []
     for who in (29, 12):
         frames = torch.from_numpy(np.stack(list(render(system, system.identify(who), motion))))

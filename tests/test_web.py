@@ -275,9 +275,10 @@ def test_a_file_is_found_by_its_owner_alone_and_nothing_else_is(jobs: Jobs) -> N
 def test_stop_kills_the_process_and_leaves_nothing(jobs: Jobs) -> None:
     job = jobs.add(WHO, "drive", "", {}, [Play("wait")])
     wait(jobs, "running")
-    while not (job.folder / "pid").exists():
+    pid = job.folder / "pid"
+    while not (pid.exists() and pid.read_text()):  # it is there before it is written
         time.sleep(0.02)
-    process = int((job.folder / "pid").read_text())
+    process = int(pid.read_text())
     begun = time.monotonic()
     jobs.stop(WHO, job.name)
     assert wait(jobs, "stopped")["message"] == "Stopped."

@@ -123,7 +123,7 @@ def test_the_second_frame_drawn_back_along_the_flow_is_the_first() -> None:
 
 def test_what_turns_away_is_marked_hidden() -> None:
     """Turned by 30 degrees, the far cheek hides and the near one stays; the backdrop behind the head is covered."""
-    a, b = posed(6), posed(6, yaw=30)
+    a, b = posed(4), posed(4, yaw=30)
     found = flow(a, b, SIZE)
     points, _ = world.project_landmarks(a)
     far, near = points[14] - (0.01, 0), points[2] + (0.03, 0)
