@@ -4,8 +4,8 @@ Regression paints the mean of what it cannot tell apart, which is a haze. Here t
 of a patch discriminator that is trained along with it, on patches of its image and of the world's image of the same
 latents (`train.patches`). The discriminator is told the coarse image, so it asks for edges where they belong and
 gains nothing by others. Where a texture cannot be painted strand by strand it shall at least be as strong as the
-world's (`power_loss`). The losses of the distillation stay, of which the ones on low-passed images, on pairs and on
-what the face net reads keep the factors in place.
+world's (`power_loss`), without rims along edges (`rim_loss`). The losses of the distillation stay, of which the ones on
+low-passed images, on pairs and on what the face net reads keep the factors in place.
 """
 
 from __future__ import annotations
