@@ -1,10 +1,12 @@
-"""How much the drawn person is like the one in the photograph: `python benchmarks/faces.py --likeness FOLDER...`.
+"""How much the person shown is like the one in the photograph: `python benchmarks/faces.py --likeness FOLDER...`.
 
 Attributes are those of the factors that are drawn, against labels written down by hand (likeness.toml). Colours are
 measured in the photograph in white light and in the drawn image, the same way, and compared by CIEDE2000. The shape of
 the face is that of MediaPipe's mesh, which reads both images: all points but those of mouth, lids and irises, turned to
-the front, scaled by the eyes. Sheets: photograph and result side by side; and both in shuffled order, to be matched by
-eye by someone who has not seen the first, with the key in likeness-key.txt.
+the front, scaled by the eyes. Then the generator is tuned to each photograph, and StyleMask moves the person to
+another pose and expression than the photograph's; dlib's embedding, which is in no loss, and the mesh compare that with
+the photographs. Sheets: photograph, drawn person, tuned, and moved; and photographs and moved faces alone in shuffled
+order, to be matched by eye by someone who has not seen the first, with the key in likeness-key.txt.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ import torch
 from PIL import Image
 
 from stylereel import world
+from stylereel.commands.likeness import resembling
+from stylereel.core import render
 from stylereel.core.builtin import builtin
+from stylereel.core.latents import Identity
 from stylereel.core.render import pictures as shown
 from stylereel.core.render import portrait
 from stylereel.core.system import Frames
@@ -28,7 +33,6 @@ from stylereel.faces.expression import head_pose
 from stylereel.family.likeness import load_likeness
 from stylereel.family.nets import PARSED
 from stylereel.family.people import draw_portraits
-from stylereel.generator import StyleGAN2
 from stylereel.invert.person import Person, painter, read
 from stylereel.invert.regions import measure
 from stylereel.invert.words import age_of, has_fringe, is_tied, length_of, womanly
@@ -40,23 +44,28 @@ from stylereel.recipes.likeness import repaint
 from stylereel.recipes.perception import disturb
 from stylereel.systems.sources import composed, face_motion, read_photograph
 from stylereel.systems.stylemask.system import StyleMask
-from stylereel.world.factors import INDEX, LATENT_DIM, MOTION
+from stylereel.world.factors import INDEX, LATENT_DIM, MOTION, MOTION_COLUMNS
 from stylereel.world.shading import REGIONS
 
 LABELS = Path(__file__).with_name("likeness.toml")
 HELD_OUT = 7_000_000  # seeds of people from here on are not used in training
-SEED = 20  # of the shuffled sheet
+SEED = 21  # of the shuffled sheet
+FACE = slice(64, 208)  # of 256 pixels, across and down: what the shuffled sheet shows
 NOT_SHAPE = 61, 291, 0, 17, 13, 14, 37, 267, 84, 314, 39, 269, 181, 405, 40, 270, 91, 321, 78, 308, 159, 145, 386, 374
 
 
 class Result(NamedTuple):
-    """photo and drawn: uint8 [256, 256, 3]; of their faces the shapes, flat arrays (None where no face was found)."""
+    """photo, drawn, tuned and moved (the tuned person in another motion): uint8 [256, 256, 3]; of these the shapes,
+    flat arrays, and of photo, moved drawn and moved dlib's embeddings (None where no face was found)."""
 
     name: str
     photo: np.ndarray
     drawn: np.ndarray
+    tuned: np.ndarray
+    moved: np.ndarray
     person: Person
-    shapes: tuple[np.ndarray | None, np.ndarray | None]
+    shapes: tuple[np.ndarray | None, ...]
+    embeddings: tuple[np.ndarray | None, ...]
     colours: dict[str, np.ndarray]
 
 
@@ -83,7 +92,8 @@ def shape(image: np.ndarray, reader: backend.FaceBackend) -> np.ndarray | None:
 
 def results(folders: list[str]) -> list[Result]:
     """Every picture read and drawn."""
-    net, show = load_likeness(builtin("likeness")), painter(StyleGAN2.load(builtin("generator")).eval())
+    system = StyleMask.builtin()
+    net, show = load_likeness(builtin("likeness")), painter(system.generator)
     reader, found = mesh.MeshBackend(), []
     for name, image in pictures(folders):
         track = backend.track_picture(image, reader)
@@ -92,10 +102,36 @@ def results(folders: list[str]) -> list[Result]:
         drawn, exact = show(person.values), world.draw(world.align(person.values), 256)
         classes = np.array([PARSED.index("ear" if part == "earring" else part) for part in REGIONS])
         colours = measure(drawn, exact.landmarks, classes[exact.regions[2::4, 2::4]])
-        shapes = shape(image, reader), shape(drawn, reader)
-        found.append(Result(name, placement.cut(image, row, 256), drawn, person, shapes, colours))
+        identity = composed(system, person, row)
+        tuned = resembling(system, identity, image, "photo")
+        moved = [move(system, each) for each in (identity, tuned)]
+        photo, both = placement.cut(image, row, 256), (portrait(system, tuned), moved[1])
+        shapes = tuple(shape(each, reader) for each in (image, drawn, *both))
+        seen = tuple(embedding(each, reader) for each in (photo, *moved))
+        found.append(Result(name, photo, drawn, *both, person, shapes, seen, colours))
         print(f"  {name}", flush=True)
     return found
+
+
+def embedding(image: np.ndarray, reader: backend.FaceBackend) -> np.ndarray | None:
+    """dlib's embedding of the largest face."""
+    try:
+        return reader.embedding(image, backend.track_picture(image, reader).landmarks[0])
+    except ValueError:
+        return None
+
+
+def move(system: StyleMask, identity: Identity) -> np.ndarray:
+    """An identity in another pose and with another expression than its own."""
+    own, kept = identity.tensors["factors"].numpy()[MOTION_COLUMNS], render.tuned(system, identity)
+    motion = np.zeros((1, len(MOTION)), np.float32)
+    # Turned to the other side, and smiling unless it does.
+    moved = {"yaw": -16 if own[MOTION.index("yaw")] > 0 else 16, "pitch": 4, "jaw": 0.3, "scale": 1}
+    moved["smile"] = 0.6 if own[MOTION.index("smile")] < 0.3 else -0.2
+    motion[0, [MOTION.index(name) for name in moved]] = list(moved.values())
+    with torch.inference_mode():
+        frames = Frames(s=kept.mix(identity.w[None], kept.target_codes(motion)))
+        return shown(frames.synthesize(kept.generator))[0]
 
 
 def attributes(person: Person) -> dict[str, object]:
@@ -143,27 +179,43 @@ def compare(found: list[Result]) -> None:
         worst, values = max(apart, key=lambda name: apart[name]), np.array(list(apart.values()))
         near = f"within 12: {(values <= 12).sum()} of {len(values)}"
         print(f"{part}: CIEDE2000 median {np.median(values):.1f}, {near}, worst {values.max():.0f} ({worst})")
-    seen = [each for each in found if each.shapes[0] is not None and each.shapes[1] is not None]
-    photos, drawn = (np.stack([np.asarray(each.shapes[side]) for each in seen]) for side in (0, 1))
-    for title, first, second in (
-        ("as they are", photos, drawn),
-        ("less the mean of the photographs, and of the results", photos - photos.mean(0), drawn - drawn.mean(0)),
-    ):
-        apart = np.linalg.norm(first[:, None] - second[None], axis=2)
-        rank = (apart < np.diag(apart)[:, None]).sum(1)
-        print(f"shape, {title}: the own result nearest for {(rank == 0).sum()} of {len(seen)} photographs, "
-              f"in the first three for {(rank < 3).sum()} (by chance 1 and 3)")  # fmt: skip
+    for title, side in (("drawn", 1), ("tuned", 2), ("tuned and moved", 3)):
+        photos, results = known([each.shapes for each in found], side)
+        nearest(f"shape, {title}", photos, results)
+        nearest(f"shape less its mean, {title}", photos - photos.mean(0), results - results.mean(0))
+    for title, side in (("drawn and moved", 1), ("tuned and moved", 2)):
+        photos, results = known([each.embeddings for each in found], side)
+        nearest(f"dlib's embedding, {title}", photos, results)
+        own = np.linalg.norm(photos - results, axis=1)
+        others = [np.linalg.norm(a - b) for i, a in enumerate(photos) for b in photos[:i]]
+        print(f"  to the own photograph {np.median(own):.2f} in the median, under {backend.SAME_PERSON} for "
+              f"{(own < backend.SAME_PERSON).sum()} of {len(own)}; two others {np.median(others):.2f}")  # fmt: skip
+
+
+def known(sides: list[tuple[np.ndarray | None, ...]], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first and another of what was measured of each result, for those that have both."""
+    both = [(each[0], each[side]) for each in sides if each[0] is not None and each[side] is not None]
+    first, second = zip(*both)
+    return np.stack(first), np.stack(second)
+
+
+def nearest(title: str, photos: np.ndarray, results: np.ndarray) -> None:
+    """Print for how many photographs [N, D] the own one of the results [N, D] is the nearest."""
+    apart = np.linalg.norm(photos[:, None] - results[None], axis=2)
+    rank = (apart < np.diag(apart)[:, None]).sum(1)
+    print(f"{title}: the own result nearest for {(rank == 0).sum()} of {len(photos)} photographs, "
+          f"in the first three for {(rank < 3).sum()} (by chance 1 and 3)")  # fmt: skip
 
 
 def sheets(found: list[Result], out: Path) -> None:
-    """Write likeness.png (pairs), likeness-shuffled.png and likeness-key.txt to a folder."""
+    """Write likeness.png (rows), likeness-shuffled.png and likeness-key.txt to a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    pairs = [np.hstack([each.photo, each.drawn]) for each in found]
-    save_picture(out / "likeness.png", contact_sheet(pairs, 3, [each.name for each in found]))
+    rows = [np.hstack([each.photo, each.drawn, each.tuned, each.moved]) for each in found]
+    save_picture(out / "likeness.png", contact_sheet(rows, 2, [each.name for each in found]))
     random = np.random.default_rng(SEED)
     left, right = random.permutation(len(found)), random.permutation(len(found))
-    small = [[np.asarray(Image.fromarray(each).resize((192, 192))) for each in side]
-             for side in ([found[i].photo for i in left], [found[i].drawn for i in right])]  # fmt: skip
+    small = [[np.asarray(Image.fromarray(each[FACE, FACE]).resize((192, 192))) for each in side]
+             for side in ([found[i].photo for i in left], [found[i].moved for i in right])]  # fmt: skip
     columns = -(-len(found) // 2)
     names = [str(i + 1) for i in range(len(found))], [chr(65 + i) for i in range(len(found))]
     rows = [contact_sheet(list(side), columns, list(name)) for side, name in zip(small, names)]
@@ -174,10 +226,8 @@ def sheets(found: list[Result], out: Path) -> None:
 
 
 def world_sheet(out: Path, people: int = 6) -> None:
-    """Write likeness-world.png: held-out people of the world spoiled like photographs, as read, and driven."""
+    """Write likeness-world.png: held-out people of the world spoiled like photographs, as read, tuned, and moved."""
     system, reader, rows = StyleMask.builtin(), mesh.MeshBackend(), []
-    motion = np.zeros((1, len(MOTION)), np.float32)
-    motion[0, [MOTION.index(name) for name in ("yaw", "pitch", "jaw", "smile")]] = -18, 4, 0.35, 0.5
     for seed in range(HELD_OUT, HELD_OUT + people):
         values = world.person(seed)
         values[INDEX["yaw"]] *= 0.4
@@ -188,11 +238,10 @@ def world_sheet(out: Path, people: int = 6) -> None:
         track = backend.track_picture(photo, reader)
         row = placement.align(track.landmarks[0])
         identity = composed(system, read_photograph(system.generator, photo, track), row)
-        with torch.inference_mode():
-            frames = Frames(s=system.mix(identity.w[None], system.target_codes(motion)))
-            driven = shown(frames.synthesize(system.generator))[0]
-        rows.append(np.hstack([photo, portrait(system, identity), driven]))
-    save_picture(out / "likeness-world.png", contact_sheet(rows, 2, ["spoiled, drawn, driven"] * len(rows)))
+        tuned = resembling(system, identity, photo, "photo")
+        shots = [portrait(system, identity), portrait(system, tuned), move(system, tuned)]
+        rows.append(np.hstack([photo, *shots]))
+    save_picture(out / "likeness-world.png", contact_sheet(rows, 2, ["photograph, drawn, tuned, moved"] * len(rows)))
 
 
 def likeness(folders: list[str], out: str) -> None:

@@ -5,6 +5,27 @@ A shell that runs the tests in the background ignores SIGINT, and so would the c
 
 import os
 import signal
+from typing import Any
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def tuned_quickly(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Commands tune to a photograph in four steps; how many images they tuned to, each time."""
+    from stylereel.commands import invert, likeness
+    from stylereel.invert.views import tune
+
+    done: list[int] = []
+
+    def few(generator: Any, seen: Any, look: Any, **given: Any) -> Any:
+        done.append(len(seen))
+        return tune(generator, seen, look, 4, **given)
+
+    for module, name in ((likeness, "tune"), (invert, "tune_to_views")):
+        monkeypatch.setattr(module, name, few)
+        monkeypatch.setattr(module, "VIEWS", 2)
+    return done

@@ -119,6 +119,7 @@ def test_the_commands_of_a_page_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tuned_quickly: list[int],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path / "cache"))

@@ -144,7 +144,7 @@ def test_a_photograph_is_read_drawn_and_corrected(tmp_path: Path, capsys: pytest
     photo = np.clip(photo * (0.55, 0.75, 0.5) + np.random.default_rng(0).normal(0, 4, photo.shape), 0, 255)
     save_picture(tmp_path / "photo.png", photo.astype(np.uint8))
     out = tmp_path / "who.safetensors"
-    assert main(["identify", str(tmp_path / "photo.png"), "--out", str(out)]) == 0
+    assert main(["identify", str(tmp_path / "photo.png"), "--out", str(out), "--likeness", "drawn"]) == 0
     printed = capsys.readouterr().out
     assert "glasses" in printed and "long" in printed and str(out) in printed
     record = json.loads(out.with_suffix(".json").read_text())

@@ -21,6 +21,7 @@ from PIL import Image
 from stylereel import codec, systems
 from stylereel.codec.sound import save_wav
 from stylereel.commands import lips as by_sound
+from stylereel.commands.likeness import Likeness, check_likeness, resembling
 from stylereel.commands.rendering import (
     Counted,
     RenderKeywords,
@@ -145,6 +146,7 @@ def drive(
     movement: int = 0,
     compare: bool = False,
     paste_back: PasteBack = "no",
+    likeness: Likeness = "auto",
     files: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
@@ -182,6 +184,8 @@ def drive(
             result side by side.
         paste_back: paste the head into a picture: source (also --paste-back alone), the source image, whose head keeps
             its own direction; or driving, the driving clip.
+        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes about a minute, once),
+            drawn (the person as the generator draws what was read, at once), or auto: photo, where the system can.
         files: weight files of the system's own file options, which override the family's; for the record too.
         options: values for the system's own options; the others keep their defaults.
         stages: clock to use, for watching the progress.
@@ -199,6 +203,7 @@ def drive(
     stages, shared = stages or Stages(), RenderOptions(**rendering)
     if paste_back not in get_args(PasteBack):
         raise ValueError(f"--paste-back takes one of {', '.join(get_args(PasteBack))}, not {paste_back}.")
+    check_likeness(likeness)
     changes = Changes.read(curves, slider, edit)
     alone = driving is None  # nothing but a sound or the changes moves the portrait
     if alone and not changes and shared.audio is None:
@@ -239,13 +244,18 @@ def drive(
     heard = by_sound.follow_sound(lips, system, shared, alone)
     settings: dict[str, Any] = {"curves": curves, "slider": list(slider), "edit": list(edit), "compare": compare}
     settings |= {"lips": "sound" if heard else "driving", "movement": movement}
-    settings |= {"paste_back": paste_back, **own, **shared.settings(system)}
+    settings |= {"paste_back": paste_back, "likeness": likeness, **own, **shared.settings(system)}
     run = _Run(system, dict(files or {}), settings, shared, chosen["apply"], changes, alone, {})
 
     def who(name: str, kept: Unfinished, kept_as: str) -> _Who:
         taken = read_source(name) if given is None else given
+
+        def identify() -> Identity:
+            found = system.identify(taken, **chosen["identify"])
+            return resembling(system, found, taken, likeness, stages)
+
         with stages("identify"):
-            identity = kept.keep(kept_as, Identity, partial(system.identify, taken, **chosen["identify"]))
+            identity = kept.keep(kept_as, Identity, identify)
         identity = changes.taught(identity)
         return _Who(None if isinstance(taken, int) else Path(name), taken, identity)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from stylereel import systems
+from stylereel.commands.likeness import Likeness, check_likeness, resembling
 from stylereel.core.builtin import builtin
 from stylereel.core.files import ensure_writable, require_file
 from stylereel.core.record import Stages, command_line, sha256, write_record
@@ -29,20 +30,24 @@ def identify(
     *,
     out: str | Path,
     set_: tuple[str, ...] = (),
+    likeness: Likeness = "auto",
     face: str = "largest",
     detector: backend.Detector = "auto",
     device: Device = "auto",
     overwrite: bool = False,
     stages: Stages | None = None,
 ) -> dict[str, Any]:
-    """Read who is in a photograph, say it in words, and compose that person with the built-in generator.
+    """Read who is in a photograph, say it in words, compose that person, and tune the built-in generator to the
+    photograph.
 
     Args:
         source: an image with a face.
         out: the identity to write, .safetensors, which every command takes as a source; .png next to it shows the
-            photograph and the drawn person, .json is the record with what was read.
+            photograph, the drawn person and the tuned one, .json is the record with what was read.
         set_: corrects what was read: beard=0, hair=curls, glasses=round, age=old, hair_colour=blond, face=woman, or any
             factor of the world; may be given several times.
+        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes about a minute, once),
+            drawn (the person as the generator draws what was read, at once), or auto: photo.
         face: which of several faces: largest, left, a number from the left, or an image of the person.
         detector: what finds and reads faces; auto is the mesh where it is installed, else dlib.
         device: where the networks run; auto takes a GPU if there is one.
@@ -58,6 +63,7 @@ def identify(
     stages, source = stages or Stages(), require_file(source)
     target = ensure_writable(out, ".safetensors")
     files = [target, target.with_suffix(".png"), target.with_suffix(".json")]
+    check_likeness(likeness)
     correct(neutral(), set_)  # a mistake is reported before anything is read
     claim(files, [source, face if Path(face).is_file() else None], overwrite)
     with stages("load"):
@@ -69,13 +75,14 @@ def identify(
         person = read_photograph(system.generator, image, track, set_)
         row = placement.align(track.landmarks[0])
         identity = composed(system, person, row)
-    shown = side_by_side(
-        [placement.cut(image, row, SHOWN, BACKGROUND), portrait(system, identity)],
-        [Path(source).stem, "drawn"],
-    )
+    shown = {Path(source).stem: placement.cut(image, row, SHOWN, BACKGROUND), "drawn": portrait(system, identity)}
+    with stages("tune"):
+        identity = resembling(system, identity, image, likeness, stages)
+    if identity.delta:
+        shown["tuned"] = portrait(system, identity)
     identity.save(target)
-    save_picture(files[1], shown)
-    settings = {"out": out, "set_": list(set_), "face": face, "detector": detector}
+    save_picture(files[1], side_by_side(list(shown.values()), list(shown)))
+    settings = {"out": out, "set_": list(set_), "likeness": likeness, "face": face, "detector": detector}
     record = {
         "command": command_line("identify", str(source), settings),
         "settings": settings,

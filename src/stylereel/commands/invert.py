@@ -7,8 +7,9 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,6 +38,8 @@ from stylereel.invert.optimise import Fit, Space, optimise
 from stylereel.invert.perceptual import Perceptual, Vectors, distance, likeness
 from stylereel.invert.person import compose, painter, read, refine, view
 from stylereel.invert.pti import at_once, tune
+from stylereel.invert.views import VIEWS, Photograph, views
+from stylereel.invert.views import tune as tune_to_views
 from stylereel.media.pictures import FORMATS, read_picture, save_picture
 from stylereel.media.sheet import contact_sheet, side_by_side
 from stylereel.media.video import VideoReader
@@ -48,7 +51,7 @@ from stylereel.zoo.families import open_family
 from stylereel.zoo.registry import cache_folder
 
 STEPS, PERSON_STEPS = 100, 30  # of optimisation, in codes and in a person's factors
-METHOD = 3  # part of the cache's key: counts up when the same settings give other codes
+METHOD = 4  # part of the cache's key: counts up when the same settings give other codes
 CHUNK = 16  # frames at a time, at up to 256 px
 TUNED = 64  # frames of a clip, evenly spaced, for tuning
 SHOWN = 6  # of these in the image
@@ -108,7 +111,8 @@ def invert(
             ones, and w+ for drawn pictures and clips.
         steps: optimisation steps; 0 keeps the encoder's codes, or the person as read. 30 for person if not given, else
             100.
-        pti: also fine-tune the generator to the image, or to up to 64 frames of the clip (pivotal tuning).
+        pti: also fine-tune the generator to the image, or to up to 64 frames of the clip (pivotal tuning); for a person
+            in a photograph, also to views of it that are turned and have other expressions.
         encoder: file of a pSp, e4e, ReStyle or HFGI encoder; the built-in one if not given.
         generator: file of the generator; the one in the encoder's file, or the built-in one, if not given.
         face: which of several faces: largest, left, a number from the left, or an image of the person.
@@ -274,11 +278,11 @@ def _invert(
     perceptual: Perceptual,
     name: str,
     stages: Stages,
-    start: Tensor | None = None,
+    person: _Read | None = None,
 ) -> tuple[dict[str, Any], Codes, np.ndarray]:
     """What the record says of the result, the codes, and the image of target, reconstruction and difference.
 
-    start: codes [1, L, D] of an image's person, instead of the encoder's.
+    person: who is in an image, instead of the encoder's codes.
     """
     generator, count, size = nets.generator, len(found.rows), nets.generator.resolution
     look, chunk = likeness(perceptual, nets.embed), at_once(CHUNK, size)
@@ -304,8 +308,8 @@ def _invert(
         with stages("encode"):
             fit = Fit(nets.encode(crops))
         note("encoder", fit, targets)
-        if start is not None:
-            fit = Fit(start)
+        if person is not None:
+            fit = Fit(person.w[None])
             note("person", fit, targets)
         if steps:
             fit = optimise(generator, targets, fit.w, look, space, steps, lambda s: stages.through("optimise", s))
@@ -325,7 +329,14 @@ def _invert(
     assert whole is not None
     delta: dict[str, Tensor] = {}
     if pti:
-        delta = tune(generator, whole[chosen], torch.stack(images), look, through=lambda s: stages.through("tune", s))
+        if person is not None:
+            assert isinstance(generator, StyleGAN2)
+            photograph = Photograph(pictures(images[0][None])[0], person.values, person.marks)
+            seen = [photograph.rest(), *stages.through("look", views(photograph, VIEWS), VIEWS)]
+            tuning: Callable[..., dict[str, Tensor]] = partial(tune_to_views, generator, seen, perceptual)
+        else:
+            tuning = partial(tune, generator, whole[chosen], torch.stack(images), look)
+        delta = tuning(through=lambda s: stages.through("tune", s))
         generator, first = generator.tuned(delta), 0
         for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk), chunks):
             targets = F.adaptive_avg_pool2d(crops.to(device), size)
@@ -343,8 +354,16 @@ def _invert(
     return measured, codes, picture
 
 
-def _person(found: Found, nets: Networks, asked: bool, steps: int, face: str, stages: Stages) -> Tensor | None:
-    """Codes [1, L, D] of the person who is read in a photograph and refined; None where it is none.
+class _Read(NamedTuple):
+    """A person in a photograph: codes [L, D], factors [K], and landmarks [68, 2] in 0..1 of the crop."""
+
+    w: Tensor
+    values: np.ndarray
+    marks: np.ndarray
+
+
+def _person(found: Found, nets: Networks, asked: bool, steps: int, face: str, stages: Stages) -> _Read | None:
+    """Who is read in a photograph, and refined; None where it is none.
 
     Raises ValueError if it was asked for and the networks or the source do not allow it.
     """
@@ -370,11 +389,12 @@ def _person(found: Found, nets: Networks, asked: bool, steps: int, face: str, st
     with stages("read"):
         net, marks, dense = load_likeness(builtin("likeness")), track.landmarks[0], track.points is not None
         row = placement.align(marks)
-        values = read(net, painter(generator), image, marks, row, face_motion(track).values[0], dense).values
+        person = read(net, painter(generator), image, marks, row, face_motion(track).values[0], dense)
+        values = person.values
     if steps:
         seen, _ = view(net, image, marks, row)
         values = refine(generator, values, seen, steps, lambda each: stages.through("optimise", each))
-    return compose(generator, values)[None]
+    return _Read(compose(generator, values), values, person.marks)
 
 
 def _room(count: int, part: Tensor) -> Tensor:

@@ -12,11 +12,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 from stylereel import systems
+from stylereel.commands.likeness import Likeness, check_likeness, resembling
 from stylereel.commands.rendering import SIZES, parse_fps, parse_time
 from stylereel.core.builtin import builtin
 from stylereel.core.files import ensure_writable
 from stylereel.core.precision import Precision, choose_precision
-from stylereel.core.record import command_line, sha256, write_record
+from stylereel.core.record import Stages, command_line, sha256, write_record
 from stylereel.core.render import tuned
 from stylereel.core.runs import claim
 from stylereel.core.system import Device, Streams, System, device_of
@@ -57,6 +58,7 @@ def live(
     duration: str | None = None,
     port: int = 0,
     report: str | None = None,
+    likeness: Likeness = "auto",
     family: str = "builtin",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -91,6 +93,8 @@ def live(
         duration: end after so long: seconds or h:m:s.
         port: of the page; 0 takes a free one.
         report: file for the counts and times (.json); a recording has it next to it anyway.
+        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes about a minute, once),
+            drawn (the person as the generator draws what was read, at once), or auto: photo, where the system can.
         family: which set of weights: builtin, ffhq, or a TOML file that lists them.
         device: where the networks run; auto takes a GPU if there is one.
         precision: number format of the generator's features; auto takes bf16 where the hardware supports it, else 32.
@@ -113,6 +117,7 @@ def live(
         raise ValueError(f"--port takes 0 to 65535, not {port}.")
     if lips not in get_args(Follow):
         raise ValueError(f"--lips takes one of {', '.join(get_args(Follow))}, not {lips}.")
+    check_likeness(likeness)
     targets = [ensure_writable(each, *filter(None, ENDINGS)) for each in (_file(to), record) if each is not None]
     reports = [target.with_suffix(".json") for target in targets]
     reports += [] if report is None else [ensure_writable(report, ".json")]
@@ -131,6 +136,7 @@ def live(
     own, chosen = systems.choose(system, VERBS, options, open_family(family).detector)
     assert isinstance(system, Streams)  # choose has checked it
     identity = system.identify(given, **chosen["identify"])
+    identity = resembling(system, identity, given, likeness, Stages(_say_tuning))
     system = tuned(system, identity)
     with ExitStack() as stack:
         sound = _sound(audio)
@@ -250,6 +256,11 @@ def lines(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _say_tuning(stages: Stages) -> None:
+    if stages.counting == "tune" and stages.done % 60 == 0:
+        _say(f"tuning to the photograph: {stages.done} of {stages.total} steps")
 
 
 def _file(to: str | Output) -> str | None:

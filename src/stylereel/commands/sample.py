@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from stylereel import systems
+from stylereel.commands.likeness import Likeness, check_likeness, resembling
 from stylereel.commands.rendering import RenderKeywords, RenderOptions, Sound, result_lines, write_clip
 from stylereel.core.files import ensure_writable
 from stylereel.core.latents import Identity, Motion
@@ -33,6 +34,7 @@ def sample(
     seed: int,
     out: str,
     identity: str | None = None,
+    likeness: Likeness = "auto",
     files: Mapping[str, str] | None = None,
     options: Mapping[str, Any] | None = None,
     stages: Stages | None = None,
@@ -49,6 +51,8 @@ def sample(
             are written next to it.
         identity: the person shown: a seed, an image, codes or an identity (.safetensors, PTI's tuning included), or
             several of these separated by commas; the person of the training clip if not given.
+        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes about a minute, once),
+            drawn (the person as the generator draws what was read, at once), or auto: photo, where the system can.
         files: weight files of the system's own file options, which override the family's; for the record too.
         options: values for the system's own options; the others keep their defaults.
         stages: clock to use, for watching the progress.
@@ -62,6 +66,7 @@ def sample(
             (MediaError). Nothing is left under the name `out` then.
     """
     stages, shared = stages or Stages(), RenderOptions(**rendering)
+    check_likeness(likeness)
     target = ensure_writable(out, *filter(None, ENDINGS))
     outputs = [target, target.with_suffix(".json"), target.with_suffix(".safetensors")]
     names = [name.strip() for name in (identity or "").split(",") if name.strip()]
@@ -75,7 +80,7 @@ def sample(
     assert isinstance(system, Samples)  # choose has checked it
     facts = {
         "system": system.name,
-        "settings": own | shared.settings(system),
+        "settings": own | {"likeness": likeness} | shared.settings(system),
         "seeds": {"motion": seed},
         "people": identity or "the person of the training clip",
         "inputs": {name: {"file": file, "sha256": sha256(file)} for name, file in inputs.items()},
@@ -109,7 +114,7 @@ def _sample(
         people = [] if names else [unfinished.keep("identity", Identity, lambda: part(0))]
     for index, name in enumerate(names):
         with stages("identify"):
-            identify = partial(system.identify, read_source(name), **chosen["identify"])
+            identify = partial(_identify, system, name, chosen["identify"], facts["settings"]["likeness"], stages)
             people.append(unfinished.keep(f"identity-{index}", Identity, identify))
 
     sound = Sound(options.audio, options.begin)
@@ -128,6 +133,11 @@ def _sample(
     }
     write_record(target, record)
     return record
+
+
+def _identify(system: Samples, name: str, own: Mapping[str, Any], likeness: Likeness, stages: Stages) -> Identity:
+    source = read_source(name)
+    return resembling(system, system.identify(source, **own), source, likeness, stages)
 
 
 def _sampled(system: Samples, seed: int, options: RenderOptions, own: Mapping[str, Any]) -> tuple[Identity, Motion]:

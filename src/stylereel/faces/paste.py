@@ -153,10 +153,15 @@ class Head:
         wide = torch.nn.functional.max_pool2d(wide, reach, 1, reach // 2)[0, 0].numpy()
         # Neck and clothes stay, whatever is drawn before them.
         wide *= 1 - np.clip(2 * (regions[PARSED.index("neck")] + regions[PARSED.index("clothes")]) - 0.5, 0, 1)
-        gone = _resized(wide[..., None], (_VIEW, _VIEW))[..., 0]
-        gone = place.seen(np.rint(255 * gone).astype(np.uint8)).astype(np.float32) / 255 * place.inside()
-        part, rim = place.part(frame).astype(np.float32), gone > 0.02
-        filled = fill(part, ~rim) if not rim.all() else part
+        gone, neck = (
+            place.seen(np.rint(255 * _resized(each[..., None], (_VIEW, _VIEW))[..., 0]).astype(np.uint8))
+            / np.float32(255)
+            for each in (wide, regions[PARSED.index("neck")])
+        )
+        gone = gone * place.inside()
+        part = place.part(frame).astype(np.float32)
+        behind = (gone <= 0.02) & (neck * place.inside() < 0.1)  # the neck's skin is not what is behind the head
+        filled = fill(part, behind) if behind.any() else part
         plate = part + np.clip(gone * 1.5, 0, 1)[..., None] * (filled - part)
         self._kept = frame, np.array(placement), plate, _skin(crop, regions)
         return self._kept[2:]

@@ -75,13 +75,15 @@ class Person:
     """Who was read.
 
     values: factors [K] of the world, motion included; sure: how sure a reading is, 0..1, by its name in `table`;
-    colours: medians in white light, sRGB 0..255, by the part; light: the photograph's [3], linear.
+    colours: medians in white light, sRGB 0..255, by the part; light: the photograph's [3], linear; marks: landmarks
+    [68, 2] in 0..1 of the crop, without what the reader adds.
     """
 
     values: np.ndarray
     sure: Mapping[str, float] = field(default_factory=dict)
     colours: Mapping[str, np.ndarray] = field(default_factory=dict)
     light: np.ndarray = field(default_factory=lambda: np.ones(3))
+    marks: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.float32))
 
     def __getitem__(self, name: str) -> float:
         return float(self.values[INDEX[name]])
@@ -327,7 +329,8 @@ def read(
     landmarks are those of a mesh, not dlib's."""
     seen, heard = view(net, image, marks, row)
     usual = {name: _value(name, share * heard.values[name]) for name, share in _NET.items()}
-    values = fit_shape(seen.marks - net.offsets[0 if dense else 1].numpy(), motion, usual)
+    marks = seen.marks - net.offsets[0 if dense else 1].numpy()
+    values = fit_shape(marks, motion, usual)
     sure = dict(heard.worn)
     # Glasses must have a bridge, too: eyes in the shadow and lines around them look like frames to the net.
     line = bridge(seen.image, seen.marks)
@@ -342,7 +345,7 @@ def read(
     colours = measure(seen.image, seen.marks, seen.regions)
     values = _as_woman_or_man(values, heard, sure, colours, seen.gray)
     values = fit_colours(values, colours, show, seen.gray)
-    return Person(values, sure, colours, seen.light)
+    return Person(values, sure, colours, seen.light, marks.astype(np.float32))
 
 
 def child_score(values: np.ndarray) -> float:

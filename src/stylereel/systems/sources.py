@@ -43,7 +43,8 @@ Reference = Literal["absolute", "relative"]
 
 SAVED = ".safetensors"  # codes, identities and motions
 CROP = 256  # pixels of what is inverted
-DRAWN = 18.0  # dB at 64 px to which the encoder reproduces drawn pictures: photographs 12 to 17, drawn ones 18 to 29
+DRAWN = 18.0  # dB of the face to which the encoder reproduces drawn pictures: photographs 12 to 17, drawn ones 18 to 29
+MIDDLE = (..., slice(20, 50), slice(18, 46))  # of 64 x 64 pixels, the face: any generator can draw a white backdrop
 CALIBRATION = 3  # seconds in which a person's usual pose is found, live
 RESTS = 8  # copies of the mean head at rest next to a single driving image
 
@@ -165,8 +166,9 @@ def read_photograph(
 
 
 def composed(system: Encodes, person: Person, row: np.ndarray) -> Identity:
-    """The identity of a person who was read in the crop `row` [4] of an image."""
+    """The identity of a person who was read in the crop `row` [4] of an image, with its `factors` and landmarks."""
     tensors = {"placement": torch.from_numpy(row), "factors": torch.from_numpy(person.values)}
+    tensors["marks"] = torch.from_numpy(person.marks)
     return Identity(compose(system.generator, person.values).cpu(), system.name, tensors)
 
 
@@ -175,7 +177,7 @@ def reproduces(generator: Synthesizer, w: Tensor, crop: np.ndarray) -> bool:
     """Whether codes [1, L, D] show a crop uint8 [H, W, 3] closely, so that it must be a drawn picture."""
     target = torch.tensor(crop, device=w.device).permute(2, 0, 1)[None].float() / 127.5 - 1
     small = [F.adaptive_avg_pool2d(each, 64) for each in (generator.synthesize(w).clamp(-1, 1), target)]
-    return bool((small[0] - small[1]).square().mean() < 4 * 10 ** (-DRAWN / 10))
+    return bool((small[0] - small[1])[MIDDLE].square().mean() < 4 * 10 ** (-DRAWN / 10))
 
 
 def world_generator(family: str, device: Device) -> tuple[StyleGAN2, Path]:

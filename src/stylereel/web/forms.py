@@ -131,7 +131,7 @@ TABS = {
     "people": Tab(
         "identify",
         "People",
-        "A photograph becomes the nearest person that can be drawn here; what was read wrong you correct by name.",
+        "A photograph becomes a person who can be moved, in a minute; what was read wrong you correct by name.",
         "Find the likeness",
         ("source", "set_"),
         calls={"source": "A photograph", "set_": "Corrections"},

@@ -62,6 +62,8 @@ def _run(pipe: Connection, folder: Path, call: Any, most: int, longest: float) -
     browser, screen = Browser(camera if isinstance(camera, PushedCamera) else None, sound), _Through(pipe)
     threading.Thread(target=_listen, args=(pipe, browser, screen), daemon=True).start()
     given |= {"camera": camera, "to": screen} | ({} if sound is None else {"audio": sound})
+    if given.get("likeness", "auto") == "auto":
+        given["likeness"] = "drawn"  # who did not ask for it does not wait a minute for the first picture
     given |= {"duration": str(max(1, round(longest)))} if given.get("record") else {}
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # its lines are for a terminal
         return list(live.lines(live.live(call.subject, options=call.options, **given)))

@@ -70,6 +70,7 @@ class StyleHEAT:
     name = "styleheat"
     context = RADIUS
     moves_in_frame = True
+    repairs = True  # feature maps, by a network that knows those of the drawn generator
 
     def __init__(
         self,

@@ -1,0 +1,309 @@
+"""One photograph seen from other sides and with other expressions, and a generator that is tuned to all of these.
+
+Pivotal tuning (`invert.pti`) of one image teaches a generator where its pixels are, and what turns away from it is
+anyone's guess. Here the tuned generator has to show the person as the photograph would look in other motions, too.
+
+The drawn person, who was read from the photograph (`invert.person`), lends the geometry: `world.truth` says where each
+point of the surface goes when the head turns, and the photograph's pixels go with it. What moves on the surface itself
+(lips, lids, brows, irises) goes where the drawn landmarks go, the rest of the face between them by radial basis
+functions. A mouth that the photograph does not show open gets the drawn inside, in the light of the photograph. The
+person is cut out by the matte and laid over a filled background, which stays. Such warps hold near the photograph only:
+what a turn uncovers is filled smoothly, and counts little.
+
+The loss of a view is its absolute error at four resolutions, and its distance in network features. Half of the images
+of each step are the photograph itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from scipy import ndimage
+from scipy.interpolate import CubicSpline, RBFInterpolator
+from torch import Tensor
+from torch.nn import functional as F
+
+from stylereel import world
+from stylereel.faces.paste import fill
+from stylereel.family.matte import in_front, matte_of
+from stylereel.generator import StyleGAN2
+from stylereel.invert.optimise import Through
+from stylereel.invert.perceptual import Vectors, distance
+from stylereel.invert.person import compose
+from stylereel.media.colour import is_gray, linear, srgb
+from stylereel.world.draw import ZOOM
+from stylereel.world.factors import HIGH, INDEX, LOW
+from stylereel.world.shading import REGIONS
+from stylereel.world.truth import flow_between, surface_of
+
+SIZE = 256
+TURN = {"yaw": 24.0, "pitch": 13.0, "roll": 9.0}  # degrees by which views are turned at most
+HIDDEN, FEATURED = 0.2, 4.0  # weights of what the photograph does not show, and of eyes, brows and lips
+VIEWS, STEPS = 48, 250
+LR, FEATURES = 2e-2, 0.3  # of Adam; weight of the distance in features
+_LEVELS = 4  # resolutions, each half of the one before
+_ARCS = (  # of landmarks, along which a contour is smooth
+    *([17, 18, 19, 20, 21], [22, 23, 24, 25, 26]),
+    *([36, 37, 38, 39], [39, 40, 41, 36], [42, 43, 44, 45], [45, 46, 47, 42]),
+    *([48, 49, 50, 51, 52, 53, 54], [54, 55, 56, 57, 58, 59, 48], [60, 61, 62, 63, 64], [64, 65, 66, 67, 60]),
+)
+_PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))  # upper and lower, which may close
+_EYES = ((36, 39), (42, 45))  # corners
+_INNER = list(range(60, 68))
+_IRIS = {"gaze_x": 0.074 * ZOOM * SIZE, "gaze_y": 0.048 * ZOOM * SIZE}  # pixels for gaze 1, right and down
+_IRIS_RADIUS = 0.072 * ZOOM * SIZE
+_GAZE = 0.5  # by how much the gaze differs at most
+_CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they do not fold
+_SHOWS = 0.6  # of the opening that is asked for: a photograph's mouth that is open so far shows its own inside
+_BROW = 4.0  # pixels by which brows reach above and below their landmarks
+_FINER = 3  # points of a contour for each landmark
+_GAIN = 0.15, 1.3  # of the drawn image's light: limits
+_SHADE = 0.7  # of that light reaches the inside of a mouth
+_SKIN = REGIONS.index("skin")
+_FEATURES = [REGIONS.index(name) for name in ("eye", "brow", "lips", "mouth")]
+
+
+class View(NamedTuple):
+    """values [K]: the person as seen; image: float32 [256, 256, 3], 0 to 255; weight: float32 [256, 256], how much each
+    pixel counts: 1, less where it is not known, and up to `FEATURED` at eyes, brows and lips."""
+
+    values: np.ndarray
+    image: np.ndarray
+    weight: np.ndarray
+
+
+class Photograph:
+    """A photograph's face, ready to be seen otherwise.
+
+    Args:
+        crop: uint8 [256, 256, 3], in the built-in framing.
+        values: factors [K] of the person who was read in it.
+        marks: its landmarks [68, 2] in 0..1 of the crop, as the world places them.
+    """
+
+    def __init__(self, crop: np.ndarray, values: np.ndarray, marks: np.ndarray) -> None:
+        self.crop, self.values, self.gray = crop, world.align(values), is_gray(crop)
+        self.marks = marks.astype(np.float64) * SIZE
+        self.surface = surface_of(self.values, SIZE)
+        self.skin = world.draw(self.values, SIZE).regions == _SKIN
+        self.drawn_marks = world.project_landmarks(self.values)[0].astype(np.float64) * SIZE
+        cut = matte_of(crop, in_front(crop))
+        within = np.asarray(ndimage.binary_fill_holes(cut.alpha > 0.5), bool)
+        alpha = np.where(within, np.maximum(cut.alpha, 0.98), cut.alpha)
+        behind = np.asarray(ndimage.binary_dilation(alpha > 0.03, iterations=3), bool)
+        plate = cut.behind.astype(np.float32)
+        self.plate = plate if behind.all() else fill(plate, ~behind)
+        self.person = np.dstack([cut.person * alpha[..., None], 255 * alpha]).astype(np.float32)
+        self.opening = float(np.abs(self.marks[62] - self.marks[66]).sum())
+
+    def rest(self) -> View:
+        """The photograph itself."""
+        return View(self.values, self.crop.astype(np.float32), _attention(world.draw(self.values, SIZE)))
+
+    def view(self, motion: dict[str, float]) -> View:
+        """The person with other values of motion, by name."""
+        values = self.values.copy()
+        for name, value in motion.items():
+            values[INDEX[name]] = value
+        values = world.align(np.clip(values, LOW, HIGH))
+        surface = surface_of(values, SIZE)
+        back = flow_between(surface, self.surface)
+        on = np.zeros((SIZE, SIZE), bool)
+        on[surface.rows, surface.columns] = True
+        known = on & back.visible
+        nearest = np.asarray(ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True))
+        flow = back.flow[tuple(nearest)]
+        soft = np.stack([ndimage.gaussian_filter(flow[..., axis], 4) for axis in (0, 1)], -1)
+        flow = np.where(known[..., None], flow, soft)
+        flow, unknown = self._irises(values, flow + self._painted(values, flow))
+        rows, columns = np.indices((SIZE, SIZE))
+        place = rows + flow[..., 1], columns + flow[..., 0]
+        seen = [ndimage.map_coordinates(self.person[..., c], place, order=1, mode="nearest") for c in range(4)]
+        alpha = seen[3] / 255
+        own = np.stack(seen[:3], -1) / np.maximum(alpha, 0.05)[..., None]
+        hidden = ndimage.binary_dilation(on & ~back.visible) & on
+        own = np.where(hidden[..., None], fill(own.astype(np.float32), (alpha > 0.9) & ~hidden), own)
+        edge = ndimage.map_coordinates(alpha, [each.astype(float) for each in nearest], order=0)
+        alpha = np.where(hidden, edge, alpha)[..., None]
+        image = own * alpha + (1 - alpha) * self.plate
+        drawn = world.draw(values, SIZE)
+        weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter((hidden | unknown).astype(np.float32), 1)
+        weight *= _attention(drawn)
+        image = self._mouth(image, values, drawn)
+        return View(values, image.astype(np.float32), weight.astype(np.float32))
+
+    def _goal(self, values: np.ndarray) -> np.ndarray:
+        """Where the landmarks [68, 2] of the photograph go: as far from the drawn ones as they are in it."""
+        there = world.project_landmarks(values)[0].astype(np.float64) * SIZE
+        goal = there + (self.marks - self.drawn_marks)
+        for upper, lower in _PAIRS:  # lips and lids open in proportion, and close where the drawn ones do
+            gap, drawn, own = (each[lower] - each[upper] for each in (there, self.drawn_marks, self.marks))
+            share = np.clip(np.hypot(*own) / max(np.hypot(*drawn), 1e-6), 0.5, 2) if np.hypot(*drawn) > 2 else 1.0
+            middle = (goal[upper] + goal[lower]) / 2
+            half = gap * share / 2
+            half[1] = max(half[1], _CLOSED / 2)
+            goal[upper], goal[lower] = middle - half, middle + half
+        return goal
+
+    def _painted(self, values: np.ndarray, flow: np.ndarray) -> np.ndarray:
+        """What is added to the flow [256, 256, 2] so that painted features follow their landmarks."""
+        goal, source = self._goal(values), self.marks
+        ends = [(goal, source)]
+        for arc in _ARCS:
+            knots, fine = np.arange(len(arc)), np.linspace(0, len(arc) - 1, _FINER * (len(arc) - 1) + 1)
+            fine = fine[fine % 1 > 1e-6]
+            ends.append((CubicSpline(knots, goal[arc])(fine), CubicSpline(knots, source[arc])(fine)))
+        for aside in (-_BROW, _BROW):
+            ends.append((goal[17:27] + (0, aside), source[17:27] + (0, aside)))
+        to, of = (np.concatenate(each) for each in zip(*ends))
+        middle, spread = to[:68].mean(0), np.ptp(to[:68], axis=0).max()
+        angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        ring = middle + 0.85 * spread * np.stack([np.cos(angle), np.sin(angle)], 1)
+        where = np.clip(to, 0, SIZE - 1)
+        carried = [ndimage.map_coordinates(flow[..., axis], where.T[::-1], order=1) for axis in (0, 1)]
+        missing = np.concatenate([of - to - np.stack(carried, 1), np.zeros_like(ring)])
+        rows, columns = np.indices((SIZE, SIZE))
+        inside = np.hypot(columns - middle[0], rows - middle[1]) < 0.85 * spread
+        basis = RBFInterpolator(np.concatenate([to, ring]), missing, kernel="linear", smoothing=0.1)
+        added = np.zeros((SIZE, SIZE, 2))
+        added[inside] = basis(np.stack([columns[inside], rows[inside]], 1).astype(float))
+        return added
+
+    def _irises(self, values: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The flow [256, 256, 2] with irises that follow the gaze between the lids, and bool [256, 256]: where they
+        show what the photograph's lids hide."""
+        goal, flow, unknown = self._goal(values), flow.copy(), np.zeros((SIZE, SIZE), bool)
+        rows, columns = np.indices((SIZE, SIZE))
+        for left, right in _EYES:
+            places = [
+                (marks[left] + marks[right]) / 2 + [each[INDEX[name]] * by for name, by in _IRIS.items()]
+                for marks, each in ((goal, values), (self.marks, self.values))
+            ]
+            between = [_between(marks[left : left + 6]) for marks in (goal, self.marks)]
+            away = np.hypot(columns - places[0][0], rows - places[0][1]) / _IRIS_RADIUS
+            share = np.where(between[0], np.clip(2 - away, 0, 1), 0)[..., None]
+            flow += share * (places[1] - places[0] - flow)
+            there = [
+                np.clip(np.rint(each).astype(int), 0, SIZE - 1)
+                for each in (rows + flow[..., 1], columns + flow[..., 0])
+            ]
+            unknown |= (share[..., 0] > 0.5) & ~between[1][there[0], there[1]]
+        return flow, unknown
+
+    def _shaded(self, drawn: world.Portrait) -> np.ndarray:
+        """A drawn image [256, 256, 3] in the photograph's light, by the medians of both skins, as inside a mouth."""
+        own, other = np.median(self.crop[self.skin], axis=0), np.median(drawn.image[drawn.regions == _SKIN], axis=0)
+        gain = np.clip((linear(own) + 1e-3) / (linear(other) + 1e-3), *_GAIN)
+        lit = np.stack([srgb(linear(drawn.image[..., axis]) * _SHADE * gain[axis]) for axis in range(3)], -1)
+        return np.repeat(lit.mean(-1, keepdims=True), 3, -1) if self.gray else lit
+
+    def _mouth(self, image: np.ndarray, values: np.ndarray, drawn: world.Portrait) -> np.ndarray:
+        """The image with the drawn inside of the mouth, where the photograph's mouth is not open as far."""
+        marks = world.project_landmarks(values)[0] * SIZE
+        opening = float(np.abs(marks[62] - marks[66]).sum())
+        if opening < 2 or self.opening > _SHOWS * opening:
+            return image
+        inside = drawn.regions == REGIONS.index("mouth")
+        shown = self._shaded(drawn)
+        share = ndimage.gaussian_filter(inside.astype(np.float32), 0.7)[..., None]
+        return image + share * (shown - image)
+
+
+def _attention(drawn: world.Portrait) -> np.ndarray:
+    """float32 [256, 256]: 1, and up to `FEATURED` about eyes, brows and lips, which are small and say most."""
+    near = np.asarray(ndimage.binary_dilation(np.isin(drawn.regions, _FEATURES), iterations=3), np.float32)
+    return 1 + (FEATURED - 1) * ndimage.gaussian_filter(near, 1.5)
+
+
+def _between(eye: np.ndarray) -> np.ndarray:
+    """bool [256, 256]: what is between the lids with landmarks [6, 2] in pixels."""
+    knots, fine = np.arange(4), np.linspace(0, 3, 13)
+    upper, lower = (CubicSpline(knots, eye[arc])(fine) for arc in ([0, 1, 2, 3], [3, 4, 5, 0]))
+    mask = Image.new("1", (SIZE, SIZE))
+    ImageDraw.Draw(mask).polygon([tuple(point) for point in np.concatenate([upper, lower[1:-1]])], fill=1)
+    return np.array(mask)
+
+
+def expression(random: np.random.Generator) -> dict[str, float]:
+    """A random expression: factors of motion by name."""
+    brow, lid = random.uniform(-0.8, 0.8), float(random.random() < 0.35) * random.uniform(0.2, 1)
+    made = {"smile": random.uniform(-0.5, 0.9), "brow_left": brow, "brow_right": brow}
+    made |= {"blink_left": lid, "blink_right": lid, "jaw": 0.0, "pucker": 0.0, "press": 0.0, "funnel": 0.0}
+    if random.random() < 0.15:
+        made["blink_left" if random.random() < 0.5 else "blink_right"] = random.uniform(0, 1)
+    if random.random() < 0.6:
+        made["jaw"] = random.uniform(0.05, 0.8)
+    for name in ("pucker", "press", "funnel"):
+        if random.random() < 0.25:
+            made[name] = random.uniform(0.2, 0.9)
+    if made["press"]:
+        made["jaw"] = 0.0
+    return made
+
+
+def views(photograph: Photograph, count: int, seed: int = 0) -> Iterator[View]:
+    """Views of a photograph: a third of them turned, a third with other expressions, a third both."""
+    random = np.random.default_rng(seed)
+    for index in range(count):
+        motion: dict[str, float] = {}
+        if index % 3 != 1:
+            for name, most in TURN.items():
+                motion[name] = float(photograph.values[INDEX[name]] + random.uniform(-most, most))
+        if index % 3:
+            motion |= expression(random)
+            for name in ("gaze_x", "gaze_y"):
+                motion[name] = float(photograph.values[INDEX[name]] + random.uniform(-_GAZE, _GAZE))
+        yield photograph.view(motion)
+
+
+def tune(
+    generator: StyleGAN2, seen: Sequence[View], look: Vectors, steps: int = STEPS, through: Through = iter
+) -> dict[str, Tensor]:
+    """The change of a generator's parameters with which the persons of `seen`, the photograph first, look as they do.
+
+    All layers of synthesis change but the affine ones, so style vectors mean the same to both generators, and what
+    moves the drawn person moves this one.
+
+    Args:
+        generator: whose latents mean the factors of the world.
+        seen: views, two or more.
+        look: gives the vectors whose squared distance is added to the loss.
+        steps: of Adam, two images each.
+        through: hands the numbers of the steps on.
+
+    Returns:
+        {name of the parameter: difference, float16}.
+    """
+    generator = copy.deepcopy(generator).requires_grad_(False)
+    tuned = copy.deepcopy(generator).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = {name: p for name, p in tuned.synthesis.named_parameters("synthesis") if ".affine." not in name}
+    free = [p.requires_grad_() for p in parameters.values()]
+    optimizer = torch.optim.Adam(free, LR, betas=(0.9, 0.99))
+    device = generator.mean_w.device
+    codes = torch.stack([compose(generator, each.values) for each in seen])
+    images = torch.stack([torch.from_numpy(each.image).permute(2, 0, 1) for each in seen]).to(device) / 127.5 - 1
+    weights = torch.stack([torch.from_numpy(each.weight)[None] for each in seen]).to(device)
+    with torch.no_grad():
+        targets = torch.cat([look(image) for image in images.split(4)])
+    random = np.random.default_rng(0)
+    for step in through(range(steps)):
+        optimizer.param_groups[0]["lr"] = LR * min(1.0, (step + 1) / 10) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
+        chosen = [0, int(random.integers(1, len(seen)))]
+        rendered, image, weight = tuned.synthesize(codes[chosen]), images[chosen], weights[chosen]
+        # What is not known is taken as right, so that no feature tells of it.
+        loss = FEATURES * distance(look(image + weight.clamp_max(1) * (rendered - image)), targets[chosen]).mean()
+        error = (rendered - image) * weight
+        for _ in range(_LEVELS):
+            loss = loss + error.abs().mean()
+            error = F.avg_pool2d(error, 2)
+        for parameter, gradient in zip(free, torch.autograd.grad(loss, free, allow_unused=True), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    original = dict(generator.named_parameters())
+    with torch.no_grad():
+        return {name: (p - original[name]).contiguous().half() for name, p in parameters.items()}

@@ -1,0 +1,202 @@
+"""A photograph seen otherwise, against the world's own drawings of the same motion, and the generator tuned to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import stylereel
+from stylereel import world
+from stylereel.cli import main
+from stylereel.commands import likeness
+from stylereel.commands.drive import drive
+from stylereel.commands.likeness import resembling
+from stylereel.core.builtin import builtin
+from stylereel.core.latents import Identity
+from stylereel.core.render import portrait
+from stylereel.faces.placement import warp
+from stylereel.generator import StyleGAN2
+from stylereel.invert.perceptual import Perceptual
+from stylereel.invert.person import compose
+from stylereel.invert.views import Photograph, expression, tune, views
+from stylereel.media.pictures import read_picture, save_picture
+from stylereel.media.video import VideoReader
+from stylereel.systems import sources
+from stylereel.systems.stylemask.system import StyleMask
+from stylereel.world.factors import INDEX
+from stylereel.world.shading import REGIONS
+
+
+def somebody(**factors: float) -> np.ndarray:
+    values = world.person(31)
+    plain = {"yaw": 4, "pitch": 0, "roll": 0, "hat": 0, "glasses": 0, "beard": 0, "moustache": 0, "jaw": 0, "smile": 0}
+    for name, value in {**plain, **factors}.items():
+        values[INDEX[name]] = value
+    return world.align(values)
+
+
+@pytest.fixture(scope="module")
+def photograph() -> Photograph:
+    values = somebody()
+    drawn = world.draw(values, 256)
+    return Photograph(drawn.image, values, drawn.landmarks)
+
+
+def error(image: np.ndarray, truth: np.ndarray, where: np.ndarray) -> float:
+    return float(np.abs(image - truth.astype(float))[where].mean())
+
+
+def test_a_view_of_the_same_motion_is_the_photograph(photograph: Photograph) -> None:
+    assert np.array_equal(photograph.rest().image, photograph.crop) and photograph.rest().weight.min() > 0.999
+    same = photograph.view({})
+    assert np.abs(same.image - photograph.crop).mean() < 1.5
+    assert same.weight.mean() > 0.97
+
+
+@pytest.mark.parametrize(
+    ("motion", "parts", "share"),
+    [
+        ({"yaw": 20.0}, ("skin", "eye", "brow", "lips"), 0.6),
+        ({"pitch": 12.0, "roll": -8.0}, ("skin", "eye", "brow", "lips"), 0.6),
+        ({"blink_left": 1.0, "blink_right": 1.0}, ("eye",), 0.5),
+        ({"smile": 0.9}, ("lips",), 0.6),
+        ({"brow_left": 0.8, "brow_right": 0.8}, ("brow",), 0.6),
+        ({"jaw": 0.7}, ("mouth", "lips"), 0.6),
+        ({"gaze_x": 0.7}, ("eye",), 0.8),
+    ],
+)
+def test_views_are_nearer_to_what_the_world_draws_than_the_photograph(
+    photograph: Photograph, motion: dict[str, float], parts: tuple[str, ...], share: float
+) -> None:
+    seen = photograph.view(motion)
+    true, before = world.draw(seen.values, 256), world.draw(photograph.values, 256)
+    named = [REGIONS.index(part) for part in parts]
+    where = (np.isin(true.regions, named) | np.isin(before.regions, named)) & (seen.weight > 0.9)
+    left = error(seen.image, true.image, where) / error(photograph.crop, true.image, where)
+    assert left < share, left
+
+
+def test_a_turn_uncovers_what_counts_little_and_the_backdrop_stays(photograph: Photograph) -> None:
+    seen = photograph.view({"yaw": 24.0})
+    assert 0.002 < (seen.weight < 0.5).mean() < 0.2
+    drawn = [world.draw(values, 256).regions for values in (photograph.values, seen.values)]
+    behind = np.logical_and(*(regions == REGIONS.index("background") for regions in drawn))
+    rim = warp(behind.astype(np.uint8) * 255, np.array([[1, 0, 0], [0, 1, 0]], float), (256, 256)) == 255
+    assert np.median(np.abs(seen.image - photograph.crop)[rim]) < 3
+
+
+def test_a_gray_photograph_has_a_gray_mouth() -> None:
+    values = somebody()
+    drawn = world.draw(values, 256)
+    gray = np.repeat(drawn.image.mean(-1, keepdims=True), 3, -1).round().astype(np.uint8)
+    shown = Photograph(gray, values, drawn.landmarks).view({"jaw": 0.8}).image
+    assert np.ptp(shown, axis=-1).max() < 6
+
+
+def test_expressions_are_within_their_limits_and_views_repeat(photograph: Photograph) -> None:
+    random = np.random.default_rng(5)
+    for made in (expression(random) for _ in range(40)):
+        for name, value in made.items():
+            assert world.LOW[INDEX[name]] <= value <= world.HIGH[INDEX[name]], name
+    first, again = (list(views(photograph, 3, seed=2)) for _ in range(2))
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again))
+    assert [bool(abs(v.values[INDEX["yaw"]] - photograph.values[INDEX["yaw"]]) > 0) for v in first] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_tuning_brings_the_generator_to_the_photograph_and_leaves_style_vectors(photograph: Photograph) -> None:
+    generator = StyleGAN2.load(builtin("generator")).eval()
+    seen = [photograph.rest(), *views(photograph, 4)]
+    delta = tune(generator, seen, Perceptual.best(), steps=24)
+    assert not any(".affine." in name or name.startswith("mapping") for name in delta)
+    tuned, w = generator.tuned(delta), compose(generator, photograph.values)[None]
+
+    def away(net: StyleGAN2, index: int) -> float:
+        with torch.inference_mode():
+            image = net.synthesize(compose(generator, seen[index].values)[None])[0]
+        return float(np.abs(image.permute(1, 2, 0).numpy() * 127.5 + 127.5 - seen[index].image).mean())
+
+    assert away(tuned, 0) < 0.75 * away(generator, 0)
+    assert away(tuned, 1) < 0.8 * away(generator, 1)
+    for before, after in zip(generator.styles(w), tuned.styles(w)):
+        assert torch.equal(before, after)
+
+
+def test_a_photograph_is_tuned_once_and_a_drawn_picture_never(
+    tuned_quickly: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path))
+    system = stylereel.load("stylemask")
+    drawn = world.draw(somebody(), 256)
+    photo = (255 * (drawn.image / 255.0) ** 2.2).round().astype(np.uint8)  # as no generator draws it
+    values = somebody(hair_light=0.1)
+    tensors = {
+        "placement": torch.tensor([128.0, 128.0, 256.0, 0.0]),
+        "factors": torch.from_numpy(values),
+        "marks": torch.from_numpy(drawn.landmarks),
+    }
+    read = Identity(compose(system.generator, values), "stylemask", tensors)
+    first = resembling(system, read, photo, "auto")
+    assert first.delta and len(tuned_quickly) == 1
+    again = resembling(system, read, photo, "photo")
+    assert len(tuned_quickly) == 1 and all(torch.equal(again.delta[name], each) for name, each in first.delta.items())
+    assert not np.array_equal(portrait(system, first), portrait(system, read))
+    assert resembling(system, read, photo, "drawn") is read
+    assert resembling(system, system.identify(3), 3, "photo").delta == {}
+    found = system.identify(drawn.image)  # the encoder reproduces it
+    assert "marks" not in found.tensors and resembling(system, found, drawn.image, "photo") is found
+    assert resembling(stylereel.load("styleheat"), read, photo, "auto") is read
+    (kept,) = (likeness.cache_folder() / "likenesses").iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])  # damaged: made again
+    assert resembling(system, read, photo, "auto").delta and len(tuned_quickly) == 2
+
+
+def test_commands_tune_to_a_photograph(
+    tuned_quickly: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path / "cache"))
+    shown = world.draw(somebody(), 256).image * np.array((0.5, 0.8, 0.6))
+    random = np.random.default_rng(0)
+    save_picture(tmp_path / "photo.png", np.clip(shown + random.normal(0, 6, shown.shape), 0, 255).astype(np.uint8))
+    source, who, clip = str(tmp_path / "photo.png"), tmp_path / "who.safetensors", tmp_path / "clip.mp4"
+    assert main(["identify", source, "--out", str(who)]) == 0
+    identity = Identity.load(who)
+    assert identity.delta and len(tuned_quickly) == 1
+    assert read_picture(who.with_suffix(".png")).shape[1] > 3 * 256  # photograph, drawn and tuned
+    record = drive("stylemask", source=source, slider=("yaw=5",), frames=2, out=str(clip))
+    assert len(tuned_quickly) == 1 and record["settings"]["likeness"] == "auto"
+    drawn = drive(
+        "stylemask", source=source, slider=("yaw=5",), frames=2, out=str(tmp_path / "b.mp4"), likeness="drawn"
+    )
+    first, second = (next(iter(VideoReader(Path(each["files"][0])))).astype(float) for each in (record, drawn))
+    assert np.abs(first - second).mean() > 1
+    assert main(["invert", source, "--pti", "--steps", "0", "--out", str(tmp_path / "codes.safetensors")]) == 0
+    quality = json.loads((tmp_path / "codes.json").read_text())["quality"]
+    assert quality["tuned"]["psnr"] > quality["person"]["psnr"]
+
+
+def test_corrections_of_a_tuned_person_keep_the_tuning() -> None:
+    system = StyleMask.builtin()
+    values = somebody()
+    tensors = {"factors": torch.from_numpy(values), "marks": torch.from_numpy(world.draw(values, 256).landmarks)}
+    delta = {"synthesis.b256.torgb.bias": torch.full((3,), 0.2)}
+    known = Identity(compose(system.generator, values), "stylemask", tensors, delta)
+    changed = sources.identify(system, known, 1.0, lambda _: pytest.fail("nothing to find"), ["smile=0.8"])
+    assert changed.delta is known.delta and not torch.equal(changed.w, known.w)
+
+
+def test_the_commands_take_the_likeness_and_refuse_another(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--likeness takes one of auto, photo, drawn"):
+        drive("stylemask", source="3", driving="none.mp4", out=str(tmp_path / "a.mp4"), likeness="twin")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+    out = tmp_path / "b.mp4"
+    record = drive("stylemask", source="3", slider=("yaw=5",), frames=2, out=str(out), likeness="drawn")
+    assert record["settings"]["likeness"] == "drawn"
+    assert json.loads(out.with_suffix(".json").read_text())["settings"]["likeness"] == "drawn"
