@@ -145,6 +145,7 @@ def test_record(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "lips": "driving",
         "movement": 0,
         "paste_back": "no",
+        "likeness": "auto",
         "chunk": 8,
         "precision": choose_precision("auto", torch.device("cpu")),
         "start": None,

@@ -156,6 +156,9 @@ def test_a_photograph_is_tuned_once_and_a_drawn_picture_never(
     (kept,) = (likeness.cache_folder() / "likenesses").iterdir()
     kept.write_bytes(kept.read_bytes()[:1000])  # damaged: made again
     assert resembling(system, read, photo, "auto").delta and len(tuned_quickly) == 2
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path / "file"))  # nothing can be kept there
+    assert resembling(system, read, photo, "auto").delta and len(tuned_quickly) == 3
 
 
 def test_commands_tune_to_a_photograph(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal, cast, get_args
 
 import numpy as np
 
-from stylereel.core.files import replacing
+from stylereel.core.files import MediaError, replacing
 from stylereel.core.latents import Identity
 from stylereel.core.record import Stages
 from stylereel.core.system import Source, System
@@ -57,6 +58,6 @@ def resembling(
     photograph = Photograph(crop, values, marks)
     seen = [photograph.rest(), *stages.through("look", views(photograph, VIEWS), VIEWS)]
     found = replace(identity, delta=tune(generator, seen, look, through=lambda steps: stages.through("tune", steps)))
-    with replacing(kept) as partial:
+    with suppress(MediaError), replacing(kept) as partial:  # a cache that cannot be written costs the next run a minute
         found.save(partial)
     return found

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.io import wavfile
 
 from stylereel.commands.drive import drive, lines
+from stylereel.commands.likeness import Likeness
 from stylereel.commands.rendering import RenderKeywords, RenderOptions
 from stylereel.core.files import ensure_writable, replacing
 from stylereel.core.record import Stages, write_record
@@ -32,6 +33,7 @@ def say(
     system: str = "stylemask",
     voice: Voice = "auto",
     seed: int = 0,
+    likeness: Likeness = "auto",
     stages: Stages | None = None,
     **rendering: Unpack[RenderKeywords],
 ) -> dict[str, Any]:
@@ -48,6 +50,8 @@ def say(
         voice: who reads: hibari (from `pip install hibari-tts`), espeak (eSpeak NG, where it is installed), own (the
             world's own voice, always there), or auto, the first of these that is there.
         seed: random seed of the head's movement, and which of the own voices reads.
+        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes about a minute, once),
+            drawn (the person as the generator draws what was read, at once), or auto: photo, where the system can.
         stages: clock to use, for watching the progress.
         rendering: what all commands that render take, see `RenderOptions`.
 
@@ -78,6 +82,7 @@ def say(
             driving=driving,
             out=str(target),
             movement=seed,
+            likeness=likeness,
             stages=stages,
             **{**rendering, "audio": str(spoken)},
         )

@@ -54,7 +54,6 @@ _ARCS = (  # of landmarks, along which a contour is smooth
 )
 _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))  # upper and lower, which may close
 _EYES = ((36, 39), (42, 45))  # corners
-_INNER = list(range(60, 68))
 _IRIS = {"gaze_x": 0.074 * ZOOM * SIZE, "gaze_y": 0.048 * ZOOM * SIZE}  # pixels for gaze 1, right and down
 _IRIS_RADIUS = 0.072 * ZOOM * SIZE
 _GAZE = 0.5  # by how much the gaze differs at most
