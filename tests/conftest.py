@@ -16,7 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture
 def tuned_quickly(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Commands tune to a photograph in four steps; how many images they tuned to, each time."""
-    from stylereel.commands import invert, likeness
+    from stylereel.commands import likeness
     from stylereel.invert.views import tune
 
     done: list[int] = []
@@ -25,7 +25,6 @@ def tuned_quickly(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         done.append(len(seen))
         return tune(generator, seen, look, 4, **given)
 
-    for module, name in ((likeness, "tune"), (invert, "tune_to_views")):
-        monkeypatch.setattr(module, name, few)
-        monkeypatch.setattr(module, "VIEWS", 2)
+    monkeypatch.setattr(likeness, "tune", few)
+    monkeypatch.setattr(likeness, "VIEWS", 2)
     return done

@@ -7,9 +7,8 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stylereel.commands.likeness import tuning
 from stylereel.commands.rendering import RenderOptions, part_of
 from stylereel.core.builtin import builtin
 from stylereel.core.files import ensure_writable, listed, replacing, replacing_folder, require_file
@@ -38,8 +38,7 @@ from stylereel.invert.optimise import Fit, Space, optimise
 from stylereel.invert.perceptual import Perceptual, Vectors, distance, likeness
 from stylereel.invert.person import compose, painter, read, refine, view
 from stylereel.invert.pti import at_once, tune
-from stylereel.invert.views import VIEWS, Photograph, views
-from stylereel.invert.views import tune as tune_to_views
+from stylereel.invert.views import Photograph
 from stylereel.media.pictures import FORMATS, read_picture, save_picture
 from stylereel.media.sheet import contact_sheet, side_by_side
 from stylereel.media.video import VideoReader
@@ -332,11 +331,10 @@ def _invert(
         if person is not None:
             assert isinstance(generator, StyleGAN2)
             photograph = Photograph(pictures(images[0][None])[0], person.values, person.marks)
-            seen = [photograph.rest(), *stages.through("look", views(photograph, VIEWS), VIEWS)]
-            tuning: Callable[..., dict[str, Tensor]] = partial(tune_to_views, generator, seen, perceptual)
+            delta = tuning(generator, photograph, perceptual, stages)
         else:
-            tuning = partial(tune, generator, whole[chosen], torch.stack(images), look)
-        delta = tuning(through=lambda s: stages.through("tune", s))
+            frames = torch.stack(images)
+            delta = tune(generator, whole[chosen], frames, look, through=lambda s: stages.through("tune", s))
         generator, first = generator.tuned(delta), 0
         for crops in stages.through("cut", found.crops(max(size, pyramid.SIZE), chunk), chunks):
             targets = F.adaptive_avg_pool2d(crops.to(device), size)

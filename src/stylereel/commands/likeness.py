@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Literal, cast, get_args
 
 import numpy as np
+from torch import Tensor
 
 from stylereel.core.files import MediaError, replacing
 from stylereel.core.latents import Identity
@@ -15,7 +16,7 @@ from stylereel.core.record import Stages
 from stylereel.core.system import Source, System
 from stylereel.faces.placement import cut
 from stylereel.generator import StyleGAN2
-from stylereel.invert.perceptual import Perceptual
+from stylereel.invert.perceptual import Perceptual, Vectors
 from stylereel.invert.views import SIZE, VIEWS, Photograph, tune, views
 from stylereel.zoo.registry import cache_folder
 
@@ -55,9 +56,13 @@ def resembling(
         return replace(identity, delta=Identity.load(kept).delta)
     except ValueError:  # not there, or damaged
         pass
-    photograph = Photograph(crop, values, marks)
-    seen = [photograph.rest(), *stages.through("look", views(photograph, VIEWS), VIEWS)]
-    found = replace(identity, delta=tune(generator, seen, look, through=lambda steps: stages.through("tune", steps)))
+    found = replace(identity, delta=tuning(generator, Photograph(crop, values, marks), look, stages))
     with suppress(MediaError), replacing(kept) as partial:  # a cache that cannot be written costs the next run a minute
         found.save(partial)
     return found
+
+
+def tuning(generator: StyleGAN2, photograph: Photograph, look: Vectors, stages: Stages) -> dict[str, Tensor]:
+    """The change of a generator's parameters with which it shows a photograph and views of it; see `views.tune`."""
+    seen = [photograph.rest(), *stages.through("look", views(photograph, VIEWS), VIEWS)]
+    return tune(generator, seen, look, through=lambda steps: stages.through("tune", steps))

@@ -89,8 +89,7 @@ class Photograph:
         self.crop, self.values, self.gray = crop, world.align(values), is_gray(crop)
         self.marks = marks.astype(np.float64) * SIZE
         self.surface = surface_of(self.values, SIZE)
-        self.skin = world.draw(self.values, SIZE).regions == _SKIN
-        self.drawn_marks = world.project_landmarks(self.values)[0].astype(np.float64) * SIZE
+        self.drawn = world.draw(self.values, SIZE)
         cut = matte_of(crop, in_front(crop))
         within = np.asarray(ndimage.binary_fill_holes(cut.alpha > 0.5), bool)
         alpha = np.where(within, np.maximum(cut.alpha, 0.98), cut.alpha)
@@ -102,7 +101,7 @@ class Photograph:
 
     def rest(self) -> View:
         """The photograph itself."""
-        return View(self.values, self.crop.astype(np.float32), _attention(world.draw(self.values, SIZE)))
+        return View(self.values, self.crop.astype(np.float32), _attention(self.drawn))
 
     def view(self, motion: dict[str, float]) -> View:
         """The person with other values of motion, by name."""
@@ -119,7 +118,9 @@ class Photograph:
         flow = back.flow[tuple(nearest)]
         soft = np.stack([ndimage.gaussian_filter(flow[..., axis], 4) for axis in (0, 1)], -1)
         flow = np.where(known[..., None], flow, soft)
-        flow, unknown = self._irises(values, flow + self._painted(values, flow))
+        drawn = world.draw(values, SIZE)
+        goal = self._goal(drawn)
+        flow, unknown = self._irises(values, goal, flow + self._painted(goal, flow))
         rows, columns = np.indices((SIZE, SIZE))
         place = rows + flow[..., 1], columns + flow[..., 0]
         seen = [ndimage.map_coordinates(self.person[..., c], place, order=1, mode="nearest") for c in range(4)]
@@ -130,28 +131,27 @@ class Photograph:
         edge = ndimage.map_coordinates(alpha, [each.astype(float) for each in nearest], order=0)
         alpha = np.where(hidden, edge, alpha)[..., None]
         image = own * alpha + (1 - alpha) * self.plate
-        drawn = world.draw(values, SIZE)
         weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter((hidden | unknown).astype(np.float32), 1)
         weight *= _attention(drawn)
-        image = self._mouth(image, values, drawn)
+        image = self._mouth(image, drawn)
         return View(values, image.astype(np.float32), weight.astype(np.float32))
 
-    def _goal(self, values: np.ndarray) -> np.ndarray:
+    def _goal(self, drawn: world.Portrait) -> np.ndarray:
         """Where the landmarks [68, 2] of the photograph go: as far from the drawn ones as they are in it."""
-        there = world.project_landmarks(values)[0].astype(np.float64) * SIZE
-        goal = there + (self.marks - self.drawn_marks)
+        there, here = (each.landmarks.astype(np.float64) * SIZE for each in (drawn, self.drawn))
+        goal = there + (self.marks - here)
         for upper, lower in _PAIRS:  # lips and lids open in proportion, and close where the drawn ones do
-            gap, drawn, own = (each[lower] - each[upper] for each in (there, self.drawn_marks, self.marks))
-            share = np.clip(np.hypot(*own) / max(np.hypot(*drawn), 1e-6), 0.5, 2) if np.hypot(*drawn) > 2 else 1.0
+            gap, before, own = (each[lower] - each[upper] for each in (there, here, self.marks))
+            share = np.clip(np.hypot(*own) / np.hypot(*before), 0.5, 2) if np.hypot(*before) > 2 else 1.0
             middle = (goal[upper] + goal[lower]) / 2
             half = gap * share / 2
             half[1] = max(half[1], _CLOSED / 2)
             goal[upper], goal[lower] = middle - half, middle + half
         return goal
 
-    def _painted(self, values: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    def _painted(self, goal: np.ndarray, flow: np.ndarray) -> np.ndarray:
         """What is added to the flow [256, 256, 2] so that painted features follow their landmarks."""
-        goal, source = self._goal(values), self.marks
+        source = self.marks
         ends = [(goal, source)]
         for arc in _ARCS:
             knots, fine = np.arange(len(arc)), np.linspace(0, len(arc) - 1, _FINER * (len(arc) - 1) + 1)
@@ -173,10 +173,10 @@ class Photograph:
         added[inside] = basis(np.stack([columns[inside], rows[inside]], 1).astype(float))
         return added
 
-    def _irises(self, values: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _irises(self, values: np.ndarray, goal: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The flow [256, 256, 2] with irises that follow the gaze between the lids, and bool [256, 256]: where they
         show what the photograph's lids hide."""
-        goal, flow, unknown = self._goal(values), flow.copy(), np.zeros((SIZE, SIZE), bool)
+        flow, unknown = flow.copy(), np.zeros((SIZE, SIZE), bool)
         rows, columns = np.indices((SIZE, SIZE))
         for left, right in _EYES:
             places = [
@@ -196,14 +196,15 @@ class Photograph:
 
     def _shaded(self, drawn: world.Portrait) -> np.ndarray:
         """A drawn image [256, 256, 3] in the photograph's light, by the medians of both skins, as inside a mouth."""
-        own, other = np.median(self.crop[self.skin], axis=0), np.median(drawn.image[drawn.regions == _SKIN], axis=0)
+        both = (self.crop, self.drawn.regions), (drawn.image, drawn.regions)
+        own, other = (np.median(image[regions == _SKIN], axis=0) for image, regions in both)
         gain = np.clip((linear(own) + 1e-3) / (linear(other) + 1e-3), *_GAIN)
         lit = np.stack([srgb(linear(drawn.image[..., axis]) * _SHADE * gain[axis]) for axis in range(3)], -1)
         return np.repeat(lit.mean(-1, keepdims=True), 3, -1) if self.gray else lit
 
-    def _mouth(self, image: np.ndarray, values: np.ndarray, drawn: world.Portrait) -> np.ndarray:
+    def _mouth(self, image: np.ndarray, drawn: world.Portrait) -> np.ndarray:
         """The image with the drawn inside of the mouth, where the photograph's mouth is not open as far."""
-        marks = world.project_landmarks(values)[0] * SIZE
+        marks = drawn.landmarks * SIZE
         opening = float(np.abs(marks[62] - marks[66]).sum())
         if opening < 2 or self.opening > _SHOWS * opening:
             return image
