@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from people import drawn_person
 
 import stylereel
 from stylereel import world
@@ -26,15 +27,6 @@ from stylereel.media.pictures import save_picture
 from stylereel.recipes import likeness as recipe
 from stylereel.world.factors import INDEX, MOTION, to_normal
 from stylereel.world.hair import STYLE_EDGES
-
-
-def drawn_person(**factors: float) -> np.ndarray:
-    """An aligned person of the world who looks ahead, plainly dressed."""
-    values = world.person(31)
-    plain = {"yaw": 4, "pitch": 0, "roll": 0, "hat": 0, "glasses": 0, "beard": 0, "moustache": 0, "fringe": 0, "jaw": 0}
-    for name, value in {**plain, **factors}.items():
-        values[INDEX[name]] = value
-    return world.align(values)
 
 
 def test_delta_e_is_that_of_the_published_pairs() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from people import drawn_person
 
 import stylereel
 from stylereel import world
@@ -30,17 +31,9 @@ from stylereel.world.factors import INDEX
 from stylereel.world.shading import REGIONS
 
 
-def somebody(**factors: float) -> np.ndarray:
-    values = world.person(31)
-    plain = {"yaw": 4, "pitch": 0, "roll": 0, "hat": 0, "glasses": 0, "beard": 0, "moustache": 0, "jaw": 0, "smile": 0}
-    for name, value in {**plain, **factors}.items():
-        values[INDEX[name]] = value
-    return world.align(values)
-
-
 @pytest.fixture(scope="module")
 def photograph() -> Photograph:
-    values = somebody()
+    values = drawn_person(smile=0)
     drawn = world.draw(values, 256)
     return Photograph(drawn.image, values, drawn.landmarks)
 
@@ -88,7 +81,7 @@ def test_a_turn_uncovers_what_counts_little_and_the_backdrop_stays(photograph: P
 
 
 def test_a_gray_photograph_has_a_gray_mouth() -> None:
-    values = somebody()
+    values = drawn_person(smile=0)
     drawn = world.draw(values, 256)
     gray = np.repeat(drawn.image.mean(-1, keepdims=True), 3, -1).round().astype(np.uint8)
     shown = Photograph(gray, values, drawn.landmarks).view({"jaw": 0.8}).image
@@ -132,9 +125,9 @@ def test_a_photograph_is_tuned_once_and_a_drawn_picture_never(
 ) -> None:
     monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path))
     system = stylereel.load("stylemask")
-    drawn = world.draw(somebody(), 256)
+    drawn = world.draw(drawn_person(smile=0), 256)
     photo = (255 * (drawn.image / 255.0) ** 2.2).round().astype(np.uint8)  # as no generator draws it
-    values = somebody(hair_light=0.1)
+    values = drawn_person(smile=0, hair_light=0.1)
     tensors = {
         "placement": torch.tensor([128.0, 128.0, 256.0, 0.0]),
         "factors": torch.from_numpy(values),
@@ -163,7 +156,7 @@ def test_commands_tune_to_a_photograph(
     tuned_quickly: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path / "cache"))
-    shown = world.draw(somebody(), 256).image * np.array((0.5, 0.8, 0.6))
+    shown = world.draw(drawn_person(smile=0), 256).image * np.array((0.5, 0.8, 0.6))
     random = np.random.default_rng(0)
     save_picture(tmp_path / "photo.png", np.clip(shown + random.normal(0, 6, shown.shape), 0, 255).astype(np.uint8))
     source, who, clip = str(tmp_path / "photo.png"), tmp_path / "who.safetensors", tmp_path / "clip.mp4"
@@ -185,7 +178,7 @@ def test_commands_tune_to_a_photograph(
 
 def test_corrections_of_a_tuned_person_keep_the_tuning() -> None:
     system = StyleMask.builtin()
-    values = somebody()
+    values = drawn_person(smile=0)
     tensors = {"factors": torch.from_numpy(values), "marks": torch.from_numpy(world.draw(values, 256).landmarks)}
     delta = {"synthesis.b256.torgb.bias": torch.full((3,), 0.2)}
     known = Identity(compose(system.generator, values), "stylemask", tensors, delta)
