@@ -27,6 +27,7 @@ from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources
 from stylereel.systems.stylemask.system import StyleMask
+from stylereel.world import hair
 from stylereel.world.factors import INDEX
 from stylereel.world.shading import REGIONS
 
@@ -194,3 +195,29 @@ def test_the_commands_take_the_likeness_and_refuse_another(tmp_path: Path) -> No
     record = drive("stylemask", source="3", slider=("yaw=5",), frames=2, out=str(out), likeness="drawn")
     assert record["settings"]["likeness"] == "drawn"
     assert json.loads(out.with_suffix(".json").read_text())["settings"]["likeness"] == "drawn"
+
+
+def test_a_tail_that_was_only_guessed_is_not_there() -> None:
+    def styled(name: str, length: float) -> np.ndarray:
+        values = drawn_person(smile=0)
+        values[[INDEX["hair_style"], INDEX["hair_length"]]] = hair.style_value(hair.STYLES.index(name)), length
+        return values
+
+    def read(shown: np.ndarray) -> np.ndarray:
+        drawn = world.draw(shown, 256)
+        return Photograph(drawn.image, styled("knot", 0.9), drawn.landmarks).values
+
+    length, style = INDEX["hair_length"], INDEX["hair_style"]
+    assert read(styled("side part", 0.2))[style] < hair.STYLE_EDGES[-2]
+    assert read(styled("knot", 0.2))[style] > hair.STYLE_EDGES[-2]
+    assert read(styled("knot", 0.9))[length] == np.float32(0.9)  # one that is seen
+
+
+def test_what_a_turn_uncovers_has_the_colours_of_the_photograph(photograph: Photograph) -> None:
+    red = np.clip(photograph.crop * np.array((1.2, 0.7, 0.5)), 0, 255).astype(np.uint8)
+    shown = Photograph(red, photograph.values, photograph.marks / 256)
+    seen, truth = shown.view({"yaw": 24.0}), world.draw(photograph.view({"yaw": 24.0}).values, 256)
+    aside = (seen.weight < 0.7) & np.isin(truth.regions, [REGIONS.index(name) for name in ("skin", "ear", "hair")])
+    target = np.clip(truth.image * np.array((1.2, 0.7, 0.5)), 0, 255)
+    assert aside.sum() > 200
+    assert np.abs(seen.image - target)[aside].mean() < 0.5 * np.abs(truth.image - target)[aside].mean()

@@ -331,6 +331,7 @@ def _invert(
         if person is not None:
             assert isinstance(generator, StyleGAN2)
             photograph = Photograph(pictures(images[0][None])[0], person.values, person.marks)
+            whole.w[:] = compose(generator, photograph.values)
             delta = tuning(generator, photograph, perceptual, stages)
         else:
             frames = torch.stack(images)

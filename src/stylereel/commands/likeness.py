@@ -17,12 +17,13 @@ from stylereel.core.system import Source, System
 from stylereel.faces.placement import cut
 from stylereel.generator import StyleGAN2
 from stylereel.invert.perceptual import Perceptual, Vectors
+from stylereel.invert.person import compose
 from stylereel.invert.views import SIZE, VIEWS, Photograph, tune, views
 from stylereel.zoo.registry import cache_folder
 
 Likeness = Literal["auto", "photo", "drawn"]
 
-METHOD = 1  # part of the cache's key: counts up when the same photograph gives another tuning
+METHOD = 2  # part of the cache's key: counts up when the same photograph gives another tuning
 
 
 def check_likeness(likeness: str) -> None:
@@ -53,10 +54,13 @@ def resembling(
         key.update(np.ascontiguousarray(each).tobytes())
     kept = cache_folder() / "likenesses" / f"{key.hexdigest()[:32]}.safetensors"
     try:
-        return replace(identity, delta=Identity.load(kept).delta)
+        found = Identity.load(kept)
+        return replace(identity, w=found.w, delta=found.delta)
     except ValueError:  # not there, or damaged
         pass
-    found = replace(identity, delta=tuning(generator, Photograph(crop, values, marks), look, stages))
+    photograph = Photograph(crop, values, marks)
+    w = compose(generator, photograph.values).cpu()
+    found = replace(identity, w=w, delta=tuning(generator, photograph, look, stages))
     with suppress(MediaError), replacing(kept) as partial:  # a cache that cannot be written costs the next run a minute
         found.save(partial)
     return found

@@ -8,10 +8,10 @@ point of the surface goes when the head turns, and the photograph's pixels go wi
 (lips, lids, brows, irises) goes where the drawn landmarks go, the rest of the face between them by radial basis
 functions. A mouth that the photograph does not show open gets the drawn inside, in the light of the photograph. The
 person is cut out by the matte and laid over a filled background, which stays. Such warps hold near the photograph only:
-what a turn uncovers is filled smoothly, and counts little.
+what a turn uncovers is drawn in the photograph's colours, and counts less.
 
-The loss of a view is its absolute error at four resolutions, and its distance in network features. Half of the images
-of each step are the photograph itself.
+The loss of a view is its absolute error at four resolutions, and its distance in network features. A step takes one
+image; the first ones compare at half the size, which costs half.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stylereel import world
+from stylereel.core.precision import choose_precision
 from stylereel.faces.paste import fill
 from stylereel.family.matte import in_front, matte_of
 from stylereel.generator import StyleGAN2
@@ -36,6 +37,7 @@ from stylereel.invert.optimise import Through
 from stylereel.invert.perceptual import Vectors, distance
 from stylereel.invert.person import compose
 from stylereel.media.colour import is_gray, linear, srgb
+from stylereel.world import hair
 from stylereel.world.draw import ZOOM
 from stylereel.world.factors import HIGH, INDEX, LOW
 from stylereel.world.shading import REGIONS
@@ -43,9 +45,10 @@ from stylereel.world.truth import flow_between, surface_of
 
 SIZE = 256
 TURN = {"yaw": 24.0, "pitch": 13.0, "roll": 9.0}  # degrees by which views are turned at most
-HIDDEN, FEATURED = 0.2, 4.0  # weights of what the photograph does not show, and of eyes, brows and lips
-VIEWS, STEPS = 48, 250
+HIDDEN, FEATURED = 0.4, 4.0  # weights of what the photograph does not show, and of eyes, brows and lips
+VIEWS, STEPS = 48, 660
 LR, FEATURES = 2e-2, 0.3  # of Adam; weight of the distance in features
+_COARSE, _REST = 0.6, 0.15  # shares of the steps: at half the size, with the photograph itself
 _LEVELS = 4  # resolutions, each half of the one before
 _ARCS = (  # of landmarks, along which a contour is smooth
     *([17, 18, 19, 20, 21], [22, 23, 24, 25, 26]),
@@ -60,10 +63,19 @@ _GAZE = 0.5  # by how much the gaze differs at most
 _CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they do not fold
 _SHOWS = 0.6  # of the opening that is asked for: a photograph's mouth that is open so far shows its own inside
 _BROW = 4.0  # pixels by which brows reach above and below their landmarks
+_GUESSED, _SHORT = 0.008, 0.2  # share of the image by which knot or tail must fit better; length of hair without
+_APART = 90.0  # levels by which a pixel of the photograph and a drawn one of the same part differ at most
+_FEW = 20  # pixels, too few to tell a part's colour
+_SMOOTH = 4.0  # pixels
 _FINER = 3  # points of a contour for each landmark
 _GAIN = 0.15, 1.3  # of the drawn image's light: limits
 _SHADE = 0.7  # of that light reaches the inside of a mouth
 _SKIN = REGIONS.index("skin")
+_PARTS = [
+    [REGIONS.index(name) for name in names.split()]
+    for names in ("skin ear earring brow eye lips mouth beard glasses", "hair hat", "neck", "clothes")
+]
+_FACE = [REGIONS.index(name) for name in ("skin", "eye", "brow", "lips", "mouth", "beard", "glasses")]
 _FEATURES = [REGIONS.index(name) for name in ("eye", "brow", "lips", "mouth")]
 
 
@@ -86,11 +98,12 @@ class Photograph:
     """
 
     def __init__(self, crop: np.ndarray, values: np.ndarray, marks: np.ndarray) -> None:
-        self.crop, self.values, self.gray = crop, world.align(values), is_gray(crop)
+        self.crop, self.gray = crop, is_gray(crop)
         self.marks = marks.astype(np.float64) * SIZE
+        cut = matte_of(crop, in_front(crop))
+        self.values = world.align(_as_outlined(values, cut.alpha))
         self.surface = surface_of(self.values, SIZE)
         self.drawn = world.draw(self.values, SIZE)
-        cut = matte_of(crop, in_front(crop))
         within = np.asarray(ndimage.binary_fill_holes(cut.alpha > 0.5), bool)
         alpha = np.where(within, np.maximum(cut.alpha, 0.98), cut.alpha)
         behind = np.asarray(ndimage.binary_dilation(alpha > 0.03, iterations=3), bool)
@@ -116,22 +129,26 @@ class Photograph:
         known = on & back.visible
         nearest = np.asarray(ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True))
         flow = back.flow[tuple(nearest)]
-        soft = np.stack([ndimage.gaussian_filter(flow[..., axis], 4) for axis in (0, 1)], -1)
-        flow = np.where(known[..., None], flow, soft)
         drawn = world.draw(values, SIZE)
+        # In the face the drawn outlines of nose and lids are not the photograph's: there the flow is continuous.
+        inner = known & np.isin(drawn.regions, _FACE)
+        flow = np.where(inner[..., None], _low_passed(flow, inner), flow)
+        flow = np.where(known[..., None], flow, _low_passed(flow, np.ones_like(known)))
         goal = self._goal(drawn)
         flow, unknown = self._irises(values, goal, flow + self._painted(goal, flow))
         rows, columns = np.indices((SIZE, SIZE))
-        place = rows + flow[..., 1], columns + flow[..., 0]
+        place = np.stack([rows + flow[..., 1], columns + flow[..., 0]])
         seen = [ndimage.map_coordinates(self.person[..., c], place, order=1, mode="nearest") for c in range(4)]
         alpha = seen[3] / 255
         own = np.stack(seen[:3], -1) / np.maximum(alpha, 0.05)[..., None]
-        hidden = ndimage.binary_dilation(on & ~back.visible) & on
-        own = np.where(hidden[..., None], fill(own.astype(np.float32), (alpha > 0.9) & ~hidden), own)
-        edge = ndimage.map_coordinates(alpha, [each.astype(float) for each in nearest], order=0)
-        alpha = np.where(hidden, edge, alpha)[..., None]
+        # Threads of what is hidden are stretched over instead.
+        hidden = ndimage.binary_opening(on & ~back.visible, iterations=2)
+        hidden = np.asarray(ndimage.binary_dilation(hidden, iterations=2), bool) & on
+        own = np.where(hidden[..., None], self._guess(own, drawn, (alpha > 0.9) & ~hidden), own)
+        alpha = np.where(hidden, _joined(alpha > 0.5, hidden), alpha)[..., None]
         image = own * alpha + (1 - alpha) * self.plate
-        weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter((hidden | unknown).astype(np.float32), 1)
+        unknown |= hidden | ((place < -1) | (place > SIZE)).any(0)
+        weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter(unknown.astype(np.float32), 1)
         weight *= _attention(drawn)
         image = self._mouth(image, drawn)
         return View(values, image.astype(np.float32), weight.astype(np.float32))
@@ -194,6 +211,25 @@ class Photograph:
             unknown |= (share[..., 0] > 0.5) & ~between[1][there[0], there[1]]
         return flow, unknown
 
+    def _guess(self, own: np.ndarray, drawn: world.Portrait, known: np.ndarray) -> np.ndarray:
+        """What the photograph hides [256, 256, 3]: as drawn, each part in its colour there, and continuous with what is
+        `known`, bool [256, 256], of the person's `own` pixels [256, 256, 3]."""
+        light, sure = linear(drawn.image), self.person[..., 3] > 250
+        here, there = ([np.isin(each.regions, part) for part in _PARTS] for each in (self.drawn, drawn))
+        for before, now in zip(here, there):
+            if (before & sure).sum() > _FEW:
+                mine, other = (linear(np.median(of[before & sure], axis=0)) for of in (self.crop, self.drawn.image))
+                light[now] *= (mine + 1e-3) / (other + 1e-3)
+        image = srgb(light)
+        if self.gray:
+            image = np.repeat(image.mean(-1, keepdims=True), 3, -1)
+        away = (own - image).astype(np.float32)
+        alike = known & (np.abs(away).max(-1) < _APART)
+        for now in there:
+            if (now & alike).any():
+                image[now] += fill(away, now & alike)[now]
+        return np.clip(image, 0, 255)
+
     def _shaded(self, drawn: world.Portrait) -> np.ndarray:
         """A drawn image [256, 256, 3] in the photograph's light, by the medians of both skins, as inside a mouth."""
         both = (self.crop, self.drawn.regions), (drawn.image, drawn.regions)
@@ -214,10 +250,40 @@ class Photograph:
         return image + share * (shown - image)
 
 
+def _as_outlined(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """The factors with the hair whose outline is most like the person's, alpha [256, 256]: a knot or tail behind a head
+    with short hair was only guessed, see `person`."""
+    if hair.STYLES[int(np.searchsorted(hair.STYLE_EDGES[1:-1], values[INDEX["hair_style"]]))] != "knot":
+        return values
+    tried = [values]
+    for style in ("knot", "swept back", "side part"):
+        tried.append(values.copy())
+        tried[-1][[INDEX["hair_style"], INDEX["hair_length"]]] = hair.style_value(hair.STYLES.index(style)), _SHORT
+    off = [np.mean((alpha > 0.5) != (world.draw(world.align(each), SIZE).regions > 0)) for each in tried]
+    off[0], off[1] = off[0] + _GUESSED, off[1] + _GUESSED
+    return tried[int(np.argmin(off))]
+
+
+def _low_passed(flow: np.ndarray, within: np.ndarray) -> np.ndarray:
+    """A flow [256, 256, 2] without what is finer than `_SMOOTH`; only pixels `within`, bool [256, 256], count."""
+    share = ndimage.gaussian_filter(within.astype(float), _SMOOTH)
+    sums = [ndimage.gaussian_filter(flow[..., axis] * within, _SMOOTH) for axis in (0, 1)]
+    return np.stack(sums, -1) / np.maximum(share, 1e-3)[..., None]
+
+
 def _attention(drawn: world.Portrait) -> np.ndarray:
     """float32 [256, 256]: 1, and up to `FEATURED` about eyes, brows and lips, which are small and say most."""
     near = np.asarray(ndimage.binary_dilation(np.isin(drawn.regions, _FEATURES), iterations=3), np.float32)
     return 1 + (FEATURED - 1) * ndimage.gaussian_filter(near, 1.5)
+
+
+def _joined(body: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """How much [256, 256], 0 to 1, hidden pixels of the drawn person belong to the photographed one: those do that join
+    the `body` that is seen, bool [256, 256], without a gap or a thread."""
+    both = body | hidden
+    core = np.asarray(ndimage.binary_opening(both, iterations=2), bool) & body & ~hidden
+    whole = np.asarray(ndimage.binary_opening(ndimage.binary_propagation(core, mask=both), iterations=2), bool)
+    return ndimage.gaussian_filter((whole | (body & ~hidden)).astype(np.float32), 0.7)
 
 
 def _between(eye: np.ndarray) -> np.ndarray:
@@ -273,7 +339,7 @@ def tune(
         generator: whose latents mean the factors of the world.
         seen: views, two or more.
         look: gives the vectors whose squared distance is added to the loss.
-        steps: of Adam, two images each.
+        steps: of Adam, one image each.
         through: hands the numbers of the steps on.
 
     Returns:
@@ -285,16 +351,23 @@ def tune(
     free = [p.requires_grad_() for p in parameters.values()]
     optimizer = torch.optim.Adam(free, LR, betas=(0.9, 0.99))
     device = generator.mean_w.device
+    dtype = torch.bfloat16 if choose_precision("auto", device) == "bf16" else None
     codes = torch.stack([compose(generator, each.values) for each in seen])
-    images = torch.stack([torch.from_numpy(each.image).permute(2, 0, 1) for each in seen]).to(device) / 127.5 - 1
-    weights = torch.stack([torch.from_numpy(each.weight)[None] for each in seen]).to(device)
-    with torch.no_grad():
-        targets = torch.cat([look(image) for image in images.split(4)])
+    whole = torch.stack([torch.from_numpy(each.image).permute(2, 0, 1) for each in seen]).to(device) / 127.5 - 1
+    counts = torch.stack([torch.from_numpy(each.weight)[None] for each in seen]).to(device)
     random = np.random.default_rng(0)
+    coarse, left = round(_COARSE * steps), []
     for step in through(range(steps)):
+        if step in (0, coarse):  # half the size, then the whole one
+            by = 1 if step >= coarse else 2
+            images, weights = F.avg_pool2d(whole, by), F.avg_pool2d(counts, by)
+            with torch.no_grad():
+                targets = torch.cat([look(each) for each in images.split(4)])
+        left = left or list(random.permutation(np.arange(1, len(seen))))
+        chosen = [0 if random.random() < _REST else left.pop()]
+        image, weight = images[chosen], weights[chosen]
         optimizer.param_groups[0]["lr"] = LR * min(1.0, (step + 1) / 10) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
-        chosen = [0, int(random.integers(1, len(seen)))]
-        rendered, image, weight = tuned.synthesize(codes[chosen]), images[chosen], weights[chosen]
+        rendered = tuned.synthesize(codes[chosen], dtype=dtype, stop=f"b{SIZE // by}.torgb")
         # What is not known is taken as right, so that no feature tells of it.
         loss = FEATURES * distance(look(image + weight.clamp_max(1) * (rendered - image)), targets[chosen]).mean()
         error = (rendered - image) * weight
