@@ -44,12 +44,12 @@ _FEW = 20.0  # frames after which what a clip shows least or most counts as much
 
 # What the mesh shows of the mouth when a factor goes from 0 to 1. Rows: opening between the lips, lift of the corners
 # above the upper lip, width, thickness of both lips; columns: `_MOUTH_FACTORS`. The world draws .28 of opening, .084 of
-# lift and .087 of width for jaw and smile, -.184 of width for pucker; on real clips the network shows .8, .5 and .7 of
-# what MediaPipe's larger network with attention to the lips shows, and mixes lift into every change of width.
+# lift and .087 of width for jaw and smile, -.184 of width for pucker; on real clips the network shows .8, .5 and .7
+# of what MediaPipe's larger network with attention to the lips shows, and mixes lift into every change of width.
 _MOUTH_FACTORS = ("jaw", "smile", "pucker", "press")
 _MOUTH = np.array(
     [
-        [0.24, 0.0, 0.0, 0.0],
+        [0.22, 0.0, 0.0, 0.0],
         [-0.07, 0.030, -0.05, 0.0],
         [0.01, 0.055, -0.11, 0.0],
         [0.02, -0.01, 0.02, -0.042],
