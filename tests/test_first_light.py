@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -68,10 +69,11 @@ def test_sources_stay_themselves(made: Path) -> None:
     """Frames of one source are closer in dlib's embedding than frames of others (benchmarks/drive.py: at length)."""
     system = StyleMask.builtin()
     motion = system.extract(made / "driving.mp4")
+    motion = replace(motion, values=motion.values[::20], placement=motion.placement[::20])
     backend = DlibBackend()
     people = []
     for seed in range(5):
-        frames = [frame for i, frame in enumerate(render(system, system.identify(seed), motion)) if i % 20 == 0]
+        frames = render(system, system.identify(seed), motion)
         people.append(np.array([backend.embedding(frame, find_face(frame, backend)) for frame in frames]))
     assert same_person_closer(people) >= 0.9
 
@@ -79,10 +81,16 @@ def test_sources_stay_themselves(made: Path) -> None:
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="the real clips are not part of the repository")
 def test_a_real_clip_drives(tmp_path: Path) -> None:
     clip, out = CLIPS / "woman-expressive-30fps.mp4", tmp_path / "out.mp4"
-    drive("stylemask", source="1", driving=str(clip), out=str(out))
-    given, result = VideoReader(clip), VideoReader(out)
-    assert result.num_frames == given.num_frames == 354 and result.rate == given.rate
-    yaw, mouth = correlations(clip, out)
+    assert VideoReader(clip).num_frames == 354
+    cut = tmp_path / "cut.mp4"  # every other frame, at half the rate
+    with VideoWriter(cut, Fraction(15)) as writer:
+        for frame in list(VideoReader(clip))[::2]:
+            writer.write(frame)
+        writer.finish()
+    drive("stylemask", source="1", driving=str(cut), out=str(out))
+    given, result = VideoReader(cut), VideoReader(out)
+    assert result.num_frames == given.num_frames == 177 and result.rate == given.rate
+    yaw, mouth = correlations(cut, out)
     assert yaw >= 0.9 and mouth >= 0.8
 
 
