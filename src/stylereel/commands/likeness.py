@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Literal, cast, get_args
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from stylereel.core.files import MediaError, replacing
@@ -35,7 +36,8 @@ def check_likeness(likeness: str) -> None:
 def resembling(
     system: System, identity: Identity, source: Source, likeness: Likeness, stages: Stages | None = None
 ) -> Identity:
-    """The identity with the tuning that makes it look as in the photograph `source`.
+    """The identity with the tuning that makes it look as in the photograph `source`, and the factors of who was tuned
+    (see `views.Photograph`).
 
     Tunings are cached by photograph, person and generator. Anything but a photograph that the built-in family has
     read, such as a drawn picture, comes back as it is. So does all with the likeness "drawn", and with "auto" where
@@ -55,12 +57,14 @@ def resembling(
     kept = cache_folder() / "likenesses" / f"{key.hexdigest()[:32]}.safetensors"
     try:
         found = Identity.load(kept)
-        return replace(identity, w=found.w, delta=found.delta)
+        tensors = {**identity.tensors, "factors": found.tensors["factors"]}
+        return replace(identity, w=found.w, tensors=tensors, delta=found.delta)
     except ValueError:  # not there, or damaged
         pass
     photograph = Photograph(crop, values, marks)
     w = compose(generator, photograph.values).cpu()
-    found = replace(identity, w=w, delta=tuning(generator, photograph, look, stages))
+    tensors = {**identity.tensors, "factors": torch.from_numpy(photograph.values)}
+    found = replace(identity, w=w, tensors=tensors, delta=tuning(generator, photograph, look, stages))
     with suppress(MediaError), replacing(kept) as partial:  # a cache that cannot be written costs the next run a minute
         found.save(partial)
     return found
