@@ -21,9 +21,9 @@ def tuned_quickly(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     done: list[int] = []
 
-    def few(generator: Any, seen: Any, look: Any, **given: Any) -> Any:
+    def few(generator: Any, seen: Any, look: Any, steps: int, *others: Any) -> Any:
         done.append(len(seen))
-        return tune(generator, seen, look, 4, **given)
+        return tune(generator, seen, look, 4, *others)
 
     monkeypatch.setattr(likeness, "tune", few)
     monkeypatch.setattr(likeness, "VIEWS", 2)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache, partial
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -14,17 +16,18 @@ from torch import Tensor
 from stylereel.core.files import MediaError, replacing
 from stylereel.core.latents import Identity
 from stylereel.core.record import Stages
-from stylereel.core.system import Source, System
+from stylereel.core.system import Frames, Repairs, Source, System
 from stylereel.faces.placement import cut
 from stylereel.generator import StyleGAN2
 from stylereel.invert.perceptual import Perceptual, Vectors
 from stylereel.invert.person import compose
-from stylereel.invert.views import SIZE, VIEWS, Photograph, tune, views
+from stylereel.invert.views import AGAIN, LR, SIZE, SLOWER, STEPS, VIEWS, Photograph, View, tune, views
+from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.zoo.registry import cache_folder
 
 Likeness = Literal["auto", "photo", "drawn"]
 
-METHOD = 3  # part of the cache's key: counts up when the same photograph gives another tuning
+METHOD = 4  # part of the cache's key: counts up when the same photograph gives another tuning
 
 
 def check_likeness(likeness: str) -> None:
@@ -39,38 +42,72 @@ def resembling(
     """The identity with the tuning that makes it look as in the photograph `source`, and the factors of who was tuned
     (see `views.Photograph`).
 
-    Tunings are cached by photograph, person and generator. Anything but a photograph that the built-in family has
-    read, such as a drawn picture, comes back as it is. So does all with the likeness "drawn", and with "auto" where
-    the system has networks that know the drawn generator's feature maps alone.
+    Tunings are cached by photograph, person and generator, and by the networks of a system that `Repairs`. Anything but
+    a photograph that the built-in family has read, such as a drawn picture, comes back as it is.
     """
-    if likeness == "auto":
-        likeness = "drawn" if getattr(system, "repairs", False) else "photo"
     if likeness == "drawn" or not isinstance(source, np.ndarray) or "marks" not in identity.tensors or identity.delta:
         return identity
     stages, generator = stages or Stages(), cast(StyleGAN2, system.generator)
     values, marks = (identity.tensors[name].numpy() for name in ("factors", "marks"))
     crop = cut(source, identity.tensors["placement"].numpy(), SIZE)
     look = Perceptual.best(generator.mean_w.device)
+    photograph = cache(lambda: Photograph(crop, values, marks))
+    seen = cache(lambda: _seen(photograph(), stages))
+
+    def tuned() -> Identity:
+        known = photograph().values
+        w, tensors = compose(generator, known).cpu(), {**identity.tensors, "factors": torch.from_numpy(known)}
+        return replace(identity, w=w, tensors=tensors, delta=_tuned(generator, seen(), look, stages))
+
+    def tuned_again(system: Repairs) -> Identity:
+        motion = [each.values[MOTION_COLUMNS] for each in seen()]
+
+        def show(net: StyleGAN2, index: int) -> Frames:
+            return system.still(found.w, motion[0], motion[index][None], net)
+
+        more = _tuned(generator.tuned(found.delta), seen(), look, stages, AGAIN, SLOWER, show)
+        return replace(found, delta={name: change + more[name] for name, change in found.delta.items()})
+
     key = hashlib.sha256(f"{METHOD} {look.name}".encode())
     for each in (values, marks, crop, *(p.detach().cpu().numpy() for p in generator.parameters())):
         key.update(np.ascontiguousarray(each).tobytes())
-    kept = cache_folder() / "likenesses" / f"{key.hexdigest()[:32]}.safetensors"
+    found = _cached(key.hexdigest(), tuned)
+    if isinstance(system, Repairs):
+        for file in system.weight_files:
+            key.update(file.read_bytes())
+        found = _cached(key.hexdigest(), partial(tuned_again, system))
+    tensors = {**identity.tensors, "factors": found.tensors["factors"]}
+    return replace(identity, w=found.w, tensors=tensors, delta=found.delta)
+
+
+def _cached(key: str, make: Callable[[], Identity]) -> Identity:
+    kept = cache_folder() / "likenesses" / f"{key[:32]}.safetensors"
     try:
-        found = Identity.load(kept)
-        tensors = {**identity.tensors, "factors": found.tensors["factors"]}
-        return replace(identity, w=found.w, tensors=tensors, delta=found.delta)
+        return Identity.load(kept)
     except ValueError:  # not there, or damaged
-        pass
-    photograph = Photograph(crop, values, marks)
-    w = compose(generator, photograph.values).cpu()
-    tensors = {**identity.tensors, "factors": torch.from_numpy(photograph.values)}
-    found = replace(identity, w=w, tensors=tensors, delta=tuning(generator, photograph, look, stages))
-    with suppress(MediaError), replacing(kept) as partial:  # a cache that cannot be written costs the next run a minute
-        found.save(partial)
+        found = make()
+    with suppress(MediaError), replacing(kept) as file:  # a cache that cannot be written costs the next run a minute
+        found.save(file)
     return found
+
+
+def _seen(photograph: Photograph, stages: Stages) -> list[View]:
+    return [photograph.rest(), *stages.through("look", views(photograph, VIEWS), VIEWS)]
+
+
+def _tuned(
+    generator: StyleGAN2,
+    seen: Sequence[View],
+    look: Vectors,
+    stages: Stages,
+    steps: int = STEPS,
+    lr: float = LR,
+    show: Callable[[StyleGAN2, int], Frames] | None = None,
+) -> dict[str, Tensor]:
+    with stages("tune"):
+        return tune(generator, seen, look, steps, lr, lambda indices: stages.through("tune", indices), show)
 
 
 def tuning(generator: StyleGAN2, photograph: Photograph, look: Vectors, stages: Stages) -> dict[str, Tensor]:
     """The change of a generator's parameters with which it shows a photograph and views of it; see `views.tune`."""
-    seen = [photograph.rest(), *stages.through("look", views(photograph, VIEWS), VIEWS)]
-    return tune(generator, seen, look, through=lambda steps: stages.through("tune", steps))
+    return _tuned(generator, _seen(photograph, stages), look, stages)

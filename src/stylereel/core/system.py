@@ -49,9 +49,12 @@ class Frames:
     def __len__(self) -> int:
         return len(self.w) if self.w is not None else len(self.s[0]) if self.s else 0
 
-    def synthesize(self, generator: Synthesizer, dtype: torch.dtype | None = None) -> Tensor:
-        """The images [B, 3, H, W] in about [-1, 1]; features in `dtype`, by default that of the weights."""
+    def synthesize(self, generator: Synthesizer, dtype: torch.dtype | None = None, stop: str | None = None) -> Tensor:
+        """The images [B, 3, H, W] in about [-1, 1]; features in `dtype`, by default that of the weights. With `stop`
+        the output of that layer."""
         given: dict[str, Any] = {"w": self.w, "s": self.s, "dtype": dtype}
+        if stop is not None:
+            given["stop"] = stop
         if self.taps:
             given["taps"] = {layer: _replacement(maps) for layer, maps in self.taps.items()}
         if self.start is not None:
@@ -155,6 +158,16 @@ class Streams(System, Protocol):
 
         `rate` is about how many shots come in a second. The motion is `missing` where there is no face to follow.
         """
+        ...
+
+
+@runtime_checkable
+class Repairs(System, Protocol):
+    """A system with networks that know the generator's feature maps: one that is tuned has to be tuned to them, too."""
+
+    def still(self, w: Tensor, own: np.ndarray, motion: np.ndarray, generator: Any = None) -> Frames:
+        """How codes [L, D], whose portrait has motion factors `own` [M], look with `motion` [B, M] that stays as it is,
+        by another generator of the same kind if given; differentiable by that generator's parameters."""
         ...
 
 

@@ -17,7 +17,7 @@ image; the first ones compare at half the size, which costs half.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from stylereel import world
 from stylereel.core.precision import choose_precision
+from stylereel.core.system import Frames
 from stylereel.faces.paste import fill
 from stylereel.family.matte import in_front, matte_of
 from stylereel.generator import StyleGAN2
@@ -48,6 +49,7 @@ TURN = {"yaw": 24.0, "pitch": 13.0, "roll": 9.0}  # degrees by which views are t
 HIDDEN, FEATURED = 0.4, 4.0  # weights of what the photograph does not show, and of eyes, brows and lips
 VIEWS, STEPS = 48, 660
 LR, FEATURES = 2e-2, 0.3  # of Adam; weight of the distance in features
+AGAIN, SLOWER = 200, 1e-2  # steps and rate for what a system shows otherwise than by its codes
 _COARSE, _REST = 0.6, 0.15  # shares of the steps: at half the size, with the photograph itself
 _LEVELS = 4  # resolutions, each half of the one before
 _ARCS = (  # of landmarks, along which a contour is smooth
@@ -61,7 +63,11 @@ _IRIS = {"gaze_x": 0.074 * ZOOM * SIZE, "gaze_y": 0.048 * ZOOM * SIZE}  # pixels
 _IRIS_RADIUS = 0.072 * ZOOM * SIZE
 _GAZE = 0.5  # by how much the gaze differs at most
 _CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they do not fold
-_SHOWS = 0.6  # of the opening that is asked for: a photograph's mouth that is open so far shows its own inside
+_OPEN, _SHOWN = 2.0, 4.0  # pixels between the lips from which their inside is drawn, and is seen in a photograph
+_CAVITY = 0.45  # of the skin's brightness, which the drawn inside does not exceed behind a photograph's teeth
+_LID = 0.4, 0.8, 1.2  # heights of lids over that of the open eye, which fade upwards
+_LIGHTER = 0.7  # of the difference by which closed lids get as light as the skin under the eye
+_INNER = [60, 61, 62, 63, 64], [64, 65, 66, 67, 60]  # lips
 _BROW = 4.0  # pixels by which brows reach above and below their landmarks
 _GUESSED, _SHORT = 0.008, 0.2  # share of the image by which knot or tail must fit better; length of hair without
 _APART = 90.0  # levels by which a pixel of the photograph and a drawn one of the same part differ at most
@@ -150,7 +156,7 @@ class Photograph:
         unknown |= hidden | ((place < -1) | (place > SIZE)).any(0)
         weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter(unknown.astype(np.float32), 1)
         weight *= _attention(drawn)
-        image = self._mouth(image, drawn)
+        image = self._mouth(self._lids(image, goal), values, drawn, goal)
         return View(values, image.astype(np.float32), weight.astype(np.float32))
 
     def _goal(self, drawn: world.Portrait) -> np.ndarray:
@@ -200,7 +206,8 @@ class Photograph:
                 (marks[left] + marks[right]) / 2 + [each[INDEX[name]] * by for name, by in _IRIS.items()]
                 for marks, each in ((goal, values), (self.marks, self.values))
             ]
-            between = [_between(marks[left : left + 6]) for marks in (goal, self.marks)]
+            eye = [range(left, right + 1), [right, right + 1, right + 2, left]]
+            between = [_filled(_contour(marks, eye)) > 0.5 for marks in (goal, self.marks)]
             away = np.hypot(columns - places[0][0], rows - places[0][1]) / _IRIS_RADIUS
             share = np.where(between[0], np.clip(2 - away, 0, 1), 0)[..., None]
             flow += share * (places[1] - places[0] - flow)
@@ -230,24 +237,69 @@ class Photograph:
                 image[now] += fill(away, now & alike)[now]
         return np.clip(image, 0, 255)
 
-    def _shaded(self, drawn: world.Portrait) -> np.ndarray:
-        """A drawn image [256, 256, 3] in the photograph's light, by the medians of both skins, as inside a mouth."""
+    def _light(self, drawn: world.Portrait) -> np.ndarray:
+        """The photograph's light [3] over a drawn image's, by the medians of both skins."""
         both = (self.crop, self.drawn.regions), (drawn.image, drawn.regions)
-        own, other = (np.median(image[regions == _SKIN], axis=0) for image, regions in both)
-        gain = np.clip((linear(own) + 1e-3) / (linear(other) + 1e-3), *_GAIN)
-        lit = np.stack([srgb(linear(drawn.image[..., axis]) * _SHADE * gain[axis]) for axis in range(3)], -1)
-        return np.repeat(lit.mean(-1, keepdims=True), 3, -1) if self.gray else lit
+        own, other = (linear(np.median(image[regions == _SKIN], axis=0)) for image, regions in both)
+        return np.clip((own + 1e-3) / (other + 1e-3), *_GAIN)
 
-    def _mouth(self, image: np.ndarray, drawn: world.Portrait) -> np.ndarray:
-        """The image with the drawn inside of the mouth, where the photograph's mouth is not open as far."""
-        marks = drawn.landmarks * SIZE
-        opening = float(np.abs(marks[62] - marks[66]).sum())
-        if opening < 2 or self.opening > _SHOWS * opening:
+    def _mouth(self, image: np.ndarray, values: np.ndarray, drawn: world.Portrait, goal: np.ndarray) -> np.ndarray:
+        """The image with an inside of the mouth, if it is not open as in the photograph: what the photograph shows of
+        it stays with the upper lip, as teeth do, and the rest is drawn in its light."""
+        gap, before = (np.abs(marks[62] - marks[66]).sum() for marks in (goal, self.marks))
+        if gap < _OPEN or abs(gap - before) < 1:
             return image
-        inside = drawn.regions == REGIONS.index("mouth")
-        shown = self._shaded(drawn)
-        share = ndimage.gaussian_filter(inside.astype(np.float32), 0.7)[..., None]
-        return image + share * (shown - image)
+        share = _filled(_contour(goal, _INNER))
+        rows, columns = np.nonzero(share > 0)
+        here = np.stack([columns, rows], 1) + 0.5
+        large = world.draw(values, 2 * SIZE)
+        inside = large.regions == REGIONS.index("mouth")
+        if not inside.any():
+            return image
+        lit = srgb(linear(large.image) * self._light(drawn) * _SHADE)
+        lit = np.repeat(lit.mean(-1, keepdims=True), 3, -1) if self.gray else lit
+        nearest = np.asarray(ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True))
+        lit = lit[tuple(nearest)]
+        there = RBFInterpolator(goal[60:68], drawn.landmarks[60:68] * 2 * SIZE, kernel="linear")(here)
+        shown = np.stack([ndimage.map_coordinates(lit[..., c], there.T[::-1] - 0.5, order=1) for c in range(3)], -1)
+        if before > _SHOWN:
+            below = (0, SIZE)  # what hangs from the upper lip moves with it
+            upper, own = (np.concatenate([each[60:65], each[60:65] + below]) for each in (goal, self.marks))
+            there = RBFInterpolator(upper, own, kernel="linear")(here).T[::-1] - 0.5
+            seen = np.stack(
+                [ndimage.map_coordinates(self.crop[..., c].astype(float), there, order=1) for c in range(3)], -1
+            )
+            known = ndimage.map_coordinates(_filled(_contour(self.marks, _INNER)), there, order=1)[:, None]
+            shown = np.minimum(shown, _CAVITY * np.median(self.crop[self.drawn.regions == _SKIN]))  # one row of teeth
+            shown += known * (seen - shown)
+        image = image.copy()
+        image[rows, columns] += share[rows, columns, None] * (shown - image[rows, columns])
+        return image
+
+    def _lids(self, image: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """The image with lids as light as the skin under the eye, as far as they are more closed than the photograph's,
+        for the fold that they are stretched from lies in the shade; and lashes in the place of what shuts between
+        them."""
+        image = image.copy()
+        for left, right in _EYES:
+            arcs = [range(left, right + 1)], [[*range(right, right + 3), left]]
+            upper, lower = (_contour(goal, arc) for arc in arcs)
+            gap, before = (
+                np.abs(marks[[left + 1, left + 2]] - marks[[right + 2, right + 1]])[:, 1].mean()
+                for marks in (goal, self.marks)
+            )
+            closed = np.clip(1 - gap / max(before, 1), 0, 1)
+            lid = sum(_filled(np.concatenate([upper - (0, 1), upper[::-1] - (0, 1 + by * before)])) for by in _LID)
+            lid = ndimage.gaussian_filter(lid / len(_LID), 1)
+            under = _filled(np.concatenate([lower + (0, 2), lower[::-1] + (0, 2 + before)])) > 0.5
+            eye = _filled(np.concatenate([_contour(self.marks, arc) for arc in arcs])) > 0.5
+            if closed == 0 or not under.any() or not eye.any():
+                continue
+            shade = np.median(image[under], axis=0) - ndimage.gaussian_filter(image, (3, 3, 0))
+            image += _LIGHTER * closed * lid[..., None] * shade.clip(0)
+            line = _filled(np.concatenate([upper - (0, 0.6), lower + (0, 0.6)])) * np.clip(4 * closed - 3, 0, 1)
+            image += line[..., None] * (np.percentile(self.crop[eye], 10, axis=0) - image)
+        return image
 
 
 def _as_outlined(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
@@ -286,13 +338,20 @@ def _joined(body: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     return ndimage.gaussian_filter((whole | (body & ~hidden)).astype(np.float32), 0.7)
 
 
-def _between(eye: np.ndarray) -> np.ndarray:
-    """bool [256, 256]: what is between the lids with landmarks [6, 2] in pixels."""
-    knots, fine = np.arange(4), np.linspace(0, 3, 13)
-    upper, lower = (CubicSpline(knots, eye[arc])(fine) for arc in ([0, 1, 2, 3], [3, 4, 5, 0]))
-    mask = Image.new("1", (SIZE, SIZE))
-    ImageDraw.Draw(mask).polygon([tuple(point) for point in np.concatenate([upper, lower[1:-1]])], fill=1)
-    return np.array(mask)
+def _contour(marks: np.ndarray, arcs: Sequence[Sequence[int]]) -> np.ndarray:
+    """Points [P, 2] of a contour along arcs of landmarks [68, 2]."""
+    found = []
+    for arc in arcs:
+        fine = np.linspace(0, len(arc) - 1, 4 * (len(arc) - 1) + 1)
+        found.append(CubicSpline(np.arange(len(arc)), marks[list(arc)])(fine))
+    return np.concatenate(found)
+
+
+def _filled(contour: np.ndarray) -> np.ndarray:
+    """float32 [256, 256]: how much of each pixel is within a contour [P, 2] in pixels."""
+    mask = Image.new("L", (4 * SIZE, 4 * SIZE))
+    ImageDraw.Draw(mask).polygon([tuple(point) for point in 4 * contour], fill=255)
+    return np.asarray(mask.reduce(4), np.float32) / 255
 
 
 def expression(random: np.random.Generator) -> dict[str, float]:
@@ -328,7 +387,13 @@ def views(photograph: Photograph, count: int, seed: int = 0) -> Iterator[View]:
 
 
 def tune(
-    generator: StyleGAN2, seen: Sequence[View], look: Vectors, steps: int = STEPS, through: Through = iter
+    generator: StyleGAN2,
+    seen: Sequence[View],
+    look: Vectors,
+    steps: int = STEPS,
+    lr: float = LR,
+    through: Through = iter,
+    show: Callable[[StyleGAN2, int], Frames] | None = None,
 ) -> dict[str, Tensor]:
     """The change of a generator's parameters with which the persons of `seen`, the photograph first, look as they do.
 
@@ -339,8 +404,9 @@ def tune(
         generator: whose latents mean the factors of the world.
         seen: views, two or more.
         look: gives the vectors whose squared distance is added to the loss.
-        steps: of Adam, one image each.
+        steps, lr: of Adam, one image each.
         through: hands the numbers of the steps on.
+        show: how a generator shows the view of an index; by the codes of its values if not given.
 
     Returns:
         {name of the parameter: difference, float16}.
@@ -349,7 +415,7 @@ def tune(
     tuned = copy.deepcopy(generator).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = {name: p for name, p in tuned.synthesis.named_parameters("synthesis") if ".affine." not in name}
     free = [p.requires_grad_() for p in parameters.values()]
-    optimizer = torch.optim.Adam(free, LR, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(free, lr, betas=(0.9, 0.99))
     device = generator.mean_w.device
     dtype = torch.bfloat16 if choose_precision("auto", device) == "bf16" else None
     codes = torch.stack([compose(generator, each.values) for each in seen])
@@ -366,8 +432,9 @@ def tune(
         left = left or list(random.permutation(np.arange(1, len(seen))))
         chosen = [0 if random.random() < _REST else left.pop()]
         image, weight = images[chosen], weights[chosen]
-        optimizer.param_groups[0]["lr"] = LR * min(1.0, (step + 1) / 10) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
-        rendered = tuned.synthesize(codes[chosen], dtype=dtype, stop=f"b{SIZE // by}.torgb")
+        optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 10) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
+        shown = Frames(w=codes[chosen]) if show is None else show(tuned, chosen[0])
+        rendered = shown.synthesize(tuned, dtype, f"b{SIZE // by}.torgb")
         # What is not known is taken as right, so that no feature tells of it.
         loss = FEATURES * distance(look(image + weight.clamp_max(1) * (rendered - image)), targets[chosen]).mean()
         error = (rendered - image) * weight

@@ -131,10 +131,14 @@ def identify(
     return Identity(w.cpu(), system.name)
 
 
-def knows_factors(system: Encodes) -> bool:
+def knows_factors(system: System) -> bool:
     """Whether the latents of a system's generator mean the factors of the world."""
     generator = system.generator
-    return system.builtin_family and isinstance(generator, StyleGAN2) and generator.config.z_dim == LATENT_DIM
+    return (
+        getattr(system, "builtin_family", False)
+        and isinstance(generator, StyleGAN2)
+        and generator.config.z_dim == LATENT_DIM
+    )
 
 
 def person_of(system: Encodes, image: np.ndarray, track: backend.Track, corrections: Sequence[str] = ()) -> Identity:
@@ -317,7 +321,10 @@ def face_values(motion: Motion) -> np.ndarray:
 
 
 def own_motion(system: System, identity: Identity) -> np.ndarray:
-    """The motion factors [M] that an identity's own portrait shows, by the built-in face net."""
+    """The motion factors [M] that an identity's own portrait shows: those it was composed of, or else by the built-in
+    face net, which knows drawn faces."""
+    if "factors" in identity.tensors and knows_factors(system):
+        return identity.tensors["factors"].numpy()[MOTION_COLUMNS]
     return motion_of_codes(system, system.portrait(identity))[0]
 
 

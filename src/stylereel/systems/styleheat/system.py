@@ -70,7 +70,6 @@ class StyleHEAT:
     name = "styleheat"
     context = RADIUS
     moves_in_frame = True
-    repairs = True  # feature maps, by a network that knows those of the drawn generator
 
     def __init__(
         self,
@@ -327,20 +326,18 @@ class StyleHEAT:
             values = np.where(_IS_MOUTH, own, values)  # what sound moves
         given = values
         if self.builtin_family:
-            known = self.warper.config.inputs // 2
-            values = coordinates(values)[:, :known]
+            values = self._coordinates(values)
         elif not motion.kind.relative:
             values = values.copy()
             values[:, CROP] = own[CROP]  # where a face lies in the crop is the source's
         window, led = windows(values)[inner], None
         if self.builtin_family:
-            window = beside_own(window, coordinates(own)[None, :known])
-            led = guides(own, given[inner]).to(codes) if self.warper.config.guide else None
+            window, led = self._beside(own, window, given[inner])
         state, image = prepared.state, prepared.image
         if curves.is_edited(identity, shown):
             state, image = self._edited(identity, prepared, codes)
         mel = None if heard is None else heard[inner].to(codes)
-        state = self.moved(state, image, window.to(codes), led, codes, mel)
+        state = self.moved(state, image, window.to(codes), None if led is None else led.to(codes), codes, mel)
         if self.moves_image and (frame != (0, 0, 1)).any():
             state = split(warp(state.joined(), place_in_frame(torch.from_numpy(frame).to(codes))))
         return Frames(w=codes.expand(len(window), -1, -1), start=(LAYER, state.features, state.so_far))
@@ -349,6 +346,22 @@ class StyleHEAT:
         """What shows an identity as it is: its own state."""
         state, w = self._state(identity), identity.w.to(device_of(self))[None]
         return Frames(w=w, start=(LAYER, state.features, state.so_far))
+
+    def still(self, w: Tensor, own: np.ndarray, motion: np.ndarray, generator: StyleGAN2 | None = None) -> Frames:
+        """How codes [L, D] look with motion factors [B, M] that stay as they are; built-in family only.
+
+        Args:
+            w: of a portrait with the motion factors `own` [M].
+            motion: [B, M].
+            generator: another one than the system's, such as one that learns.
+        """
+        generator, codes, config = generator or self.generator, w[None].to(device_of(self)), self.warper.config
+        state = read_state(generator, codes)
+        image = look(generator, state, codes, config.size, config.grid == "corners")
+        lasting = torch.cat([windows(each[None]) for each in self._coordinates(motion)])
+        window, led = self._beside(own, lasting, motion)
+        state = self.moved(state, image, window.to(codes), None if led is None else led.to(codes))
+        return Frames(w=codes.expand(len(motion), -1, -1), start=(LAYER, state.features, state.so_far))
 
     def to(self, device: torch.device | str) -> StyleHEAT:
         """Move all networks to a device."""
@@ -391,6 +404,15 @@ class StyleHEAT:
             known = descriptor if calibration.config.descriptor else None
             warped = calibration(warped, known, guide, sound).apply(warped)
         return split(warped) if self.moves_image else State(warped, state.so_far.expand(count, -1, -1, -1))
+
+    def _coordinates(self, values: np.ndarray) -> np.ndarray:
+        """Motion factors [B, M] as the warper takes them: [B, N]."""
+        return coordinates(values)[:, : self.warper.config.inputs // 2]
+
+    def _beside(self, own: np.ndarray, window: Tensor, motion: np.ndarray) -> tuple[Tensor, Tensor | None]:
+        """Windows [B, N, 27] beside the source's own motion [M], and what leads a warper from it to motion [B, M]."""
+        led = guides(own, motion) if self.warper.config.guide else None
+        return beside_own(window, self._coordinates(own[None])), led
 
     def _state(self, identity: Identity) -> State:
         device = device_of(self)
