@@ -108,7 +108,7 @@ def test_the_inside_of_a_mouth_is_between_the_lips_of_the_photograph() -> None:
     green[teeth] = 0, 255, 0
     wide = Photograph(green, smiling, drawn.landmarks).view({"jaw": 0.7}).image
     found = wide[..., 1] - wide[..., [0, 2]].max(-1) > 80
-    assert 0.6 * teeth.sum() < found.sum() < 2 * teeth.sum(), "the teeth that are seen, no longer than they were"
+    assert 0.6 * teeth.sum() < found.sum() < 1.3 * teeth.sum(), "the teeth that are seen, no longer than they were"
 
 
 def test_closed_lids_are_as_light_as_the_skin_under_the_eye() -> None:

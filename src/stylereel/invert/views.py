@@ -260,12 +260,12 @@ class Photograph:
         lit = np.repeat(lit.mean(-1, keepdims=True), 3, -1) if self.gray else lit
         nearest = np.asarray(ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True))
         lit = lit[tuple(nearest)]
-        there = RBFInterpolator(goal[60:68], drawn.landmarks[60:68] * 2 * SIZE, kernel="linear")(here)
+        there = RBFInterpolator(goal[60:68], drawn.landmarks[60:68] * 2 * SIZE, kernel="linear", degree=1)(here)
         shown = np.stack([ndimage.map_coordinates(lit[..., c], there.T[::-1] - 0.5, order=1) for c in range(3)], -1)
         if before > _SHOWN:
             below = (0, SIZE)  # what hangs from the upper lip moves with it
             upper, own = (np.concatenate([each[60:65], each[60:65] + below]) for each in (goal, self.marks))
-            there = RBFInterpolator(upper, own, kernel="linear")(here).T[::-1] - 0.5
+            there = RBFInterpolator(upper, own, kernel="linear", degree=1)(here).T[::-1] - 0.5
             seen = np.stack(
                 [ndimage.map_coordinates(self.crop[..., c].astype(float), there, order=1) for c in range(3)], -1
             )
