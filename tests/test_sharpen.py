@@ -1,12 +1,19 @@
 """The losses that make the built-in generators sharp."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stylereel.core.builtin import builtin
 from stylereel.family.people import draw_batch
-from stylereel.recipes.sharpen import power_loss, rim_loss
+from stylereel.generator import StyleGAN2
+from stylereel.recipes import stylegan2
+from stylereel.recipes.sharpen import FINE, emphasised, power_loss, rim_loss
+from stylereel.train.loop import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +39,26 @@ def test_rims_count_and_soft_edges_do_not(portraits: Tensor) -> None:
     assert rim_loss(portraits, portraits) == 0
     assert rim_loss(blurred(portraits), portraits) < 1e-6
     assert rim_loss(sharpened, portraits) > 0.005
+
+
+def test_emphasis_is_of_the_finest_detail_alone(portraits: Tensor) -> None:
+    strong = emphasised(portraits, 1.5)
+    spectra = [torch.fft.rfft2(each) for each in (portraits, strong)]
+    cycles = torch.hypot(torch.fft.fftfreq(128)[:, None], torch.fft.rfftfreq(128)[None])
+    for band, gain in ((cycles < FINE[0], 1.0), (cycles > FINE[1], 1.5)):
+        torch.testing.assert_close(spectra[1][..., band], gain * spectra[0][..., band], rtol=1e-3, atol=1e-3)
+
+
+def test_the_last_block_learns_the_emphasis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stylegan2, "EMPHASIS", stylegan2.EMPHASIS._replace(steps=25, batch=2))
+    monkeypatch.setattr(stylegan2, "GAIN", 2.0)
+    monkeypatch.setattr(stylegan2, "samples", lambda _: np.zeros((8, 8, 3), np.uint8))
+    start = StyleGAN2.load(builtin("generator"))
+    learned = stylegan2.emphasise(Trainer(tmp_path), start)
+    changed = [name for name, p in learned.state_dict().items() if not torch.equal(p, start.state_dict()[name])]
+    assert changed and all(name.startswith("synthesis.b256.") and "affine" not in name for name in changed)
+    w = start.map(torch.randn(2, 80, generator=torch.Generator().manual_seed(9)))
+    with torch.inference_mode():
+        shown, now = (each.synthesize(w, noise="none") for each in (start, learned))
+        target = emphasised(shown, 2.0)
+    assert (now - target).square().mean() < 0.9 * (shown - target).square().mean()
