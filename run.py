@@ -71,6 +71,10 @@ def set_up(extras: set[str]) -> None:
     if stamp[:1] == [wanted]:
         if extras <= set(stamp[1:]):
             return
+        print(
+            f"Installing what is new here ({', '.join(sorted(extras - set(stamp[1:])))}); this takes half a minute.",
+            flush=True,
+        )
         extras = extras | set(stamp[1:])
     else:
         print("Making .venv and installing stylereel into it; this takes a minute or two.", flush=True)

@@ -82,14 +82,14 @@ def test_sources_stay_themselves(made: Path) -> None:
 def test_a_real_clip_drives(tmp_path: Path) -> None:
     clip, out = CLIPS / "woman-expressive-30fps.mp4", tmp_path / "out.mp4"
     assert VideoReader(clip).num_frames == 354
-    cut = tmp_path / "cut.mp4"  # every other frame, at half the rate
-    with VideoWriter(cut, Fraction(15)) as writer:
-        for frame in list(VideoReader(clip))[::2]:
+    cut = tmp_path / "cut.mp4"  # every third frame, at a third of the rate
+    with VideoWriter(cut, Fraction(10)) as writer:
+        for frame in list(VideoReader(clip))[::3]:
             writer.write(frame)
         writer.finish()
     drive("stylemask", source="1", driving=str(cut), out=str(out))
     given, result = VideoReader(cut), VideoReader(out)
-    assert result.num_frames == given.num_frames == 177 and result.rate == given.rate
+    assert result.num_frames == given.num_frames == 118 and result.rate == given.rate
     yaw, mouth = correlations(cut, out)
     assert yaw >= 0.9 and mouth >= 0.8
 

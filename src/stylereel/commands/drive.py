@@ -184,7 +184,7 @@ def drive(
             result side by side.
         paste_back: paste the head into a picture: source (also --paste-back alone), the source image, whose head keeps
             its own direction; or driving, the driving clip.
-        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes about a minute, once),
+        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes a minute or two, once),
             drawn (the person as the generator draws what was read, at once), or auto: photo, where the system can.
         files: weight files of the system's own file options, which override the family's; for the record too.
         options: values for the system's own options; the others keep their defaults.

@@ -46,7 +46,7 @@ def identify(
             photograph, the drawn person and the tuned one, .json is the record with what was read.
         set_: corrects what was read: beard=0, hair=curls, glasses=round, age=old, hair_colour=blond, face=woman, or any
             factor of the world; may be given several times.
-        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes about a minute, once),
+        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes a minute or two, once),
             drawn (the person as the generator draws what was read, at once), or auto: photo.
         face: which of several faces: largest, left, a number from the left, or an image of the person.
         detector: what finds and reads faces; auto is the mesh where it is installed, else dlib.

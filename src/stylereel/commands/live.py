@@ -93,7 +93,7 @@ def live(
         duration: end after so long: seconds or h:m:s.
         port: of the page; 0 takes a free one.
         report: file for the counts and times (.json); a recording has it next to it anyway.
-        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes about a minute, once),
+        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes a minute or two, once),
             drawn (the person as the generator draws what was read, at once), or auto: photo, where the system can.
         family: which set of weights: builtin, ffhq, or a TOML file that lists them.
         device: where the networks run; auto takes a GPU if there is one.

@@ -51,7 +51,7 @@ def sample(
             are written next to it.
         identity: the person shown: a seed, an image, codes or an identity (.safetensors, PTI's tuning included), or
             several of these separated by commas; the person of the training clip if not given.
-        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes about a minute, once),
+        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes a minute or two, once),
             drawn (the person as the generator draws what was read, at once), or auto: photo, where the system can.
         files: weight files of the system's own file options, which override the family's; for the record too.
         options: values for the system's own options; the others keep their defaults.

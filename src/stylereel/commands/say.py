@@ -50,7 +50,7 @@ def say(
         voice: who reads: hibari (from `pip install hibari-tts`), espeak (eSpeak NG, where it is installed), own (the
             world's own voice, always there), or auto, the first of these that is there.
         seed: random seed of the head's movement, and which of the own voices reads.
-        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes about a minute, once),
+        likeness: how a photograph is shown: photo (the generator is tuned to it, which takes a minute or two, once),
             drawn (the person as the generator draws what was read, at once), or auto: photo, where the system can.
         stages: clock to use, for watching the progress.
         rendering: what all commands that render take, see `RenderOptions`.

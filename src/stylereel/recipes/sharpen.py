@@ -32,6 +32,7 @@ from stylereel.recipes.losses import (
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.patches import PatchDiscriminator, coarse_of, cut_patches, feature_loss, hinge_d_loss
 
+_BORDER = 16  # pixels
 FINE = 0.19, 0.28  # cycles a pixel, from where to where the emphasis of detail rises
 
 
@@ -82,12 +83,14 @@ def emphasised(images: Tensor, gain: float) -> Tensor:
 
     A filter that is the same everywhere adds no grain: what agreed with the world's detail agrees with it as before.
     """
+    images = F.pad(images.float(), (_BORDER,) * 4, mode="reflect")  # else the borders would be edges
     height, width = images.shape[2:]
     down = torch.fft.fftfreq(height, device=images.device)[:, None]
     across = torch.fft.rfftfreq(width, device=images.device)[None]
     t = ((torch.hypot(down, across) - FINE[0]) / (FINE[1] - FINE[0])).clamp(0, 1)
     factor = 1 + (gain - 1) * t.square() * (3 - 2 * t)
-    return torch.fft.irfft2(torch.fft.rfft2(images.float()) * factor, s=(height, width))
+    strong = torch.fft.irfft2(torch.fft.rfft2(images) * factor, s=(height, width))
+    return strong[..., _BORDER:-_BORDER, _BORDER:-_BORDER]
 
 
 def rim_loss(images: Tensor, target: Tensor, window: int = 7) -> Tensor:
