@@ -73,6 +73,7 @@ _GUESSED, _SHORT = 0.008, 0.2  # share of the image by which knot or tail must f
 _APART = 90.0  # levels by which a pixel of the photograph and a drawn one of the same part differ at most
 _FEW = 20  # pixels, too few to tell a part's colour
 _SMOOTH = 4.0  # pixels
+_STRETCHED = 0.5  # pixels of the photograph for one of the view, from which its outline is calmed
 _FINER = 3  # points of a contour for each landmark
 _GAIN = 0.15, 1.3  # of the drawn image's light: limits
 _SHADE = 0.7  # of that light reaches the inside of a mouth
@@ -147,13 +148,16 @@ class Photograph:
         seen = [ndimage.map_coordinates(self.person[..., c], place, order=1, mode="nearest") for c in range(4)]
         alpha = seen[3] / 255
         own = np.stack(seen[:3], -1) / np.maximum(alpha, 0.05)[..., None]
-        # Threads of what is hidden are stretched over instead.
-        hidden = ndimage.binary_opening(on & ~back.visible, iterations=2)
+        alpha = _calmed(alpha, place)
+        # Threads of what is hidden are stretched over instead, and beyond the photograph its border is repeated.
+        beyond = ((place < -1) | (place > SIZE)).any(0)
+        hidden = ndimage.binary_opening(on & ~back.visible & ~beyond, iterations=2)
         hidden = np.asarray(ndimage.binary_dilation(hidden, iterations=2), bool) & on
+        hidden = _adjoining(hidden, (alpha > 0.5) & ~hidden, on)
         own = np.where(hidden[..., None], self._guess(own, drawn, (alpha > 0.9) & ~hidden), own)
         alpha = np.where(hidden, _joined(alpha > 0.5, hidden), alpha)[..., None]
         image = own * alpha + (1 - alpha) * self.plate
-        unknown |= hidden | ((place < -1) | (place > SIZE)).any(0)
+        unknown |= hidden | beyond
         weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter(unknown.astype(np.float32), 1)
         weight *= _attention(drawn)
         image = self._mouth(self._lids(image, goal), values, drawn, goal)
@@ -327,6 +331,26 @@ def _attention(drawn: world.Portrait) -> np.ndarray:
     """float32 [256, 256]: 1, and up to `FEATURED` about eyes, brows and lips, which are small and say most."""
     near = np.asarray(ndimage.binary_dilation(np.isin(drawn.regions, _FEATURES), iterations=3), np.float32)
     return 1 + (FEATURED - 1) * ndimage.gaussian_filter(near, 1.5)
+
+
+def _calmed(alpha: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """How much [256, 256] of a pixel the person covers, with a smooth outline where the turn stretches what was seen at
+    a grazing angle, rows and columns `place` [2, 256, 256] of the photograph, and would tear it."""
+    wide = np.abs(np.gradient(place[1], axis=1)) < _STRETCHED
+    share = ndimage.gaussian_filter(ndimage.binary_dilation(wide, iterations=4).astype(np.float32), 3)
+    smooth = np.clip(2 * ndimage.gaussian_filter(alpha, 4) - 0.5, 0, 1)
+    return alpha + share * (smooth - alpha)
+
+
+def _adjoining(hidden: np.ndarray, body: np.ndarray, on: np.ndarray) -> np.ndarray:
+    """Of the hidden pixels of the drawn person, which is `on`, all bool [256, 256], those next to what is seen of the
+    photographed `body`, with the notches between both. Others are horns: a strip of drawn hair about a smaller head."""
+    seen = on & ~hidden
+    if seen.any():
+        nearest = ndimage.distance_transform_edt(~seen, return_distances=False, return_indices=True)
+        hidden = hidden & np.asarray(ndimage.binary_dilation(body, iterations=3), bool)[tuple(nearest)]
+    notches = ndimage.binary_closing(np.pad(body | hidden, 8, mode="edge"), iterations=6)[8:-8, 8:-8]
+    return hidden | (notches & on & ~body & np.asarray(ndimage.binary_dilation(hidden, iterations=6), bool))
 
 
 def _joined(body: np.ndarray, hidden: np.ndarray) -> np.ndarray:
