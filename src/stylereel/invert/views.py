@@ -348,7 +348,7 @@ def _adjoining(hidden: np.ndarray, body: np.ndarray, on: np.ndarray) -> np.ndarr
     seen = on & ~hidden
     if seen.any():
         nearest = ndimage.distance_transform_edt(~seen, return_distances=False, return_indices=True)
-        hidden = hidden & np.asarray(ndimage.binary_dilation(body, iterations=3), bool)[tuple(nearest)]
+        hidden = hidden & np.asarray(ndimage.binary_dilation(body, iterations=3), bool)[tuple(np.asarray(nearest))]
     notches = ndimage.binary_closing(np.pad(body | hidden, 8, mode="edge"), iterations=6)[8:-8, 8:-8]
     return hidden | (notches & on & ~body & np.asarray(ndimage.binary_dilation(hidden, iterations=6), bool))
 
