@@ -197,7 +197,7 @@ def test_a_system_that_repairs_is_tuned_to_as_well(
 ) -> None:
     """StyleHEAT's networks know drawn feature maps; more steps bring what they make of tuned ones to the views."""
     monkeypatch.setattr(likeness, "VIEWS", 3)
-    monkeypatch.setattr(likeness, "tune", lambda net, seen, look, steps, *others: tune(net, seen, look, 30, *others))
+    monkeypatch.setattr(likeness, "tune", lambda net, seen, look, steps, *others: tune(net, seen, look, 16, *others))
     monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path))
     mask, heat = StyleMask.builtin(), StyleHEAT.builtin()
     photo = (255 * (photograph.crop / 255.0) ** 1.6).round().astype(np.uint8)
@@ -211,6 +211,7 @@ def test_a_system_that_repairs_is_tuned_to_as_well(
     plain, repaired = (resembling(each, read, photo, "auto") for each in (mask, heat))
     assert len(list((tmp_path / "likenesses").iterdir())) == 2, "the plain tuning was kept, and begun from"
     own = repaired.tensors["factors"].numpy()
+    assert np.array_equal(sources.own_motion(heat, repaired), own[MOTION_COLUMNS]), "no net reads a photograph's face"
     target = Photograph(photo, own, drawn.landmarks).view({"yaw": own[INDEX["yaw"]] + 15, "jaw": 0.5})
 
     def away(identity: Identity) -> float:

@@ -6,9 +6,10 @@ anyone's guess. Here the tuned generator has to show the person as the photograp
 The drawn person, who was read from the photograph (`invert.person`), lends the geometry: `world.truth` says where each
 point of the surface goes when the head turns, and the photograph's pixels go with it. What moves on the surface itself
 (lips, lids, brows, irises) goes where the drawn landmarks go, the rest of the face between them by radial basis
-functions. A mouth that the photograph does not show open gets the drawn inside, in the light of the photograph. The
-person is cut out by the matte and laid over a filled background, which stays. Such warps hold near the photograph only:
-what a turn uncovers is drawn in the photograph's colours, and counts less.
+functions. Between lips that open further than in the photograph is the drawn inside, in its light, below the teeth
+that it shows; lids that close are as light as the skin under the eye. The person is cut out by the matte and laid over
+a filled background, which stays. Such warps hold near the photograph only: what a turn uncovers is drawn in the
+photograph's colours, and counts less.
 
 The loss of a view is its absolute error at four resolutions, and its distance in network features. A step takes one
 image; the first ones compare at half the size, which costs half.
@@ -117,7 +118,6 @@ class Photograph:
         plate = cut.behind.astype(np.float32)
         self.plate = plate if behind.all() else fill(plate, ~behind)
         self.person = np.dstack([cut.person * alpha[..., None], 255 * alpha]).astype(np.float32)
-        self.opening = float(np.abs(self.marks[62] - self.marks[66]).sum())
 
     def rest(self) -> View:
         """The photograph itself."""
@@ -281,9 +281,8 @@ class Photograph:
         return image
 
     def _lids(self, image: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        """The image with lids as light as the skin under the eye, as far as they are more closed than the photograph's,
-        for the fold that they are stretched from lies in the shade; and lashes in the place of what shuts between
-        them."""
+        """The image with lids as light as the skin under the eye, as far as they are more closed than the photograph's:
+        the fold that they are stretched from lies in the shade. Where they shut there are lashes."""
         image = image.copy()
         for left, right in _EYES:
             arcs = [range(left, right + 1)], [[*range(right, right + 3), left]]
