@@ -292,3 +292,5 @@ def test_what_a_turn_uncovers_has_the_colours_of_the_photograph(photograph: Phot
     target = np.clip(truth.image * np.array((1.2, 0.7, 0.5)), 0, 255)
     assert aside.sum() > 200
     assert np.abs(seen.image - target)[aside].mean() < 0.5 * np.abs(truth.image - target)[aside].mean()
+
+

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
 from scipy.interpolate import CubicSpline, RBFInterpolator
+from scipy.spatial import KDTree
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -42,8 +44,9 @@ from stylereel.media.colour import is_gray, linear, srgb
 from stylereel.world import hair
 from stylereel.world.draw import ZOOM
 from stylereel.world.factors import HIGH, INDEX, LOW
+from stylereel.world.geometry import TRIANGLE_PART, TRIANGLES
 from stylereel.world.shading import REGIONS
-from stylereel.world.truth import flow_between, surface_of
+from stylereel.world.truth import Surface, flow_between, surface_of
 
 SIZE = 256
 TURN = {"yaw": 24.0, "pitch": 13.0, "roll": 9.0}  # degrees by which views are turned at most
@@ -74,7 +77,8 @@ _GUESSED, _SHORT = 0.008, 0.2  # share of the image by which knot or tail must f
 _APART = 90.0  # levels by which a pixel of the photograph and a drawn one of the same part differ at most
 _FEW = 20  # pixels, too few to tell a part's colour
 _SMOOTH = 4.0  # pixels
-_STRETCHED = 0.5  # pixels of the photograph for one of the view, from which its outline is calmed
+_STRETCHED, _GRAZING = 0.5, 0.4  # columns of the photograph for one of the view, from which outlines are calmed, and
+# from which the other side of a head is seen better
 _FINER = 3  # points of a contour for each landmark
 _GAIN = 0.15, 1.3  # of the drawn image's light: limits
 _SHADE = 0.7  # of that light reaches the inside of a mouth
@@ -84,6 +88,9 @@ _PARTS = [
     for names in ("skin ear earring brow eye lips mouth beard glasses", "hair hat", "neck", "clothes")
 ]
 _FACE = [REGIONS.index(name) for name in ("skin", "eye", "brow", "lips", "mouth", "beard", "glasses")]
+_PART_OF = np.zeros(TRIANGLES.max() + 1, int)  # of each vertex
+_PART_OF[TRIANGLES] = TRIANGLE_PART[:, None]
+_SYMMETRIC = (0, 1, 2, 3, 4)  # head, ears, neck and hair
 _FEATURES = [REGIONS.index(name) for name in ("eye", "brow", "lips", "mouth")]
 
 
@@ -154,7 +161,13 @@ class Photograph:
         hidden = ndimage.binary_opening(on & ~back.visible & ~beyond, iterations=2)
         hidden = np.asarray(ndimage.binary_dilation(hidden, iterations=2), bool) & on
         hidden = _adjoining(hidden, (alpha > 0.5) & ~hidden, on)
-        own = np.where(hidden[..., None], self._guess(own, drawn, (alpha > 0.9) & ~hidden), own)
+        mirrored = self._mirrored(surface)
+        # So is what was seen at a grazing angle, where the other side is seen well.
+        grazing = (_shrunk(place) < _GRAZING) & inner & (alpha > 0.5) & (mirrored[..., 3] > 200)
+        grazing = ndimage.binary_dilation(ndimage.binary_opening(grazing, iterations=5), iterations=3)
+        hidden |= np.asarray(grazing, bool) & inner
+        guess = self._guess(own, drawn, mirrored, (alpha > 0.9) & ~hidden)
+        own = np.where(hidden[..., None], guess, own)
         alpha = np.where(hidden, _joined(alpha > 0.5, hidden), alpha)[..., None]
         image = own * alpha + (1 - alpha) * self.plate
         unknown |= hidden | beyond
@@ -222,9 +235,29 @@ class Photograph:
             unknown |= (share[..., 0] > 0.5) & ~between[1][there[0], there[1]]
         return flow, unknown
 
-    def _guess(self, own: np.ndarray, drawn: world.Portrait, known: np.ndarray) -> np.ndarray:
-        """What the photograph hides [256, 256, 3]: as drawn, each part in its colour there, and continuous with what is
-        `known`, bool [256, 256], of the person's `own` pixels [256, 256, 3]."""
+    def _mirrored(self, surface: Surface) -> np.ndarray:
+        """What the photograph shows of the other side of the head [256, 256, 4], 0 to 255: its colours times how much
+        is to be had of them, and that."""
+        flow = flow_between(surface._replace(corners=_mirror()[surface.corners]), self.surface)
+        rows, columns = np.indices((SIZE, SIZE))
+        place = np.stack([columns, rows], -1) + flow.flow
+        drawn = self.drawn.landmarks.astype(np.float64) * SIZE
+        there = np.isin(_PART_OF[surface.corners].max(1), _SYMMETRIC)
+        shown = np.zeros((SIZE, SIZE), bool)
+        shown[surface.rows[there], surface.columns[there]] = True
+        shown &= flow.visible
+        if shown.any():
+            place[shown] += RBFInterpolator(drawn, self.marks - drawn, kernel="linear", smoothing=1.0)(place[shown])
+        at = place[..., 1], place[..., 0]
+        share = ndimage.map_coordinates(self.person[..., 3], at, order=1) > 250
+        share = ndimage.binary_erosion(shown & share, iterations=2).astype(np.float32)
+        share = ndimage.gaussian_filter(share, 1.5)[..., None]
+        seen = [ndimage.map_coordinates(self.crop[..., c].astype(np.float32), at, order=1) for c in range(3)]
+        return np.concatenate([np.stack(seen, -1) * share, 255 * share], -1)
+
+    def _guess(self, own: np.ndarray, drawn: world.Portrait, mirrored: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """What the photograph hides [256, 256, 3]: as it shows the other side (see `_mirrored`), or as drawn, each part
+        in its colour there; continuous with what is `known`, bool [256, 256], of the person's `own` pixels."""
         light, sure = linear(drawn.image), self.person[..., 3] > 250
         here, there = ([np.isin(each.regions, part) for part in _PARTS] for each in (self.drawn, drawn))
         for before, now in zip(here, there):
@@ -234,8 +267,9 @@ class Photograph:
         image = srgb(light)
         if self.gray:
             image = np.repeat(image.mean(-1, keepdims=True), 3, -1)
+        image = mirrored[..., :3] + (1 - mirrored[..., 3:] / 255) * image
         away = (own - image).astype(np.float32)
-        alike = known & (np.abs(away).max(-1) < _APART)
+        alike = known & ((np.abs(away).max(-1) < _APART) | (mirrored[..., 3] > 200))
         for now in there:
             if (now & alike).any():
                 image[now] += fill(away, now & alike)[now]
@@ -305,6 +339,17 @@ class Photograph:
         return image
 
 
+@cache
+def _mirror() -> np.ndarray:
+    """For each vertex [V] of a head the one at the same place on its other side."""
+    places = surface_of(world.neutral(), SIZE).camera.astype(np.float64)
+    mirror = np.arange(len(places))
+    for part in _SYMMETRIC:
+        mine = np.flatnonzero(_PART_OF == part)
+        mirror[mine] = mine[KDTree(places[mine]).query(places[mine] * (-1, 1, 1))[1]]
+    return mirror
+
+
 def _as_outlined(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """The factors with the hair whose outline is most like the person's, alpha [256, 256]: a knot or tail behind a head
     with short hair was only guessed, see `person`."""
@@ -335,10 +380,15 @@ def _attention(drawn: world.Portrait) -> np.ndarray:
 def _calmed(alpha: np.ndarray, place: np.ndarray) -> np.ndarray:
     """How much [256, 256] of a pixel the person covers, with a smooth outline where the turn stretches what was seen at
     a grazing angle, rows and columns `place` [2, 256, 256] of the photograph, and would tear it."""
-    wide = np.abs(np.gradient(place[1], axis=1)) < _STRETCHED
-    share = ndimage.gaussian_filter(ndimage.binary_dilation(wide, iterations=4).astype(np.float32), 3)
+    wide = ndimage.binary_dilation(_shrunk(place) < _STRETCHED, iterations=4)
+    share = ndimage.gaussian_filter(wide.astype(np.float32), 3)
     smooth = np.clip(2 * ndimage.gaussian_filter(alpha, 4) - 0.5, 0, 1)
     return alpha + share * (smooth - alpha)
+
+
+def _shrunk(place: np.ndarray) -> np.ndarray:
+    """How many columns [256, 256] of the photograph are seen in a column of the view, by `place` [2, 256, 256]."""
+    return np.abs(np.gradient(ndimage.gaussian_filter(place[1], 2), axis=1))
 
 
 def _adjoining(hidden: np.ndarray, body: np.ndarray, on: np.ndarray) -> np.ndarray:
