@@ -294,3 +294,16 @@ def test_what_a_turn_uncovers_has_the_colours_of_the_photograph(photograph: Phot
     assert np.abs(seen.image - target)[aside].mean() < 0.5 * np.abs(truth.image - target)[aside].mean()
 
 
+def test_what_a_turned_head_hides_is_its_other_side() -> None:
+    """A mole on the near cheek comes back on the far one, which the photograph does not show."""
+    values = drawn_person(smile=0, yaw=-30, hair_length=0.1)
+    drawn, pixels = world.draw(values, 256), np.indices((256, 256)).transpose(1, 2, 0)[..., ::-1]
+
+    def spot(portrait: world.Portrait, jaw: int, corner: int) -> np.ndarray:
+        return np.linalg.norm(pixels - portrait.landmarks[[jaw, corner]].mean(0) * 256, axis=-1) < 4
+
+    marked = np.where(spot(drawn, 14, 45)[..., None], 30, drawn.image).astype(np.uint8)
+    plain, mole = (Photograph(each, values, drawn.landmarks).view({"yaw": 0.0}) for each in (drawn.image, marked))
+    far = spot(world.draw(mole.values, 256), 2, 36)
+    assert mole.weight[far].max() < 0.6, "not seen in the photograph"
+    assert (plain.image - mole.image)[far].mean() > 15

@@ -8,8 +8,8 @@ point of the surface goes when the head turns, and the photograph's pixels go wi
 (lips, lids, brows, irises) goes where the drawn landmarks go, the rest of the face between them by radial basis
 functions. Between lips that open further than in the photograph is the drawn inside, in its light, below the teeth
 that it shows; lids that close are as light as the skin under the eye. The person is cut out by the matte and laid over
-a filled background, which stays. Such warps hold near the photograph only: what a turn uncovers is drawn in the
-photograph's colours, and counts less.
+a filled background, which stays. Such warps hold near the photograph only: what a turn uncovers is taken from the
+other side of the head where that is seen, else drawn in the photograph's colours, and counts less.
 
 The loss of a view is its absolute error at four resolutions, and its distance in network features. A step takes one
 image; the first ones compare at half the size, which costs half.
