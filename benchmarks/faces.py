@@ -39,7 +39,7 @@ import argparse
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar, cast
@@ -382,6 +382,17 @@ def drawn(values: np.ndarray) -> dict[str, np.ndarray]:
     return pose | mouth | lids | brows | {"gaze x": value["gaze_x"], "gaze y": value["gaze_y"]}
 
 
+def tracks_compared(
+    truth: dict[str, np.ndarray], read: list[dict[str, np.ndarray]]
+) -> Iterator[tuple[str, float, list[str]]]:
+    """Name and spread of each track and how each reading compares with it; gaze where both eyes are open."""
+    looks = np.maximum(truth["lid right"], truth["lid left"]) < 0.4
+    for name in truth:
+        seen = looks if name.startswith("gaze") else np.ones_like(looks)
+        away = [each[name][seen] - np.median(each[name][seen]) for each in (truth, *read)]
+        yield name, float(np.std(away[0])), [compared(each, away[0]) for each in away[1:]]
+
+
 def with_attention(path: str | list[np.ndarray], python: str) -> np.ndarray:
     """MediaPipe's larger network on a clip or on pictures, each alone, as meshes [T, 620, 3] of which lids and irises
     are filled in; without a face all is 0 in a clip and NaN for pictures."""
@@ -442,9 +453,8 @@ def by_readers(path: str, python: str | None) -> None:
             shut = f"{still:.1%} of {opened.sum()} open mouths read as shut"
             print(f"{name}: {shut}; {closed.any(0).sum()} frames with a shut lid over an open eye")
     print(f"\n| error, r, slope against {named} | moves by | {' | '.join(read)} |\n|{'---|' * (2 + len(read))}")
-    for name, track_of in other.items():
-        cells = [compared(each[name] - np.median(each[name]), track_of - np.median(track_of)) for each in read.values()]
-        print(f"| {name} | {np.std(track_of):.3f} | {' | '.join(cells)} |")
+    for name, spread, cells in tracks_compared(other, list(read.values())):
+        print(f"| {name} | {spread:.3f} | {' | '.join(cells)} |")
 
 
 def openings(python: str) -> None:
@@ -484,9 +494,8 @@ def by_result(path: str, result: str, python: str | None) -> None:
     print(f"\n{Path(result).name}: {shut:.1%} of {opened.sum()} open mouths are shut; a shut lid for an open one in "
           f"{closed.any(0).sum()} of {rows} frames")  # fmt: skip
     print("\n| | moves by | error, r, slope |\n|---|---|---|")
-    for name, values in clip.items():
-        cell = compared(made[name] - np.median(made[name]), values - np.median(values))
-        print(f"| {name} | {np.std(values):.3f} | {cell} |")
+    for name, spread, (cell,) in tracks_compared(clip, [made]):
+        print(f"| {name} | {spread:.3f} | {cell} |")
 
 
 def main() -> None:

@@ -43,7 +43,6 @@ from stylereel.recipes.losses import (
 )
 from stylereel.recipes.mapping import pretrain
 from stylereel.recipes.run import Run, makes
-from stylereel.recipes.sharpen import SharpenConfig, sharpen
 from stylereel.recipes.stylegan2 import measure_mean_w
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.world.draw import EYE_LINE
@@ -84,8 +83,7 @@ class Stage(NamedTuple):
 
 
 STAGES = (Stage(32, 4000, 8, 2e-2, 1e-3), Stage(128, 1400, 8, 1e-2, 1e-4))
-AGAIN = Stage(128, 1600, 8, 3e-3, 1e-4)  # for a generator that is there
-SHARPEN = SharpenConfig(1000, patch=64)
+AGAIN = Stage(128, 1000, 8, 3e-3, 1e-4)  # for a generator that is there
 CANVAS = 1.5  # image widths that are drawn, so that a turned and shifted image has no empty corner
 ROLL, SHIFT = 20.0, 0.1  # largest placement in training: degrees, image widths
 
@@ -227,24 +225,6 @@ def distil(
     )
 
 
-def finish(trainer: Trainer, model: StyleGAN3, average: StyleGAN3, face: FaceNet, known: int) -> None:
-    """Sharpen the synthesis layers (see `sharpen`); mapping and affine layers stay, so codes keep their meaning."""
-    model.requires_grad_(False)
-    for layer in model.style_layers[1:]:
-        module = model.synthesis.get_submodule(layer.name)
-        for parameter in (module.get_parameter("weight"), module.get_parameter("bias")):
-            parameter.requires_grad_(True)
-    batches = _placed_batches(trainer, 33, SHARPEN.pairs, model.resolution, known)
-
-    def generate(index: int) -> tuple[Tensor, Batch]:
-        batch, transform = batches(index)
-        w = model.map(batch.z[:, 0])
-        return model.synthesize(w, transform=transform, dtype=trainer.dtype), batch
-
-    torch.manual_seed(39)
-    sharpen(trainer, "generator3/sharpen", model, average, face, SHARPEN, generate, lambda: samples(average))
-
-
 def _placed_batches(trainer: Trainer, seed: int, pairs: int, size: int, known: int) -> Prefetch[Placed]:
     return Prefetch(
         lambda index: draw_placed((seed, index), pairs, size, trainer.share, known),
@@ -272,8 +252,7 @@ def train(trainer: Trainer, face: FaceNet, start: StyleGAN3 | None = None) -> St
         model = transfer(average, stage.config)
         average = StyleGAN3(stage.config)
         distil(trainer, f"generator3/{number}-distil-{stage.resolution}", model, average, face, number, stage, known)
-    model, finished = transfer(average, CONFIG), StyleGAN3(CONFIG)
-    finish(trainer, model, finished, face, known)
+    finished = transfer(average, CONFIG)
     measure_mean_w(finished)
     return finished
 
