@@ -217,7 +217,7 @@ def test_a_system_that_repairs_is_tuned_to_as_well(
     def away(identity: Identity) -> float:
         net = heat.generator.tuned(identity.delta)
         with torch.inference_mode():
-            frames = heat.still(identity.w, own[MOTION_COLUMNS], target.values[MOTION_COLUMNS][None], net)
+            frames = heat.posed(identity, target.values[MOTION_COLUMNS][None], net)
             image = frames.synthesize(net)[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
         return float((np.abs(image - target.image).mean(-1) * target.weight).mean())
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 from stylereel.core.files import MediaError, replacing
 from stylereel.core.latents import Identity
 from stylereel.core.record import Stages
-from stylereel.core.system import Frames, Repairs, Source, System
+from stylereel.core.system import Frames, Poses, Source, System
 from stylereel.faces.placement import cut
 from stylereel.generator import StyleGAN2
+from stylereel.generator.base import Generator
 from stylereel.invert.perceptual import Perceptual, Vectors
 from stylereel.invert.person import compose
 from stylereel.invert.views import AGAIN, LR, SIZE, SLOWER, STEPS, VIEWS, Photograph, View, tune, views
@@ -42,40 +43,46 @@ def resembling(
     """The identity with the tuning that makes it look as in the photograph `source`, and the factors of who was tuned
     (see `views.Photograph`).
 
-    Tunings are cached by photograph, person and generator, and by the networks of a system that `Repairs`. Anything but
+    Tunings are cached by photograph, person and generator, and by the networks of a system that `Poses`. Anything but
     a photograph that the built-in family has read, such as a drawn picture, comes back as it is.
     """
     if likeness == "drawn" or not isinstance(source, np.ndarray) or "marks" not in identity.tensors or identity.delta:
         return identity
-    stages, generator = stages or Stages(), cast(StyleGAN2, system.generator)
+    stages, generator = stages or Stages(), system.generator
+    by_factors = isinstance(generator, StyleGAN2)  # whose codes are composed of them
     values, marks = (identity.tensors[name].numpy() for name in ("factors", "marks"))
     crop = cut(source, identity.tensors["placement"].numpy(), SIZE)
     look = Perceptual.best(generator.mean_w.device)
     photograph = cache(lambda: Photograph(crop, values, marks))
-    seen = cache(lambda: _seen(photograph(), stages))
+    seen = cache(lambda: _seen(photograph(), stages, rolled=by_factors))  # a StyleGAN3 rolls what is behind, too
+
+    def named() -> Identity:
+        return replace(identity, tensors={**identity.tensors, "factors": torch.from_numpy(photograph().values)})
 
     def tuned() -> Identity:
-        known = photograph().values
-        w, tensors = compose(generator, known).cpu(), {**identity.tensors, "factors": torch.from_numpy(known)}
-        return replace(identity, w=w, tensors=tensors, delta=_tuned(generator, seen(), look, stages))
+        w = compose(generator, photograph().values).cpu()
+        return replace(named(), w=w, delta=_tuned(generator, seen(), look, stages))
 
-    def tuned_again(system: Repairs) -> Identity:
-        motion = [each.values[MOTION_COLUMNS] for each in seen()]
+    def tuned_posed(system: Poses, begun: Identity | None) -> Identity:
+        person, motion = begun or named(), [each.values[MOTION_COLUMNS] for each in seen()]
 
-        def show(net: StyleGAN2, index: int) -> Frames:
-            return system.still(found.w, motion[0], motion[index][None], net)
+        def show(net: Generator, index: int) -> Frames:
+            return system.posed(person, motion[index][None], net)
 
-        more = _tuned(generator.tuned(found.delta), seen(), look, stages, AGAIN, SLOWER, show)
-        return replace(found, delta={name: change + more[name] for name, change in found.delta.items()})
+        if begun is None:
+            return replace(person, delta=_tuned(generator, seen(), look, stages, show=show))
+        more = _tuned(generator.tuned(begun.delta), seen(), look, stages, AGAIN, SLOWER, show)
+        return replace(begun, delta={name: change + more[name] for name, change in begun.delta.items()})
 
     key = hashlib.sha256(f"{METHOD} {look.name}".encode())
     for each in (values, marks, crop, *(p.detach().cpu().numpy() for p in generator.parameters())):
         key.update(np.ascontiguousarray(each).tobytes())
-    found = _cached(key.hexdigest(), tuned)
-    if isinstance(system, Repairs):
+    found = _cached(key.hexdigest(), tuned) if by_factors else None
+    if isinstance(system, Poses):
         for file in system.weight_files:
             key.update(file.read_bytes())
-        found = _cached(key.hexdigest(), partial(tuned_again, system))
+        found = _cached(key.hexdigest(), partial(tuned_posed, system, found))
+    assert found is not None
     tensors = {**identity.tensors, "factors": found.tensors["factors"]}
     return replace(identity, w=found.w, tensors=tensors, delta=found.delta)
 
@@ -91,18 +98,18 @@ def _cached(key: str, make: Callable[[], Identity]) -> Identity:
     return found
 
 
-def _seen(photograph: Photograph, stages: Stages) -> list[View]:
-    return [photograph.rest(), *stages.through("look", views(photograph, VIEWS), VIEWS)]
+def _seen(photograph: Photograph, stages: Stages, rolled: bool = True) -> list[View]:
+    return [photograph.rest(), *stages.through("look", views(photograph, VIEWS, rolled=rolled), VIEWS)]
 
 
 def _tuned(
-    generator: StyleGAN2,
+    generator: Generator,
     seen: Sequence[View],
     look: Vectors,
     stages: Stages,
     steps: int = STEPS,
     lr: float = LR,
-    show: Callable[[StyleGAN2, int], Frames] | None = None,
+    show: Callable[[Generator, int], Frames] | None = None,
 ) -> dict[str, Tensor]:
     with stages("tune"):
         return tune(generator, seen, look, steps, lr, lambda indices: stages.through("tune", indices), show)

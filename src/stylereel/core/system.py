@@ -162,12 +162,13 @@ class Streams(System, Protocol):
 
 
 @runtime_checkable
-class Repairs(System, Protocol):
-    """A system with networks that know the generator's feature maps: one that is tuned has to be tuned to them, too."""
+class Poses(System, Protocol):
+    """A system that shows people otherwise than by codes of their factors: a generator is tuned to what its networks
+    make of those."""
 
-    def still(self, w: Tensor, own: np.ndarray, motion: np.ndarray, generator: Any = None) -> Frames:
-        """How codes [L, D], whose portrait has motion factors `own` [M], look with `motion` [B, M] that stays as it is,
-        by another generator of the same kind if given; differentiable by that generator's parameters."""
+    def posed(self, identity: Identity, motion: np.ndarray, generator: Any = None) -> Frames:
+        """How an identity with `factors` looks with motion factors `motion` [B, M] that stay as they are, by another
+        generator of the same kind if given; differentiable by that generator's parameters."""
         ...
 
 

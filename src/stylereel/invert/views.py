@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from stylereel.core.system import Frames
 from stylereel.faces.paste import fill
 from stylereel.family.matte import in_front, matte_of
 from stylereel.generator import StyleGAN2
+from stylereel.generator.base import Generator
 from stylereel.invert.optimise import Through
 from stylereel.invert.perceptual import Vectors, distance
 from stylereel.invert.person import compose
@@ -444,13 +445,17 @@ def expression(random: np.random.Generator) -> dict[str, float]:
     return made
 
 
-def views(photograph: Photograph, count: int, seed: int = 0) -> Iterator[View]:
-    """Views of a photograph: a third of them turned, a third with other expressions, a third both."""
+def views(photograph: Photograph, count: int, seed: int = 0, rolled: bool = True) -> Iterator[View]:
+    """Views of a photograph: a third of them turned, a third with other expressions, a third both.
+
+    rolled: whether turned ones roll, too, in front of a backdrop that stays.
+    """
     random = np.random.default_rng(seed)
+    turns = TURN if rolled else TURN | {"roll": 0.0}
     for index in range(count):
         motion: dict[str, float] = {}
         if index % 3 != 1:
-            for name, most in TURN.items():
+            for name, most in turns.items():
                 motion[name] = float(photograph.values[INDEX[name]] + random.uniform(-most, most))
         if index % 3:
             motion |= expression(random)
@@ -460,13 +465,13 @@ def views(photograph: Photograph, count: int, seed: int = 0) -> Iterator[View]:
 
 
 def tune(
-    generator: StyleGAN2,
+    generator: Generator,
     seen: Sequence[View],
     look: Vectors,
     steps: int = STEPS,
     lr: float = LR,
     through: Through = iter,
-    show: Callable[[StyleGAN2, int], Frames] | None = None,
+    show: Callable[[Generator, int], Frames] | None = None,
 ) -> dict[str, Tensor]:
     """The change of a generator's parameters with which the persons of `seen`, the photograph first, look as they do.
 
@@ -474,12 +479,13 @@ def tune(
     moves the drawn person moves this one.
 
     Args:
-        generator: whose latents mean the factors of the world.
+        generator: one of the built-in family.
         seen: views, two or more.
         look: gives the vectors whose squared distance is added to the loss.
         steps, lr: of Adam, one image each.
         through: hands the numbers of the steps on.
-        show: how a generator shows the view of an index; by the codes of its values if not given.
+        show: how a generator shows the view of an index; if not given, by the codes of its values, which a StyleGAN2 of
+            the world's people has.
 
     Returns:
         {name of the parameter: difference, float16}.
@@ -491,14 +497,15 @@ def tune(
     optimizer = torch.optim.Adam(free, lr, betas=(0.9, 0.99))
     device = generator.mean_w.device
     dtype = torch.bfloat16 if choose_precision("auto", device) == "bf16" else None
-    codes = torch.stack([compose(generator, each.values) for each in seen])
+    by_blocks = isinstance(generator, StyleGAN2)  # which give the image at half the size, too
+    show = show or _by_codes(generator, seen)
     whole = torch.stack([torch.from_numpy(each.image).permute(2, 0, 1) for each in seen]).to(device) / 127.5 - 1
     counts = torch.stack([torch.from_numpy(each.weight)[None] for each in seen]).to(device)
     random = np.random.default_rng(0)
-    coarse, left = round(_COARSE * steps), []
+    coarse, left = round(_COARSE * steps) if by_blocks else 0, []
     for step in through(range(steps)):
         if step in (0, coarse):  # half the size, then the whole one
-            by = 1 if step >= coarse else 2
+            by = max(1 if step >= coarse else 2, SIZE // generator.resolution)
             images, weights = F.avg_pool2d(whole, by), F.avg_pool2d(counts, by)
             with torch.no_grad():
                 targets = torch.cat([look(each) for each in images.split(4)])
@@ -506,8 +513,7 @@ def tune(
         chosen = [0 if random.random() < _REST else left.pop()]
         image, weight = images[chosen], weights[chosen]
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 10) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
-        shown = Frames(w=codes[chosen]) if show is None else show(tuned, chosen[0])
-        rendered = shown.synthesize(tuned, dtype, f"b{SIZE // by}.torgb")
+        rendered = show(tuned, chosen[0]).synthesize(tuned, dtype, f"b{SIZE // by}.torgb" if by_blocks else None)
         # What is not known is taken as right, so that no feature tells of it.
         loss = FEATURES * distance(look(image + weight.clamp_max(1) * (rendered - image)), targets[chosen]).mean()
         error = (rendered - image) * weight
@@ -520,3 +526,8 @@ def tune(
     original = dict(generator.named_parameters())
     with torch.no_grad():
         return {name: (p - original[name]).contiguous().half() for name, p in parameters.items()}
+
+
+def _by_codes(generator: Generator, seen: Sequence[View]) -> Callable[[Generator, int], Frames]:
+    codes = torch.stack([compose(cast(StyleGAN2, generator), each.values) for each in seen])
+    return lambda _, index: Frames(w=codes[[index]])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -253,6 +253,14 @@ class StyleFaceV:
         """What shows an identity as it is: its own code."""
         return Frames(w=identity.w[None].to(device_of(self)))
 
+    def posed(self, identity: Identity, motion: np.ndarray, generator: Any = None) -> Frames:  # noqa: ARG002
+        """See `core.system.Poses`."""
+        values = np.tile(identity.tensors["factors"].numpy(), (len(motion), 1))
+        values[:, MOTION_COLUMNS] = motion
+        poses = torch.from_numpy(pose_values(values))
+        w = self.fuse(identity.tensors["appearance"][None], to_code(poses)).clone()
+        return Frames(w=w, transform=transforms(poses).float())
+
     def to(self, device: torch.device | str) -> StyleFaceV:
         """Move all networks to a device."""
         for net in (self.generator, self.nets, self.face):
@@ -311,14 +319,16 @@ class StyleFaceV:
         crop = placement.cut(image, row, who.CROP)
         code, appearance = self.poses(crop[None]), self.appearance(crop[None])
         pose = to_values(code)[0].cpu()
+        tensors = {"pose": pose, "placement": torch.from_numpy(row)}
         if not self._is_drawn(crop):
-            values = who.read_photograph(self._painter(), image, track).values
+            person = who.read_photograph(self._painter(), image, track)
+            tensors |= {"factors": torch.from_numpy(person.values), "marks": torch.from_numpy(person.marks)}
+            values = person.values.copy()
             values[MOTION_COLUMNS] = world.neutral()[MOTION_COLUMNS]  # a face at rest shows most of the person
             appearance = self.appearance(world.draw(world.align(values), PIXELS).image[None])
             pose[SHOWN] = self._of_face(who.face_motion(track))[0, SHOWN]
         w = self.fuse(appearance, to_code(pose)[None])
-        tensors = {"appearance": appearance[0].cpu(), "pose": pose, "placement": torch.from_numpy(row)}
-        return Identity(w[0].cpu().clone(), self.name, tensors)
+        return Identity(w[0].cpu().clone(), self.name, {"appearance": appearance[0].cpu(), **tensors})
 
     @torch.inference_mode()
     def _is_drawn(self, crop: np.ndarray) -> bool:

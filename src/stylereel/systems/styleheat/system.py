@@ -347,19 +347,14 @@ class StyleHEAT:
         state, w = self._state(identity), identity.w.to(device_of(self))[None]
         return Frames(w=w, start=(LAYER, state.features, state.so_far))
 
-    def still(self, w: Tensor, own: np.ndarray, motion: np.ndarray, generator: StyleGAN2 | None = None) -> Frames:
-        """How codes [L, D] look with motion factors [B, M] that stay as they are; built-in family only.
-
-        Args:
-            w: of a portrait with the motion factors `own` [M].
-            motion: [B, M].
-            generator: another one than the system's, such as one that learns.
-        """
-        generator, codes, config = generator or self.generator, w[None].to(device_of(self)), self.warper.config
+    def posed(self, identity: Identity, motion: np.ndarray, generator: StyleGAN2 | None = None) -> Frames:
+        """See `core.system.Poses`; built-in family only."""
+        generator, config = generator or self.generator, self.warper.config
+        codes = identity.w[None].to(device_of(self))
         state = read_state(generator, codes)
         image = look(generator, state, codes, config.size, config.grid == "corners")
         lasting = torch.cat([windows(each[None]) for each in self._coordinates(motion)])
-        window, led = self._beside(own, lasting, motion)
+        window, led = self._beside(self._own_values(identity), lasting, motion)
         state = self.moved(state, image, window.to(codes), None if led is None else led.to(codes))
         return Frames(w=codes.expand(len(motion), -1, -1), start=(LAYER, state.features, state.so_far))
 
