@@ -192,6 +192,19 @@ def test_a_photograph_is_tuned_once_and_a_drawn_picture_never(
     assert resembling(system, read, photo, "auto").delta and len(tuned_quickly) == 3
 
 
+def test_corners_of_an_opening_mouth_sink_a_third_of_the_way(photograph: Photograph) -> None:
+    """As on real clips, where the inner corners are .1 to .6 of the opening below the upper lip; drawn ones stay up."""
+    values = photograph.values.copy()
+    values[INDEX["jaw"]] = 0.6
+    rigid = photograph._goal(world.draw(world.align(values), 256))
+    goal = photograph._sunk(rigid)
+    opening = goal[66, 1] - goal[62, 1]
+    sunk = [(each[[60, 64], 1].mean() - each[62, 1]) / opening for each in (rigid, goal)]
+    assert sunk[0] < 0.2 and 0.3 < sunk[1] < 0.6, sunk
+    assert np.array_equal(goal[62], rigid[62]) and np.array_equal(goal[:48], rigid[:48])
+    assert np.array_equal(photograph._sunk(photograph.marks), photograph.marks), "a mouth as photographed stays"
+
+
 def test_a_system_that_repairs_is_tuned_to_as_well(
     photograph: Photograph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

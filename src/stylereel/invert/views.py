@@ -63,6 +63,9 @@ _ARCS = (  # of landmarks, along which a contour is smooth
     *([48, 49, 50, 51, 52, 53, 54], [54, 55, 56, 57, 58, 59, 48], [60, 61, 62, 63, 64], [64, 65, 66, 67, 60]),
 )
 _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))  # upper and lower, which may close
+# Landmarks, and the share of a mouth's opening by which they sink below where they are drawn: people's corners go down
+# about a third of the way of the lower lip, those of the world hardly do.
+_SINK = {(48, 54, 60, 64): 0.33, (55, 59): 0.22, (65, 67): 0.13, (49, 53): 0.13, (56, 58): 0.07}
 _EYES = ((36, 39), (42, 45))  # corners
 _IRIS = {"gaze_x": 0.074 * ZOOM * SIZE, "gaze_y": 0.048 * ZOOM * SIZE}  # pixels for gaze 1, right and down
 _IRIS_RADIUS = 0.072 * ZOOM * SIZE
@@ -82,7 +85,8 @@ _STRETCHED, _GRAZING = 0.5, 0.4  # columns of the photograph for one of the view
 # from which the other side of a head is seen better
 _FINER = 3  # points of a contour for each landmark
 _GAIN = 0.15, 1.3  # of the drawn image's light: limits
-_SHADE = 0.7  # of that light reaches the inside of a mouth
+_WHITE = 80  # percentile of an eye's pixels that is its white
+_SHADE = np.array([0.7, 0.66, 0.58])  # of that light reaches the inside of a mouth, the redder part by the lips
 _SKIN = REGIONS.index("skin")
 _PARTS = [
     [REGIONS.index(name) for name in names.split()]
@@ -149,7 +153,8 @@ class Photograph:
         inner = known & np.isin(drawn.regions, _FACE)
         flow = np.where(inner[..., None], _low_passed(flow, inner), flow)
         flow = np.where(known[..., None], flow, _low_passed(flow, np.ones_like(known)))
-        goal = self._goal(drawn)
+        rigid = self._goal(drawn)
+        goal = self._sunk(rigid)
         flow, unknown = self._irises(values, goal, flow + self._painted(goal, flow))
         rows, columns = np.indices((SIZE, SIZE))
         place = np.stack([rows + flow[..., 1], columns + flow[..., 0]])
@@ -174,7 +179,7 @@ class Photograph:
         unknown |= hidden | beyond
         weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter(unknown.astype(np.float32), 1)
         weight *= _attention(drawn)
-        image = self._mouth(self._lids(image, goal), values, drawn, goal)
+        image = self._mouth(self._lids(image, goal), values, drawn, goal, rigid)
         return View(values, image.astype(np.float32), weight.astype(np.float32))
 
     def _goal(self, drawn: world.Portrait) -> np.ndarray:
@@ -188,6 +193,13 @@ class Photograph:
             half = gap * share / 2
             half[1] = max(half[1], _CLOSED / 2)
             goal[upper], goal[lower] = middle - half, middle + half
+        return goal
+
+    def _sunk(self, goal: np.ndarray) -> np.ndarray:
+        """The goal [68, 2] with the corners of a mouth that opens where people have them."""
+        goal, wider = goal.copy(), (goal[66] - goal[62]) - (self.marks[66] - self.marks[62])
+        for points, share in _SINK.items():
+            goal[list(points)] += share * wider
         return goal
 
     def _painted(self, goal: np.ndarray, flow: np.ndarray) -> np.ndarray:
@@ -282,9 +294,20 @@ class Photograph:
         own, other = (linear(np.median(image[regions == _SKIN], axis=0)) for image, regions in both)
         return np.clip((own + 1e-3) / (other + 1e-3), *_GAIN)
 
-    def _mouth(self, image: np.ndarray, values: np.ndarray, drawn: world.Portrait, goal: np.ndarray) -> np.ndarray:
+    def _whites(self) -> np.ndarray:
+        """The photograph's light [3] over the drawn person's, by the whites of the eyes."""
+        both = []
+        for image, marks in ((self.crop, self.marks), (self.drawn.image, self.drawn.landmarks.astype(float) * SIZE)):
+            eyes = np.maximum(*(_filled(marks[left : left + 6]) for left, _ in _EYES)) > 0.5
+            both.append(linear(np.percentile(image[eyes], _WHITE, axis=0)) if eyes.sum() > _FEW else np.ones(3))
+        return np.clip((both[0] + 1e-3) / (both[1] + 1e-3), *_GAIN)
+
+    def _mouth(
+        self, image: np.ndarray, values: np.ndarray, drawn: world.Portrait, goal: np.ndarray, rigid: np.ndarray
+    ) -> np.ndarray:
         """The image with an inside of the mouth, if it is not open as in the photograph: what the photograph shows of
-        it stays with the upper lip, as teeth do, and the rest is drawn in its light."""
+        it stays with the upper lip, as teeth do, and the rest is drawn in its light. The corners sink (`goal`), but not
+        the teeth (`rigid`)."""
         gap, before = (np.abs(marks[62] - marks[66]).sum() for marks in (goal, self.marks))
         if gap < _OPEN or abs(gap - before) < 1:
             return image
@@ -295,15 +318,15 @@ class Photograph:
         inside = large.regions == REGIONS.index("mouth")
         if not inside.any():
             return image
-        lit = srgb(linear(large.image) * self._light(drawn) * _SHADE)
+        lit = srgb(linear(large.image) * np.sqrt(self._light(drawn) * self._whites()) * _SHADE)
         lit = np.repeat(lit.mean(-1, keepdims=True), 3, -1) if self.gray else lit
         nearest = np.asarray(ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True))
         lit = lit[tuple(nearest)]
-        there = RBFInterpolator(goal[60:68], drawn.landmarks[60:68] * 2 * SIZE, kernel="linear", degree=1)(here)
+        there = RBFInterpolator(rigid[60:68], drawn.landmarks[60:68] * 2 * SIZE, kernel="linear", degree=1)(here)
         shown = np.stack([ndimage.map_coordinates(lit[..., c], there.T[::-1] - 0.5, order=1) for c in range(3)], -1)
         if before > _SHOWN:
             below = (0, SIZE)  # what hangs from the upper lip moves with it
-            upper, own = (np.concatenate([each[60:65], each[60:65] + below]) for each in (goal, self.marks))
+            upper, own = (np.concatenate([each[60:65], each[60:65] + below]) for each in (rigid, self.marks))
             there = RBFInterpolator(upper, own, kernel="linear", degree=1)(here).T[::-1] - 0.5
             seen = np.stack(
                 [ndimage.map_coordinates(self.crop[..., c].astype(float), there, order=1) for c in range(3)], -1
