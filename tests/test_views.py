@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from people import drawn_person
 from scipy import ndimage
 
@@ -26,6 +27,7 @@ from stylereel.invert.views import Photograph, expression, tune, views
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources
+from stylereel.systems.stylefacev.system import StyleFaceV
 from stylereel.systems.styleheat.system import StyleHEAT
 from stylereel.systems.stylemask.system import StyleMask
 from stylereel.world import hair
@@ -235,6 +237,34 @@ def test_a_system_that_repairs_is_tuned_to_as_well(
         return float((np.abs(image - target.image).mean(-1) * target.weight).mean())
 
     assert away(repaired) < 0.9 * away(plain), (away(repaired), away(plain))
+
+
+def test_an_alias_free_generator_is_tuned_to_a_photograph(
+    photograph: Photograph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(likeness, "VIEWS", 3)
+    monkeypatch.setattr(likeness, "ALIAS_FREE", 12)
+    monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path))
+    system = StyleFaceV.builtin()
+    photo = (255 * (photograph.crop / 255.0) ** 1.6).round().astype(np.uint8)
+    tensors = {
+        "placement": torch.tensor([128.0, 128.0, 256.0, 0.0]),
+        "factors": torch.from_numpy(photograph.values),
+        "marks": torch.from_numpy(world.draw(photograph.values, 256).landmarks),
+        "appearance": system.appearance(photograph.crop[None])[0].clone(),
+    }
+    read = Identity(torch.zeros(system.generator.num_ws, 256), "stylefacev", tensors)
+    found = resembling(system, read, photo, "auto")
+    target = Photograph(photo, photograph.values, tensors["marks"].numpy()).view({"yaw": 12.0, "jaw": 0.5})
+    image = F.avg_pool2d(torch.from_numpy(target.image).permute(2, 0, 1)[None] / 127.5 - 1, 2)
+    motion = target.values[MOTION_COLUMNS][None]
+    with torch.inference_mode():
+        away = [
+            float((system.posed(found, motion).synthesize(net) - image).square().mean())
+            for net in (system.generator, system.generator.tuned(found.delta))
+        ]
+    assert away[1] < 0.5 * away[0], away
+    assert not any(".affine." in name for name in found.delta), "codes mean what they meant"
 
 
 def test_commands_tune_to_a_photograph(

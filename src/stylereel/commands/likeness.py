@@ -22,7 +22,7 @@ from stylereel.generator import StyleGAN2
 from stylereel.generator.base import Generator
 from stylereel.invert.perceptual import Perceptual, Vectors
 from stylereel.invert.person import compose
-from stylereel.invert.views import AGAIN, LR, SIZE, SLOWER, STEPS, VIEWS, Photograph, View, tune, views
+from stylereel.invert.views import AGAIN, ALIAS_FREE, LR, SIZE, SLOWER, STEPS, VIEWS, Photograph, View, tune, views
 from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.zoo.registry import cache_folder
 
@@ -70,7 +70,7 @@ def resembling(
             return system.posed(person, motion[index][None], net)
 
         if begun is None:
-            return replace(person, delta=_tuned(generator, seen(), look, stages, show=show))
+            return replace(person, delta=_tuned(generator, seen(), look, stages, ALIAS_FREE, show=show))
         more = _tuned(generator.tuned(begun.delta), seen(), look, stages, AGAIN, SLOWER, show)
         return replace(begun, delta={name: change + more[name] for name, change in begun.delta.items()})
 

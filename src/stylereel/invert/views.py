@@ -55,6 +55,7 @@ HIDDEN, FEATURED = 0.4, 4.0  # weights of what the photograph does not show, and
 VIEWS, STEPS = 48, 660
 LR, FEATURES = 2e-2, 0.3  # of Adam; weight of the distance in features
 AGAIN, SLOWER = 200, 1e-2  # steps and rate for what a system shows otherwise than by its codes
+ALIAS_FREE = 300  # steps for a StyleGAN3, of which one takes three times as long
 _COARSE, _REST = 0.6, 0.15  # shares of the steps: at half the size, with the photograph itself
 _LEVELS = 4  # resolutions, each half of the one before
 _ARCS = (  # of landmarks, along which a contour is smooth
