@@ -295,13 +295,13 @@ class Photograph:
         own, other = (linear(np.median(image[regions == _SKIN], axis=0)) for image, regions in both)
         return np.clip((own + 1e-3) / (other + 1e-3), *_GAIN)
 
-    def _whites(self) -> np.ndarray:
-        """The photograph's light [3] over the drawn person's, by the whites of the eyes."""
+    def _whites(self) -> float:
+        """How light the photograph is next to the drawn person, by the whites of the eyes."""
         both = []
         for image, marks in ((self.crop, self.marks), (self.drawn.image, self.drawn.landmarks.astype(float) * SIZE)):
             eyes = np.maximum(*(_filled(marks[left : left + 6]) for left, _ in _EYES)) > 0.5
-            both.append(linear(np.percentile(image[eyes], _WHITE, axis=0)) if eyes.sum() > _FEW else np.ones(3))
-        return np.clip((both[0] + 1e-3) / (both[1] + 1e-3), *_GAIN)
+            both.append(linear(np.percentile(image[eyes].mean(-1), _WHITE)) if eyes.sum() > _FEW else 1.0)
+        return float(np.clip((both[0] + 1e-3) / (both[1] + 1e-3), *_GAIN))
 
     def _mouth(
         self, image: np.ndarray, values: np.ndarray, drawn: world.Portrait, goal: np.ndarray, rigid: np.ndarray
@@ -319,7 +319,8 @@ class Photograph:
         inside = large.regions == REGIONS.index("mouth")
         if not inside.any():
             return image
-        lit = srgb(linear(large.image) * np.sqrt(self._light(drawn) * self._whites()) * _SHADE)
+        light = self._light(drawn)
+        lit = srgb(linear(large.image) * light * np.sqrt(self._whites() / light.mean()) * _SHADE)
         lit = np.repeat(lit.mean(-1, keepdims=True), 3, -1) if self.gray else lit
         nearest = np.asarray(ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True))
         lit = lit[tuple(nearest)]
