@@ -24,9 +24,11 @@ from toy import Toy
 
 from stylereel import systems, world
 from stylereel.cli import main
+from stylereel.commands.live import live as go_live
 from stylereel.core.builtin import builtin
 from stylereel.core.files import MediaError
 from stylereel.core.latents import FACE, Identity, Motion, MotionKind
+from stylereel.core.record import Stages
 from stylereel.core.render import render
 from stylereel.core.system import Frames, Shot, Spec
 from stylereel.faces import coefficients, live, mesh
@@ -38,7 +40,7 @@ from stylereel.live.newest import Newest
 from stylereel.live.outputs import Pipe, Ticks, VirtualCamera, Window
 from stylereel.live.page import Browser
 from stylereel.live.recording import Recording
-from stylereel.live.session import Camera, Output, Picture, Session
+from stylereel.live.session import Camera, Closed, Output, Picture, Session
 from stylereel.live.sound import LATENCY, Lips, Microphone, PushedSound, SoundFile
 from stylereel.media.sound import waveform
 from stylereel.media.video import VideoReader
@@ -746,6 +748,46 @@ def test_a_viewer_hears_what_belongs_to_the_picture(tmp_path: Path) -> None:
         screen.end("The disk is full.")
         socket.send_text("next")
         assert socket.receive_json() == {"error": "The disk is full."}
+
+
+def test_a_viewer_reads_what_is_being_done_before_the_first_picture(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("starlette")
+    pytest.importorskip("httpx")
+    from starlette.testclient import TestClient
+
+    from stylereel.live.page import Link, Screen, live_app
+
+    screen = Screen()
+    client = TestClient(live_app(lambda _: Link(screen)))
+    with client.websocket_connect("/frames", headers={"host": "localhost:1"}) as socket:
+        screen.tell("tuning to the photograph: 10 of 660 steps")
+        assert socket.receive_json() == {"note": "tuning to the photograph: 10 of 660 steps"}
+        screen.put(b"jpeg", True, None)
+        assert socket.receive_bytes() == b"jpeg"
+
+    told: list[str] = []
+
+    class Left(Screen):
+        def tell(self, note: str) -> None:
+            told.append(note)
+            if len(told) == 3:
+                raise Closed("it was stopped")
+
+    def tuned(system: object, identity: object, source: object, likeness: str, stages: Stages) -> None:
+        assert likeness == "auto"
+        for name in ("look", "tune"):
+            for _ in stages.through(name, range(20), 20):
+                pass
+
+    monkeypatch.setattr("stylereel.commands.live.resembling", tuned)
+    with pytest.raises(Closed):
+        go_live(toy, source="3", camera=PushedCamera(RATE), to=Left())
+    assert told == [
+        "looking at the photograph: 0 of 20 views",
+        "looking at the photograph: 10 of 20 views",
+        "looking at the photograph: 20 of 20 views",
+        "tuning to the photograph: 0 of 20 steps",
+    ]
 
 
 def test_a_viewer_of_the_page_is_the_camera_too(toy: Toy) -> None:

@@ -136,7 +136,8 @@ def live(
     own, chosen = systems.choose(system, VERBS, options, open_family(family).detector)
     assert isinstance(system, Streams)  # choose has checked it
     identity = system.identify(given, **chosen["identify"])
-    identity = resembling(system, identity, given, likeness, Stages(_say_tuning))
+    tell = to.tell if isinstance(to, Screen) else None
+    identity = resembling(system, identity, given, likeness, Stages(partial(_say_tuning, tell)))
     system = tuned(system, identity)
     with ExitStack() as stack:
         sound = _sound(audio)
@@ -258,9 +259,12 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _say_tuning(stages: Stages) -> None:
+def _say_tuning(tell: Callable[[str], None] | None, stages: Stages) -> None:
+    line = f"tuning to the photograph: {stages.done} of {stages.total} steps"
     if stages.counting == "tune" and stages.done % 60 == 0:
-        _say(f"tuning to the photograph: {stages.done} of {stages.total} steps")
+        _say(line)
+    if stages.counting and tell is not None and stages.done % 10 == 0:
+        tell(line if stages.counting == "tune" else f"looking at the photograph: {stages.done} of {stages.total} views")
 
 
 def _file(to: str | Output) -> str | None:

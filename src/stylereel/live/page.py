@@ -139,6 +139,7 @@ HTML = """<!doctype html>
         }
         if (said.recording !== undefined) state.classList.toggle("recording", said.recording);
         if (said.error) { [over, ended] = [said.error, true]; say(over); }
+        if (said.note) say(said.note);
         if (said.face !== undefined) { note = said.face ? "" : "no face"; say(note); }
         return;
       }
@@ -181,6 +182,7 @@ class Screen:
         sound: a WAV file that viewers hear with the pictures, None for silence.
         begun: gives the time at which that begins in the pictures, None before it has begun.
         recording: whether what is shown is recorded.
+        note: what is being done before the first picture, for the viewer.
         error: why it ended, for the viewer.
         ended: whether no more pictures come.
     """
@@ -191,7 +193,7 @@ class Screen:
         self.sound: Path | None = None
         self.begun: Callable[[], float | None] = lambda: None
         self.recording = self.ended = False
-        self.error = ""
+        self.note = self.error = ""
 
     def show(self, picture: Picture | None) -> None:
         """See `Output`."""
@@ -207,6 +209,10 @@ class Screen:
         with self._changed:
             self._newest = Shown(self._newest.number + 1, jpeg, face, at)
             self._changed.notify_all()
+
+    def tell(self, note: str) -> None:
+        """What is being done before the first picture."""
+        self.note = note
 
     def end(self, error: str = "") -> None:
         """No more pictures come."""
@@ -312,7 +318,8 @@ def live_app(link: Callable[[Mapping[str, str]], Link], allowed: Callable[[Heade
 
     The socket gives JPEG frames, the newest each time the viewer sends text for the next, and words as JSON: `camera`
     and `microphone`, true where the viewer is to send its own (see `Browser.take`); `sound`, the address of a WAV file
-    to play, and `at`, the second of it that the picture belongs to; `recording`; `face`, whether there is one; `error`.
+    to play, and `at`, the second of it that the picture belongs to; `recording`; `face`, whether there is one; `note`,
+    what is being done before the first picture; `error`.
 
     Args:
         link: what a viewer gets, by the words of its query; a ValueError is the sentence that the viewer reads.
@@ -386,13 +393,16 @@ async def _send(
 ) -> None:
     """Send the newest frame each time that it is asked for, and what goes with it, until either side ends."""
     number = 0
-    told: dict[str, Any] = {"face": True, "recording": False}
+    told: dict[str, Any] = {"face": True, "recording": False, "note": ""}
     while not (screen.ended or listening.done()):
         try:
             await asyncio.wait_for(asked.wait(), 1.0)
         except TimeoutError:
             continue
         shown = await asyncio.to_thread(screen.after, number, 1.0)
+        if screen.note != told["note"]:
+            told["note"] = screen.note
+            await socket.send_json({"note": screen.note})
         if shown.number > number:
             asked.clear()
             number = shown.number

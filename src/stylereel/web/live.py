@@ -165,6 +165,8 @@ class _Seat:
                     self.screen.put(*rest)
                 elif word == "sound":
                     self.screen.sound = Path(rest[0])
+                elif word == "note":
+                    self.screen.tell(rest[0])
                 elif word == "recording":
                     self.screen.recording = True
                 elif word == "done":

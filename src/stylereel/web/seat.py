@@ -20,9 +20,9 @@ from stylereel.web.worker import limit_files, sentence
 def sit(pipe: Connection) -> None:
     """Be live once: ("ready",) is said first, then a task is taken, and then pictures go out and frames come in.
 
-    The task is (folder, call, file size limit in bytes, longest clip or recording in seconds). Out go ("picture", JPEG,
-    face, second of the sound), ("sound", path of a WAV file), ("recording",) and at last ("done", lines) or ("error",
-    sentence). In come bytes, as `Browser.take` takes them, and None for the end.
+    The task is (folder, call, file size limit in bytes, longest clip or recording in seconds). Out go ("note", what is
+    being done), ("picture", JPEG, face, second of the sound), ("sound", path of a WAV file), ("recording",) and at last
+    ("done", lines) or ("error", sentence). In come bytes, as `Browser.take` takes them, and None for the end.
     """
     if hasattr(os, "setsid"):
         os.setsid()  # Ctrl-C in the page's terminal is the page's
@@ -33,7 +33,7 @@ def sit(pipe: Connection) -> None:
     try:
         folder, call, most, longest = pipe.recv()
         pipe.send(("done", _run(pipe, Path(folder), call, most, longest)))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+    except (EOFError, BrokenPipeError, KeyboardInterrupt, Closed):
         return
     except (ValueError, OSError, MemoryError) as error:
         _say(pipe, sentence(error))
@@ -62,8 +62,6 @@ def _run(pipe: Connection, folder: Path, call: Any, most: int, longest: float) -
     browser, screen = Browser(camera if isinstance(camera, PushedCamera) else None, sound), _Through(pipe)
     threading.Thread(target=_listen, args=(pipe, browser, screen), daemon=True).start()
     given |= {"camera": camera, "to": screen} | ({} if sound is None else {"audio": sound})
-    if given.get("likeness", "auto") == "auto":
-        given["likeness"] = "drawn"  # who did not ask for it does not wait a minute for the first picture
     given |= {"duration": str(max(1, round(longest)))} if given.get("record") else {}
     with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # its lines are for a terminal
         return list(live.lines(live.live(call.subject, options=call.options, **given)))
@@ -93,6 +91,12 @@ class _Through(Screen):
         if self.left:
             raise Closed("it was stopped")
         super().show(picture)
+
+    def tell(self, note: str) -> None:
+        """See `Screen`; ends what takes so long if the visitor has left."""
+        if self.left:
+            raise Closed("it was stopped")
+        self._pipe.send(("note", note))
 
     def put(self, jpeg: bytes, face: bool, at: float | None) -> None:
         """See `Screen`."""
