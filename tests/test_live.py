@@ -770,7 +770,7 @@ def test_a_viewer_reads_what_is_being_done_before_the_first_picture(toy: Toy, mo
     class Left(Screen):
         def tell(self, note: str) -> None:
             told.append(note)
-            if len(told) == 3:
+            if len(told) == 4:
                 raise Closed("it was stopped")
 
     def tuned(system: object, identity: object, source: object, likeness: str, stages: Stages) -> None:
