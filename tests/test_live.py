@@ -790,6 +790,27 @@ def test_a_viewer_reads_what_is_being_done_before_the_first_picture(toy: Toy, mo
     ]
 
 
+def test_a_tuned_person_is_tuned_once(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as much of a tuning is noise, whoever adds it again."""
+    change = {"synthesis.b32.torgb.bias": torch.tensor([0.1, -0.1, 0.2])}
+    shown: list[np.ndarray] = []
+
+    class Once(Output):
+        def show(self, picture: Picture | None) -> None:
+            if picture is not None:
+                shown.append(picture.image)
+                raise Closed("one is enough")
+
+    monkeypatch.setattr("stylereel.commands.live.resembling", lambda system, who, *_: replace(who, delta=change))
+    camera = PushedCamera(RATE)
+    camera.push(np.zeros((8, 8, 3), np.uint8))
+    go_live(toy, source="3", camera=camera, to=Once(), precision="32")
+    own, motion = toy.identify(3), next(toy.follow(camera.shots(threading.Event()), RATE))
+    for identity, same in ((replace(own, delta=change), True), (own, False)):
+        (frame,) = render(toy, identity, motion, precision="32")
+        assert (np.abs(frame.astype(int) - shown[0]).max() <= 1) == same
+
+
 def test_a_viewer_of_the_page_is_the_camera_too(toy: Toy) -> None:
     pytest.importorskip("starlette")
     pytest.importorskip("httpx")

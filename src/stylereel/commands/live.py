@@ -18,7 +18,6 @@ from stylereel.core.builtin import builtin
 from stylereel.core.files import ensure_writable
 from stylereel.core.precision import Precision, choose_precision
 from stylereel.core.record import Stages, command_line, sha256, write_record
-from stylereel.core.render import tuned
 from stylereel.core.runs import claim
 from stylereel.core.system import Device, Streams, System, device_of
 from stylereel.family.voice import load_voice
@@ -138,7 +137,6 @@ def live(
     identity = system.identify(given, **chosen["identify"])
     tell = to.tell if isinstance(to, Screen) else None
     identity = resembling(system, identity, given, likeness, Stages(partial(_say_tuning, tell)))
-    system = tuned(system, identity)
     with ExitStack() as stack:
         sound = _sound(audio)
         voice = None if sound is None else _lips(sound, seer, lips == "sound")
