@@ -183,7 +183,6 @@ def test_the_recipe_of_stylegan3_learns_and_carries_weights_from_stage_to_stage(
     stage = generator3.Stage
     stages = (stage(16, 30, 4, 2e-2, 1e-2), stage(32, 30, 4, 2e-2, 1e-2), stage(32, 8, 4, 1e-2, 1e-3))
     monkeypatch.setattr(generator3, "STAGES", stages)
-    monkeypatch.setattr(generator3, "SHARPEN", replace(generator3.SHARPEN, steps=3, pairs=2, patch=16))
     monkeypatch.setattr(curve, "EVERY", 15)
     monkeypatch.setattr(curve, "COUNT", 32)
     monkeypatch.setattr(mapping, "STEPS", 200)
