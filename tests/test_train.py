@@ -62,6 +62,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator, "AGAIN", generator.Stage(64, 3, 4, 1e-3, 1e-3))
     stages = (generator.Stage(64, 60, 4, 2e-2, 1e-2), generator.Stage(128, 6, 2, 1e-2, 1e-3, top=True))
     monkeypatch.setattr(generator, "STAGES", stages)
+    monkeypatch.setattr(generator, "EMPHASIS", generator.EMPHASIS._replace(steps=3, batch=2))
     for stage in ("SHARPEN", "DETAIL"):
         monkeypatch.setattr(generator, stage, replace(getattr(generator, stage), steps=3, pairs=2, patch=64))
     for module, values in (
