@@ -216,6 +216,23 @@ def test_a_head_is_pasted_without_a_halo_and_the_old_one_is_gone() -> None:
     assert np.abs(head.frame[70:100, 8:20].astype(int) - frame[70:100, 8:20]).mean() < 12
 
 
+def test_a_persons_own_crop_brings_its_backdrop_along() -> None:
+    """Where the head was there is what the crop shows, not a smear of what is around."""
+    values = person(backdrop_kind=0.9, backdrop_light=0.5, hair_style=0.62, hair_length=0.8, yaw=-14)
+    frame = world.draw(values, 256).image
+    values[INDEX["yaw"]] = 14
+    turned = world.draw(world.align(values), 256)
+    row = np.array([128.0, 128.0, 256.0, 0.0])
+    own, other = Head(own=True).paste(frame, turned.image, row), Head().paste(frame, turned.image, row)
+    error = [np.abs(pasted.frame.astype(float) - turned.image).mean(-1) for pasted in (own, other)]
+    shown = np.isin(turned.regions, [REGIONS.index(name) for name in ("skin", "hair", "eye", "lips")])
+    near = np.asarray(binary_dilation(shown, iterations=12), bool) & ~shown
+    near[150:] = False
+    assert error[0][near].mean() < 0.5 * error[1][near].mean() and error[0][shown].mean() < 4
+    assert own.seam < 3
+    np.testing.assert_array_equal(own.frame[245:, :20], frame[245:, :20])
+
+
 def test_fill_goes_on_smoothly_from_what_is_known() -> None:
     ramp = np.repeat(np.linspace(0, 200, 64)[None, :, None], 50, axis=0).repeat(3, axis=2).astype(np.float32)
     known = np.ones((50, 64), bool)

@@ -20,6 +20,7 @@ from stylereel.commands.likeness import resembling
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import Identity
 from stylereel.core.render import portrait
+from stylereel.faces.paste import Head
 from stylereel.generator import StyleGAN2
 from stylereel.invert.perceptual import Perceptual
 from stylereel.invert.person import compose
@@ -281,6 +282,16 @@ def test_commands_tune_to_a_photograph(
     assert read_picture(who.with_suffix(".png")).shape[1] > 3 * 256  # photograph, drawn and tuned
     record = drive("stylemask", source=source, slider=("yaw=5",), frames=2, out=str(clip))
     assert len(tuned_quickly) == 1 and record["settings"]["likeness"] == "auto"
+    own: list[bool] = []
+
+    def head(of_the_photograph: bool) -> Head:
+        own.append(of_the_photograph)
+        return Head(of_the_photograph)
+
+    monkeypatch.setattr("stylereel.commands.drive.Head", head)
+    for into in ("source", "driving"):
+        drive("stylemask", source=source, driving=str(clip), frames=1, out=str(clip.with_stem(into)), paste_back=into)
+    assert own == [True, False], "what is behind the photograph's head is the tuned generator's to show"
     drawn = drive(
         "stylemask", source=source, slider=("yaw=5",), frames=2, out=str(tmp_path / "b.mp4"), likeness="drawn"
     )

@@ -430,7 +430,8 @@ def _write(
         raise ValueError(f"{what.path} has no frames to paste into; give a clip, or --paste-back source.")
     if into == "source":
         motion = _facing(system, identity, motion)
-    pasted = Head().paste if getattr(system, "builtin_family", False) else paste
+    own = into == "source" and bool(identity.delta)
+    pasted = Head(own).paste if getattr(system, "builtin_family", False) else paste
     resting = set(options.shown(motion).missing) if settings.get("missing") == "skip-edit" else set[int]()
 
     def finish(moments: Iterator[tuple[int, Sequence[np.ndarray]]]) -> Iterator[tuple[np.ndarray, float | None]]:

@@ -75,7 +75,8 @@ def resembling(
         return replace(begun, delta={name: change + more[name] for name, change in begun.delta.items()})
 
     key = hashlib.sha256(f"{METHOD} {look.name}".encode())
-    for each in (values, marks, crop, *(p.detach().cpu().numpy() for p in generator.parameters())):
+    exact = (crop, *(p.detach().cpu().numpy() for p in generator.parameters()))
+    for each in (values.round(4), marks.round(4), *exact):  # read alike by any number of threads
         key.update(np.ascontiguousarray(each).tobytes())
     found = _cached(key.hexdigest(), tuned) if by_factors else None
     if isinstance(system, Poses):

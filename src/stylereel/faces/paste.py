@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 
 from stylereel.core.builtin import builtin
 from stylereel.faces.placement import EYE_LEVEL, cut, to_crop, to_picture, warp
@@ -31,6 +32,7 @@ _COLOUR = 24.0  # levels of 8 bits: what differs by much more is another thing, 
 _HEAD = ("skin", "hair", "brow", "eye", "lips", "mouth", "ear", "glasses", "beard", "hat")  # the neck fades out below
 _CHIN, _COLLAR = 0.74, 0.88  # heights in the crop between which the neck fades out
 _EDGE = 0.05  # part of the crop along its left, right and lower edges in which the mask fades out
+_SOFT = 0.02  # how soft the rim is of a crop of the frame's own person, in sides of the part
 _OUTSIDE = 0.04  # how much farther than the old head the plate is filled, in sides of the crop
 _VIEW = 256  # pixels of a crop that is looked at
 _MOST_GAIN = 1.7  # of the head's colours towards the frame's
@@ -108,10 +110,14 @@ class Head:
 
     The map of regions of the drawn crop tells what is head; that of the frame's own crop, what has to go. The plate
     behind is filled smoothly from what is around. The head's colours become those of the frame's light, by the skin.
+
+    own: whether the crop shows the frame's own person before its own backdrop, as a generator does that is tuned to it.
+    Then the crop itself tells what was behind, and what of neck and clothes moves with the head comes along.
     """
 
-    def __init__(self) -> None:
-        self._kept: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
+    def __init__(self, own: bool = False) -> None:
+        self._own = own
+        self._kept: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @cached_property
     def _net(self) -> FaceNet:
@@ -122,10 +128,13 @@ class Head:
         place = _Place.of(frame, placement)
         if place is None:
             return Pasted(frame.copy(), 0.0)
-        plate, flesh = self._plate(frame, placement, place)
+        plate, flesh, gone = self._plate(frame, placement, place)
         regions = _regions(self._net, crop)
         head = matte_of(crop, head_share(regions))
-        mask = place.seen(np.rint(255 * head.alpha * _fading(crop.shape[0])).astype(np.uint8)).astype(np.float32) / 255
+        if self._own:
+            heads = np.maximum(gone, place.seen(_bytes(head.alpha)) / np.float32(255))
+            return self._over(frame, crop, place, heads, _VIEW / float(placement[2]))
+        mask = place.seen(_bytes(head.alpha * _fading(crop.shape[0]))).astype(np.float32) / 255
         mask *= place.inside()
         skin = _skin(crop, regions)
         gain = np.ones(3)
@@ -141,8 +150,22 @@ class Head:
         sources = [place.seen(crop).astype(np.float32), above, plate, place.part(frame).astype(np.float32)]
         return Pasted(result, seam(blend, sources, mask, _VIEW / float(placement[2])))
 
-    def _plate(self, frame: np.ndarray, placement: np.ndarray, place: _Place) -> tuple[np.ndarray, np.ndarray]:
-        """The part of the frame, float32, without its head, and the pixels [N, 3] of that head's skin. One is kept."""
+    @staticmethod
+    def _over(frame: np.ndarray, crop: np.ndarray, place: _Place, mask: np.ndarray, scale: float) -> Pasted:
+        """The crop on the frame where either of both heads is, float [h, w] of the part."""
+        soft = np.asarray(ndimage.gaussian_filter(mask, _SOFT * np.sqrt(mask.size)), np.float32)
+        wide = np.clip(2 * soft, 0, 1) * place.seen(_bytes(_fading(crop.shape[0]))) / np.float32(255)
+        below, above = place.part(frame).astype(np.float32), place.seen(crop).astype(np.float32)
+        above += _colour_shift(below - above, wide)
+        result = frame.copy()
+        place.part(result)[:] = np.rint(np.clip(below + wide[..., None] * (above - below), 0, 255)).astype(np.uint8)
+        return Pasted(result, seam(place.part(result), [below, above], wide, scale))
+
+    def _plate(
+        self, frame: np.ndarray, placement: np.ndarray, place: _Place
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The part of the frame, float32, without its head, the pixels [N, 3] of that head's skin, and how much of the
+        part has gone [h, w]. One is kept."""
         if self._kept is not None and self._kept[0] is frame and np.array_equal(self._kept[1], placement):
             return self._kept[2:]
         crop = cut(frame, placement, _VIEW)
@@ -154,16 +177,16 @@ class Head:
         # Neck and clothes stay, whatever is drawn before them.
         wide *= 1 - np.clip(2 * (regions[PARSED.index("neck")] + regions[PARSED.index("clothes")]) - 0.5, 0, 1)
         gone, neck = (
-            place.seen(np.rint(255 * _resized(each[..., None], (_VIEW, _VIEW))[..., 0]).astype(np.uint8))
-            / np.float32(255)
+            place.seen(_bytes(_resized(each[..., None], (_VIEW, _VIEW))[..., 0])) / np.float32(255)
             for each in (wide, regions[PARSED.index("neck")])
         )
         gone = gone * place.inside()
         part = place.part(frame).astype(np.float32)
         behind = (gone <= 0.02) & (neck * place.inside() < 0.1)  # the neck's skin is not what is behind the head
         filled = fill(part, behind) if behind.any() else part
-        plate = part + np.clip(gone * 1.5, 0, 1)[..., None] * (filled - part)
-        self._kept = frame, np.array(placement), plate, _skin(crop, regions)
+        gone = np.clip(gone * 1.5, 0, 1)
+        plate = part + gone[..., None] * (filled - part)
+        self._kept = frame, np.array(placement), plate, _skin(crop, regions), gone
         return self._kept[2:]
 
 
@@ -174,6 +197,10 @@ def _regions(net: FaceNet, crop: np.ndarray) -> np.ndarray:
     scores = net(image, parse=True, close=False).regions
     assert scores is not None
     return scores[0].float().softmax(0).numpy()
+
+
+def _bytes(share: np.ndarray) -> np.ndarray:
+    return np.rint(255 * share).astype(np.uint8)
 
 
 def _skin(crop: np.ndarray, regions: np.ndarray) -> np.ndarray:
