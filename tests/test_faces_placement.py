@@ -11,6 +11,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from stylereel import world
 from stylereel.faces import placement, pose, registration
 from stylereel.faces.paste import Head, fill, paste, seam
+from stylereel.faces.placement import to_crop
 from stylereel.generator import StyleGAN3, StyleGAN3Config
 from stylereel.metrics.motion import crop_jitter
 from stylereel.world.factors import INDEX, LATENT_DIM
@@ -231,6 +232,12 @@ def test_a_persons_own_crop_brings_its_backdrop_along() -> None:
     assert error[0][near].mean() < 0.5 * error[1][near].mean() and error[0][shown].mean() < 4
     assert own.seam < 3
     np.testing.assert_array_equal(own.frame[245:, :20], frame[245:, :20])
+    rolled = np.array([128.0, 128.0, 170.0, 25.0])
+    y, x = np.indices((256, 256), np.float64) + 0.5
+    beside = np.abs(to_crop(np.stack([x, y], -1), rolled) - 0.5).max(-1) > 0.51
+    pasted = Head(own=True).paste(frame, turned.image, rolled).frame
+    np.testing.assert_array_equal(pasted[beside], frame[beside])
+    assert (pasted != frame).any()
 
 
 def test_fill_goes_on_smoothly_from_what_is_known() -> None:

@@ -154,7 +154,7 @@ class Head:
     def _over(frame: np.ndarray, crop: np.ndarray, place: _Place, mask: np.ndarray, scale: float) -> Pasted:
         """The crop on the frame where either of both heads is, float [h, w] of the part."""
         soft = np.asarray(ndimage.gaussian_filter(mask, _SOFT * np.sqrt(mask.size)), np.float32)
-        wide = np.clip(2 * soft, 0, 1) * place.seen(_bytes(_fading(crop.shape[0]))) / np.float32(255)
+        wide = np.clip(2 * soft, 0, 1) * place.seen(_bytes(_fading(crop.shape[0]))) / np.float32(255) * place.inside()
         below, above = place.part(frame).astype(np.float32), place.seen(crop).astype(np.float32)
         above += _colour_shift(below - above, wide)
         result = frame.copy()
