@@ -129,6 +129,27 @@ def test_closed_lids_are_as_light_as_the_skin_under_the_eye() -> None:
         assert seen[y - 4 : y + 6, x - 6 : x + 7].max() < 1.1 * skin
 
 
+@pytest.mark.parametrize("closing", [0.5, 1.0])
+def test_lashes_stay_dark_on_a_lid_that_closes_and_a_brow_keeps_its_height(closing: float) -> None:
+    values = drawn_person(smile=0)
+    drawn = world.draw(values, 256)
+    marks, image = drawn.landmarks * 256, drawn.image.copy()
+    image[np.isin(drawn.regions, [REGIONS.index("skin"), REGIONS.index("brow")])] = 200, 160, 140
+    columns = np.arange(int(marks[43, 0]), int(marks[44, 0]) + 1)
+    lashes, brow = (np.interp(columns, *marks[part].T) for part in (slice(42, 46), slice(22, 27)))
+    for x, lash, middle in zip(columns, lashes, brow):
+        image[round(lash) - 1 : round(lash) + 1, x] = 30
+        image[round(middle) - 2 : round(middle) + 7, x] = 60  # bushy: it reaches further down than its landmarks tell
+    seen = Photograph(image, values, drawn.landmarks).view({"blink_left": closing, "blink_right": closing})
+    edge = (world.draw(seen.values, 256).landmarks * 256)[[43, 44], 1].mean()
+    middle = columns[len(columns) // 2]
+    column = seen.image[:, middle - 1 : middle + 2].mean((1, 2))
+    assert column[round(edge) - 3 : round(edge) + 3].min() < 75
+    top = round(brow.mean()) - 6
+    dark = (column[top : round(edge) - 4] < 110).sum()
+    assert 7 <= dark <= 11, "nine pixels of brow, not stretched down with the lid"
+
+
 def test_expressions_are_within_their_limits_and_views_repeat(photograph: Photograph) -> None:
     random = np.random.default_rng(5)
     for made in (expression(random) for _ in range(40)):

@@ -7,9 +7,9 @@ The drawn person, who was read from the photograph (`invert.person`), lends the 
 point of the surface goes when the head turns, and the photograph's pixels go with it. What moves on the surface itself
 (lips, lids, brows, irises) goes where the drawn landmarks go, the rest of the face between them by radial basis
 functions. Between lips that open further than in the photograph is the drawn inside, in its light, below the teeth
-that it shows; lids that close are as light as the skin under the eye. The person is cut out by the matte and laid over
-a filled background, which stays. Such warps hold near the photograph only: what a turn uncovers is taken from the
-other side of the head where that is seen, else drawn in the photograph's colours, and counts less.
+that it shows; lids that close are as light as the skin under the eye, above a line of lashes. The person is cut out by
+the matte and laid over a filled background, which stays. Such warps hold near the photograph only: what a turn uncovers
+is taken from the other side of the head where that is seen, else drawn in the photograph's colours, and counts less.
 
 The loss of a view is its absolute error at four resolutions, and its distance in network features. A step takes one
 image; the first ones compare at half the size, which costs half.
@@ -75,6 +75,7 @@ _CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they
 _OPEN, _SHOWN = 2.0, 4.0  # pixels between the lips from which their inside is drawn, and is seen in a photograph
 _CAVITY = 0.45  # of the skin's brightness, which the drawn inside does not exceed behind a photograph's teeth
 _LID = 0.4, 0.8, 1.2  # heights of lids over that of the open eye, which fade upwards
+_LASHES = 2.0  # pixels above the edge of a lid that are as dark as they were
 _LIGHTER = 0.7  # of the difference by which closed lids get as light as the skin under the eye
 _INNER = [60, 61, 62, 63, 64], [64, 65, 66, 67, 60]  # lips
 _BROW = 4.0  # pixels by which brows reach above and below their landmarks
@@ -213,6 +214,12 @@ class Photograph:
             ends.append((CubicSpline(knots, goal[arc])(fine), CubicSpline(knots, source[arc])(fine)))
         for aside in (-_BROW, _BROW):
             ends.append((goal[17:27] + (0, aside), source[17:27] + (0, aside)))
+        for eye, brow in ((slice(36, 40), slice(17, 22)), (slice(42, 46), slice(22, 27))):
+            # Half of what is between a lid and its brow goes with the brow: only the lid itself unfolds.
+            x, over = source[eye, 0], np.maximum.accumulate(source[brow, 0])
+            height, *moved = (np.interp(x, over, of) for of in (source[brow, 1], *(goal - source)[brow].T))
+            still = np.stack([x, (source[eye, 1] + height) / 2], 1)
+            ends.append((still + np.stack(moved, 1), still))
         to, of = (np.concatenate(each) for each in zip(*ends))
         middle, spread = to[:68].mean(0), np.ptp(to[:68], axis=0).max()
         angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
@@ -342,7 +349,7 @@ class Photograph:
 
     def _lids(self, image: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """The image with lids as light as the skin under the eye, as far as they are more closed than the photograph's:
-        the fold that they are stretched from lies in the shade. Where they shut there are lashes."""
+        the fold that they are stretched from lies in the shade. Their edge is as dark as the photograph's."""
         image = image.copy()
         for left, right in _EYES:
             arcs = [range(left, right + 1)], [[*range(right, right + 3), left]]
@@ -352,16 +359,19 @@ class Photograph:
                 for marks in (goal, self.marks)
             )
             closed = np.clip(1 - gap / max(before, 1), 0, 1)
-            lid = sum(_filled(np.concatenate([upper - (0, 1), upper[::-1] - (0, 1 + by * before)])) for by in _LID)
-            lid = ndimage.gaussian_filter(lid / len(_LID), 1)
+            over = upper - (0, _LASHES)
+            lid = sum(_filled(np.concatenate([over, over[::-1] - (0, by * before)])) for by in _LID)
+            lid = ndimage.gaussian_filter(lid / len(_LID), 1)[..., None]
             under = _filled(np.concatenate([lower + (0, 2), lower[::-1] + (0, 2 + before)])) > 0.5
-            eye = _filled(np.concatenate([_contour(self.marks, arc) for arc in arcs])) > 0.5
-            if closed == 0 or not under.any() or not eye.any():
+            if closed == 0 or not under.any():
                 continue
-            shade = np.median(image[under], axis=0) - ndimage.gaussian_filter(image, (3, 3, 0))
-            image += _LIGHTER * closed * lid[..., None] * shade.clip(0)
-            line = _filled(np.concatenate([upper - (0, 0.6), lower + (0, 0.6)])) * np.clip(4 * closed - 3, 0, 1)
-            image += line[..., None] * (np.percentile(self.crop[eye], 10, axis=0) - image)
+            usual = ndimage.gaussian_filter(image * lid, (3, 3, 0)) / ndimage.gaussian_filter(lid, (3, 3, 0)).clip(1e-3)
+            image += _LIGHTER * closed * lid * (np.median(image[under], axis=0) - usual).clip(0)
+            thick = np.sin(np.linspace(0, np.pi, len(upper)))[:, None] ** 0.5 * (0, 1)
+            line = _filled(np.concatenate([upper - thick, (upper + 1.2 * _CLOSED * thick)[::-1]]))
+            at = _contour(self.marks, arcs[0]).T[::-1] - 0.5
+            own = np.stack([ndimage.map_coordinates(self.crop[..., c].astype(float), at, order=1) for c in range(3)])
+            image += (closed * line)[..., None] * np.minimum(np.percentile(own, 25, axis=1) - image, 0)
         return image
 
 

@@ -44,7 +44,7 @@ class Settings:
     visible: int = 40  # batches of 8 gradients, see `measure_visible`
     fusion_steps: int = 2500
     appearance_steps: int = 1500
-    joint_steps: int = 100
+    joint_steps: int = 300
     people: int = 48  # a batch of the appearance stage, all frames of each
     others: int = 3  # poses of other people that each appearance is shown with
     shown: int = 8  # images a step that the generator renders in the joint stage

@@ -49,7 +49,7 @@ from stylereel.train.sources import open_source
 
 Stage = Literal["all", "pose", "appearance", "joint", "motion", "images", "larger"]
 STAGES = ("pose", "appearance", "joint", "motion")
-PEOPLE = 1600
+PEOPLE = 3200
 READERS = 9_500  # people of whose crops the readings alone are kept, for the stage pose
 WINDOWS, WINDOW = 600, 60  # of prepared clips, in frames, the shortest that are prepared
 
@@ -71,9 +71,9 @@ def recipe(
         data: shards that `stylereel prepare --for stylefacev` wrote, whose motion the stage motion learns; the world's
             natural motion if not given.
         stage: pose, appearance, joint or motion, which needs the weights of the stages before it in the folder, as
-            --start, or built in; all of them in this order; images, which goes on with the motion by what the
-            generator shows of it; or larger, which makes generator3-256.safetensors, a generator of 256 px for the
-            same codes.
+            --start, or built in (appearance begins with the built-in encoder unless --start is given); all of them in
+            this order; images, which goes on with the motion by what the generator shows of it; or larger, which makes
+            generator3-256.safetensors, a generator of 256 px for the same codes.
         people: how many people are drawn for the appearance, four frames of each, and kept in the folder.
         networks: own are the small built-in ones, of 16 named numbers; paper are the paper's, of 64, by its losses.
         losses: weights of the losses of the paper's networks: the paper's, or those of the authors' code.
@@ -99,7 +99,7 @@ def recipe(
     torch.manual_seed(49)
     nets = FacePoseNets() if path is None else load_nets(path).requires_grad_(True)
     begin: Callable[[Known], None] | None = None
-    if path is None:
+    if run.first(KIND) is None and stage in ("all", "appearance"):
         encoder, drawer = load_encoder(run.weight_file("encoder")), run.generator()
         begin = partial(start_code, nets.appearance, encoder, drawer)
         nets.appearance.trunk.load_state_dict(encoder.trunk.state_dict())
