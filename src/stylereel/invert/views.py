@@ -332,15 +332,13 @@ class Photograph:
         nearest = np.asarray(ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True))
         lit = lit[tuple(nearest)]
         there = RBFInterpolator(rigid[60:68], drawn.landmarks[60:68] * 2 * SIZE, kernel="linear", degree=1)(here)
-        shown = np.stack([ndimage.map_coordinates(lit[..., c], there.T[::-1] - 0.5, order=1) for c in range(3)], -1)
+        shown = _colours(lit, there)
         if before > _SHOWN:
             below = (0, SIZE)  # what hangs from the upper lip moves with it
             upper, own = (np.concatenate([each[60:65], each[60:65] + below]) for each in (rigid, self.marks))
-            there = RBFInterpolator(upper, own, kernel="linear", degree=1)(here).T[::-1] - 0.5
-            seen = np.stack(
-                [ndimage.map_coordinates(self.crop[..., c].astype(float), there, order=1) for c in range(3)], -1
-            )
-            known = ndimage.map_coordinates(_filled(_contour(self.marks, _INNER)), there, order=1)[:, None]
+            there = RBFInterpolator(upper, own, kernel="linear", degree=1)(here)
+            seen = _colours(self.crop.astype(float), there)
+            known = _colours(_filled(_contour(self.marks, _INNER))[..., None], there)
             shown = np.minimum(shown, _CAVITY * np.median(self.crop[self.drawn.regions == _SKIN]))  # one row of teeth
             shown += known * (seen - shown)
         image = image.copy()
@@ -369,9 +367,8 @@ class Photograph:
             image += _LIGHTER * closed * lid * (np.median(image[under], axis=0) - usual).clip(0)
             thick = np.sin(np.linspace(0, np.pi, len(upper)))[:, None] ** 0.5 * (0, 1)
             line = _filled(np.concatenate([upper - thick, (upper + 1.2 * _CLOSED * thick)[::-1]]))
-            at = _contour(self.marks, arcs[0]).T[::-1] - 0.5
-            own = np.stack([ndimage.map_coordinates(self.crop[..., c].astype(float), at, order=1) for c in range(3)])
-            image += (closed * line)[..., None] * np.minimum(np.percentile(own, 25, axis=1) - image, 0)
+            own = _colours(self.crop.astype(float), _contour(self.marks, arcs[0]))
+            image += (closed * line)[..., None] * np.minimum(np.percentile(own, 25, axis=0) - image, 0)
         return image
 
 
@@ -454,6 +451,12 @@ def _contour(marks: np.ndarray, arcs: Sequence[Sequence[int]]) -> np.ndarray:
         fine = np.linspace(0, len(arc) - 1, 4 * (len(arc) - 1) + 1)
         found.append(CubicSpline(np.arange(len(arc)), marks[list(arc)])(fine))
     return np.concatenate(found)
+
+
+def _colours(image: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] at points [N, 2], x and y in pixels: [N, C]."""
+    at = points.T[::-1] - 0.5
+    return np.stack([ndimage.map_coordinates(channel, at, order=1) for channel in np.moveaxis(image, -1, 0)], -1)
 
 
 def _filled(contour: np.ndarray) -> np.ndarray:
