@@ -20,6 +20,7 @@ from stylereel.commands.train import train
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.render import render
+from stylereel.family.encoder import load_encoder
 from stylereel.family.nets import FaceNet
 from stylereel.family.people import mixed_values
 from stylereel.generator import StyleGAN3, StyleGAN3Config
@@ -256,6 +257,11 @@ def test_all_stages_train_resume_and_one_stage_goes_on_alone(
     for (name, before), after in zip(nets.state_dict().items(), again.state_dict().values()):
         if not name.startswith("motion"):
             assert torch.equal(before, after), name
+    words = [*command[:3], str(tmp_path / "anew"), *command[4:], "--stage", "appearance"]
+    assert main(words) == 0
+    trunk = load_nets(tmp_path / "anew" / "stylefacev.safetensors").appearance.trunk.state_dict()
+    for name, value in load_encoder(builtin("encoder")).trunk.state_dict().items():  # not the built-in networks' own
+        torch.testing.assert_close(trunk[name], value, atol=1e-3, rtol=1e-3, msg=name)
     capsys.readouterr()
     assert main([*command, "--people", "1"]) == 2 and "2 people or more" in capsys.readouterr().err
 

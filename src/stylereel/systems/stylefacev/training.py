@@ -94,12 +94,13 @@ def recipe(
     trainer, settings = run.trainer, Settings()
     generator, face = StyleGAN3.load(run.weight_file("generator3")), run.face_net().eval()
     path = run.first(KIND)
+    anew = path is None and stage in ("all", "appearance")
     if path is None and stage not in ("all", "pose"):
         path = run.weight_file(KIND)
     torch.manual_seed(49)
     nets = FacePoseNets() if path is None else load_nets(path).requires_grad_(True)
     begin: Callable[[Known], None] | None = None
-    if run.first(KIND) is None and stage in ("all", "appearance"):
+    if anew:
         encoder, drawer = load_encoder(run.weight_file("encoder")), run.generator()
         begin = partial(start_code, nets.appearance, encoder, drawer)
         nets.appearance.trunk.load_state_dict(encoder.trunk.state_dict())
