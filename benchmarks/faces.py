@@ -351,6 +351,7 @@ def sweeps(sheet: str, people: int, steps: int, python: str | None) -> None:
             save_picture(place, np.concatenate([np.concatenate(list(row), 1) for row in crops[:6, number]]))
 
 
+HALF_CLOSED = 10  # frames of a clip from which their gaze is compared
 SHEETS = ("jaw", "smile", "funnel", "smile_side", "jaw_side", "blink_left")
 
 
@@ -385,12 +386,17 @@ def drawn(values: np.ndarray) -> dict[str, np.ndarray]:
 def tracks_compared(
     truth: dict[str, np.ndarray], read: list[dict[str, np.ndarray]]
 ) -> Iterator[tuple[str, float, list[str]]]:
-    """Name and spread of each track and how each reading compares with it; gaze where both eyes are open."""
-    looks = np.maximum(truth["lid right"], truth["lid left"]) < 0.4
+    """Name and spread of each track and how each reading compares with it; gaze where both eyes are open, and where the
+    more open one is half closed."""
+    closed = np.stack([truth["lid right"], truth["lid left"]])
+    looks, half = closed.max(0) < 0.4, (closed.min(0) >= 0.35) & (closed.min(0) < 0.7)
     for name in truth:
-        seen = looks if name.startswith("gaze") else np.ones_like(looks)
-        away = [each[name][seen] - np.median(each[name][seen]) for each in (truth, *read)]
-        yield name, float(np.std(away[0])), [compared(each, away[0]) for each in away[1:]]
+        gaze = name.startswith("gaze")
+        usual = looks if gaze and looks.any() else np.ones_like(looks)
+        for title, seen in ((name, usual), (f"{name}, half-closed", half)) if gaze else ((name, usual),):
+            if seen.sum() >= HALF_CLOSED:
+                away = [each[name][seen] - np.median(each[name][usual]) for each in (truth, *read)]
+                yield title, float(np.std(away[0])), [compared(each, away[0]) for each in away[1:]]
 
 
 def with_attention(path: str | list[np.ndarray], python: str) -> np.ndarray:

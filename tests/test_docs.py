@@ -15,6 +15,7 @@ from test_house import ROOMS
 from stylereel.cli import main
 from stylereel.core.builtin import BUILTIN
 from stylereel.core.version import __version__
+from stylereel.core.weights import read_header
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(ROOT.glob("docs/**/*.md"))
 # What the Python of a page takes from its reader; clip.mp4 and my-clip.mp4 are in the folder.
@@ -98,6 +99,11 @@ def test_every_built_in_file_has_a_card_with_its_licence_and_data() -> None:
     cards = pages.cards()
     assert set(cards) == {path.name for path in BUILTIN.glob("*.safetensors")}
     assert all(card.get("Licence") and card.get("Data") for card in cards.values())
+
+
+def test_no_built_in_file_tells_of_a_folder_of_the_machine_that_made_it() -> None:
+    for path in BUILTIN.glob("*.safetensors"):
+        assert not re.search(r"(?<![\w./])(?:/|[A-Za-z]:\\)\w", " ".join(read_header(path).values())), path.name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

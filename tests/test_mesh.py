@@ -225,6 +225,19 @@ def test_a_part_that_is_not_seen_is_held_and_counted() -> None:
     assert coefficients.motion_of(trusted).column("jaw")[14] > 0.5
 
 
+def test_half_closed_eyes_have_a_gaze_and_closed_ones_keep_the_last() -> None:
+    """People who lower their lids look through them: what they looked at before must not stay."""
+    rest, closed = expression._REST, 1 - expression._SHUT
+    shown = np.tile(rest, (4, 1))
+    shown[1:, 10] += expression._GAZE_Y * np.array([0.5, 0.5, 0.0])  # down, and on as far as is seen
+    for frame, share in ((1, 0.5), (2, 0.65), (3, 0.95)):
+        shown[frame, 6:8] = rest[6:8] * (1 - share * closed)
+    values, trust = coefficients.seen_factors(shown, rest, np.ones((4, 4)))
+    np.testing.assert_allclose(values["gaze_y"][:3], [0, 0.5, 0.5], atol=1e-6)
+    for name in ("gaze_x", "gaze_y"):
+        np.testing.assert_array_equal(trust.factors[name] >= backend.DOUBT, [True, True, True, False])
+
+
 def test_what_is_still_is_smoothed_and_what_is_quick_hardly_lags() -> None:
     time = np.arange(150) / 25
     noise = np.random.default_rng(0).normal(0, 0.02, 150)

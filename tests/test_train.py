@@ -102,6 +102,7 @@ def test_every_recipe_runs_and_learns(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "on").mkdir()
     shutil.copy(tmp_path / "face.safetensors", tmp_path / "on")
     (path,) = recipes.train("generator", folder=str(tmp_path / "on"), start=str(tmp_path / "generator.safetensors"))
+    assert "--start generator.safetensors" in read_card(path)["command"]  # where it lay is nobody's business
     again, z = StyleGAN2.load(path), torch.randn(4, LATENT_DIM)
     assert torch.equal(again.mapping(z), network.mapping(z))
     weights = [each.get_parameter("synthesis.b64.conv1.weight") for each in (again, network)]

@@ -212,12 +212,13 @@ def trusts(sure: np.ndarray) -> Trust:
 
 def seen_factors(shown: np.ndarray, rest: np.ndarray, sure: np.ndarray) -> tuple[dict[str, np.ndarray], Trust]:
     """The factors of expression, arrays [T], that measures [T, 12] show next to a rest [12], and how far to trust them,
-    by how sure the parts [T, 4] are. A hidden eye does what the other does; a closed eye has no gaze."""
+    by how sure the parts [T, 4] are. A hidden eye does what the other does; closed eyes have no gaze, half-closed ones do
+    (between the lids people's irises are seen up to about .7)."""
     out, trust = factors(shown, rest), trusts(sure)
     for own, other, left in ((2, 3, False), (3, 2, True)):
         names = ("blink_left", "blink_right") if left else ("blink_right", "blink_left")
         out[names[0]] = np.where((sure[:, own] < DOUBT) & (sure[:, other] >= DOUBT), out[names[1]], out[names[0]])
-    open_eyes = np.clip(1.2 - 2 * np.minimum(out["blink_left"], out["blink_right"]), 0, 1)
+    open_eyes = np.clip((0.85 - np.minimum(out["blink_left"], out["blink_right"])) / 0.25, 0, 1)
     for name in ("gaze_x", "gaze_y"):
         trust.factors[name] = trust.factors[name] * open_eyes
     return out, trust

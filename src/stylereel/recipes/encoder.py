@@ -30,7 +30,7 @@ from stylereel.generator import StyleGAN2, StyleGAN3
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes.losses import image_loss
 from stylereel.recipes.perception import disturb
-from stylereel.recipes.run import Run, makes
+from stylereel.recipes.run import Run, makes, shown
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import muon_and_adam
 from stylereel.train.sources import Source, open_source
@@ -243,5 +243,5 @@ def recipe(run: Run, *, data: str | None = None, generator: str | None = None) -
     other = load_generator_file(generator)
     source = None if data is None else open_source(data, size=other.resolution)
     model = train(run.trainer, other, *nets, first, family=False, source=source)
-    origin = f"pictures of {data}" if data else f"random people of {generator}; no pictures"
+    origin = f"pictures of {shown(data)}" if data else f"random people of {shown(generator)}; no pictures"
     return run.save({"encoder": model}, origin, None)

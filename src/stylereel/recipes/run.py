@@ -125,9 +125,11 @@ class Run:
         return StyleGAN2.load(self.weight_file("generator"))
 
     def card(self, data: str = WORLD, licence: str | None = "Apache-2.0") -> dict[str, Any]:
-        """How the weights were trained; the licence of weights that learned a user's images is the user's."""
-        command = f"stylereel train {self.network} --folder runs --start {self.start} --scale {self.trainer.scale:g}"
-        flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in self.options.items())
+        """How the weights were trained, with the names of files but not their folders, which are nobody's business; the
+        licence of weights that learned a user's images is the user's."""
+        start, options = shown(self.start), {name: shown(value) for name, value in self.options.items()}
+        command = f"stylereel train {self.network} --folder runs --start {start} --scale {self.trainer.scale:g}"
+        flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in options.items())
         card = {
             "data": data,
             "command": command + flags,
@@ -167,6 +169,11 @@ def _exists(name: str) -> bool:
         return Path(name).exists()
     except (OSError, ValueError):  # a pattern too long for a name
         return False
+
+
+def shown(value: Any) -> Any:
+    """What a card says of an option: of a file or folder its name alone."""
+    return Path(value).name or value if isinstance(value, str) and _exists(value) else value
 
 
 def weight_file(folder: Path, name: str) -> Path:

@@ -52,7 +52,7 @@ from stylereel.recipes.losses import (
     perceptual_loss,
 )
 from stylereel.recipes.mapping import learn_newer, pretrain
-from stylereel.recipes.run import Run, makes
+from stylereel.recipes.run import Run, makes, shown
 from stylereel.recipes.sharpen import SharpenConfig, emphasised, sharpen
 from stylereel.train import adversarial
 from stylereel.train.loop import Average, Trainer, cosine
@@ -343,4 +343,4 @@ def recipe(run: Run, *, data: str | None = None) -> list[Path]:
         return run.save({"generator": model}, facts={"factors": " ".join(NAMES)})
     source = open_source(data, size=CONFIG.resolution)
     model = adversarial.train(run.trainer, source, CONFIG, first)
-    return run.save({"generator": model}, f"pictures of {data}", None)
+    return run.save({"generator": model}, f"pictures of {shown(data)}", None)

@@ -24,7 +24,7 @@ from stylereel.family.people import codes_of, motion_codes
 from stylereel.generator import StyleGAN2
 from stylereel.invert.perceptual import Perceptual
 from stylereel.metrics.features import to_unit
-from stylereel.recipes.run import WORLD, Run, makes
+from stylereel.recipes.run import WORLD, Run, makes, shown
 from stylereel.systems.expressive import search
 from stylereel.systems.expressive.channels import KIND, REGIONS, Channels, ChannelsConfig, table
 from stylereel.systems.expressive.reader import GAZE, PARTS, READ, SHUT, Detail, Reader, mirror, targets
@@ -330,6 +330,6 @@ def recipe(run: Run, *, data: str | None = None, generator: str | None = None, f
         whole.load_state_dict(
             channels.state_dict() | {f"reader.{key}": value for key, value in reader.state_dict().items()}
         )
-        about = (WORLD, "Apache-2.0") if data is None else (f"prepared clips of {data}", None)
+        about = (WORLD, "Apache-2.0") if data is None else (f"prepared clips of {shown(data)}", None)
         return run.save({KIND: whole}, *about, facts=facts)
-    return run.save({KIND: channels}, data=f"random people of {generator}; no images", licence=None, facts=facts)
+    return run.save({KIND: channels}, data=f"random people of {shown(generator)}; no images", licence=None, facts=facts)

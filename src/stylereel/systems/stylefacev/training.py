@@ -26,7 +26,7 @@ import torch
 
 from stylereel.family.encoder import load_encoder
 from stylereel.generator import StyleGAN3
-from stylereel.recipes.run import WORLD, Run, makes
+from stylereel.recipes.run import WORLD, Run, makes, shown
 from stylereel.systems.stylefacev import paper
 from stylereel.systems.stylefacev.appearance import (
     Known,
@@ -125,7 +125,7 @@ def recipe(
         train_motion(trainer, nets.motion, codes)
     if "images" in chosen:
         train_images(trainer, nets, generator)
-    about = (WORLD, "Apache-2.0") if data is None else (f"{WORLD}; motion of prepared clips of {data}", None)
+    about = (WORLD, "Apache-2.0") if data is None else (f"{WORLD}; motion of prepared clips of {shown(data)}", None)
     return run.save({KIND: nets}, *about)
 
 

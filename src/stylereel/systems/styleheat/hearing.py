@@ -32,7 +32,7 @@ from stylereel.core.render import pictures
 from stylereel.family.people import grouped_w, motion_codes
 from stylereel.generator import StyleGAN2
 from stylereel.media.sheet import side_by_side
-from stylereel.recipes.run import WORLD, Run, makes
+from stylereel.recipes.run import WORLD, Run, makes, shown
 from stylereel.recipes.voices import synthesisers
 from stylereel.systems.styleheat import talking
 from stylereel.systems.styleheat.expert import FRAMES, Expert, agreement, sync_loss
@@ -564,7 +564,7 @@ def recipe(
         expert = train_expert(run.trainer, chosen.expert, EXPERT_WIDTH if preset == "quick" else 32, start, talks)
         step = left_chance(read_log(run.folder / EXPERT / "log.jsonl"))
         facts = {"left 0.69 at step": step, "held out": judge_expert(expert)}
-        about = (voices, "Apache-2.0") if data is None else (f"clips of {data}", None)
+        about = (voices, "Apache-2.0") if data is None else (f"clips of {shown(data)}", None)
         made += run.save({EXPERT: expert}, *about, facts)
     if stage == "syncnet":
         return made

@@ -28,7 +28,7 @@ from stylereel.family.people import grouped_w, mixed_values
 from stylereel.generator import Discriminator, StyleGAN2
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes.losses import image_loss
-from stylereel.recipes.run import WORLD, Run, makes
+from stylereel.recipes.run import WORLD, Run, makes, shown
 from stylereel.systems.styleheat.files import load_calibration, load_warper
 from stylereel.systems.styleheat.flow import endpoint_error
 from stylereel.systems.styleheat.losses import (
@@ -539,5 +539,5 @@ def recipe(
     warper, calibration = train_joint(
         run.trainer, generator, warper, chosen.joint, maps, start=again, encode=encode, clips=clips, readers=readers
     )
-    about = (WORLD, "Apache-2.0") if data is None else (f"prepared clips of {data}", None)
+    about = (WORLD, "Apache-2.0") if data is None else (f"prepared clips of {shown(data)}", None)
     return run.save({"styleheat-video": warper, "styleheat-calibration": calibration}, *about)

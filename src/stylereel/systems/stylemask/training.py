@@ -20,7 +20,7 @@ from stylereel.faces.flame import EXPRESSION, POSE, SHAPE, Flame, load_flame
 from stylereel.family.nets import PARSED_SIZE, SIZE, FaceNet, IdentityNet, unit_values
 from stylereel.generator import StyleGAN2
 from stylereel.media.sheet import side_by_side
-from stylereel.recipes.run import Run, makes
+from stylereel.recipes.run import Run, makes, shown
 from stylereel.systems.stylemask.networks import MaskConfig, MaskNets, load_masks
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import Muon
@@ -375,11 +375,11 @@ def recipe(
             raise ValueError(f"{generator} is no StyleGAN2 generator, which stylemask needs.")
         teacher = other
     presets = {"paper": PAPER, "code": CODE, "quick": QUICK}
-    card = {} if generator is None else {"data": f"random people of {generator}; no images", "licence": None}
+    card = {} if generator is None else {"data": f"random people of {shown(generator)}; no images", "licence": None}
     codes = None
     if data is not None:
         codes = open_source(data, size=SIZE, frames=1, arrays=["codes"])
-        card = {"data": f"codes of prepared clips of {data}", "licence": None}
+        card = {"data": f"codes of prepared clips of {shown(data)}", "licence": None}
     if perception == "deca":
         if preset == "quick":
             raise ValueError("The quick settings are for the built-in nets; give --preset paper or code.")
