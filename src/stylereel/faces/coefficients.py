@@ -212,8 +212,8 @@ def trusts(sure: np.ndarray) -> Trust:
 
 def seen_factors(shown: np.ndarray, rest: np.ndarray, sure: np.ndarray) -> tuple[dict[str, np.ndarray], Trust]:
     """The factors of expression, arrays [T], that measures [T, 12] show next to a rest [12], and how far to trust them,
-    by how sure the parts [T, 4] are. A hidden eye does what the other does; closed eyes have no gaze, half-closed ones do
-    (between the lids people's irises are seen up to about .7)."""
+    by how sure the parts [T, 4] are. A hidden eye does what the other does; closed eyes have no gaze, half-closed ones
+    do: people's irises are seen up to a blink of about .7."""
     out, trust = factors(shown, rest), trusts(sure)
     for own, other, left in ((2, 3, False), (3, 2, True)):
         names = ("blink_left", "blink_right") if left else ("blink_right", "blink_left")

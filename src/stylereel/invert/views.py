@@ -7,9 +7,10 @@ The drawn person, who was read from the photograph (`invert.person`), lends the 
 point of the surface goes when the head turns, and the photograph's pixels go with it. What moves on the surface itself
 (lips, lids, brows, irises) goes where the drawn landmarks go, the rest of the face between them by radial basis
 functions. Between lips that open further than in the photograph is the drawn inside, in its light, below the teeth
-that it shows; lids that close are as light as the skin under the eye, above a line of lashes. The person is cut out by
-the matte and laid over a filled background, which stays. Such warps hold near the photograph only: what a turn uncovers
-is taken from the other side of the head where that is seen, else drawn in the photograph's colours, and counts less.
+that it shows; lids that close are as light as the skin under the eye, above a line of lashes that shades what is left
+open; brows that frown come nearer to each other, beside two creases. The person is cut out by the matte and laid over a
+filled background, which stays. Such warps hold near the photograph only: what a turn uncovers is taken from the other
+side of the head where that is seen, else drawn in the photograph's colours, and counts less.
 
 The loss of a view is its absolute error at four resolutions, and its distance in network features. A step takes one
 image; the first ones compare at half the size, which costs half.
@@ -51,8 +52,8 @@ from stylereel.world.truth import Surface, flow_between, surface_of
 
 SIZE = 256
 TURN = {"yaw": 24.0, "pitch": 13.0, "roll": 9.0}  # degrees by which views are turned at most
-HIDDEN, FEATURED = 0.4, 4.0  # weights of what the photograph does not show, and of eyes, brows and lips
-VIEWS, STEPS = 48, 660
+HIDDEN, FEATURED = 0.4, 8.0  # weights of what the photograph does not show, and of eyes, brows and lips
+VIEWS, STEPS = 72, 900
 LR, FEATURES = 2e-2, 0.3  # of Adam; weight of the distance in features
 AGAIN, SLOWER = 200, 1e-2  # steps and rate for what a system shows otherwise than by its codes
 ALIAS_FREE = 300  # steps for a StyleGAN3, of which one takes three times as long
@@ -67,6 +68,10 @@ _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65)) 
 # Landmarks, and the share of a mouth's opening by which they sink below where they are drawn: people's corners go down
 # about a third of the way of the lower lip, those of the world hardly do.
 _SINK = {(48, 54, 60, 64): 0.33, (55, 59): 0.22, (65, 67): 0.13, (49, 53): 0.13, (56, 58): 0.07}
+_BROWS = [INDEX["brow_right"], INDEX["brow_left"]]
+# Shares of a brow's drawn travel by which people's go on, and of the gap between both by which each inner end comes
+# nearer in a frown; place in that gap and darkness of a frown's creases.
+_FURTHER, _NEARER, _CREASE, _CREASED = 0.5, 0.12, 0.22, np.array([0.16, 0.22, 0.22])
 _EYES = ((36, 39), (42, 45))  # corners
 _IRIS = {"gaze_x": 0.074 * ZOOM * SIZE, "gaze_y": 0.048 * ZOOM * SIZE}  # pixels for gaze 1, right and down
 _IRIS_RADIUS = 0.072 * ZOOM * SIZE
@@ -75,6 +80,7 @@ _CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they
 _OPEN, _SHOWN = 2.0, 4.0  # pixels between the lips from which their inside is drawn, and is seen in a photograph
 _CAVITY = 0.45  # of the skin's brightness, which the drawn inside does not exceed behind a photograph's teeth
 _LID = 0.4, 0.8, 1.2  # heights of lids over that of the open eye, which fade upwards
+_SHADED = 0.4  # of the light between lids that close, which their lashes take
 _LASHES = 2.0  # pixels above the edge of a lid that are as dark as they were
 _LIGHTER = 0.7  # of the difference by which closed lids get as light as the skin under the eye
 _INNER = [60, 61, 62, 63, 64], [64, 65, 66, 67, 60]  # lips
@@ -156,7 +162,7 @@ class Photograph:
         flow = np.where(inner[..., None], _low_passed(flow, inner), flow)
         flow = np.where(known[..., None], flow, _low_passed(flow, np.ones_like(known)))
         rigid = self._goal(drawn)
-        goal = self._sunk(rigid)
+        goal = self._as_people(values, rigid)
         flow, unknown = self._irises(values, goal, flow + self._painted(goal, flow))
         rows, columns = np.indices((SIZE, SIZE))
         place = np.stack([rows + flow[..., 1], columns + flow[..., 0]])
@@ -181,7 +187,7 @@ class Photograph:
         unknown |= hidden | beyond
         weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter(unknown.astype(np.float32), 1)
         weight *= _attention(drawn)
-        image = self._mouth(self._lids(image, goal), values, drawn, goal, rigid)
+        image = self._mouth(self._frown(self._lids(image, goal), values, drawn, goal), values, drawn, goal, rigid)
         return View(values, image.astype(np.float32), weight.astype(np.float32))
 
     def _goal(self, drawn: world.Portrait) -> np.ndarray:
@@ -197,12 +203,24 @@ class Photograph:
             goal[upper], goal[lower] = middle - half, middle + half
         return goal
 
-    def _sunk(self, goal: np.ndarray) -> np.ndarray:
-        """The goal [68, 2] with the corners of a mouth that opens where people have them."""
+    def _as_people(self, values: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """The goal [68, 2] with the corners of a mouth that opens, and brows that rise or frown, where people have
+        them."""
         goal, wider = goal.copy(), (goal[66] - goal[62]) - (self.marks[66] - self.marks[62])
         for points, share in _SINK.items():
             goal[list(points)] += share * wider
+        still = values.copy()
+        still[_BROWS] = self.values[_BROWS]
+        travel = (world.project_landmarks(values)[0] - world.project_landmarks(still)[0]) * SIZE
+        goal[17:27] += _FURTHER * travel[17:27]
+        apart = goal[22] - goal[21]
+        for point, by in zip((21, 22), self._frowns(values) * (1, -1)):
+            goal[point] += _NEARER * by * apart
         return goal
+
+    def _frowns(self, values: np.ndarray) -> np.ndarray:
+        """How far [2] the brows, right and left, are lowered next to the photograph's."""
+        return np.clip(self.values[_BROWS] - values[_BROWS], 0, 1)
 
     def _painted(self, goal: np.ndarray, flow: np.ndarray) -> np.ndarray:
         """What is added to the flow [256, 256, 2] so that painted features follow their landmarks."""
@@ -345,6 +363,23 @@ class Photograph:
         image[rows, columns] += share[rows, columns, None] * (shown - image[rows, columns])
         return image
 
+    def _frown(self, image: np.ndarray, values: np.ndarray, drawn: world.Portrait, goal: np.ndarray) -> np.ndarray:
+        """The image with the two creases of a frown beside the inner ends of the brows."""
+        by, between = self._frowns(values).min(), goal[22] - goal[21]
+        if not by:
+            return image
+        long = np.hypot(*(goal[42] - goal[39]))
+        up = np.array([between[1], -between[0]]) / max(np.hypot(*between), 1)
+        rows, columns = np.indices((SIZE, SIZE))
+        place = np.stack([columns, rows], -1) + 0.5
+        shade = np.zeros((SIZE, SIZE))
+        for end, way in ((goal[21], 1), (goal[22], -1)):
+            from_end = place - (end + way * _CREASE * between)
+            along, across = from_end @ up / long, from_end @ (up[1], -up[0])
+            shade += np.exp(-((along - 0.04) ** 2) / (2 * 0.12**2) - across**2 / (2 * 1.5**2))
+        skin = ndimage.gaussian_filter(np.isin(drawn.regions, (_SKIN, REGIONS.index("brow"))).astype(np.float32), 1)
+        return image * (1 - by * _CREASED * (shade * skin)[..., None])
+
     def _lids(self, image: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """The image with lids as light as the skin under the eye, as far as they are more closed than the photograph's:
         the fold that they are stretched from lies in the shade. Their edge is as dark as the photograph's."""
@@ -357,6 +392,8 @@ class Photograph:
                 for marks in (goal, self.marks)
             )
             closed = np.clip(1 - gap / max(before, 1), 0, 1)
+            slit = np.asarray(ndimage.gaussian_filter(_filled(np.concatenate([upper, lower])), 0.7))
+            image *= 1 - (_SHADED * closed * slit)[..., None]
             over = upper - (0, _LASHES)
             lid = sum(_filled(np.concatenate([over, over[::-1] - (0, by * before)])) for by in _LID)
             lid = ndimage.gaussian_filter(lid / len(_LID), 1)[..., None]
@@ -468,7 +505,7 @@ def _filled(contour: np.ndarray) -> np.ndarray:
 
 def expression(random: np.random.Generator) -> dict[str, float]:
     """A random expression: factors of motion by name."""
-    brow, lid = random.uniform(-0.8, 0.8), float(random.random() < 0.35) * random.uniform(0.2, 1)
+    brow, lid = random.uniform(-1, 1), float(random.random() < 0.35) * random.uniform(0.2, 1)
     made = {"smile": random.uniform(-0.5, 0.9), "brow_left": brow, "brow_right": brow}
     made |= {"blink_left": lid, "blink_right": lid, "jaw": 0.0, "pucker": 0.0, "press": 0.0, "funnel": 0.0}
     if random.random() < 0.15:
