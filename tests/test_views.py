@@ -21,10 +21,11 @@ from stylereel.core.builtin import builtin
 from stylereel.core.latents import Identity
 from stylereel.core.render import portrait
 from stylereel.faces.paste import Head
+from stylereel.faces.placement import cut
 from stylereel.generator import StyleGAN2
 from stylereel.invert.perceptual import Perceptual
 from stylereel.invert.person import compose
-from stylereel.invert.views import Photograph, expression, tune, views
+from stylereel.invert.views import Photograph, crop_of, expression, tune, views
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources
@@ -249,6 +250,19 @@ def test_a_frown_lowers_the_inner_ends_of_the_brows_and_creases_the_skin_between
     assert len(rows) > 10 and inner[0, 0] < columns.min() and columns.max() < inner[1, 0]
     assert dark[rows.min() : rows.max(), columns.min() : columns.max() + 1].mean(0).argmin() not in (0, np.ptp(columns))
     assert photograph._frown(bright, photograph.values, calm, photograph.marks) is bright
+
+
+def test_what_is_beyond_a_photograph_is_soft_and_has_its_colours() -> None:
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (200, 300, 3), np.uint8)
+    row = np.array([150.0, 120.0, 256.0, 0.0])  # 22 pixels stick out to the left and right, 8 above, 48 below
+    crop, streaks = crop_of(image, row), cut(image, row, 256)
+    assert crop.shape == (256, 256, 3) and crop.dtype == np.uint8
+    np.testing.assert_array_equal(crop[8:208], streaks[8:208])
+    np.testing.assert_array_equal(streaks[-1], streaks[208])
+    away = crop[208:, :].astype(float).std((1, 2))
+    assert away[0] > 45 and away[-1] < 12 and (np.diff(away) < 1).all()
+    assert abs(crop[-1].mean() - image[-1].mean()) < 8
 
 
 def test_a_system_that_repairs_is_tuned_to_as_well(

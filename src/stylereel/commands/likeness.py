@@ -17,18 +17,17 @@ from stylereel.core.files import MediaError, replacing
 from stylereel.core.latents import Identity
 from stylereel.core.record import Stages
 from stylereel.core.system import Frames, Poses, Source, System
-from stylereel.faces.placement import cut
 from stylereel.generator import StyleGAN2
 from stylereel.generator.base import Generator
 from stylereel.invert.perceptual import Perceptual, Vectors
 from stylereel.invert.person import compose
-from stylereel.invert.views import AGAIN, ALIAS_FREE, LR, SIZE, SLOWER, STEPS, VIEWS, Photograph, View, tune, views
+from stylereel.invert.views import AGAIN, ALIAS_FREE, LR, SLOWER, STEPS, VIEWS, Photograph, View, crop_of, tune, views
 from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.zoo.registry import cache_folder
 
 Likeness = Literal["auto", "photo", "drawn"]
 
-METHOD = 8  # part of the cache's key: counts up when the same photograph gives another tuning
+METHOD = 9  # part of the cache's key: counts up when the same photograph gives another tuning
 
 
 def check_likeness(likeness: str) -> None:
@@ -51,7 +50,7 @@ def resembling(
     stages, generator = stages or Stages(), system.generator
     by_factors = isinstance(generator, StyleGAN2)  # whose codes are composed of them
     values, marks = (identity.tensors[name].numpy() for name in ("factors", "marks"))
-    crop = cut(source, identity.tensors["placement"].numpy(), SIZE)
+    crop = crop_of(source, identity.tensors["placement"].numpy())
     look = Perceptual.best(generator.mean_w.device)
     photograph = cache(lambda: Photograph(crop, values, marks))
     seen = cache(lambda: _seen(photograph(), stages, rolled=by_factors))  # a StyleGAN3 rolls what is behind, too

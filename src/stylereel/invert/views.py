@@ -36,6 +36,7 @@ from stylereel import world
 from stylereel.core.precision import choose_precision
 from stylereel.core.system import Frames
 from stylereel.faces.paste import fill
+from stylereel.faces.placement import cut, to_picture
 from stylereel.family.matte import in_front, matte_of
 from stylereel.generator import StyleGAN2
 from stylereel.generator.base import Generator
@@ -69,8 +70,8 @@ _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65)) 
 # about a third of the way of the lower lip, those of the world hardly do.
 _SINK = {(48, 54, 60, 64): 0.33, (55, 59): 0.22, (65, 67): 0.13, (49, 53): 0.13, (56, 58): 0.07}
 _BROWS = [INDEX["brow_right"], INDEX["brow_left"]]
-# Shares of a brow's drawn travel by which people's go on, and of the gap between both by which each inner end comes
-# nearer in a frown; place in that gap and darkness of a frown's creases.
+# In a frown: shares of a brow's drawn travel by which people's go on, and of the gap between both by which each inner
+# end comes nearer; place of the creases in that gap, and their darkness.
 _FURTHER, _NEARER, _CREASE, _CREASED = 0.5, 0.12, 0.22, np.array([0.16, 0.22, 0.22])
 _EYES = ((36, 39), (42, 45))  # corners
 _IRIS = {"gaze_x": 0.074 * ZOOM * SIZE, "gaze_y": 0.048 * ZOOM * SIZE}  # pixels for gaze 1, right and down
@@ -89,6 +90,7 @@ _GUESSED, _SHORT = 0.008, 0.2  # share of the image by which knot or tail must f
 _APART = 90.0  # levels by which a pixel of the photograph and a drawn one of the same part differ at most
 _FEW = 20  # pixels, too few to tell a part's colour
 _SMOOTH = 4.0  # pixels
+_BLURS = 1.5, 3.0, 6.0, 12.0  # pixels, each for what is twice as far beyond the photograph's border
 _STRETCHED, _GRAZING = 0.5, 0.4  # columns of the photograph for one of the view, from which outlines are calmed, and
 # from which the other side of a head is seen better
 _FINER = 3  # points of a contour for each landmark
@@ -204,18 +206,17 @@ class Photograph:
         return goal
 
     def _as_people(self, values: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        """The goal [68, 2] with the corners of a mouth that opens, and brows that rise or frown, where people have
-        them."""
+        """The goal [68, 2] with the corners of a mouth that opens, and brows that frown, where people have them."""
         goal, wider = goal.copy(), (goal[66] - goal[62]) - (self.marks[66] - self.marks[62])
         for points, share in _SINK.items():
             goal[list(points)] += share * wider
         still = values.copy()
         still[_BROWS] = self.values[_BROWS]
         travel = (world.project_landmarks(values)[0] - world.project_landmarks(still)[0]) * SIZE
-        goal[17:27] += _FURTHER * travel[17:27]
-        apart = goal[22] - goal[21]
-        for point, by in zip((21, 22), self._frowns(values) * (1, -1)):
-            goal[point] += _NEARER * by * apart
+        apart, frowns = goal[22] - goal[21], self._frowns(values)
+        for brow, inner, by, way in zip((slice(17, 22), slice(22, 27)), (21, 22), frowns, (1, -1)):
+            goal[brow] += _FURTHER * (by > 0) * travel[brow]
+            goal[inner] += _NEARER * by * way * apart
         return goal
 
     def _frowns(self, values: np.ndarray) -> np.ndarray:
@@ -501,6 +502,21 @@ def _filled(contour: np.ndarray) -> np.ndarray:
     mask = Image.new("L", (4 * SIZE, 4 * SIZE))
     ImageDraw.Draw(mask).polygon([tuple(point) for point in 4 * contour], fill=255)
     return np.asarray(mask.reduce(4), np.float32) / 255
+
+
+def crop_of(image: np.ndarray, placement: np.ndarray) -> np.ndarray:
+    """An image uint8 [H, W, 3] in the built-in framing, by its placement [4]: uint8 [256, 256, 3]. Beyond its border,
+    which `cut` repeats in streaks, it gets blurred, the more the further."""
+    crop = cut(image, placement, SIZE)
+    rows, columns = np.indices((SIZE, SIZE))
+    x, y = np.moveaxis(to_picture(((np.stack([columns, rows], -1) + 0.5) / SIZE).reshape(-1, 2), placement), -1, 0)
+    height, width = image.shape[:2]
+    out = np.maximum.reduce([-x, x - width, -y, y - height]).reshape(SIZE, SIZE) * SIZE / placement[2]
+    soft = crop.astype(np.float32)
+    for blur in _BLURS:
+        share = np.clip(out / (2 * blur), 0, 1)[..., None]
+        soft += share * (ndimage.gaussian_filter(crop.astype(np.float32), (blur, blur, 0), mode="nearest") - soft)
+    return np.rint(soft).astype(np.uint8)
 
 
 def expression(random: np.random.Generator) -> dict[str, float]:
