@@ -261,7 +261,7 @@ def test_what_is_beyond_a_photograph_is_soft_and_has_its_colours() -> None:
     np.testing.assert_array_equal(crop[8:208], streaks[8:208])
     np.testing.assert_array_equal(streaks[-1], streaks[208])
     away = crop[208:, :].astype(float).std((1, 2))
-    assert away[0] > 45 and away[-1] < 12 and (np.diff(away) < 1).all()
+    assert away[0] > 45 and away[-1] < 20 and (np.diff(away) < 1).all()
     assert abs(crop[-1].mean() - image[-1].mean()) < 8
 
 
