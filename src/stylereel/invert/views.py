@@ -73,12 +73,19 @@ _BROWS = [INDEX["brow_right"], INDEX["brow_left"]]
 # In a frown: shares of a brow's drawn travel by which people's go on, and of the gap between both by which each inner
 # end comes nearer; place of the creases in that gap, and their darkness.
 _FURTHER, _NEARER, _CREASE, _CREASED = 0.5, 0.12, 0.22, np.array([0.16, 0.22, 0.22])
+# Shares of their drawn travel sideways by which people's corners of the mouth, and what is next to them, go on; and of
+# the sinking that a smile takes back.
+_WIDER = {(48, 54, 60, 64): 0.5, (49, 53, 55, 59, 61, 63, 65, 67): 0.25}
+_WIDTH, _LIFTED = [INDEX[name] for name in ("smile", "pucker", "funnel")], 0.3
 _EYES = ((36, 39), (42, 45))  # corners
 _IRIS = {"gaze_x": 0.074 * ZOOM * SIZE, "gaze_y": 0.048 * ZOOM * SIZE}  # pixels for gaze 1, right and down
 _IRIS_RADIUS = 0.072 * ZOOM * SIZE
 _GAZE = 0.5  # by how much the gaze differs at most
 _CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they do not fold
-_OPEN, _SHOWN = 2.0, 4.0  # pixels between the lips from which their inside is drawn, and is seen in a photograph
+# Pixels between the lips from which their inside is drawn, and from which it is seen in a photograph: if that shows
+# teeth, and in any case.
+_OPEN, _SHOWN = 2.0, (4.0, 8.0)
+_TEETH = 0.7  # of the skin's brightness, from which a photographed mouth shows teeth
 _CAVITY = 0.45  # of the skin's brightness, which the drawn inside does not exceed behind a photograph's teeth
 _LID = 0.4, 0.8, 1.2  # heights of lids over that of the open eye, which fade upwards
 _SHADED = 0.4  # of the light between lids that close, which their lashes take
@@ -206,18 +213,25 @@ class Photograph:
         return goal
 
     def _as_people(self, values: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        """The goal [68, 2] with the corners of a mouth that opens, and brows that frown, where people have them."""
+        """The goal [68, 2] with the corners of a mouth that opens, widens or purses, and brows that frown, where people
+        have them."""
         goal, wider = goal.copy(), (goal[66] - goal[62]) - (self.marks[66] - self.marks[62])
+        smiling = _LIFTED * np.clip(values[INDEX["smile"]], 0, 1)
         for points, share in _SINK.items():
-            goal[list(points)] += share * wider
-        still = values.copy()
-        still[_BROWS] = self.values[_BROWS]
-        travel = (world.project_landmarks(values)[0] - world.project_landmarks(still)[0]) * SIZE
-        apart, frowns = goal[22] - goal[21], self._frowns(values)
+            goal[list(points)] += share * (1 - smiling) * wider
+        for points, share in _WIDER.items():
+            goal[list(points)] += share * self._travel(values, _WIDTH)[list(points)] * (1, 0)
+        apart, frowns, travel = goal[22] - goal[21], self._frowns(values), self._travel(values, _BROWS)
         for brow, inner, by, way in zip((slice(17, 22), slice(22, 27)), (21, 22), frowns, (1, -1)):
             goal[brow] += _FURTHER * (by > 0) * travel[brow]
             goal[inner] += _NEARER * by * way * apart
         return goal
+
+    def _travel(self, values: np.ndarray, factors: list[int]) -> np.ndarray:
+        """How far [68, 2] drawn landmarks go, in pixels, by what differs in some factors from the photograph."""
+        still = values.copy()
+        still[factors] = self.values[factors]
+        return (world.project_landmarks(values)[0] - world.project_landmarks(still)[0]).astype(np.float64) * SIZE
 
     def _frowns(self, values: np.ndarray) -> np.ndarray:
         """How far [2] the brows, right and left, are lowered next to the photograph's."""
@@ -332,9 +346,9 @@ class Photograph:
     def _mouth(
         self, image: np.ndarray, values: np.ndarray, drawn: world.Portrait, goal: np.ndarray, rigid: np.ndarray
     ) -> np.ndarray:
-        """The image with an inside of the mouth, if it is not open as in the photograph: what the photograph shows of
-        it stays with the upper lip, as teeth do, and the rest is drawn in its light. The corners sink (`goal`), but not
-        the teeth (`rigid`)."""
+        """The image with an inside of the mouth, if it is not open as in the photograph: teeth that the photograph
+        shows stay with the upper lip, and the rest is drawn in its light. The corners sink (`goal`), but not the teeth
+        (`rigid`)."""
         gap, before = (np.abs(marks[62] - marks[66]).sum() for marks in (goal, self.marks))
         if gap < _OPEN or abs(gap - before) < 1:
             return image
@@ -352,13 +366,15 @@ class Photograph:
         lit = lit[tuple(nearest)]
         there = RBFInterpolator(rigid[60:68], drawn.landmarks[60:68] * 2 * SIZE, kernel="linear", degree=1)(here)
         shown = _colours(lit, there)
-        if before > _SHOWN:
+        own, skin = _filled(_contour(self.marks, _INNER)), np.median(self.crop[self.drawn.regions == _SKIN])
+        teeth = before > _SHOWN[0] and np.median(self.crop[own > 0.5]) > _TEETH * skin
+        if teeth or before > _SHOWN[1]:
             below = (0, SIZE)  # what hangs from the upper lip moves with it
-            upper, own = (np.concatenate([each[60:65], each[60:65] + below]) for each in (rigid, self.marks))
-            there = RBFInterpolator(upper, own, kernel="linear", degree=1)(here)
+            upper, seen_at = (np.concatenate([each[60:65], each[60:65] + below]) for each in (rigid, self.marks))
+            there = RBFInterpolator(upper, seen_at, kernel="linear", degree=1)(here)
             seen = _colours(self.crop.astype(float), there)
-            known = _colours(_filled(_contour(self.marks, _INNER))[..., None], there)
-            shown = np.minimum(shown, _CAVITY * np.median(self.crop[self.drawn.regions == _SKIN]))  # one row of teeth
+            known = _colours(own[..., None], there)
+            shown = np.minimum(shown, _CAVITY * skin)  # one row of teeth
             shown += known * (seen - shown)
         image = image.copy()
         image[rows, columns] += share[rows, columns, None] * (shown - image[rows, columns])
@@ -522,12 +538,12 @@ def crop_of(image: np.ndarray, placement: np.ndarray) -> np.ndarray:
 def expression(random: np.random.Generator) -> dict[str, float]:
     """A random expression: factors of motion by name."""
     brow, lid = random.uniform(-1, 1), float(random.random() < 0.35) * random.uniform(0.2, 1)
-    made = {"smile": random.uniform(-0.5, 0.9), "brow_left": brow, "brow_right": brow}
+    made = {"smile": random.uniform(-0.6, 1), "brow_left": brow, "brow_right": brow}
     made |= {"blink_left": lid, "blink_right": lid, "jaw": 0.0, "pucker": 0.0, "press": 0.0, "funnel": 0.0}
     if random.random() < 0.15:
         made["blink_left" if random.random() < 0.5 else "blink_right"] = random.uniform(0, 1)
     if random.random() < 0.6:
-        made["jaw"] = random.uniform(0.05, 0.8)
+        made["jaw"] = random.uniform(0.05, 1)
     for name in ("pucker", "press", "funnel"):
         if random.random() < 0.25:
             made[name] = random.uniform(0.2, 0.9)
