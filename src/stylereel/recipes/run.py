@@ -172,8 +172,8 @@ def _exists(name: str) -> bool:
 
 
 def shown(value: Any) -> Any:
-    """What a card says of an option: of a file or folder its name alone."""
-    return Path(value).name or value if isinstance(value, str) and _exists(value) else value
+    """What a card says of an option: of files and folders their name alone."""
+    return Path(value).name or value if isinstance(value, str) else value
 
 
 def weight_file(folder: Path, name: str) -> Path:
