@@ -231,6 +231,20 @@ def test_corners_of_an_opening_mouth_sink_a_third_of_the_way(photograph: Photogr
     np.testing.assert_allclose(still, photograph.marks, atol=1e-3, err_msg="a face as photographed stays")
 
 
+@pytest.mark.parametrize("yaw", [-22.0, 22.0])
+def test_a_turned_laugh_leaves_no_colour_of_the_lips_on_the_far_cheek(yaw: float) -> None:
+    """Beyond the edge of the far cheek the surface is hair, whose flow must not pull at the jaw."""
+    values = drawn_person(smile=0)
+    values[[INDEX["hair_style"], INDEX["hair_length"]]] = hair.style_value(hair.STYLES.index("long")), 0.9
+    drawn = world.draw(values, 256)
+    image = drawn.image.copy()
+    image[drawn.regions == REGIONS.index("lips")] = 0, 255, 0
+    laugh = Photograph(image, values, drawn.landmarks).view({"yaw": yaw, "jaw": 1.0, "smile": 1.0, "jaw_side": 0.5})
+    lips = np.isin(world.draw(laugh.values, 256).regions, [REGIONS.index(name) for name in ("lips", "mouth")])
+    green = laugh.image[..., 1] - laugh.image[..., [0, 2]].max(-1)
+    assert green[~ndimage.binary_dilation(lips, iterations=7)].max() < 60
+
+
 def test_a_smile_widens_the_mouth_as_peoples_do_and_keeps_the_corners_up(photograph: Photograph) -> None:
     """Real mouths widen by a fifth in a laugh; drawn ones by an eighth, as a reader of people's faces sees both."""
     values = photograph.values.copy()

@@ -172,7 +172,7 @@ class Photograph:
         flow = np.where(known[..., None], flow, _low_passed(flow, np.ones_like(known)))
         rigid = self._goal(drawn)
         goal = self._as_people(values, rigid)
-        flow, unknown = self._irises(values, goal, flow + self._painted(goal, flow))
+        flow, unknown = self._irises(values, goal, flow + self._painted(goal, flow, inner))
         rows, columns = np.indices((SIZE, SIZE))
         place = np.stack([rows + flow[..., 1], columns + flow[..., 0]])
         seen = [ndimage.map_coordinates(self.person[..., c], place, order=1, mode="nearest") for c in range(4)]
@@ -237,10 +237,13 @@ class Photograph:
         """How far [2] the brows, right and left, are lowered next to the photograph's."""
         return np.clip(self.values[_BROWS] - values[_BROWS], 0, 1)
 
-    def _painted(self, goal: np.ndarray, flow: np.ndarray) -> np.ndarray:
-        """What is added to the flow [256, 256, 2] so that painted features follow their landmarks."""
+    def _painted(self, goal: np.ndarray, flow: np.ndarray, face: np.ndarray) -> np.ndarray:
+        """What is added to the flow [256, 256, 2] so that painted features follow their landmarks, and so does the jaw
+        where the `face`, bool [256, 256], is: beyond its edge the flow is that of hair or neck."""
         source = self.marks
-        ends = [(goal, source)]
+        columns, rows = np.clip(goal[:17].astype(int), 0, SIZE - 1).T
+        told = np.append(face[rows, columns], np.ones(51, bool))
+        ends = [(goal[told], source[told])]
         for arc in _ARCS:
             knots, fine = np.arange(len(arc)), np.linspace(0, len(arc) - 1, _FINER * (len(arc) - 1) + 1)
             fine = fine[fine % 1 > 1e-6]
@@ -254,7 +257,7 @@ class Photograph:
             still = np.stack([x, (source[eye, 1] + height) / 2], 1)
             ends.append((still + np.stack(moved, 1), still))
         to, of = (np.concatenate(each) for each in zip(*ends))
-        middle, spread = to[:68].mean(0), np.ptp(to[:68], axis=0).max()
+        middle, spread = goal.mean(0), np.ptp(goal, axis=0).max()
         angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         ring = middle + 0.85 * spread * np.stack([np.cos(angle), np.sin(angle)], 1)
         where = np.clip(to, 0, SIZE - 1)
