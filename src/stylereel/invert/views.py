@@ -172,7 +172,7 @@ class Photograph:
         flow = np.where(known[..., None], flow, _low_passed(flow, np.ones_like(known)))
         rigid = self._goal(drawn)
         goal = self._as_people(values, rigid)
-        flow, unknown = self._irises(values, goal, flow + self._painted(goal, flow, inner))
+        flow, unknown = self._irises(values, goal, flow + self._painted(values, goal, flow, inner))
         rows, columns = np.indices((SIZE, SIZE))
         place = np.stack([rows + flow[..., 1], columns + flow[..., 0]])
         seen = [ndimage.map_coordinates(self.person[..., c], place, order=1, mode="nearest") for c in range(4)]
@@ -237,13 +237,12 @@ class Photograph:
         """How far [2] the brows, right and left, are lowered next to the photograph's."""
         return np.clip(self.values[_BROWS] - values[_BROWS], 0, 1)
 
-    def _painted(self, goal: np.ndarray, flow: np.ndarray, face: np.ndarray) -> np.ndarray:
-        """What is added to the flow [256, 256, 2] so that painted features follow their landmarks, and so does the jaw
-        where the `face`, bool [256, 256], is: beyond its edge the flow is that of hair or neck."""
+    def _painted(self, values: np.ndarray, goal: np.ndarray, flow: np.ndarray, face: np.ndarray) -> np.ndarray:
+        """What is added to the flow [256, 256, 2] so that painted features follow their landmarks, and the jaw does.
+        Beyond the edge of the `face`, bool [256, 256], the flow is that of hair or neck: there the far side of the jaw
+        goes on from the nearest of the face."""
         source = self.marks
-        columns, rows = np.clip(goal[:17].astype(int), 0, SIZE - 1).T
-        told = np.append(face[rows, columns], np.ones(51, bool))
-        ends = [(goal[told], source[told])]
+        ends = [(goal, source)]
         for arc in _ARCS:
             knots, fine = np.arange(len(arc)), np.linspace(0, len(arc) - 1, _FINER * (len(arc) - 1) + 1)
             fine = fine[fine % 1 > 1e-6]
@@ -262,6 +261,13 @@ class Photograph:
         ring = middle + 0.85 * spread * np.stack([np.cos(angle), np.sin(angle)], 1)
         where = np.clip(to, 0, SIZE - 1)
         carried = [ndimage.map_coordinates(flow[..., axis], where.T[::-1], order=1) for axis in (0, 1)]
+        far = (np.arange(17) - 8) * (values[INDEX["yaw"]] - self.values[INDEX["yaw"]]) > 0
+        nearest = np.asarray(ndimage.distance_transform_edt(~face, return_distances=False, return_indices=True))
+        for point in np.flatnonzero(far):
+            column, row = where[point].astype(int)
+            if not face[row, column]:
+                for axis in (0, 1):
+                    carried[axis][point] = flow[(*nearest[:, row, column], axis)]
         missing = np.concatenate([of - to - np.stack(carried, 1), np.zeros_like(ring)])
         rows, columns = np.indices((SIZE, SIZE))
         inside = np.hypot(columns - middle[0], rows - middle[1]) < 0.85 * spread
