@@ -286,7 +286,7 @@ def test_a_generator_learns_the_users_pictures(tmp_path: Path, monkeypatch: pyte
         "generator", folder=str(tmp_path), precision="32", options={"data": str(tmp_path / "pictures")}
     )
     network = StyleGAN2.load(path)
-    assert "licence" not in network.card and str(tmp_path / "pictures") in network.card["data"]
+    assert "licence" not in network.card and network.card["data"] == "pictures of pictures"
 
     def distance(model: StyleGAN2) -> float:
         with torch.no_grad():
