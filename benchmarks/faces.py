@@ -393,10 +393,12 @@ def tracks_compared(
     for name in truth:
         gaze = name.startswith("gaze")
         usual = looks if gaze and looks.any() else np.ones_like(looks)
-        for title, seen in ((name, usual), (f"{name}, half-closed", half)) if gaze else ((name, usual),):
-            if seen.sum() >= HALF_CLOSED:
-                away = [each[name][seen] - np.median(each[name][usual]) for each in (truth, *read)]
-                yield title, float(np.std(away[0])), [compared(each, away[0]) for each in away[1:]]
+        rows = [(name, usual)]
+        if gaze and half.sum() >= HALF_CLOSED:
+            rows.append((f"{name}, half-closed", half))
+        for title, seen in rows:
+            away = [each[name][seen] - np.median(each[name][usual]) for each in (truth, *read)]
+            yield title, float(np.std(away[0])), [compared(each, away[0]) for each in away[1:]]
 
 
 def with_attention(path: str | list[np.ndarray], python: str) -> np.ndarray:

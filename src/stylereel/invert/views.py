@@ -70,11 +70,12 @@ _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65)) 
 # about a third of the way of the lower lip, those of the world hardly do.
 _SINK = {(48, 54, 60, 64): 0.33, (55, 59): 0.22, (65, 67): 0.13, (49, 53): 0.13, (56, 58): 0.07}
 _BROWS = [INDEX["brow_right"], INDEX["brow_left"]]
-# In a frown: shares of a brow's drawn travel by which people's go on, and of the gap between both by which each inner
-# end comes nearer; place of the creases in that gap, and their darkness.
+# In a frown, which readers of people's faces see too weakly in photographs that move as drawn faces do: shares of a
+# brow's drawn travel by which it goes on, and of the gap between both by which each inner end comes nearer; place of
+# the creases in that gap, and their darkness.
 _FURTHER, _NEARER, _CREASE, _CREASED = 0.5, 0.12, 0.22, np.array([0.16, 0.22, 0.22])
-# Shares of their drawn travel sideways by which people's corners of the mouth, and what is next to them, go on; and of
-# the sinking that a smile takes back.
+# For the same reason: shares of their drawn travel sideways by which the corners of the mouth, and what is next to
+# them, go on; and of the sinking that a smile takes back.
 _WIDER = {(48, 54, 60, 64): 0.5, (49, 53, 55, 59, 61, 63, 65, 67): 0.25}
 _WIDTH, _LIFTED = [INDEX[name] for name in ("smile", "pucker", "funnel")], 0.3
 _EYES = ((36, 39), (42, 45))  # corners
