@@ -260,8 +260,8 @@ def test_a_smile_widens_the_mouth_as_peoples_do_and_keeps_the_corners_up(photogr
 
 
 def test_a_frown_lowers_the_inner_ends_of_the_brows_and_creases_the_skin_between_them(photograph: Photograph) -> None:
-    """By a reader of people's faces the brows of a photograph went down by a third to a half of its driver's. And people
-    see the creases: a brow that only sinks looks tired."""
+    """By a reader of people's faces the brows of a photograph went down by a third to a half of its driver's. And one
+    sees the creases: a brow that only sinks looks tired."""
     own = {name: float(photograph.values[INDEX[name]]) for name in ("brow_left", "brow_right")}
     values = photograph.values.copy()
     for name, value in own.items():
