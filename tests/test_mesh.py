@@ -156,7 +156,7 @@ def test_factors_have_gain_one_no_dead_zone_and_a_rest_next_to_the_population() 
     shown[2, [4, 6, 10]] += 0.6 * expression._BROW_UP, -0.28 * (1 - expression._SHUT), 0.0
     found = expression.factors(shown, rest)
     assert {name: found[name][0] for name in asked} == dict.fromkeys(asked, 0.0)
-    assert found["jaw"][1] == pytest.approx(np.interp(0.03, *expression._JAW), rel=0.1)
+    assert found["jaw"][1] == pytest.approx(np.interp(0.03, *expression.JAW), rel=0.1)
     assert found["smile"][1] == pytest.approx(0.5, rel=0.15)
     assert found["brow_right"][2] == pytest.approx(0.6) and found["blink_right"][2] == pytest.approx(1, abs=0.01)
     assert found["blink_left"][2] == pytest.approx(0, abs=1e-9)
@@ -164,6 +164,14 @@ def test_factors_have_gain_one_no_dead_zone_and_a_rest_next_to_the_population() 
     always = np.tile(shown[1], (100, 1))
     estimated = expression.rest_of(always, np.ones_like(always))
     assert expression.factors(always, estimated)["smile"][0] > 0.25
+    # Lips that stay shut are shut, however the reading of them trembles; a mouth that speaks is open for it.
+    random = np.random.default_rng(0)
+    still = rest + np.concatenate([random.normal(0, 0.004, (200, 1)), np.zeros((200, 11))], axis=1)
+    jaw = expression.factors(still, expression.rest_of(still, np.ones_like(still)))["jaw"]
+    assert np.quantile(np.clip(jaw, 0, 1), [0.5, 0.9]) == pytest.approx([0, 0], abs=0.07)
+    speaking = still + np.linspace(0, 0.15, 200)[:, None] * (np.arange(12) == 0)
+    jaw = expression.factors(speaking, expression.rest_of(speaking, np.ones_like(speaking)))["jaw"]
+    assert jaw[100:].min() > 0.15
     # What is not trusted does not count.
     unseen = np.zeros_like(always)
     np.testing.assert_allclose(expression.rest_of(always, unseen), rest, atol=0.02)

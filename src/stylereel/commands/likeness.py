@@ -27,7 +27,7 @@ from stylereel.zoo.registry import cache_folder
 
 Likeness = Literal["auto", "photo", "drawn"]
 
-METHOD = 13  # part of the cache's key: counts up when the same photograph gives another tuning
+METHOD = 14  # part of the cache's key: counts up when the same photograph gives another tuning
 
 
 def check_likeness(likeness: str) -> None:

@@ -69,7 +69,7 @@ _FUNNEL, _FUNNEL_OPENS = (0.015, 0.07), 0.22
 # built-in StyleMask (`benchmarks/faces.py --openings`), and the first row times .85, since on real clips that network
 # sees mouths opened 1.2 times as far as this one. The first step, which no reader sees, is less steep, so that noise at
 # rest stays small.
-_JAW = np.array(
+JAW = np.array(
     [
         [0, 0.02, 0.035, 0.07, 0.10, 0.17, 0.24, 0.31, 0.42, 0.51, 0.68, 0.85, 1.0],
         [0, 0.05, 0.10, 0.14, 0.16, 0.19, 0.24, 0.29, 0.42, 0.55, 0.74, 0.9, 1.00],
@@ -160,19 +160,21 @@ def rest_of(shown: np.ndarray, sure: np.ndarray) -> np.ndarray:
     mean = np.array([np.median(column[trust > 0.5]) if (trust > 0.5).any() else usual
                      for column, trust, usual in zip(shown.T, sure.T, _REST)])  # fmt: skip
 
-    def level(column: int, percent: float, low: float, high: float) -> float:
-        """What the clip shows least or most, if it is believable, next to the prior."""
+    def level(column: int, percent: float, noise: float, low: float, high: float) -> float:
+        """What the clip shows least or most, if it is believable, next to the prior; within the noise, the median."""
         kept = shown[sure[:, column] > 0.5, column]
         if not len(kept):
             return _REST[column]
-        return _REST[column] + few[column] * (np.clip(np.percentile(kept, percent), low, high) - _REST[column])
+        end = np.percentile(kept, percent)
+        end = np.median(kept[kept <= end + noise]) if noise else end
+        return _REST[column] + few[column] * (np.clip(end, low, high) - _REST[column])
 
-    rest[0] = level(0, 5, _REST[0] - 2 * _PERSON[0], _REST[0] + 2 * _PERSON[0])
+    rest[0] = level(0, 5, _NOISE[0], _REST[0] - 2 * _PERSON[0], _REST[0] + 2 * _PERSON[0])
     # What the jaw does to the others is no rest, and it is never negative.
     mean[1:4] -= _MOUTH[1:, 0] * np.median(np.clip(shown[:, 0] - rest[0], 0, None)) / _MOUTH[0, 0]
     rest[1:] += _PERSON[1:] ** 2 / (_PERSON[1:] ** 2 + _CLIP[1:] ** 2) * (mean - _REST)[1:]
     for column in (6, 7):
-        rest[column] = level(column, 85, *_LIDS)
+        rest[column] = level(column, 85, 0, *_LIDS)
     return rest
 
 
@@ -186,7 +188,7 @@ def factors(shown: np.ndarray, rest: np.ndarray) -> dict[str, np.ndarray]:
     rounded = np.clip(out["pucker"], 0, 1)
     share = np.clip((away[:, 0] - _FUNNEL[0]) / (_FUNNEL[1] - _FUNNEL[0]), 0, 1)
     out["funnel"], out["pucker"] = share * rounded, out["pucker"] - share * rounded
-    out["jaw"] = np.interp(out["jaw"], *_JAW) + np.minimum(out["jaw"], 0) - _FUNNEL_OPENS * out["funnel"]
+    out["jaw"] = np.interp(out["jaw"], *JAW) + np.minimum(out["jaw"], 0) - _FUNNEL_OPENS * out["funnel"]
     out["jaw_side"] = away[:, 11] / _CHIN
     out |= dict.fromkeys(("smile_side", "cheek"), np.zeros(len(away)))
     out["gaze_y"] = away[:, 10] / _GAZE_Y

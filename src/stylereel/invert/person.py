@@ -44,6 +44,7 @@ _MOVING = ("yaw", "pitch", "roll", "shift_x", "shift_y", "scale", "jaw", "smile"
 _LIDS_AND_BROWS = ("brow_left", "brow_right", "blink_left", "blink_right")
 _SPREADS = {"shift_x": 0.4, "shift_y": 0.4, "scale": 0.25}  # of motion's numbers about what was read; others:
 _MOTION_SPREAD = 0.25
+_EYES = 36  # first landmark of eyes and lips
 # How far landmarks of the same place are off, in sides of the crop: jaw, brows, nose, eyes, mouth.
 _OFF = np.repeat([0.016, 0.010, 0.006, 0.0045, 0.007], [17, 10, 9, 12, 20])[:, None]
 # Which regions tell a cut of hair.
@@ -76,7 +77,7 @@ class Person:
 
     values: factors [K] of the world, motion included; sure: how sure a reading is, 0..1, by its name in `table`;
     colours: medians in white light, sRGB 0..255, by the part; light: the photograph's [3], linear; marks: landmarks
-    [68, 2] in 0..1 of the crop, without what the reader adds.
+    [68, 2] in 0..1 of the crop, as they were read.
     """
 
     values: np.ndarray
@@ -329,7 +330,10 @@ def read(
     landmarks are those of a mesh, not dlib's."""
     seen, heard = view(net, image, marks, row)
     usual = {name: _value(name, share * heard.values[name]) for name, share in _NET.items()}
-    marks = seen.marks - net.offsets[0 if dense else 1].numpy()
+    # Of what the reader adds in drawn faces, only where it takes the outline of jaw, brows and nose to be holds for
+    # people, too: eyes and lips are misread in drawn ones alone.
+    marks = seen.marks.copy()
+    marks[:_EYES] -= net.offsets[0 if dense else 1].numpy()[:_EYES]
     values = fit_shape(marks, motion, usual)
     sure = dict(heard.worn)
     # Glasses must have a bridge, too: eyes in the shadow and lines around them look like frames to the net.
@@ -345,7 +349,7 @@ def read(
     colours = measure(seen.image, seen.marks, seen.regions)
     values = _as_woman_or_man(values, heard, sure, colours, seen.gray)
     values = fit_colours(values, colours, show, seen.gray)
-    return Person(values, sure, colours, seen.light, marks.astype(np.float32))
+    return Person(values, sure, colours, seen.light, seen.marks.astype(np.float32))
 
 
 def child_score(values: np.ndarray) -> float:

@@ -35,6 +35,7 @@ from torch.nn import functional as F
 from stylereel import world
 from stylereel.core.precision import choose_precision
 from stylereel.core.system import Frames
+from stylereel.faces.expression import JAW
 from stylereel.faces.paste import fill
 from stylereel.faces.placement import cut, to_picture
 from stylereel.family.matte import in_front, matte_of
@@ -70,14 +71,10 @@ _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65)) 
 # about a third of the way of the lower lip, those of the world hardly do.
 _SINK = {(48, 54, 60, 64): 0.33, (55, 59): 0.22, (65, 67): 0.13, (49, 53): 0.13, (56, 58): 0.07}
 _BROWS = [INDEX["brow_right"], INDEX["brow_left"]]
-# In a frown, which readers of people's faces see too weakly in photographs that move as drawn faces do: shares of a
-# brow's drawn travel by which it goes on, and of the gap between both by which each inner end comes nearer; place of
-# the creases in that gap, and their darkness.
-_FURTHER, _NEARER, _CREASE, _CREASED = 0.5, 0.12, 0.22, np.array([0.16, 0.22, 0.22])
-# For the same reason: shares of their drawn travel sideways by which the corners of the mouth, and what is next to
-# them, go on; and of the sinking that a smile takes back.
-_WIDER = {(48, 54, 60, 64): 0.5, (49, 53, 55, 59, 61, 63, 65, 67): 0.25}
-_WIDTH, _LIFTED = [INDEX[name] for name in ("smile", "pucker", "funnel")], 0.3
+# In a frown: the share of the gap between both brows by which each inner end comes nearer, which drawn ones do not; the
+# place of the creases in that gap, and their darkness.
+_NEARER, _CREASE, _CREASED = 0.12, 0.22, np.array([0.16, 0.22, 0.22])
+_LIFTED = 0.3  # of that sinking, which a smile takes back
 _EYES = ((36, 39), (42, 45))  # corners
 _IRIS = {"gaze_x": 0.074 * ZOOM * SIZE, "gaze_y": 0.048 * ZOOM * SIZE}  # pixels for gaze 1, right and down
 _IRIS_RADIUS = 0.072 * ZOOM * SIZE
@@ -86,6 +83,8 @@ _CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they
 # Pixels between the lips from which their inside is drawn, and from which it is seen in a photograph: if that shows
 # teeth, and in any case.
 _OPEN, _SHOWN = 2.0, (4.0, 8.0)
+# By how much the smile is larger with which the inside of a mouth is drawn: drawn lips cover the teeth of who speaks.
+_BARED = 0.6
 _TEETH = 0.7  # of the skin's brightness, from which a photographed mouth shows teeth
 _CAVITY = 0.45  # of the skin's brightness, which the drawn inside does not exceed behind a photograph's teeth
 _LID = 0.4, 0.8, 1.2  # heights of lids over that of the open eye, which fade upwards
@@ -93,6 +92,8 @@ _SHADED = 0.4  # of the light between lids that close, which their lashes take
 _LASHES = 2.0  # pixels above the edge of a lid that are as dark as they were
 _LIGHTER = 0.7  # of the difference by which closed lids get as light as the skin under the eye
 _INNER = [60, 61, 62, 63, 64], [64, 65, 66, 67, 60]  # lips
+_OUTER = [48, 49, 50, 51, 52, 53, 54], [54, 55, 56, 57, 58, 59, 48]
+_LINE = 0.45  # of the lips' brightness, which the line between closed ones lacks
 _BROW = 4.0  # pixels by which brows reach above and below their landmarks
 _GUESSED, _SHORT = 0.008, 0.2  # share of the image by which knot or tail must fit better; length of hair without
 _APART = 90.0  # levels by which a pixel of the photograph and a drawn one of the same part differ at most
@@ -101,10 +102,11 @@ _SMOOTH = 4.0  # pixels
 _BLURS = 1.5, 3.0, 6.0, 12.0  # pixels, each for what is twice as far beyond the photograph's border
 _STRETCHED, _GRAZING = 0.5, 0.4  # columns of the photograph for one of the view, from which outlines are calmed, and
 # from which the other side of a head is seen better
+_ROUND = np.hypot(*np.indices((9, 9)) - 4) < 4.5  # pixels that fill notches of a matte
 _FINER = 3  # points of a contour for each landmark
 _GAIN = 0.15, 1.3  # of the drawn image's light: limits
 _WHITE = 80  # percentile of an eye's pixels that is its white
-_SHADE = np.array([0.7, 0.66, 0.58])  # of that light reaches the inside of a mouth, the redder part by the lips
+_SHADE = np.array([0.85, 0.8, 0.7])  # of that light reaches the inside of a mouth, the redder part by the lips
 _SKIN = REGIONS.index("skin")
 _PARTS = [
     [REGIONS.index(name) for name in names.split()]
@@ -142,12 +144,16 @@ class Photograph:
         self.values = world.align(_as_outlined(values, cut.alpha))
         self.surface = surface_of(self.values, SIZE)
         self.drawn = world.draw(self.values, SIZE)
-        within = np.asarray(ndimage.binary_fill_holes(cut.alpha > 0.5), bool)
-        alpha = np.where(within, np.maximum(cut.alpha, 0.98), cut.alpha)
+        body = ndimage.binary_closing(np.pad(cut.alpha > 0.5, 8, mode="edge"), _ROUND)[8:-8, 8:-8]
+        within = ndimage.gaussian_filter(np.asarray(ndimage.binary_fill_holes(body), np.float32), 0.7)
+        alpha = np.maximum(cut.alpha, 0.98 * within)
         behind = np.asarray(ndimage.binary_dilation(alpha > 0.03, iterations=3), bool)
         plate = cut.behind.astype(np.float32)
         self.plate = plate if behind.all() else fill(plate, ~behind)
-        self.person = np.dstack([cut.person * alpha[..., None], 255 * alpha]).astype(np.float32)
+        taken = (1 - within + within * cut.alpha)[..., None]  # where the matte doubts, the pixels are the person's
+        person = taken * cut.person + (1 - taken) * crop
+        self.person = np.dstack([person * alpha[..., None], 255 * alpha]).astype(np.float32)
+        self.inside = _inside_of_mouth(crop, self.marks)
 
     def rest(self) -> View:
         """The photograph itself."""
@@ -171,7 +177,7 @@ class Photograph:
         inner = known & np.isin(drawn.regions, _FACE)
         flow = np.where(inner[..., None], _low_passed(flow, inner), flow)
         flow = np.where(known[..., None], flow, _low_passed(flow, np.ones_like(known)))
-        rigid = self._goal(drawn)
+        rigid = self._goal(values)
         goal = self._as_people(values, rigid)
         flow, unknown = self._irises(values, goal, flow + self._painted(values, goal, flow, inner))
         rows, columns = np.indices((SIZE, SIZE))
@@ -197,42 +203,35 @@ class Photograph:
         unknown |= hidden | beyond
         weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter(unknown.astype(np.float32), 1)
         weight *= _attention(drawn)
-        image = self._mouth(self._frown(self._lids(image, goal), values, drawn, goal), values, drawn, goal, rigid)
+        image = self._closed(self._frown(self._lids(image, goal), values, drawn, goal), place, goal)
+        image = self._mouth(image, values, drawn, goal, rigid)
         return View(values, image.astype(np.float32), weight.astype(np.float32))
 
-    def _goal(self, drawn: world.Portrait) -> np.ndarray:
+    def _goal(self, values: np.ndarray) -> np.ndarray:
         """Where the landmarks [68, 2] of the photograph go: as far from the drawn ones as they are in it."""
-        there, here = (each.landmarks.astype(np.float64) * SIZE for each in (drawn, self.drawn))
+        there, here = (_places(each) for each in (values, self.values))
         goal = there + (self.marks - here)
-        for upper, lower in _PAIRS:  # lips and lids open in proportion, and close where the drawn ones do
+        # Lids open in proportion, and close where the drawn ones do; lips, too, but what is more open than in the
+        # photograph opens as far as drawn lips do.
+        for upper, lower in _PAIRS:
             gap, before, own = (each[lower] - each[upper] for each in (there, here, self.marks))
             share = np.clip(np.hypot(*own) / np.hypot(*before), 0.5, 2) if np.hypot(*before) > 2 else 1.0
             middle = (goal[upper] + goal[lower]) / 2
-            half = gap * share / 2
+            half = (own + gap - before if upper in _INNER[0] and gap[1] > before[1] else gap * share) / 2
             half[1] = max(half[1], _CLOSED / 2)
             goal[upper], goal[lower] = middle - half, middle + half
         return goal
 
     def _as_people(self, values: np.ndarray, goal: np.ndarray) -> np.ndarray:
-        """The goal [68, 2] with the corners of a mouth that opens, widens or purses, and brows that frown, where people
-        have them."""
+        """The goal [68, 2] with the corners of a mouth that opens, and brows that frown, where people have them."""
         goal, wider = goal.copy(), (goal[66] - goal[62]) - (self.marks[66] - self.marks[62])
         smiling = _LIFTED * np.clip(values[INDEX["smile"]], 0, 1)
         for points, share in _SINK.items():
             goal[list(points)] += share * (1 - smiling) * wider
-        for points, share in _WIDER.items():
-            goal[list(points)] += share * self._travel(values, _WIDTH)[list(points)] * (1, 0)
-        apart, frowns, travel = goal[22] - goal[21], self._frowns(values), self._travel(values, _BROWS)
-        for brow, inner, by, way in zip((slice(17, 22), slice(22, 27)), (21, 22), frowns, (1, -1)):
-            goal[brow] += _FURTHER * (by > 0) * travel[brow]
+        apart = goal[22] - goal[21]
+        for inner, by, way in zip((21, 22), self._frowns(values), (1, -1)):
             goal[inner] += _NEARER * by * way * apart
         return goal
-
-    def _travel(self, values: np.ndarray, factors: list[int]) -> np.ndarray:
-        """How far [68, 2] drawn landmarks go, in pixels, by what differs in some factors from the photograph."""
-        still = values.copy()
-        still[factors] = self.values[factors]
-        return (world.project_landmarks(values)[0] - world.project_landmarks(still)[0]).astype(np.float64) * SIZE
 
     def _frowns(self, values: np.ndarray) -> np.ndarray:
         """How far [2] the brows, right and left, are lowered next to the photograph's."""
@@ -353,6 +352,28 @@ class Photograph:
             both.append(linear(np.percentile(image[eyes].mean(-1), _WHITE)) if eyes.sum() > _FEW else 1.0)
         return float(np.clip((both[0] + 1e-3) / (both[1] + 1e-3), *_GAIN))
 
+    def _closed(self, image: np.ndarray, place: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """The image with lips, as far as they close, where rows and columns `place` [2, 256, 256] of the photograph
+        show what is between them, and with the line that shut ones have."""
+        gap, before = (np.abs(marks[66] - marks[62]).sum() for marks in (goal, self.marks))
+        closing = np.clip(2 - 2 * gap / max(before, 1), 0, 1) if self.inside.any() else 0
+        if not closing:
+            return image
+        shut = np.clip(2 - gap / _CLOSED, 0, 1)
+        lips, slit = _filled(_contour(goal, _OUTER)) > 0.5, _filled(_contour(goal, _INNER)) > 0.5
+        left = ndimage.map_coordinates(self.inside, place, order=1) > 0.1
+        left = np.asarray(ndimage.binary_dilation(left & (~slit | (shut > 0))), bool) & lips
+        if (lips & ~left & ~slit).sum() < _FEW:
+            return image
+        rows, columns = (slice(at.min(), at.max() + 1) for at in np.nonzero(lips))
+        share = closing * ndimage.gaussian_filter(left.astype(np.float32), 0.7)[rows, columns, None]
+        image = image.copy()
+        healed = fill(image[rows, columns].astype(np.float32), (lips & ~left & ~slit)[rows, columns])
+        image[rows, columns] += share * (healed - image[rows, columns])
+        between = (_contour(goal, _INNER[:1]) + _contour(goal, _INNER[1:])[::-1]) / 2
+        line = _filled(np.concatenate([between - (0, _CLOSED / 2), (between + (0, _CLOSED / 2))[::-1]]))
+        return image * (1 - shut * closing * _LINE * ndimage.gaussian_filter(line, 0.5)[..., None])
+
     def _mouth(
         self, image: np.ndarray, values: np.ndarray, drawn: world.Portrait, goal: np.ndarray, rigid: np.ndarray
     ) -> np.ndarray:
@@ -365,7 +386,9 @@ class Photograph:
         share = _filled(_contour(goal, _INNER))
         rows, columns = np.nonzero(share > 0)
         here = np.stack([columns, rows], 1) + 0.5
-        large = world.draw(values, 2 * SIZE)
+        bared = values.copy()
+        bared[INDEX["smile"]] += _BARED * (1 - values[[INDEX["pucker"], INDEX["funnel"]]].max())
+        large = world.draw(world.align(np.clip(bared, LOW, HIGH)), 2 * SIZE)
         inside = large.regions == REGIONS.index("mouth")
         if not inside.any():
             return image
@@ -374,7 +397,7 @@ class Photograph:
         lit = np.repeat(lit.mean(-1, keepdims=True), 3, -1) if self.gray else lit
         nearest = np.asarray(ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True))
         lit = lit[tuple(nearest)]
-        there = RBFInterpolator(rigid[60:68], drawn.landmarks[60:68] * 2 * SIZE, kernel="linear", degree=1)(here)
+        there = RBFInterpolator(rigid[60:68], large.landmarks[60:68] * 2 * SIZE, kernel="linear", degree=1)(here)
         shown = _colours(lit, there)
         own, skin = _filled(_contour(self.marks, _INNER)), np.median(self.crop[self.drawn.regions == _SKIN])
         teeth = before > _SHOWN[0] and np.median(self.crop[own > 0.5]) > _TEETH * skin
@@ -434,6 +457,13 @@ class Photograph:
             own = _colours(self.crop.astype(float), _contour(self.marks, arcs[0]))
             image += (closed * line)[..., None] * np.minimum(np.percentile(own, 25, axis=0) - image, 0)
         return image
+
+
+def _places(values: np.ndarray) -> np.ndarray:
+    """Where landmarks [68, 2] are in pixels, lips only as far apart as they are seen by the value of the jaw."""
+    seen = values.copy()
+    seen[INDEX["jaw"]] = np.interp(values[INDEX["jaw"]], *JAW[::-1])
+    return world.project_landmarks(seen)[0].astype(np.float64) * SIZE
 
 
 @cache
@@ -521,6 +551,27 @@ def _colours(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """An image [H, W, C] at points [N, 2], x and y in pixels: [N, C]."""
     at = points.T[::-1] - 0.5
     return np.stack([ndimage.map_coordinates(channel, at, order=1) for channel in np.moveaxis(image, -1, 0)], -1)
+
+
+def _inside_of_mouth(crop: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """float32 [256, 256]: 1 where an open mouth of a photograph, uint8 [256, 256, 3], shows what is between the lips:
+    darker than they are, or lighter and less red. Landmarks [68, 2] alone miss its corners."""
+    inside = np.zeros((SIZE, SIZE), np.float32)
+    if np.abs(marks[66] - marks[62]).sum() < _OPEN:
+        return inside
+    between = _filled(_contour(marks, _INNER)) > 0.5
+    within = _filled(_contour(marks, _OUTER)) > 0.5
+    near = np.asarray(ndimage.binary_dilation(between, _ROUND), bool)
+    lips = within & ~np.asarray(ndimage.binary_dilation(between, iterations=2), bool)
+    if lips.sum() < _FEW:
+        return inside
+    colours = linear(crop)
+    light = colours.mean(-1)
+    red = colours[..., 0] / (colours.sum(-1) + 1e-3)
+    usual, redness = np.median(light[lips]), np.median(red[lips])
+    dark, teeth = light < 0.45 * usual, (light > 1.1 * usual) & (red < (redness + 1 / 3) / 2)
+    inside[near & (between | (within & (dark | teeth)))] = 1
+    return np.asarray(ndimage.binary_closing(inside, iterations=1), np.float32)
 
 
 def _filled(contour: np.ndarray) -> np.ndarray:
