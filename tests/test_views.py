@@ -22,6 +22,7 @@ from stylereel.core.latents import Identity
 from stylereel.core.render import portrait
 from stylereel.faces.paste import Head
 from stylereel.faces.placement import cut
+from stylereel.family.matte import in_front
 from stylereel.generator import StyleGAN2
 from stylereel.invert import views as views_module
 from stylereel.invert.perceptual import Perceptual
@@ -298,7 +299,7 @@ def test_a_photographed_smile_closes_over_its_teeth() -> None:
 
 def test_notches_of_a_matte_are_the_persons(photograph: Photograph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Light on hair before a light wall leaves holes and notches in a matte, which tore the outline of every view."""
-    whole = views_module.matte_of(photograph.crop, views_module.in_front(photograph.crop))
+    whole = views_module.matte_of(photograph.crop, in_front(photograph.crop))
     rows, columns = np.nonzero(whole.alpha > 0.99)
     row = int(np.median(rows))
     edge = int(columns[rows == row].max())

@@ -43,13 +43,18 @@ def _net() -> FaceNet:
     return load_face(builtin("face")).eval()
 
 
-def in_front(image: np.ndarray) -> np.ndarray:
-    """How likely each pixel of a portrait uint8 [H, W, 3] is the person's, by the region map: float32 [64, 64]."""
+def parsed(image: np.ndarray) -> np.ndarray:
+    """How likely each pixel of a portrait uint8 [H, W, 3] is of each of `PARSED`: float32 [R, 64, 64]."""
     with torch.inference_mode():
         batch = torch.tensor(image).permute(2, 0, 1)[None] / 127.5 - 1
         regions = _net()(batch, parse=True, close=False).regions
         assert regions is not None
-        return 1 - regions.softmax(1)[0, PARSED.index("background")].numpy()
+        return regions.softmax(1)[0].numpy()
+
+
+def in_front(image: np.ndarray) -> np.ndarray:
+    """How likely each pixel of a portrait uint8 [H, W, 3] is the person's, by the region map: float32 [64, 64]."""
+    return 1 - parsed(image)[PARSED.index("background")]
 
 
 def matte(image: np.ndarray) -> Matte:

@@ -38,7 +38,8 @@ from stylereel.core.system import Frames
 from stylereel.faces.expression import JAW
 from stylereel.faces.paste import fill
 from stylereel.faces.placement import cut, to_picture
-from stylereel.family.matte import in_front, matte_of
+from stylereel.family.matte import matte_of, parsed
+from stylereel.family.nets import PARSED
 from stylereel.generator import StyleGAN2
 from stylereel.generator.base import Generator
 from stylereel.invert.optimise import Through
@@ -100,6 +101,7 @@ _APART = 90.0  # levels by which a pixel of the photograph and a drawn one of th
 _FEW = 20  # pixels, too few to tell a part's colour
 _SMOOTH = 4.0  # pixels
 _BLURS = 1.5, 3.0, 6.0, 12.0  # pixels, each for what is twice as far beyond the photograph's border
+_TORN = 4.0  # pixels of the photograph by which neighbours differ at a seam
 _STRETCHED, _GRAZING = 0.5, 0.4  # columns of the photograph for one of the view, from which outlines are calmed, and
 # from which the other side of a head is seen better
 _ROUND = np.hypot(*np.indices((9, 9)) - 4) < 4.5  # pixels that fill notches of a matte
@@ -107,7 +109,7 @@ _FINER = 3  # points of a contour for each landmark
 _GAIN = 0.15, 1.3  # of the drawn image's light: limits
 _WHITE = 80  # percentile of an eye's pixels that is its white
 _SHADE = np.array([0.85, 0.8, 0.7])  # of that light reaches the inside of a mouth, the redder part by the lips
-_SKIN = REGIONS.index("skin")
+_SKIN, _HAIR = REGIONS.index("skin"), REGIONS.index("hair")
 _PARTS = [
     [REGIONS.index(name) for name in names.split()]
     for names in ("skin ear earring brow eye lips mouth beard glasses", "hair hat", "neck", "clothes")
@@ -140,8 +142,9 @@ class Photograph:
     def __init__(self, crop: np.ndarray, values: np.ndarray, marks: np.ndarray) -> None:
         self.crop, self.gray = crop, is_gray(crop)
         self.marks = marks.astype(np.float64) * SIZE
-        cut = matte_of(crop, in_front(crop))
-        self.values = world.align(_as_outlined(values, cut.alpha))
+        parts = dict(zip(PARSED, parsed(crop), strict=True))
+        cut = matte_of(crop, 1 - parts["background"])
+        self.values = world.align(_as_outlined(values, cut.alpha, parts["hair"]))
         self.surface = surface_of(self.values, SIZE)
         self.drawn = world.draw(self.values, SIZE)
         body = ndimage.binary_closing(np.pad(cut.alpha > 0.5, 8, mode="edge"), _ROUND)[8:-8, 8:-8]
@@ -177,6 +180,7 @@ class Photograph:
         inner = known & np.isin(drawn.regions, _FACE)
         flow = np.where(inner[..., None], _low_passed(flow, inner), flow)
         flow = np.where(known[..., None], flow, _low_passed(flow, np.ones_like(known)))
+        seam = _seam(flow) & on
         rigid = self._goal(values)
         goal = self._as_people(values, rigid)
         flow, unknown = self._irises(values, goal, flow + self._painted(values, goal, flow, inner))
@@ -200,6 +204,7 @@ class Photograph:
         own = np.where(hidden[..., None], guess, own)
         alpha = np.where(hidden, _joined(alpha > 0.5, hidden), alpha)[..., None]
         image = own * alpha + (1 - alpha) * self.plate
+        image = np.where(seam[..., None], ndimage.median_filter(image, (5, 5, 1)), image)
         unknown |= hidden | beyond
         weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter(unknown.astype(np.float32), 1)
         weight *= _attention(drawn)
@@ -477,16 +482,18 @@ def _mirror() -> np.ndarray:
     return mirror
 
 
-def _as_outlined(values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The factors with the hair whose outline is most like the person's, alpha [256, 256]: a knot or tail behind a head
-    with short hair was only guessed, see `person`."""
+def _as_outlined(values: np.ndarray, alpha: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The factors with the hair that is most like the person's outline, alpha [256, 256], and like where hair is
+    `seen`, shares [64, 64]: a knot or tail behind a head with short hair was only guessed, see `person`."""
     if hair.STYLES[int(np.searchsorted(hair.STYLE_EDGES[1:-1], values[INDEX["hair_style"]]))] != "knot":
         return values
     tried = [values]
-    for style in ("knot", "swept back", "side part"):
+    for style in ("knot", "swept back", "side part", "buzz"):
         tried.append(values.copy())
         tried[-1][[INDEX["hair_style"], INDEX["hair_length"]]] = hair.style_value(hair.STYLES.index(style)), _SHORT
-    off = [np.mean((alpha > 0.5) != (world.draw(world.align(each), SIZE).regions > 0)) for each in tried]
+    covers = np.kron(seen, np.ones((SIZE // len(seen), SIZE // len(seen)))) > 0.5
+    drawn = [world.draw(world.align(each), SIZE).regions for each in tried]
+    off = [np.mean((alpha > 0.5) != (each > 0)) + np.mean(covers != (each == _HAIR)) for each in drawn]
     off[0], off[1] = off[0] + _GUESSED, off[1] + _GUESSED
     return tried[int(np.argmin(off))]
 
@@ -511,6 +518,13 @@ def _calmed(alpha: np.ndarray, place: np.ndarray) -> np.ndarray:
     share = ndimage.gaussian_filter(wide.astype(np.float32), 3)
     smooth = np.clip(2 * ndimage.gaussian_filter(alpha, 4) - 0.5, 0, 1)
     return alpha + share * (smooth - alpha)
+
+
+def _seam(flow: np.ndarray) -> np.ndarray:
+    """bool [256, 256]: where neighbours in a view are far from each other in the photograph, by the flow [256, 256, 2]
+    to it, as at the edge of the jaw: specks of what is on one side of it lie on the other."""
+    apart = ndimage.maximum_filter(flow, (3, 3, 1)) - ndimage.minimum_filter(flow, (3, 3, 1))
+    return np.asarray(ndimage.binary_dilation(apart.max(-1) > _TORN), bool)
 
 
 def _shrunk(place: np.ndarray) -> np.ndarray:
