@@ -178,6 +178,19 @@ def test_factors_have_gain_one_no_dead_zone_and_a_rest_next_to_the_population() 
 
 
 @needs_mesh
+def test_irises_are_round_and_between_the_corners_of_their_eyes(
+    faces: mesh.MeshBackend, portrait: world.Portrait
+) -> None:
+    face = backend.Tracker(faces).step(portrait.image)
+    assert face is not None and face.points is not None
+    for (x, y, radius), corners in zip(mesh.irises(face.points), mesh.CORNERS, strict=True):
+        outer, inner = face.points[corners, :2]
+        long = np.hypot(*(inner - outer))
+        assert 0.12 * long < radius < 0.35 * long
+        assert np.hypot(x - outer[0], y - outer[1]) + np.hypot(x - inner[0], y - inner[1]) < 1.1 * long
+
+
+@needs_mesh
 def test_a_face_upside_down_drives_as_if_it_were_upright_and_that_is_told(
     faces: mesh.MeshBackend, portrait: world.Portrait, tmp_path: Path
 ) -> None:

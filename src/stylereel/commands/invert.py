@@ -28,7 +28,7 @@ from stylereel.core.runs import claim
 from stylereel.core.system import Device, choose_device
 from stylereel.encoders import pyramid
 from stylereel.encoders.hfgi import LAYER
-from stylereel.faces import backend, placement
+from stylereel.faces import backend, mesh, placement
 from stylereel.family.encoder import Encoder
 from stylereel.family.likeness import load_likeness
 from stylereel.generator import StyleGAN2, StyleGAN3
@@ -38,7 +38,7 @@ from stylereel.invert.optimise import Fit, Space, optimise
 from stylereel.invert.perceptual import Perceptual, Vectors, distance, likeness
 from stylereel.invert.person import compose, painter, read, refine, view
 from stylereel.invert.pti import at_once, tune
-from stylereel.invert.views import Photograph
+from stylereel.invert.views import Photograph, crop_of
 from stylereel.media.pictures import FORMATS, read_picture, save_picture
 from stylereel.media.sheet import contact_sheet, side_by_side
 from stylereel.media.video import VideoReader
@@ -330,9 +330,8 @@ def _invert(
     if pti:
         if person is not None:
             assert isinstance(generator, StyleGAN2)
-            photograph = Photograph(pictures(images[0][None])[0], person.values, person.marks)
-            whole.w[:] = compose(generator, photograph.values)
-            delta = tuning(generator, photograph, perceptual, stages)
+            whole.w[:] = compose(generator, person.photograph.values)
+            delta = tuning(generator, person.photograph, perceptual, stages)
         else:
             frames = torch.stack(images)
             delta = tune(generator, whole[chosen], frames, look, through=lambda s: stages.through("tune", s))
@@ -354,11 +353,10 @@ def _invert(
 
 
 class _Read(NamedTuple):
-    """A person in a photograph: codes [L, D], factors [K], and landmarks [68, 2] in 0..1 of the crop."""
+    """A person in a photograph: codes [L, D], and the photograph for views of it."""
 
     w: Tensor
-    values: np.ndarray
-    marks: np.ndarray
+    photograph: Photograph
 
 
 def _person(found: Found, nets: Networks, asked: bool, steps: int, face: str, stages: Stages) -> _Read | None:
@@ -386,14 +384,16 @@ def _person(found: Found, nets: Networks, asked: bool, steps: int, face: str, st
         if not asked and reproduces(generator, nets.encode(target), crop):
             return None
     with stages("read"):
-        net, marks, dense = load_likeness(builtin("likeness")), track.landmarks[0], track.points is not None
+        net, marks = load_likeness(builtin("likeness")), track.landmarks[0]
+        irises = None if track.points is None else mesh.irises(track.points[0])
         row = placement.align(marks)
-        person = read(net, painter(generator), image, marks, row, face_motion(track).values[0], dense)
+        person = read(net, painter(generator), image, marks, row, face_motion(track).values[0], irises)
         values = person.values
     if steps:
         seen, _ = view(net, image, marks, row)
         values = refine(generator, values, seen, steps, lambda each: stages.through("optimise", each))
-    return _Read(compose(generator, values), values, person.marks)
+    photograph = Photograph(crop_of(image, row), values, person.marks, person.irises)
+    return _Read(compose(generator, values), photograph)
 
 
 def _room(count: int, part: Tensor) -> Tensor:

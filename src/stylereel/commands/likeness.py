@@ -50,9 +50,10 @@ def resembling(
     stages, generator = stages or Stages(), system.generator
     by_factors = isinstance(generator, StyleGAN2)  # whose codes are composed of them
     values, marks = (identity.tensors[name].numpy() for name in ("factors", "marks"))
+    irises = identity.tensors["irises"].numpy() if "irises" in identity.tensors else None
     crop = crop_of(source, identity.tensors["placement"].numpy())
     look = Perceptual.best(generator.mean_w.device)
-    photograph = cache(lambda: Photograph(crop, values, marks))
+    photograph = cache(lambda: Photograph(crop, values, marks, irises))
     seen = cache(lambda: _seen(photograph(), stages, rolled=by_factors))  # a StyleGAN3 rolls what is behind, too
 
     def named() -> Identity:
@@ -75,7 +76,8 @@ def resembling(
 
     key = hashlib.sha256(f"{METHOD} {look.name}".encode())
     exact = (crop, *(p.detach().cpu().numpy() for p in generator.parameters()))
-    for each in (values.round(4), marks.round(4), *exact):  # read alike by any number of threads
+    read = [each.round(4) for each in (values, marks, irises) if each is not None]
+    for each in (*read, *exact):  # read alike by any number of threads
         key.update(np.ascontiguousarray(each).tobytes())
     found = _cached(key.hexdigest(), tuned) if by_factors else None
     if isinstance(system, Poses):

@@ -277,6 +277,12 @@ def _follow(last: Box, now: Box) -> Box:
     return Box(float(x), float(y), float(side), last.roll + part * roll, now.score)
 
 
+def irises(points: np.ndarray) -> np.ndarray:
+    """Right and left iris among a face's points [620, 3]: middle and radius [2, 3] in pixels."""
+    middles, rims = (np.stack([points[part, :2] for part in IRIS])[:, each] for each in (slice(1), slice(1, None)))
+    return np.concatenate([middles[:, 0], np.linalg.norm(rims - middles, axis=2).mean(1, keepdims=True)], axis=1)
+
+
 def put_on_ball(points: np.ndarray, corners: np.ndarray) -> None:
     """Give points [N, 3] of an eye, in place, the depth of a ball between its corners [2, 3], outer and inner."""
     inward = corners[1] - corners[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +77,8 @@ class Person:
 
     values: factors [K] of the world, motion included; sure: how sure a reading is, 0..1, by its name in `table`;
     colours: medians in white light, sRGB 0..255, by the part; light: the photograph's [3], linear; marks: landmarks
-    [68, 2] in 0..1 of the crop, as they were read.
+    [68, 2] in 0..1 of the crop, as they were read; irises: their middles and radii [2, 3] there, or [0, 3] from a
+    reader that does not see them.
     """
 
     values: np.ndarray
@@ -85,6 +86,7 @@ class Person:
     colours: Mapping[str, np.ndarray] = field(default_factory=dict)
     light: np.ndarray = field(default_factory=lambda: np.ones(3))
     marks: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.float32))
+    irises: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.float32))
 
     def __getitem__(self, name: str) -> float:
         return float(self.values[INDEX[name]])
@@ -323,17 +325,17 @@ def read(
     marks: np.ndarray,
     row: np.ndarray,
     motion: np.ndarray,
-    dense: bool = True,
+    irises: np.ndarray | None = None,
 ) -> Person:
     """Who is in an image uint8 [H, W, 3]: a face by its landmarks [68, 2] in pixels, its crop [4] in canonical
-    framing, and its motion [M] as it was read. show: draws factor values, as the result will be drawn; dense: the
-    landmarks are those of a mesh, not dlib's."""
+    framing, and its motion [M] as it was read. show: draws factor values, as the result will be drawn; irises:
+    middles and radii [2, 3] in pixels, by a mesh, whose landmarks these are then; if not given, they are dlib's."""
     seen, heard = view(net, image, marks, row)
     usual = {name: _value(name, share * heard.values[name]) for name, share in _NET.items()}
     # Of what the reader adds in drawn faces, only where it takes the outline of jaw, brows and nose to be holds for
     # people, too: eyes and lips are misread in drawn ones alone.
     marks = seen.marks.copy()
-    marks[:_EYES] -= net.offsets[0 if dense else 1].numpy()[:_EYES]
+    marks[:_EYES] -= net.offsets[1 if irises is None else 0].numpy()[:_EYES]
     values = fit_shape(marks, motion, usual)
     sure = dict(heard.worn)
     # Glasses must have a bridge, too: eyes in the shadow and lines around them look like frames to the net.
@@ -349,7 +351,11 @@ def read(
     colours = measure(seen.image, seen.marks, seen.regions)
     values = _as_woman_or_man(values, heard, sure, colours, seen.gray)
     values = fit_colours(values, colours, show, seen.gray)
-    return Person(values, sure, colours, seen.light, seen.marks.astype(np.float32))
+    found = Person(values, sure, colours, seen.light, seen.marks.astype(np.float32))
+    if irises is None:
+        return found
+    placed = np.column_stack([to_crop(irises[:, :2], row), irises[:, 2] / row[2]])
+    return replace(found, irises=placed.astype(np.float32))
 
 
 def child_score(values: np.ndarray) -> float:

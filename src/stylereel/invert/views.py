@@ -79,7 +79,8 @@ _LIFTED = 0.3  # of that sinking, which a smile takes back
 _EYES = ((36, 39), (42, 45))  # corners
 _IRIS = {"gaze_x": 0.074 * ZOOM * SIZE, "gaze_y": 0.048 * ZOOM * SIZE}  # pixels for gaze 1, right and down
 _IRIS_RADIUS = 0.072 * ZOOM * SIZE
-_GAZE = 0.5  # by how much the gaze differs at most
+_GAZE = 0.9  # by how much the gaze differs at most
+_LITTLE = 0.25  # of an iris, without which its colours are not known
 _CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they do not fold
 # Pixels between the lips from which their inside is drawn, and from which it is seen in a photograph: if that shows
 # teeth, and in any case.
@@ -130,16 +131,29 @@ class View(NamedTuple):
     weight: np.ndarray
 
 
+class _Iris(NamedTuple):
+    """A photographed iris: middle [2] and radius in pixels; its colours float32 [N, N, 3], whole, about the middle; and
+    how much of each of them is seen, not guessed [N, N]."""
+
+    middle: np.ndarray
+    radius: float
+    colours: np.ndarray
+    seen: np.ndarray
+
+
 class Photograph:
     """A photograph's face, ready to be seen otherwise.
 
     Args:
         crop: uint8 [256, 256, 3], in the built-in framing.
         values: factors [K] of the person who was read in it.
-        marks: its landmarks [68, 2] in 0..1 of the crop, as the world places them.
+        marks: its landmarks [68, 2] in 0..1 of the crop.
+        irises: their middles and radii there [2, 3]; if not given, they are where the gaze has those of the world.
     """
 
-    def __init__(self, crop: np.ndarray, values: np.ndarray, marks: np.ndarray) -> None:
+    def __init__(
+        self, crop: np.ndarray, values: np.ndarray, marks: np.ndarray, irises: np.ndarray | None = None
+    ) -> None:
         self.crop, self.gray = crop, is_gray(crop)
         self.marks = marks.astype(np.float64) * SIZE
         parts = dict(zip(PARSED, parsed(crop), strict=True))
@@ -157,6 +171,13 @@ class Photograph:
         person = taken * cut.person + (1 - taken) * crop
         self.person = np.dstack([person * alpha[..., None], 255 * alpha]).astype(np.float32)
         self.inside = _inside_of_mouth(crop, self.marks)
+        drawn = np.stack([_middle(self.marks, self.values, *corners) for corners in _EYES])
+        placed = np.column_stack([drawn, 2 * [_IRIS_RADIUS]]) if irises is None or not len(irises) else irises * SIZE
+        self.aside, self.white, self.irises = placed[:, :2] - drawn, crop.astype(np.float32), []
+        for corners, (x, y, radius) in zip(_EYES, placed):
+            between = _filled(_contour(self.marks, _lids_of(*corners))) > 0.5
+            iris, self.white = _iris_of(self.white, between, np.array([x, y]), float(radius))
+            self.irises.append(iris)
 
     def rest(self) -> View:
         """The photograph itself."""
@@ -183,7 +204,7 @@ class Photograph:
         seam = _seam(flow) & on
         rigid = self._goal(values)
         goal = self._as_people(values, rigid)
-        flow, unknown = self._irises(values, goal, flow + self._painted(values, goal, flow, inner))
+        flow = flow + self._painted(values, goal, flow, inner)
         rows, columns = np.indices((SIZE, SIZE))
         place = np.stack([rows + flow[..., 1], columns + flow[..., 0]])
         seen = [ndimage.map_coordinates(self.person[..., c], place, order=1, mode="nearest") for c in range(4)]
@@ -205,6 +226,7 @@ class Photograph:
         alpha = np.where(hidden, _joined(alpha > 0.5, hidden), alpha)[..., None]
         image = own * alpha + (1 - alpha) * self.plate
         image = np.where(seam[..., None], ndimage.median_filter(image, (5, 5, 1)), image)
+        image, unknown = self._gaze(image, place, values, goal)
         unknown |= hidden | beyond
         weight = 1 - (1 - HIDDEN) * ndimage.gaussian_filter(unknown.astype(np.float32), 1)
         weight *= _attention(drawn)
@@ -281,27 +303,39 @@ class Photograph:
         added[inside] = basis(np.stack([columns[inside], rows[inside]], 1).astype(float))
         return added
 
-    def _irises(self, values: np.ndarray, goal: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The flow [256, 256, 2] with irises that follow the gaze between the lids, and bool [256, 256]: where they
-        show what the photograph's lids hide."""
-        flow, unknown = flow.copy(), np.zeros((SIZE, SIZE), bool)
-        rows, columns = np.indices((SIZE, SIZE))
-        for left, right in _EYES:
-            places = [
-                (marks[left] + marks[right]) / 2 + [each[INDEX[name]] * by for name, by in _IRIS.items()]
-                for marks, each in ((goal, values), (self.marks, self.values))
+    def _gaze(
+        self, image: np.ndarray, place: np.ndarray, values: np.ndarray, goal: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The image with irises that follow the gaze between the lids, before the white of the eye, which is seen at
+        rows and columns `place` [2, 256, 256]; and bool [256, 256]: what of them is guessed."""
+        unknown, rows_columns = np.zeros((SIZE, SIZE), bool), np.indices((SIZE, SIZE))
+        for iris, corners, aside in zip(self.irises, _EYES, self.aside):
+            if iris is None:
+                continue
+            wide, before = (_filled(_contour(marks, _lids_of(*corners))) for marks in (goal, self.marks))
+            middle, still = (_middle(goal, each, *corners) + aside for each in (values, self.values))
+            # What is seen as in the photograph stays as it is.
+            share = np.clip(np.hypot(*(middle - still)) + (wide.sum() - before.sum()) / iris.radius / 4, 0, 1)
+            if not share:
+                continue
+            rows, columns = (slice(max(at.min() - 1, 0), at.max() + 2) for at in np.nonzero(wide))
+            within = (share * ndimage.gaussian_filter(wide, 0.7) * (wide > 0))[rows, columns, None]
+            white = [
+                ndimage.map_coordinates(self.white[..., each], place[:, rows, columns], order=1) for each in range(3)
             ]
-            eye = [range(left, right + 1), [right, right + 1, right + 2, left]]
-            between = [_filled(_contour(marks, eye)) > 0.5 for marks in (goal, self.marks)]
-            away = np.hypot(columns - places[0][0], rows - places[0][1]) / _IRIS_RADIUS
-            share = np.where(between[0], np.clip(2 - away, 0, 1), 0)[..., None]
-            flow += share * (places[1] - places[0] - flow)
-            there = [
-                np.clip(np.rint(each).astype(int), 0, SIZE - 1)
-                for each in (rows + flow[..., 1], columns + flow[..., 0])
+            off = rows_columns[:, rows, columns] + 0.5 - middle[::-1, None, None]
+            at = off + (len(iris.colours) - 1) / 2
+            colours = [
+                ndimage.map_coordinates(iris.colours[..., each], at, order=1, mode="nearest") for each in range(3)
             ]
-            unknown |= (share[..., 0] > 0.5) & ~between[1][there[0], there[1]]
-        return flow, unknown
+            on = np.clip(iris.radius + 0.5 - np.hypot(*off), 0, 1)
+            shown = np.stack(white, -1)
+            shown += on[..., None] * (np.stack(colours, -1) - shown)
+            image = image.copy()
+            image[rows, columns] += within * (shown - image[rows, columns])
+            guessed = ndimage.map_coordinates(iris.seen, at, order=1, mode="nearest") < 0.5
+            unknown[rows, columns] |= guessed & (on > 0.5) & (within[..., 0] > 0.5)
+        return image, unknown
 
     def _mirrored(self, surface: Surface) -> np.ndarray:
         """What the photograph shows of the other side of the head [256, 256, 4], 0 to 255: its colours times how much
@@ -565,6 +599,52 @@ def _colours(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     """An image [H, W, C] at points [N, 2], x and y in pixels: [N, C]."""
     at = points.T[::-1] - 0.5
     return np.stack([ndimage.map_coordinates(channel, at, order=1) for channel in np.moveaxis(image, -1, 0)], -1)
+
+
+def _lids_of(left: int, right: int) -> list[Sequence[int]]:
+    """The arcs of landmarks about an eye, by its corners."""
+    return [range(left, right + 1), [right, right + 1, right + 2, left]]
+
+
+def _iris_of(
+    image: np.ndarray, between: np.ndarray, middle: np.ndarray, radius: float
+) -> tuple[_Iris | None, np.ndarray]:
+    """The iris of an eye in an image float32 [256, 256, 3], about a middle [2] in pixels; and the image with white of
+    the eye in its place. What a lid hides of it has the colour of what is as far from its middle; between: bool
+    [256, 256], what is between the lids. None where too little is seen."""
+    seen = np.asarray(ndimage.binary_erosion(between), bool)
+    rows, columns = np.indices((SIZE, SIZE))
+    away = np.hypot(columns + 0.5 - middle[0], rows + 0.5 - middle[1])
+    light = image.mean(-1)
+
+    def contrast(radius: float) -> float:
+        """By how much it is lighter beyond than within."""
+        rings = (seen & (away > start) & (away <= start + 1.5) for start in (radius, radius - 1.5))
+        within, beyond = (np.median(light[ring]) if ring.sum() > 4 else np.nan for ring in rings)
+        return np.nan_to_num(within - beyond, nan=-np.inf)
+
+    radius = max(np.linspace(0.9, 1.5, 13) * radius, key=contrast)
+    white = seen & (away > radius + 1)
+    if (seen & (away < radius)).sum() < _LITTLE * np.pi * radius**2 or white.sum() < 4:
+        return None, image
+    near = tuple(slice(max(int(at - 3 * radius), 0), int(at + 3 * radius) + 1) for at in middle[::-1])
+    blank = image.copy()
+    inner = (between & (away < radius + 1))[near]
+    blank[near] = np.where(inner[..., None], fill(image[near], white[near]), image[near])
+    rings, spread = np.arange(radius + 2), int(radius) + 2
+    known = [seen & (np.abs(away - ring) <= 1) for ring in rings]
+    usual = np.array([np.median(image[each], axis=0) if each.any() else [np.nan] * 3 for each in known])
+    told = np.isfinite(usual[:, 0])
+    grid = np.stack(np.meshgrid(*2 * [np.arange(-spread, spread + 1)]), -1).astype(float)
+    shares = _colours(seen[..., None].astype(float), (middle + grid).reshape(-1, 2)).reshape(grid.shape[:2])
+    own = _colours(image, (middle + grid).reshape(-1, 2)).reshape(*grid.shape[:2], 3)
+    alike = np.stack([np.interp(np.hypot(*grid.T), rings[told], usual[told, each]).T for each in range(3)], -1)
+    return _Iris(middle, radius, alike + shares[..., None] * (own - alike), shares), blank
+
+
+def _middle(marks: np.ndarray, values: np.ndarray, left: int, right: int) -> np.ndarray:
+    """Where the world has the middle [2] of an iris, by the corners of the eye and the gaze."""
+    return (marks[left] + marks[right]) / 2 + [values[INDEX[name]] * by for name, by in _IRIS.items()]
 
 
 def _inside_of_mouth(crop: np.ndarray, marks: np.ndarray) -> np.ndarray:

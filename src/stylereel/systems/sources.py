@@ -23,7 +23,7 @@ from stylereel.core.latents import FACE, Codes, Identity, Motion
 from stylereel.core.render import pictures
 from stylereel.core.system import Device, Frames, Shot, Source, Synthesizer, System, choose_device
 from stylereel.core.weights import own_kind
-from stylereel.faces import backend, placement
+from stylereel.faces import backend, mesh, placement
 from stylereel.faces.coefficients import NAMES, coefficients, mean_head, motion_of
 from stylereel.faces.live import REST, Live
 from stylereel.faces.pose import smooth
@@ -165,14 +165,15 @@ def read_photograph(
     row, marks = placement.align(track.landmarks[0]), track.landmarks[0]
     motion = face_motion(track).values[0]
     net, show = load_likeness(builtin("likeness")), painter(generator)
-    person = read_person(net, show, image, marks, row, motion, dense=track.points is not None)
+    irises = None if track.points is None else mesh.irises(track.points[0])
+    person = read_person(net, show, image, marks, row, motion, irises)
     return replace(person, values=correct(person.values, corrections))
 
 
 def composed(system: Encodes, person: Person, row: np.ndarray) -> Identity:
     """The identity of a person who was read in the crop `row` [4] of an image, with its `factors` and landmarks."""
     tensors = {"placement": torch.from_numpy(row), "factors": torch.from_numpy(person.values)}
-    tensors["marks"] = torch.from_numpy(person.marks)
+    tensors |= {"marks": torch.from_numpy(person.marks), "irises": torch.from_numpy(person.irises)}
     return Identity(compose(system.generator, person.values).cpu(), system.name, tensors)
 
 
