@@ -5,8 +5,8 @@ anyone's guess. Here the tuned generator has to show the person as the photograp
 
 The drawn person, who was read from the photograph (`invert.person`), lends the geometry: `world.truth` says where each
 point of the surface goes when the head turns, and the photograph's pixels go with it. What moves on the surface itself
-(lips, lids, brows) goes where the drawn landmarks go, the rest of the face between them by radial basis functions; whole
-irises go before the white of the eye. Between lips that open further than in the photograph is the drawn inside, in
+(lips, lids, brows) goes where the drawn landmarks go, the rest of the face between them by radial basis functions;
+whole irises go before the white of the eye. Between lips that open further than in the photograph is the drawn inside, in
 its light, below the teeth that it shows; lips that shut cover what was between them; lids that close are as light as
 the skin under the eye, above a line of lashes that shades what is left open; brows that frown come nearer to each
 other, beside two creases. The person is cut out by the matte and laid over a filled background, which stays. Such warps
