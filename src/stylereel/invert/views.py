@@ -3,15 +3,15 @@
 Pivotal tuning (`invert.pti`) of one image teaches a generator where its pixels are, and what turns away from it is
 anyone's guess. Here the tuned generator has to show the person as the photograph would look in other motions, too.
 
-The drawn person, who was read from the photograph (`invert.person`), lends the geometry: `world.truth` says where each
-point of the surface goes when the head turns, and the photograph's pixels go with it. What moves on the surface itself
-(lips, lids, brows) goes where the drawn landmarks go, the rest of the face between them by radial basis functions;
-whole irises go before the white of the eye. Between lips that open further than in the photograph is the drawn inside, in
-its light, below the teeth that it shows; lips that shut cover what was between them; lids that close are as light as
-the skin under the eye, above a line of lashes that shades what is left open; brows that frown come nearer to each
-other, beside two creases. The person is cut out by the matte and laid over a filled background, which stays. Such warps
-hold near the photograph only: what a turn uncovers is taken from the other side of the head where that is seen, else
-drawn in the photograph's colours, and counts less.
+The drawn person, who was read from the photograph (`invert.person`), lends the geometry: `world.truth` says where
+each point of the surface goes when the head turns, and the photograph's pixels go with it. What moves on the surface
+itself (lips, lids, brows) goes where the drawn landmarks go, the rest of the face between them by radial basis
+functions; whole irises go before the white of the eye. Between lips that open further than in the photograph is the
+drawn inside, in its light, below the teeth that it shows; lips that shut cover what was between them; lids that close
+are as light as the skin under the eye, above a line of lashes that shades what is left open; brows that frown come
+nearer to each other, beside two creases. The person is cut out by the matte and laid over a filled background, which
+stays. Such warps hold near the photograph only: what a turn uncovers is taken from the other side of the head where
+that is seen, else drawn in the photograph's colours, and counts less.
 
 The loss of a view is its absolute error at four resolutions, and its distance in network features. A step takes one
 image; the first ones compare at half the size, which costs half.
