@@ -28,6 +28,7 @@ from stylereel.media.colour import delta_e, lab, linear, srgb
 from stylereel.media.pictures import save_picture
 from stylereel.recipes import likeness as recipe
 from stylereel.systems.sources import composed, read_photograph
+from stylereel.systems.stylemask.system import StyleMask
 from stylereel.world.factors import INDEX, MOTION, to_normal
 from stylereel.world.hair import STYLE_EDGES
 
@@ -165,7 +166,7 @@ def test_landmarks_of_a_photograph_stay_where_they_were_read() -> None:
     """What the readers see otherwise in drawn faces is no fault in photographs: corners of mouths were 4 pixels off."""
     drawn = world.draw(drawn_person(smile=0), 400).image
     photo = (255 * (drawn / 255.0) ** 1.8).round().astype(np.uint8)
-    track, system = track_picture(photo), stylereel.load("stylemask")
+    track, system = track_picture(photo), StyleMask.builtin()
     person = read_photograph(system.generator, photo, track)
     row = placement.align(track.landmarks[0])
     np.testing.assert_allclose(person.marks, placement.to_crop(track.landmarks[0], row), atol=1e-4)
