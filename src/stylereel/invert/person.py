@@ -44,7 +44,7 @@ _MOVING = ("yaw", "pitch", "roll", "shift_x", "shift_y", "scale", "jaw", "smile"
 _LIDS_AND_BROWS = ("brow_left", "brow_right", "blink_left", "blink_right")
 _SPREADS = {"shift_x": 0.4, "shift_y": 0.4, "scale": 0.25}  # of motion's numbers about what was read; others:
 _MOTION_SPREAD = 0.25
-_EYES = 36  # first landmark of eyes and lips
+_LIPS = 48  # first landmark of the lips
 # How far landmarks of the same place are off, in sides of the crop: jaw, brows, nose, eyes, mouth.
 _OFF = np.repeat([0.016, 0.010, 0.006, 0.0045, 0.007], [17, 10, 9, 12, 20])[:, None]
 # Which regions tell a cut of hair.
@@ -332,10 +332,10 @@ def read(
     middles and radii [2, 3] in pixels, by a mesh, whose landmarks these are then; if not given, they are dlib's."""
     seen, heard = view(net, image, marks, row)
     usual = {name: _value(name, share * heard.values[name]) for name, share in _NET.items()}
-    # Of what the reader adds in drawn faces, only where it takes the outline of jaw, brows and nose to be holds for
-    # people, too: eyes and lips are misread in drawn ones alone.
+    # What the reader adds in drawn faces is taken off, so that they are read alike; but not at the lips, which it sees
+    # where they are in people, and too wide and too high in drawn faces.
     marks = seen.marks.copy()
-    marks[:_EYES] -= net.offsets[1 if irises is None else 0].numpy()[:_EYES]
+    marks[:_LIPS] -= net.offsets[1 if irises is None else 0].numpy()[:_LIPS]
     values = fit_shape(marks, motion, usual)
     sure = dict(heard.worn)
     # Glasses must have a bridge, too: eyes in the shadow and lines around them look like frames to the net.
