@@ -23,17 +23,15 @@ from PIL import Image
 from stylereel import world
 from stylereel.commands.likeness import resembling
 from stylereel.core import render
-from stylereel.core.builtin import builtin
 from stylereel.core.latents import Identity
 from stylereel.core.render import pictures as shown
 from stylereel.core.render import portrait
 from stylereel.core.system import Frames
 from stylereel.faces import backend, mesh, placement
 from stylereel.faces.expression import head_pose
-from stylereel.family.likeness import load_likeness
 from stylereel.family.nets import PARSED
 from stylereel.family.people import draw_portraits
-from stylereel.invert.person import Person, painter, read
+from stylereel.invert.person import Person, painter
 from stylereel.invert.regions import measure
 from stylereel.invert.words import age_of, has_fringe, is_tied, length_of, womanly
 from stylereel.media.colour import delta_e, lab
@@ -42,7 +40,7 @@ from stylereel.media.sheet import contact_sheet
 from stylereel.media.video import VideoReader
 from stylereel.recipes.likeness import repaint
 from stylereel.recipes.perception import disturb
-from stylereel.systems.sources import composed, face_motion, read_photograph
+from stylereel.systems.sources import composed, read_photograph
 from stylereel.systems.stylemask.system import StyleMask
 from stylereel.world.factors import INDEX, LATENT_DIM, MOTION, MOTION_COLUMNS
 from stylereel.world.shading import REGIONS
@@ -93,12 +91,11 @@ def shape(image: np.ndarray, reader: backend.FaceBackend) -> np.ndarray | None:
 def results(folders: list[str]) -> list[Result]:
     """Every picture read and drawn."""
     system = StyleMask.builtin()
-    net, show = load_likeness(builtin("likeness")), painter(system.generator)
-    reader, found = mesh.MeshBackend(), []
+    show, reader, found = painter(system.generator), mesh.MeshBackend(), []
     for name, image in pictures(folders):
         track = backend.track_picture(image, reader)
         row = placement.align(track.landmarks[0])
-        person = read(net, show, image, track.landmarks[0], row, face_motion(track).values[0])
+        person = read_photograph(system.generator, image, track)
         drawn, exact = show(person.values), world.draw(world.align(person.values), 256)
         classes = np.array([PARSED.index("ear" if part == "earring" else part) for part in REGIONS])
         colours = measure(drawn, exact.landmarks, classes[exact.regions[2::4, 2::4]])

@@ -325,11 +325,11 @@ def read(
     marks: np.ndarray,
     row: np.ndarray,
     motion: np.ndarray,
-    irises: np.ndarray | None = None,
+    irises: np.ndarray | None,
 ) -> Person:
     """Who is in an image uint8 [H, W, 3]: a face by its landmarks [68, 2] in pixels, its crop [4] in canonical
     framing, and its motion [M] as it was read. show: draws factor values, as the result will be drawn; irises:
-    middles and radii [2, 3] in pixels, by a mesh, whose landmarks these are then; if not given, they are dlib's."""
+    middles and radii [2, 3] in pixels, by a mesh, whose landmarks these are then; None: they are dlib's."""
     seen, heard = view(net, image, marks, row)
     usual = {name: _value(name, share * heard.values[name]) for name, share in _NET.items()}
     # What the reader adds in drawn faces is taken off, so that they are read alike; but not at the lips, which it sees
