@@ -17,7 +17,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def tuned_quickly(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Commands tune to a photograph in four steps; how many images they tuned to, each time."""
     from stylereel.commands import likeness
-    from stylereel.invert.views import tune
+    from stylereel.invert.resemble import tune
 
     done: list[int] = []
 

@@ -21,7 +21,8 @@ from stylereel.generator import StyleGAN2
 from stylereel.generator.base import Generator
 from stylereel.invert.perceptual import Perceptual, Vectors
 from stylereel.invert.person import compose
-from stylereel.invert.views import AGAIN, ALIAS_FREE, LR, SLOWER, STEPS, VIEWS, Photograph, View, crop_of, tune, views
+from stylereel.invert.resemble import AGAIN, ALIAS_FREE, LR, SLOWER, STEPS, tune
+from stylereel.invert.views import VIEWS, Photograph, View, crop_of, views
 from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.zoo.registry import cache_folder
 
@@ -118,5 +119,5 @@ def _tuned(
 
 
 def tuning(generator: StyleGAN2, photograph: Photograph, look: Vectors, stages: Stages) -> dict[str, Tensor]:
-    """The change of a generator's parameters with which it shows a photograph and views of it; see `views.tune`."""
+    """The change of a generator's parameters with which it shows a photograph and views of it; see `resemble.tune`."""
     return _tuned(generator, _seen(photograph, stages), look, stages)

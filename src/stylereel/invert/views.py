@@ -1,7 +1,4 @@
-"""One photograph seen from other sides and with other expressions, and a generator that is tuned to all of these.
-
-Pivotal tuning (`invert.pti`) of one image teaches a generator where its pixels are, and what turns away from it is
-anyone's guess. Here the tuned generator has to show the person as the photograph would look in other motions, too.
+"""One photograph seen from other sides and with other expressions: what a generator is tuned to (`invert.resemble`).
 
 The drawn person, who was read from the photograph (`invert.person`), lends the geometry: `world.truth` says where
 each point of the surface goes when the head turns, and the photograph's pixels go with it. What moves on the surface
@@ -13,39 +10,26 @@ nearer to each other, beside two creases. The person is cut out by the matte and
 stays. Such warps hold near the photograph only: what a turn uncovers is taken from the other side of the head where
 that is seen, else drawn in the photograph's colours, and counts less.
 
-The loss of a view is its absolute error at four resolutions, and its distance in network features. A step takes one
-image; the first ones compare at half the size, which costs half.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw
 from scipy import ndimage
 from scipy.interpolate import CubicSpline, RBFInterpolator
 from scipy.spatial import KDTree
-from torch import Tensor
-from torch.nn import functional as F
 
 from stylereel import world
-from stylereel.core.precision import choose_precision
-from stylereel.core.system import Frames
 from stylereel.faces.expression import JAW
 from stylereel.faces.paste import fill
 from stylereel.faces.placement import cut, to_picture
 from stylereel.family.matte import matte_of, parsed
 from stylereel.family.nets import PARSED
-from stylereel.generator import StyleGAN2
-from stylereel.generator.base import Generator
-from stylereel.invert.optimise import Through
-from stylereel.invert.perceptual import Vectors, distance
-from stylereel.invert.person import compose
 from stylereel.media.colour import is_gray, linear, srgb
 from stylereel.world import hair
 from stylereel.world.draw import ZOOM
@@ -57,12 +41,7 @@ from stylereel.world.truth import Surface, flow_between, surface_of
 SIZE = 256
 TURN = {"yaw": 24.0, "pitch": 13.0, "roll": 9.0}  # degrees by which views are turned at most
 HIDDEN, FEATURED = 0.4, 8.0  # weights of what the photograph does not show, and of eyes, brows and lips
-VIEWS, STEPS = 72, 900
-LR, FEATURES = 2e-2, 0.3  # of Adam; weight of the distance in features
-AGAIN, SLOWER = 200, 1e-2  # steps and rate for what a system shows otherwise than by its codes
-ALIAS_FREE = 300  # steps for a StyleGAN3, of which one takes three times as long
-_COARSE, _REST = 0.6, 0.15  # shares of the steps: at half the size, with the photograph itself
-_LEVELS = 4  # resolutions, each half of the one before
+VIEWS = 72
 _ARCS = (  # of landmarks, along which a contour is smooth
     *([17, 18, 19, 20, 21], [22, 23, 24, 25, 26]),
     *([36, 37, 38, 39], [39, 40, 41, 36], [42, 43, 44, 45], [45, 46, 47, 42]),
@@ -135,13 +114,12 @@ class View(NamedTuple):
 
 
 class _Iris(NamedTuple):
-    """A photographed iris: middle [2] and radius in pixels; its colours float32 [N, N, 3], whole, about the middle; and
-    how much of each of them is seen, not guessed [N, N]."""
+    """A photographed iris: how far [2] its middle is from where the world has it, and its radius, in pixels; its
+    colours, whole, about the middle, and how much of each of them is seen, not guessed [N, N, 4]."""
 
-    middle: np.ndarray
+    aside: np.ndarray
     radius: float
     colours: np.ndarray
-    seen: np.ndarray
 
 
 class Photograph:
@@ -174,13 +152,13 @@ class Photograph:
         person = taken * cut.person + (1 - taken) * crop
         self.person = np.dstack([person * alpha[..., None], 255 * alpha]).astype(np.float32)
         self.inside = _inside_of_mouth(crop, self.marks)
-        drawn = np.stack([_middle(self.marks, self.values, *corners) for corners in _EYES])
-        placed = np.column_stack([drawn, 2 * [_IRIS_RADIUS]]) if irises is None or not len(irises) else irises * SIZE
-        self.aside, self.white, self.irises = placed[:, :2] - drawn, crop.astype(np.float32), []
-        for corners, (x, y, radius) in zip(_EYES, placed):
+        self.white, self.irises = crop.astype(np.float32), list[_Iris | None]()
+        for index, corners in enumerate(_EYES):
+            usual = _middle(self.marks, self.values, *corners)
+            *middle, radius = (*usual, _IRIS_RADIUS) if irises is None or not len(irises) else irises[index] * SIZE
             between = _filled(_contour(self.marks, _lids_of(*corners))) > 0.5
-            iris, self.white = _iris_of(self.white, between, np.array([x, y]), float(radius))
-            self.irises.append(iris)
+            iris, self.white = _iris_of(self.white, between, np.array(middle), float(radius))
+            self.irises.append(iris and iris._replace(aside=middle - usual))
 
     def rest(self) -> View:
         """The photograph itself."""
@@ -311,33 +289,26 @@ class Photograph:
     ) -> tuple[np.ndarray, np.ndarray]:
         """The image with irises that follow the gaze between the lids, before the white of the eye, which is seen at
         rows and columns `place` [2, 256, 256]; and bool [256, 256]: what of them is guessed."""
-        unknown, rows_columns = np.zeros((SIZE, SIZE), bool), np.indices((SIZE, SIZE))
-        for iris, corners, aside in zip(self.irises, _EYES, self.aside):
+        unknown = np.zeros((SIZE, SIZE), bool)
+        for iris, corners in zip(self.irises, _EYES):
             if iris is None:
                 continue
             wide, before = (_filled(_contour(marks, _lids_of(*corners))) for marks in (goal, self.marks))
-            middle, still = (_middle(goal, each, *corners) + aside for each in (values, self.values))
+            middle, still = (_middle(goal, each, *corners) + iris.aside for each in (values, self.values))
             # What is seen as in the photograph stays as it is.
             share = np.clip(np.hypot(*(middle - still)) + abs(wide.sum() - before.sum()) / iris.radius / 4, 0, 1)
             if not share or not wide.any():
                 continue
-            rows, columns = (slice(max(at.min() - 1, 0), at.max() + 2) for at in np.nonzero(wide))
-            within = (share * ndimage.gaussian_filter(wide, 0.7) * (wide > 0))[rows, columns, None]
-            white = [
-                ndimage.map_coordinates(self.white[..., each], place[:, rows, columns], order=1) for each in range(3)
-            ]
-            off = rows_columns[:, rows, columns] + 0.5 - middle[::-1, None, None]
-            at = off + (len(iris.colours) - 1) / 2
-            colours = [
-                ndimage.map_coordinates(iris.colours[..., each], at, order=1, mode="nearest") for each in range(3)
-            ]
-            on = np.clip(iris.radius + 0.5 - np.hypot(*off), 0, 1)
-            shown = np.stack(white, -1)
-            shown += on[..., None] * (np.stack(colours, -1) - shown)
+            rows, columns = np.nonzero(wide)
+            within = share * ndimage.gaussian_filter(wide, 0.7)[rows, columns]
+            off = np.stack([columns, rows], 1) + 0.5 - middle
+            on = np.clip(iris.radius + 0.5 - np.hypot(*off.T), 0, 1)
+            colours = _colours(iris.colours, off + len(iris.colours) / 2)
+            shown = _colours(self.white, place[::-1, rows, columns].T + 0.5)
+            shown += on[:, None] * (colours[:, :3] - shown)
             image = image.copy()
-            image[rows, columns] += within * (shown - image[rows, columns])
-            guessed = ndimage.map_coordinates(iris.seen, at, order=1, mode="nearest") < 0.5
-            unknown[rows, columns] |= guessed & (on > 0.5) & (within[..., 0] > 0.5)
+            image[rows, columns] += within[:, None] * (shown - image[rows, columns])
+            unknown[rows, columns] |= (colours[:, 3] < 0.5) & (on > 0.5) & (within > 0.5)
         return image, unknown
 
     def _mirrored(self, surface: Surface) -> np.ndarray:
@@ -638,11 +609,11 @@ def _iris_of(
     known = [seen & (np.abs(away - ring) <= 1) for ring in rings]
     usual = np.array([np.median(image[each], axis=0) if each.any() else [np.nan] * 3 for each in known])
     told = np.isfinite(usual[:, 0])
-    grid = np.stack(np.meshgrid(*2 * [np.arange(-spread, spread + 1)]), -1).astype(float)
-    shares = _colours(seen[..., None].astype(float), (middle + grid).reshape(-1, 2)).reshape(grid.shape[:2])
-    own = _colours(image, (middle + grid).reshape(-1, 2)).reshape(*grid.shape[:2], 3)
+    grid = np.stack(np.meshgrid(*2 * [np.arange(-spread, spread + 1.0)]), -1)
+    own = _colours(np.dstack([image, seen]), middle + grid.reshape(-1, 2)).reshape(*grid.shape[:2], 4)
     alike = np.stack([np.interp(np.hypot(*grid.T), rings[told], usual[told, each]).T for each in range(3)], -1)
-    return _Iris(middle, radius, alike + shares[..., None] * (own - alike), shares), blank
+    own[..., :3] = alike + own[..., 3:] * (own[..., :3] - alike)
+    return _Iris(np.zeros(2), radius, own), blank
 
 
 def _middle(marks: np.ndarray, values: np.ndarray, left: int, right: int) -> np.ndarray:
@@ -727,72 +698,3 @@ def views(photograph: Photograph, count: int, seed: int = 0, rolled: bool = True
             for name in ("gaze_x", "gaze_y"):
                 motion[name] = float(photograph.values[INDEX[name]] + random.uniform(-_GAZE, _GAZE))
         yield photograph.view(motion)
-
-
-def tune(
-    generator: Generator,
-    seen: Sequence[View],
-    look: Vectors,
-    steps: int = STEPS,
-    lr: float = LR,
-    through: Through = iter,
-    show: Callable[[Generator, int], Frames] | None = None,
-) -> dict[str, Tensor]:
-    """The change of a generator's parameters with which the persons of `seen`, the photograph first, look as they do.
-
-    All layers of synthesis change but the affine ones, so style vectors mean the same to both generators, and what
-    moves the drawn person moves this one.
-
-    Args:
-        generator: one of the built-in family.
-        seen: views, two or more.
-        look: gives the vectors whose squared distance is added to the loss.
-        steps, lr: of Adam, one image each.
-        through: hands the numbers of the steps on.
-        show: how a generator shows the view of an index; if not given, by the codes of its values, which a StyleGAN2 of
-            the world's people has.
-
-    Returns:
-        {name of the parameter: difference, float16}.
-    """
-    generator = copy.deepcopy(generator).requires_grad_(False)
-    tuned = copy.deepcopy(generator).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parameters = {name: p for name, p in tuned.synthesis.named_parameters("synthesis") if ".affine." not in name}
-    free = [p.requires_grad_() for p in parameters.values()]
-    optimizer = torch.optim.Adam(free, lr, betas=(0.9, 0.99))
-    device = generator.mean_w.device
-    dtype = torch.bfloat16 if choose_precision("auto", device) == "bf16" else None
-    by_blocks = isinstance(generator, StyleGAN2)  # which give the image at half the size, too
-    show = show or _by_codes(generator, seen)
-    whole = torch.stack([torch.from_numpy(each.image).permute(2, 0, 1) for each in seen]).to(device) / 127.5 - 1
-    counts = torch.stack([torch.from_numpy(each.weight)[None] for each in seen]).to(device)
-    random = np.random.default_rng(0)
-    coarse, left = round(_COARSE * steps) if by_blocks else 0, []
-    for step in through(range(steps)):
-        if step in (0, coarse):  # half the size, then the whole one
-            by = max(1 if step >= coarse else 2, SIZE // generator.resolution)
-            images, weights = F.avg_pool2d(whole, by), F.avg_pool2d(counts, by)
-            with torch.no_grad():
-                targets = torch.cat([look(each) for each in images.split(4)])
-        left = left or list(random.permutation(np.arange(1, len(seen))))
-        chosen = [0 if random.random() < _REST else left.pop()]
-        image, weight = images[chosen], weights[chosen]
-        optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 10) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
-        rendered = show(tuned, chosen[0]).synthesize(tuned, dtype, f"b{SIZE // by}.torgb" if by_blocks else None)
-        # What is not known is taken as right, so that no feature tells of it.
-        loss = FEATURES * distance(look(image + weight.clamp_max(1) * (rendered - image)), targets[chosen]).mean()
-        error = (rendered - image) * weight
-        for _ in range(_LEVELS):
-            loss = loss + error.abs().mean()
-            error = F.avg_pool2d(error, 2)
-        for parameter, gradient in zip(free, torch.autograd.grad(loss, free, allow_unused=True), strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-    original = dict(generator.named_parameters())
-    with torch.no_grad():
-        return {name: (p - original[name]).contiguous().half() for name, p in parameters.items()}
-
-
-def _by_codes(generator: Generator, seen: Sequence[View]) -> Callable[[Generator, int], Frames]:
-    codes = torch.stack([compose(cast(StyleGAN2, generator), each.values) for each in seen])
-    return lambda _, index: Frames(w=codes[[index]])
