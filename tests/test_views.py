@@ -27,7 +27,8 @@ from stylereel.generator import StyleGAN2
 from stylereel.invert import views as views_module
 from stylereel.invert.perceptual import Perceptual
 from stylereel.invert.person import compose
-from stylereel.invert.views import Photograph, crop_of, expression, tune, views
+from stylereel.invert.resemble import tune
+from stylereel.invert.views import Photograph, crop_of, expression, views
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources
@@ -68,6 +69,7 @@ def test_a_view_of_the_same_motion_is_the_photograph(photograph: Photograph) -> 
         ({"jaw": 0.7}, ("mouth", "lips"), 0.6),
         ({"gaze_x": 0.7}, ("eye",), 0.55),
         ({"gaze_x": -0.9}, ("eye",), 0.55),
+        ({"gaze_x": 0.6, "blink_left": 0.4, "blink_right": 0.4}, ("eye",), 0.6),
     ],
 )
 def test_views_are_nearer_to_what_the_world_draws_than_the_photograph(
