@@ -126,7 +126,7 @@ def test_locality_keeps_other_people_as_they_were(generator: StyleGAN2, perceptu
 
 
 def test_a_delta_of_another_generator_is_refused(generator: StyleGAN2) -> None:
-    with pytest.raises(ValueError, match="another generator"):
+    with pytest.raises(ValueError, match="another network"):
         generator.tuned({"synthesis.b4.const": torch.zeros(3)})
 
 

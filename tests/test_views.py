@@ -19,7 +19,7 @@ from stylereel.commands.drive import drive
 from stylereel.commands.likeness import resembling
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import Identity
-from stylereel.core.render import portrait
+from stylereel.core.render import portrait, tuned
 from stylereel.faces.paste import Head
 from stylereel.faces.placement import cut
 from stylereel.family.matte import in_front
@@ -175,16 +175,16 @@ def test_tuning_brings_the_generator_to_the_photograph_and_leaves_style_vectors(
     seen = [photograph.rest(), *views(photograph, 4)]
     delta = tune(generator, seen, Perceptual.best(), steps=36)
     assert not any(".affine." in name or name.startswith("mapping") for name in delta)
-    tuned, w = generator.tuned(delta), compose(generator, photograph.values)[None]
+    again, w = generator.tuned(delta), compose(generator, photograph.values)[None]
 
     def away(net: StyleGAN2, index: int) -> float:
         with torch.inference_mode():
             image = net.synthesize(compose(generator, seen[index].values)[None])[0]
         return float(np.abs(image.permute(1, 2, 0).numpy() * 127.5 + 127.5 - seen[index].image).mean())
 
-    assert away(tuned, 0) < 0.75 * away(generator, 0)
-    assert away(tuned, 1) < 0.8 * away(generator, 1)
-    for before, after in zip(generator.styles(w), tuned.styles(w)):
+    assert away(again, 0) < 0.75 * away(generator, 0)
+    assert away(again, 1) < 0.8 * away(generator, 1)
+    for before, after in zip(generator.styles(w), again.styles(w)):
         assert torch.equal(before, after)
 
 
@@ -201,6 +201,7 @@ def test_a_photograph_is_tuned_once_and_a_drawn_picture_never(
         "placement": torch.tensor([128.0, 128.0, 256.0, 0.0]),
         "factors": torch.from_numpy(values),
         "marks": torch.from_numpy(drawn.landmarks),
+        "irises": torch.empty(0, 3),
     }
     read = Identity(compose(system.generator, values), "stylemask", tensors)
     first = resembling(system, read, photo, "auto")
@@ -362,6 +363,7 @@ def test_a_system_that_repairs_is_tuned_to_as_well(
         "placement": torch.tensor([128.0, 128.0, 256.0, 0.0]),
         "factors": torch.from_numpy(photograph.values),
         "marks": torch.from_numpy(drawn.landmarks),
+        "irises": torch.empty(0, 3),
     }
     read = Identity(compose(heat.generator, photograph.values), "styleheat", tensors)
     plain, repaired = (resembling(each, read, photo, "auto") for each in (mask, heat))
@@ -371,10 +373,10 @@ def test_a_system_that_repairs_is_tuned_to_as_well(
     target = Photograph(photo, own, drawn.landmarks).view({"yaw": own[INDEX["yaw"]] + 15, "jaw": 0.5})
 
     def away(identity: Identity) -> float:
-        net = heat.generator.tuned(identity.delta)
+        system = tuned(heat, identity)
         with torch.inference_mode():
-            frames = heat.posed(identity, target.values[MOTION_COLUMNS][None], net)
-            image = frames.synthesize(net)[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
+            frames = system.posed(identity, target.values[MOTION_COLUMNS][None])
+            image = frames.synthesize(system.generator)[0].permute(1, 2, 0).numpy() * 127.5 + 127.5
         return float((np.abs(image - target.image).mean(-1) * target.weight).mean())
 
     assert away(repaired) < 0.9 * away(plain), (away(repaired), away(plain))
@@ -392,6 +394,7 @@ def test_an_alias_free_generator_is_tuned_to_a_photograph(
         "placement": torch.tensor([128.0, 128.0, 256.0, 0.0]),
         "factors": torch.from_numpy(photograph.values),
         "marks": torch.from_numpy(world.draw(photograph.values, 256).landmarks),
+        "irises": torch.empty(0, 3),
         "appearance": system.appearance(photograph.crop[None])[0].clone(),
     }
     read = Identity(torch.zeros(system.generator.num_ws, 256), "stylefacev", tensors)
@@ -446,6 +449,7 @@ def test_corrections_of_a_tuned_person_keep_the_tuning() -> None:
     system = StyleMask.builtin()
     values = drawn_person(smile=0)
     tensors = {"factors": torch.from_numpy(values), "marks": torch.from_numpy(world.draw(values, 256).landmarks)}
+    tensors |= {"irises": torch.empty(0, 3)}
     delta = {"synthesis.b256.torgb.bias": torch.full((3,), 0.2)}
     known = Identity(compose(system.generator, values), "stylemask", tensors, delta)
     changed = sources.identify(system, known, 1.0, lambda _: pytest.fail("nothing to find"), ["smile=0.8"])

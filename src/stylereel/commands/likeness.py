@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylereel.core.files import MediaError, replacing
 from stylereel.core.latents import Identity
 from stylereel.core.record import Stages
+from stylereel.core.render import tuned as tuned_system
 from stylereel.core.system import Frames, Poses, Source, System
 from stylereel.generator import StyleGAN2
 from stylereel.generator.base import Generator
 from stylereel.invert.perceptual import Perceptual, Vectors
 from stylereel.invert.person import compose
-from stylereel.invert.resemble import AGAIN, ALIAS_FREE, LR, SLOWER, STEPS, tune
+from stylereel.invert.resemble import AGAIN, ALIAS_FREE, STEPS, tune
 from stylereel.invert.views import VIEWS, Photograph, View, crop_of, views
 from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.zoo.registry import cache_folder
 
 Likeness = Literal["auto", "photo", "drawn"]
 
-METHOD = 14  # part of the cache's key: counts up when the same photograph gives another tuning
+METHOD = 15  # part of the cache's key: counts up when the same photograph gives another tuning
 
 
 def check_likeness(likeness: str) -> None:
@@ -50,8 +52,7 @@ def resembling(
         return identity
     stages, generator = stages or Stages(), system.generator
     by_factors = isinstance(generator, StyleGAN2)  # whose codes are composed of them
-    values, marks = (identity.tensors[name].numpy() for name in ("factors", "marks"))
-    irises = identity.tensors["irises"].numpy() if "irises" in identity.tensors else None
+    values, marks, irises = (identity.tensors[name].numpy() for name in ("factors", "marks", "irises"))
     crop = crop_of(source, identity.tensors["placement"].numpy())
     look = Perceptual.best(generator.mean_w.device)
     photograph = cache(lambda: Photograph(crop, values, marks, irises))
@@ -66,19 +67,22 @@ def resembling(
 
     def tuned_posed(system: Poses, begun: Identity | None) -> Identity:
         person, motion = begun or named(), [each.values[MOTION_COLUMNS] for each in seen()]
+        moving: Any = copy.copy(tuned_system(system, person))
+        movers = {name: copy.deepcopy(getattr(system, name)) for name in system.movers if getattr(system, name)}
+        vars(moving).update(movers)
 
         def show(net: Generator, index: int) -> Frames:
-            return system.posed(person, motion[index][None], net)
+            moving.generator = net
+            return moving.posed(person, motion[index][None])
 
-        if begun is None:
-            return replace(person, delta=_tuned(generator, seen(), look, stages, ALIAS_FREE, show=show))
-        more = _tuned(generator.tuned(begun.delta), seen(), look, stages, AGAIN, SLOWER, show)
-        return replace(begun, delta={name: change + more[name] for name, change in begun.delta.items()})
+        steps = ALIAS_FREE if begun is None else AGAIN
+        more = _tuned(moving.generator, seen(), look, stages, steps, show, movers)
+        return replace(person, delta={name: change + person.delta.get(name, 0) for name, change in more.items()})
 
     key = hashlib.sha256(f"{METHOD} {look.name}".encode())
     exact = (crop, *(p.detach().cpu().numpy() for p in generator.parameters()))
-    read = [each.round(4) for each in (values, marks, irises) if each is not None]
-    for each in (*read, *exact):  # read alike by any number of threads
+    read = [each.round(4) for each in (values, marks, irises)]  # alike by any number of threads
+    for each in (*read, *exact):
         key.update(np.ascontiguousarray(each).tobytes())
     found = _cached(key.hexdigest(), tuned) if by_factors else None
     if isinstance(system, Poses):
@@ -111,11 +115,11 @@ def _tuned(
     look: Vectors,
     stages: Stages,
     steps: int = STEPS,
-    lr: float = LR,
     show: Callable[[Generator, int], Frames] | None = None,
+    movers: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, Tensor]:
     with stages("tune"):
-        return tune(generator, seen, look, steps, lr, lambda indices: stages.through("tune", indices), show)
+        return tune(generator, seen, look, steps, lambda indices: stages.through("tune", indices), show, movers)
 
 
 def tuning(generator: StyleGAN2, photograph: Photograph, look: Vectors, stages: Stages) -> dict[str, Tensor]:

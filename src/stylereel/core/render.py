@@ -14,6 +14,7 @@ from torch import Tensor
 from stylereel.core.latents import Identity, Motion
 from stylereel.core.precision import Precision, choose_precision
 from stylereel.core.system import Frames, System, device_of
+from stylereel.core.weights import changed
 
 Some = TypeVar("Some", bound=System)
 
@@ -24,14 +25,20 @@ def pictures(images: Tensor) -> np.ndarray:
 
 
 def tuned(system: Some, identity: Identity) -> Some:
-    """The system with its generator tuned to the person, styles and images alike; itself if there is no tuning.
+    """The system with its generator tuned to the person, styles and images alike, and with what was tuned next to it
+    (`Poses.movers`); itself if there is no tuning.
 
     No system does this by itself: whoever renders does it once, before the first verb.
     """
     if not identity.delta:
         return system
     other: Any = copy.copy(system)
-    other.generator = system.generator.tuned(identity.delta)
+    generators = dict(identity.delta)
+    for mover in getattr(system, "movers", ()):
+        own = {name: generators.pop(name) for name in identity.delta if name.startswith(f"{mover}.")}
+        if own:
+            setattr(other, mover, changed(getattr(system, mover), {name.partition(".")[2]: own[name] for name in own}))
+    other.generator = system.generator.tuned(generators)
     return other
 
 

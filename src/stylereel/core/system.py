@@ -166,9 +166,11 @@ class Poses(System, Protocol):
     """A system that shows people otherwise than by codes of their factors: a generator is tuned to what its networks
     make of those."""
 
-    def posed(self, identity: Identity, motion: np.ndarray, generator: Any = None) -> Frames:
-        """How an identity with `factors` looks with motion factors `motion` [B, M] that stay as they are, by another
-        generator of the same kind if given; differentiable by that generator's parameters."""
+    movers: tuple[str, ...]  # its attributes that hold networks which are tuned with the generator
+
+    def posed(self, identity: Identity, motion: np.ndarray) -> Frames:
+        """How an identity with `factors` looks with motion factors `motion` [B, M] that stay as they are;
+        differentiable by the parameters of the generator and of the movers."""
         ...
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -155,6 +156,20 @@ def save_module(path: str | Path, kind: str, module: nn.Module, card: Mapping[st
         # A value beyond the range of half precision would become infinite.
         halves[key] = half if half.isfinite().all() else value.detach().cpu().float()
     write_tensors(path, halves, header)
+
+
+def changed(network: Network, delta: Mapping[str, Tensor]) -> Network:
+    """A copy of a network whose parameters have `delta` {name: difference} added; the network stays as it is.
+
+    Raises ValueError if a difference fits no parameter.
+    """
+    other = copy.deepcopy(network)
+    parameters = dict(other.named_parameters())
+    for name, difference in delta.items():
+        if name not in parameters or parameters[name].shape != difference.shape:
+            raise ValueError(f"The tuning of {name} {list(difference.shape)} is for another network.")
+        parameters[name].data.add_(difference.to(parameters[name]))
+    return other
 
 
 def fingerprint(path: str | Path) -> str:

@@ -79,6 +79,9 @@ JAW = np.array(
 _GAZE_X, _GAZE_Y = 0.160, 0.115
 _LID_BY_GAZE = 0.14  # share of an open eye by which the lids close when it looks down at gaze_y 1, in the world
 _SHUT = 0.18  # what a shut eye shows, as a share of the same person's open eye
+# Difference between the lids of which half is believed: both eyes close together but for a wink, and what the network
+# sees of one depends on where that eye looks and on glasses (`benchmarks/faces.py --readers`).
+_WINK = 0.25
 _LIDS = np.array([0.18, 0.45])  # openings of an open eye that are believed
 
 
@@ -195,6 +198,9 @@ def factors(shown: np.ndarray, rest: np.ndarray) -> dict[str, np.ndarray]:
     looks = 1 - _LID_BY_GAZE * np.clip(out["gaze_y"], -1, 1)
     for side, column in (("right", 6), ("left", 7)):
         out[f"blink_{side}"] = 1 - (shown[:, column] / rest[column] - _SHUT) / (1 - _SHUT) / looks
+    wink = out["blink_right"] - out["blink_left"]
+    doubted = wink / 2 / (1 + (wink / _WINK) ** 4)
+    out["blink_right"], out["blink_left"] = out["blink_right"] - doubted, out["blink_left"] + doubted
     both = 1e-3 + np.clip(1 - np.stack([out["blink_right"], out["blink_left"]]), 0, 1)
     # Of both eyes, as far as they are open: what is odd about one side cancels.
     odd = (rest[8] - rest[9]) / 2

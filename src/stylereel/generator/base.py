@@ -1,6 +1,5 @@
 """What StyleGAN2 and StyleGAN3 have in common: z -> w -> W+ -> S, layers by name, taps, and weight files."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -9,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylereel.core.weights import config_of, load_module, read_card, save_module
+from stylereel.core.weights import changed, config_of, load_module, read_card, save_module
 from stylereel.generator.ops import FullyConnected, normalize_second_moment
 from stylereel.generator.style_space import LayerKey, StyleLayer, StyleSpace
 
@@ -174,13 +173,7 @@ class Generator(nn.Module):
 
         Raises ValueError if a difference fits no parameter.
         """
-        other = copy.deepcopy(self)
-        parameters = dict(other.named_parameters())
-        for name, difference in delta.items():
-            if name not in parameters or parameters[name].shape != difference.shape:
-                raise ValueError(f"The tuning of {name} {list(difference.shape)} is for another generator.")
-            parameters[name].data.add_(difference.to(parameters[name]))
-        return other
+        return changed(self, delta)
 
     def save(self, path: str | Path, card: Mapping[str, Any] | None = None) -> None:
         """Write the weights in half precision, with the config and `card` (JSON) in the header."""

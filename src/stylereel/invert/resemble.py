@@ -11,12 +11,12 @@ image; the first ones compare at half the size, which costs half.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stylereel.core.precision import choose_precision
@@ -30,7 +30,8 @@ from stylereel.invert.views import SIZE, View
 
 STEPS = 900
 LR, FEATURES = 2e-2, 0.3  # of Adam; weight of the distance in features
-AGAIN, SLOWER = 200, 1e-2  # steps and rate for what a system shows otherwise than by its codes
+AGAIN = 500  # steps for what a system shows otherwise than by its codes
+_MOVERS = 0.05  # of the rate: what moves them learns slowly
 ALIAS_FREE = 300  # steps for a StyleGAN3, of which one takes three times as long
 _COARSE, _REST = 0.6, 0.15  # shares of the steps: at half the size, with the photograph itself
 _LEVELS = 4  # resolutions, each half of the one before
@@ -41,9 +42,9 @@ def tune(
     seen: Sequence[View],
     look: Vectors,
     steps: int = STEPS,
-    lr: float = LR,
     through: Through = iter,
     show: Callable[[Generator, int], Frames] | None = None,
+    movers: Mapping[str, nn.Module] | None = None,
 ) -> dict[str, Tensor]:
     """The change of a generator's parameters with which the persons of `seen`, the photograph first, look as they do.
 
@@ -54,19 +55,26 @@ def tune(
         generator: one of the built-in family.
         seen: views, two or more.
         look: gives the vectors whose squared distance is added to the loss.
-        steps, lr: of Adam, one image each.
+        steps: of Adam, one image each.
         through: hands the numbers of the steps on.
         show: how a generator shows the view of an index; if not given, by the codes of its values, which a StyleGAN2 of
             the world's people has.
+        movers: networks that `show` asks, by name; they learn with the generator, in place, at a twentieth of the rate.
 
     Returns:
-        {name of the parameter: difference, float16}.
+        {name of the parameter: difference, float16}; those of the movers as "mover.parameter".
     """
-    generator = copy.deepcopy(generator).requires_grad_(False)
-    tuned = copy.deepcopy(generator).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tuned = copy.deepcopy(generator).requires_grad_(False)
+    tuned = tuned.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parameters = {name: p for name, p in tuned.synthesis.named_parameters("synthesis") if ".affine." not in name}
-    free = [p.requires_grad_() for p in parameters.values()]
-    optimizer = torch.optim.Adam(free, lr, betas=(0.9, 0.99))
+    slow = {f"{mover}.{name}": p for mover, net in (movers or {}).items() for name, p in net.named_parameters()}
+    original = {name: p.detach().clone() for name, p in (parameters | slow).items()}
+    free = [p.requires_grad_() for p in (parameters | slow).values()]
+    groups = [{"params": parameters.values()}, {"params": slow.values(), "lr": _MOVERS * LR}]
+    optimizer = torch.optim.Adam(groups, LR, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 10) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
+    )
     device = generator.mean_w.device
     dtype = torch.bfloat16 if choose_precision("auto", device) == "bf16" else None
     by_blocks = isinstance(generator, StyleGAN2)  # which give the image at half the size, too
@@ -84,7 +92,6 @@ def tune(
         left = left or list(random.permutation(np.arange(1, len(seen))))
         chosen = [0 if random.random() < _REST else left.pop()]
         image, weight = images[chosen], weights[chosen]
-        optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 10) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
         rendered = show(tuned, chosen[0]).synthesize(tuned, dtype, f"b{SIZE // by}.torgb" if by_blocks else None)
         # What is not known is taken as right, so that no feature tells of it.
         loss = FEATURES * distance(look(image + weight.clamp_max(1) * (rendered - image)), targets[chosen]).mean()
@@ -95,9 +102,11 @@ def tune(
         for parameter, gradient in zip(free, torch.autograd.grad(loss, free, allow_unused=True), strict=True):
             parameter.grad = gradient
         optimizer.step()
-    original = dict(generator.named_parameters())
+        schedule.step()
+    for p in slow.values():
+        p.requires_grad_(False)
     with torch.no_grad():
-        return {name: (p - original[name]).contiguous().half() for name, p in parameters.items()}
+        return {name: (p - original[name]).contiguous().half() for name, p in (parameters | slow).items()}
 
 
 def _by_codes(generator: Generator, seen: Sequence[View]) -> Callable[[Generator, int], Frames]:

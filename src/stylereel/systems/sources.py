@@ -172,9 +172,14 @@ def read_photograph(
 
 def composed(system: Encodes, person: Person, row: np.ndarray) -> Identity:
     """The identity of a person who was read in the crop `row` [4] of an image, with its `factors` and landmarks."""
-    tensors = {"placement": torch.from_numpy(row), "factors": torch.from_numpy(person.values)}
-    tensors |= {"marks": torch.from_numpy(person.marks), "irises": torch.from_numpy(person.irises)}
+    tensors = {"placement": torch.from_numpy(row), **as_read(person)}
     return Identity(compose(system.generator, person.values).cpu(), system.name, tensors)
+
+
+def as_read(person: Person) -> dict[str, Tensor]:
+    """What an identity keeps of a person who was read: `factors`, `marks` and `irises`."""
+    read = {"factors": person.values, "marks": person.marks, "irises": person.irises}
+    return {name: torch.from_numpy(each) for name, each in read.items()}
 
 
 @torch.inference_mode()

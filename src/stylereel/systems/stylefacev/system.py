@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -66,6 +66,7 @@ class StyleFaceV:
     name = "stylefacev"
     context = 0
     moves_in_frame = True
+    movers: tuple[str, ...] = ()
     builtin_family = True
     encode: nn.Module | None = None  # to W+ codes, which this system does without
 
@@ -253,7 +254,7 @@ class StyleFaceV:
         """What shows an identity as it is: its own code."""
         return Frames(w=identity.w[None].to(device_of(self)))
 
-    def posed(self, identity: Identity, motion: np.ndarray, generator: Any = None) -> Frames:  # noqa: ARG002
+    def posed(self, identity: Identity, motion: np.ndarray) -> Frames:
         """See `core.system.Poses`."""
         values = np.tile(identity.tensors["factors"].numpy(), (len(motion), 1))
         values[:, MOTION_COLUMNS] = motion
@@ -322,7 +323,7 @@ class StyleFaceV:
         tensors = {"pose": pose, "placement": torch.from_numpy(row)}
         if not self._is_drawn(crop):
             person = who.read_photograph(self._painter(), image, track)
-            tensors |= {"factors": torch.from_numpy(person.values), "marks": torch.from_numpy(person.marks)}
+            tensors |= who.as_read(person)
             values = person.values.copy()
             values[MOTION_COLUMNS] = world.neutral()[MOTION_COLUMNS]  # a face at rest shows most of the person
             appearance = self.appearance(world.draw(world.align(values), PIXELS).image[None])

@@ -70,6 +70,7 @@ class StyleHEAT:
     name = "styleheat"
     context = RADIUS
     moves_in_frame = True
+    movers = ("warper", "calibration")
 
     def __init__(
         self,
@@ -347,12 +348,11 @@ class StyleHEAT:
         state, w = self._state(identity), identity.w.to(device_of(self))[None]
         return Frames(w=w, start=(LAYER, state.features, state.so_far))
 
-    def posed(self, identity: Identity, motion: np.ndarray, generator: StyleGAN2 | None = None) -> Frames:
+    def posed(self, identity: Identity, motion: np.ndarray) -> Frames:
         """See `core.system.Poses`; built-in family only."""
-        generator, config = generator or self.generator, self.warper.config
-        codes = identity.w[None].to(device_of(self))
-        state = read_state(generator, codes)
-        image = look(generator, state, codes, config.size, config.grid == "corners")
+        config, codes = self.warper.config, identity.w[None].to(device_of(self))
+        state = read_state(self.generator, codes)
+        image = look(self.generator, state, codes, config.size, config.grid == "corners")
         lasting = torch.cat([windows(each[None]) for each in self._coordinates(motion)])
         window, led = self._beside(self._own_values(identity), lasting, motion)
         state = self.moved(state, image, window.to(codes), None if led is None else led.to(codes))
