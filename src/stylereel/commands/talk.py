@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from stylereel import codec, systems
 from stylereel.codec.sound import save_wav
+from stylereel.commands.likeness import Likeness, check_likeness, resembling
 from stylereel.commands.rendering import Counted, RenderKeywords, RenderOptions, Sound, part_facts, part_of, write_clip
 from stylereel.core.files import MediaError, ensure_writable, require_file
 from stylereel.core.latents import Identity, Motion
@@ -35,6 +36,7 @@ def encode(
     rate: float = 1.0,
     sound_rate: float = 8.0,
     tune: int = 0,
+    likeness: Likeness = "drawn",
     system: str = "stylemask",
     option: tuple[str, ...] = (),
     family: str = "builtin",
@@ -55,6 +57,8 @@ def encode(
         sound_rate: kbit/s of the sound; 0 leaves it out.
         tune: passes of tuning the generator to four frames of the clip, which the file carries in some hundred
             kilobytes (expressive only); 30 are enough, 0 leaves it as it is.
+        likeness: drawn shows a photographed person as they are drawn, in a few kilobytes; photo tunes the generator to
+            the photograph, or to the frame that says who it is, as `drive` does, and the file carries the tuning.
         system: the system that measures the motion and renders it.
         option: one of the system's own options as NAME=VALUE, such as refine=20; `drive SYSTEM --help` has them; may be
             given several times.
@@ -78,6 +82,9 @@ def encode(
         raise ValueError("--rate takes more than 0 kbit/s, --sound-rate 0 or more.")
     if tune < 0 or (tune and source is not None):
         raise ValueError("--tune takes 0 passes or more, for the clip's own face; leave out --source or --tune.")
+    check_likeness(likeness)
+    if tune and likeness != "drawn":
+        raise ValueError("--tune and --likeness photo both tune the generator; give one of them.")
     reader = part_of(VideoReader(clip), RenderOptions(start=start, duration=duration))
     with stages("load"):
         loaded = systems.load(system, family=family, device=device)
@@ -95,6 +102,7 @@ def encode(
         else:
             who = next(itertools.islice(iter(reader), _frame_of(loaded, reader, motion), None))
         identity = loaded.identify(who, **chosen["identify"])
+    identity = resembling(loaded, identity, who, likeness, stages)
     if tune and tuning is not None:
         with stages("tune"):
             identity = tuning(identity, reader, motion, tune)
@@ -122,6 +130,7 @@ def encode(
             "rate": rate,
             "sound_rate": sound_rate,
             "tune": tune,
+            "likeness": likeness,
             "option": list(option),
         },
         "inputs": {"clip": {"file": Path(clip), "sha256": sha256(clip)}},
@@ -179,6 +188,7 @@ def decode(
     *,
     out: str | Path,
     source: str | None = None,
+    likeness: Likeness = "auto",
     stages: Stages | None = None,
     **rendering: Unpack[RenderKeywords],
 ) -> dict[str, Any]:
@@ -188,6 +198,7 @@ def decode(
         file: the talk file.
         out: the clip to write, .mp4, .webm, .mkv or .gif; its record is written next to it as .json.
         source: the person to show instead of the file's own; as for `encode`.
+        likeness: how a photograph given as source is shown: auto and photo tune the generator to it, drawn does not.
         stages: clock to use, for watching the progress.
         rendering: what all commands that render take, see `RenderOptions`.
 
@@ -200,6 +211,7 @@ def decode(
     stages, options = stages or Stages(), RenderOptions(**rendering)
     target = ensure_writable(out, *filter(None, ENDINGS))
     inputs = {"file": str(file)} | options.files()
+    check_likeness(likeness)
     claim([target, target.with_suffix(".json")], [*inputs.values(), source], options.overwrite)
     with stages("read"):
         found = codec.read(require_file(file))
@@ -216,13 +228,16 @@ def decode(
         )
     settings = options.settings(loaded)
     with stages("identify"):
-        if source is not None:
-            identity = loaded.identify(read_source(source))
+        who = None if source is None else read_source(source)
+        if who is not None:
+            identity = loaded.identify(who)
         elif isinstance(found.identity, Identity):
             identity = loaded.identify(found.identity)
         else:
             name = f", {found.identity.name} here" if isinstance(found.identity, codec.Reference) else ""
             raise MediaError(f"{file} holds no person; give one with --source{name}.")
+    if who is not None:
+        identity = resembling(loaded, identity, who, likeness, stages)
     with tempfile.TemporaryDirectory() as folder:
         sound = options.audio
         if sound is None and found.sound is not None and target.suffix.lower() != ".gif":
@@ -232,7 +247,7 @@ def decode(
         made = write_clip(loaded, [identity], motion, options, {}, heard, target, None, stages)
     del made["notes"], made["frames of an earlier run"]
     record = {
-        "settings": {"source": source, **settings},
+        "settings": {"source": source, "likeness": likeness, **settings},
         "inputs": {name: {"file": Path(path), "sha256": sha256(path)} for name, path in inputs.items()},
         "system": loaded.name,
         **made,
