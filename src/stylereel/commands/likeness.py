@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from stylereel.core.files import MediaError, replacing
 from stylereel.core.latents import Identity
 from stylereel.core.record import Stages
+from stylereel.core.render import pictures
 from stylereel.core.render import tuned as tuned_system
 from stylereel.core.system import Frames, Poses, Source, System
 from stylereel.generator import StyleGAN2
@@ -24,7 +25,7 @@ from stylereel.generator.base import Generator
 from stylereel.invert.perceptual import Perceptual, Vectors
 from stylereel.invert.person import compose
 from stylereel.invert.resemble import AGAIN, ALIAS_FREE, STEPS, tune
-from stylereel.invert.views import VIEWS, Photograph, View, crop_of, views
+from stylereel.invert.views import SIZE, VIEWS, Photograph, View, crop_of, drawn_views, views
 from stylereel.world.factors import MOTION_COLUMNS
 from stylereel.zoo.registry import cache_folder
 
@@ -45,9 +46,11 @@ def resembling(
     """The identity with the tuning that makes it look as in the photograph `source`, and the factors of who was tuned
     (see `views.Photograph`).
 
-    Tunings are cached by photograph, person and generator, and by the networks of a system that `Poses`. Anything but
-    a photograph that the built-in family has read, such as a drawn picture, comes back as it is.
+    Tunings are cached by photograph, person and generator, and by the networks of a system that `Poses`. A saved person
+    who was tuned is tuned on for such a system. Anything but these, such as a drawn picture, comes back as it is.
     """
+    if likeness != "drawn" and identity.delta and isinstance(system, Poses):
+        return _posed_too(system, identity, stages or Stages())
     if likeness == "drawn" or not isinstance(source, np.ndarray) or "marks" not in identity.tensors or identity.delta:
         return identity
     stages, generator = stages or Stages(), system.generator
@@ -66,18 +69,8 @@ def resembling(
         return replace(named(), w=w, delta=_tuned(generator, seen(), look, stages))
 
     def tuned_posed(system: Poses, begun: Identity | None) -> Identity:
-        person, motion = begun or named(), [each.values[MOTION_COLUMNS] for each in seen()]
-        moving: Any = copy.copy(tuned_system(system, person))
-        movers = {name: copy.deepcopy(getattr(system, name)) for name in system.movers if getattr(system, name)}
-        vars(moving).update(movers)
-
-        def show(net: Generator, index: int) -> Frames:
-            moving.generator = net
-            return moving.posed(person, motion[index][None])
-
         steps = ALIAS_FREE if begun is None else AGAIN
-        more = _tuned(moving.generator, seen(), look, stages, steps, show, movers)
-        return replace(person, delta={name: change + person.delta.get(name, 0) for name, change in more.items()})
+        return _tuned_posed(system, begun or named(), seen(), look, stages, steps)
 
     key = hashlib.sha256(f"{METHOD} {look.name}".encode())
     exact = (crop, *(p.detach().cpu().numpy() for p in generator.parameters()))
@@ -92,6 +85,52 @@ def resembling(
     assert found is not None
     tensors = {**identity.tensors, "factors": found.tensors["factors"]}
     return replace(identity, w=found.w, tensors=tensors, delta=found.delta)
+
+
+def _tuned_posed(
+    system: Poses, person: Identity, seen: Sequence[View], look: Vectors, stages: Stages, steps: int
+) -> Identity:
+    """A person whose generator, and what a system moves it by, go on learning to show views as the system does."""
+    motion = [each.values[MOTION_COLUMNS] for each in seen]
+    moving: Any = copy.copy(tuned_system(system, person))
+    movers = {name: copy.deepcopy(getattr(system, name)) for name in system.movers if getattr(system, name)}
+    vars(moving).update(movers)
+
+    def show(net: Generator, index: int) -> Frames:
+        moving.generator = net
+        return moving.posed(person, motion[index][None])
+
+    more = _tuned(moving.generator, seen, look, stages, steps, show, movers)
+    return replace(person, delta={name: change + person.delta.get(name, 0) for name, change in more.items()})
+
+
+def _posed_too(system: Poses, identity: Identity, stages: Stages) -> Identity:
+    """A person whose generator was tuned to be moved by codes, tuned to a system that moves it otherwise: there is no
+    photograph at hand, so the views are what the codes show."""
+    generator, known = system.generator, identity.tensors.get("factors")
+    movers = tuple(f"{mover}." for mover in system.movers)
+    if known is None or not movers or not isinstance(generator, StyleGAN2) or generator.resolution != SIZE:
+        return identity
+    if any(name.startswith(movers) for name in identity.delta):
+        return identity
+    values, look = known.cpu().numpy(), Perceptual.best(generator.mean_w.device)
+    key = hashlib.sha256(f"{METHOD} {look.name}".encode())
+    for each in (values, *identity.delta.values()):
+        key.update(np.ascontiguousarray(each).tobytes())
+    for file in system.weight_files:
+        key.update(file.read_bytes())
+
+    def make() -> Identity:
+        net = generator.tuned(identity.delta)
+
+        def show(values: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                return pictures(net.synthesize(compose(generator, values)[None]))[0]
+
+        seen = list(stages.through("look", drawn_views(show, values, VIEWS), VIEWS + 1))
+        return _tuned_posed(system, identity, seen, look, stages, AGAIN)
+
+    return replace(identity, delta=_cached(key.hexdigest(), make).delta)
 
 
 def _cached(key: str, make: Callable[[], Identity]) -> Identity:

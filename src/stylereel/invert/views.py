@@ -14,7 +14,8 @@ that is seen, else drawn in the photograph's colours, and counts less.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -166,10 +167,7 @@ class Photograph:
 
     def view(self, motion: dict[str, float]) -> View:
         """The person with other values of motion, by name."""
-        values = self.values.copy()
-        for name, value in motion.items():
-            values[INDEX[name]] = value
-        values = world.align(np.clip(values, LOW, HIGH))
+        values = moved(self.values, motion)
         surface = surface_of(values, SIZE)
         back = flow_between(surface, self.surface)
         on = np.zeros((SIZE, SIZE), bool)
@@ -681,8 +679,9 @@ def expression(random: np.random.Generator) -> dict[str, float]:
     return made
 
 
-def views(photograph: Photograph, count: int, seed: int = 0, rolled: bool = True) -> Iterator[View]:
-    """Views of a photograph: a third of them turned, a third with other expressions, a third both.
+def motions(values: np.ndarray, count: int, seed: int = 0, rolled: bool = True) -> Iterator[dict[str, float]]:
+    """Random motions, by name, of a person with factors [K]: a third turned, a third with other expressions, a third
+    both.
 
     rolled: whether turned ones roll, too, in front of a backdrop that stays.
     """
@@ -692,9 +691,32 @@ def views(photograph: Photograph, count: int, seed: int = 0, rolled: bool = True
         motion: dict[str, float] = {}
         if index % 3 != 1:
             for name, most in turns.items():
-                motion[name] = float(photograph.values[INDEX[name]] + random.uniform(-most, most))
+                motion[name] = float(values[INDEX[name]] + random.uniform(-most, most))
         if index % 3:
             motion |= expression(random)
             for name in ("gaze_x", "gaze_y"):
-                motion[name] = float(photograph.values[INDEX[name]] + random.uniform(-_GAZE, _GAZE))
-        yield photograph.view(motion)
+                motion[name] = float(values[INDEX[name]] + random.uniform(-_GAZE, _GAZE))
+        yield motion
+
+
+def views(photograph: Photograph, count: int, seed: int = 0, rolled: bool = True) -> Iterator[View]:
+    """Views of a photograph in random `motions`."""
+    yield from map(photograph.view, motions(photograph.values, count, seed, rolled))
+
+
+def drawn_views(show: Callable[[np.ndarray], np.ndarray], values: np.ndarray, count: int) -> Iterator[View]:
+    """Views of someone of whom there is no photograph at hand: first as they are, then in random `motions`.
+
+    show: the image uint8 [256, 256, 3] of factors [K].
+    """
+    for motion in itertools.chain([{}], motions(values, count)):
+        there = moved(values, motion)
+        yield View(there, show(there).astype(np.float32), _attention(world.draw(there, SIZE)))
+
+
+def moved(values: np.ndarray, motion: dict[str, float]) -> np.ndarray:
+    """Factors [K] with other values of motion, by name, as far as people can."""
+    values = values.copy()
+    for name, value in motion.items():
+        values[INDEX[name]] = value
+    return world.align(np.clip(values, LOW, HIGH))
