@@ -223,6 +223,17 @@ def test_a_file_gives_all_back(file: Path, motion: Motion, identity: Identity) -
     assert torch.equal(found.identity.delta["g"], step * (delta / step).round())  # exact whole steps
 
 
+def test_networks_tuned_at_another_rate_keep_their_tuning(tmp_path: Path, motion: Motion, identity: Identity) -> None:
+    """StyleHEAT's warper changes by a twentieth of what its generator does."""
+    generator = torch.from_numpy(np.random.default_rng(3).standard_normal((30, 30))).float()
+    tuned = replace(identity, delta={"synthesis.b4.conv": generator, "warper.flow.bias": generator / 20})
+    codec.write(tmp_path / "a.talk", motion, tuned)
+    found = codec.read(tmp_path / "a.talk").identity
+    assert isinstance(found, Identity)
+    for name, exact in tuned.delta.items():
+        assert (found.delta[name] - exact).abs().max() <= 0.75 * exact.square().mean().sqrt()
+
+
 def test_every_byte_is_accounted_for(tmp_path: Path, motion: Motion, identity: Identity) -> None:
     sizes = codec.write(tmp_path / "a.talk", motion, identity)
     assert sizes.total == (tmp_path / "a.talk").stat().st_size

@@ -26,10 +26,11 @@ from stylereel.faces.placement import cut
 from stylereel.family.matte import in_front
 from stylereel.generator import StyleGAN2
 from stylereel.invert import views as views_module
+from stylereel.invert.motions import expression
 from stylereel.invert.perceptual import Perceptual
 from stylereel.invert.person import compose
 from stylereel.invert.resemble import tune
-from stylereel.invert.views import Photograph, crop_of, expression, views
+from stylereel.invert.views import Photograph, crop_of, views
 from stylereel.media.pictures import read_picture, save_picture
 from stylereel.media.video import VideoReader
 from stylereel.systems import sources

@@ -157,7 +157,7 @@ class Reference:
 def pack_identity(identity: Identity | Reference) -> bytes:
     """The body of an identity packet.
 
-    W+ is coded in whole steps of 1/64 of its root mean square, row from row; a generator's tuning in steps of its own
+    W+ is coded in whole steps of 1/64 of its root mean square, row from row; a tuning in steps of each network's own
     root mean square, which takes a tenth of what it is in single precision; other tensors of more than 64 numbers in
     half precision.
     """
@@ -175,13 +175,18 @@ def pack_identity(identity: Identity | Reference) -> bytes:
 
 
 def _coarse(delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A tuning in whole steps, a power of two next to its root mean square, which are exact in half precision."""
-    count = sum(value.numel() for value in delta.values())
-    power = sum(float(value.float().square().sum()) for value in delta.values()) / max(1, count)
-    if not 0 < power < math.inf:
-        return dict(delta)
-    step = 2.0 ** round(math.log2(power) / 2)
-    return {name: step * (value.float() / step).round() for name, value in delta.items()}
+    """A tuning in whole steps, for each network a power of two next to its root mean square, which are exact in half
+    precision."""
+    networks: dict[str, dict[str, Tensor]] = {}
+    for name, value in delta.items():
+        networks.setdefault(name.partition(".")[0], {})[name] = value.float()
+    coarse: dict[str, Tensor] = {}
+    for values in networks.values():
+        count = sum(value.numel() for value in values.values())
+        power = sum(float(value.square().sum()) for value in values.values()) / max(1, count)
+        step = 2.0 ** round(math.log2(power) / 2) if 0 < power < math.inf else None
+        coarse |= {name: value if step is None else step * (value / step).round() for name, value in values.items()}
+    return coarse
 
 
 def _half(value: Tensor) -> Tensor:

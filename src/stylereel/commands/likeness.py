@@ -49,11 +49,13 @@ def resembling(
     Tunings are cached by photograph, person and generator, and by the networks of a system that `Poses`. A saved person
     who was tuned is tuned on for such a system. Anything but these, such as a drawn picture, comes back as it is.
     """
-    if likeness != "drawn" and identity.delta and isinstance(system, Poses):
-        return _posed_too(system, identity, stages or Stages())
-    if likeness == "drawn" or not isinstance(source, np.ndarray) or "marks" not in identity.tensors or identity.delta:
-        return identity
     stages, generator = stages or Stages(), system.generator
+    if likeness == "drawn":
+        return identity
+    if identity.delta:
+        return _posed_too(system, identity, stages) if isinstance(system, Poses) else identity
+    if not isinstance(source, np.ndarray) or "marks" not in identity.tensors:
+        return identity
     by_factors = isinstance(generator, StyleGAN2)  # whose codes are composed of them
     values, marks, irises = (identity.tensors[name].numpy() for name in ("factors", "marks", "irises"))
     crop = crop_of(source, identity.tensors["placement"].numpy())
@@ -72,16 +74,11 @@ def resembling(
         steps = ALIAS_FREE if begun is None else AGAIN
         return _tuned_posed(system, begun or named(), seen(), look, stages, steps)
 
-    key = hashlib.sha256(f"{METHOD} {look.name}".encode())
-    exact = (crop, *(p.detach().cpu().numpy() for p in generator.parameters()))
     read = [each.round(4) for each in (values, marks, irises)]  # alike by any number of threads
-    for each in (*read, *exact):
-        key.update(np.ascontiguousarray(each).tobytes())
-    found = _cached(key.hexdigest(), tuned) if by_factors else None
+    key = [f"{METHOD} {look.name}".encode(), *read, crop, *(p.detach().cpu().numpy() for p in generator.parameters())]
+    found = _cached(key, tuned) if by_factors else None
     if isinstance(system, Poses):
-        for file in system.weight_files:
-            key.update(file.read_bytes())
-        found = _cached(key.hexdigest(), partial(tuned_posed, system, found))
+        found = _cached([*key, *_files(system)], partial(tuned_posed, system, found))
     assert found is not None
     tensors = {**identity.tensors, "factors": found.tensors["factors"]}
     return replace(identity, w=found.w, tensors=tensors, delta=found.delta)
@@ -93,8 +90,9 @@ def _tuned_posed(
     """A person whose generator, and what a system moves it by, go on learning to show views as the system does."""
     motion = [each.values[MOTION_COLUMNS] for each in seen]
     moving: Any = copy.copy(tuned_system(system, person))
-    movers = {name: copy.deepcopy(getattr(system, name)) for name in system.movers if getattr(system, name)}
-    vars(moving).update(movers)
+    movers = {name: copy.deepcopy(getattr(moving, name)) for name in system.movers if getattr(moving, name) is not None}
+    for name, net in movers.items():
+        setattr(moving, name, net)
 
     def show(net: Generator, index: int) -> Frames:
         moving.generator = net
@@ -114,11 +112,6 @@ def _posed_too(system: Poses, identity: Identity, stages: Stages) -> Identity:
     if any(name.startswith(movers) for name in identity.delta):
         return identity
     values, look = known.cpu().numpy(), Perceptual.best(generator.mean_w.device)
-    key = hashlib.sha256(f"{METHOD} {look.name}".encode())
-    for each in (values, *identity.delta.values()):
-        key.update(np.ascontiguousarray(each).tobytes())
-    for file in system.weight_files:
-        key.update(file.read_bytes())
 
     def make() -> Identity:
         net = generator.tuned(identity.delta)
@@ -130,11 +123,19 @@ def _posed_too(system: Poses, identity: Identity, stages: Stages) -> Identity:
         seen = list(stages.through("look", drawn_views(show, values, VIEWS), VIEWS + 1))
         return _tuned_posed(system, identity, seen, look, stages, AGAIN)
 
-    return replace(identity, delta=_cached(key.hexdigest(), make).delta)
+    key = [f"{METHOD} {look.name}".encode(), values, *(each.numpy() for each in identity.delta.values())]
+    return replace(identity, delta=_cached([*key, *_files(system)], make).delta)
 
 
-def _cached(key: str, make: Callable[[], Identity]) -> Identity:
-    kept = cache_folder() / "likenesses" / f"{key[:32]}.safetensors"
+def _files(system: System) -> list[bytes]:
+    return [file.read_bytes() for file in system.weight_files]
+
+
+def _cached(key: Sequence[bytes | np.ndarray], make: Callable[[], Identity]) -> Identity:
+    digest = hashlib.sha256()
+    for each in key:
+        digest.update(np.ascontiguousarray(each).tobytes() if isinstance(each, np.ndarray) else each)
+    kept = cache_folder() / "likenesses" / f"{digest.hexdigest()[:32]}.safetensors"
     try:
         return Identity.load(kept)
     except ValueError:  # not there, or damaged

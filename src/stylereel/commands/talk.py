@@ -198,7 +198,7 @@ def decode(
         file: the talk file.
         out: the clip to write, .mp4, .webm, .mkv or .gif; its record is written next to it as .json.
         source: the person to show instead of the file's own; as for `encode`.
-        likeness: how a photograph given as source is shown: auto and photo tune the generator to it, drawn does not.
+        likeness: how a photograph given as source is shown, as for `drive`.
         stages: clock to use, for watching the progress.
         rendering: what all commands that render take, see `RenderOptions`.
 
@@ -228,16 +228,15 @@ def decode(
         )
     settings = options.settings(loaded)
     with stages("identify"):
-        who = None if source is None else read_source(source)
-        if who is not None:
-            identity = loaded.identify(who)
+        if source is not None:
+            who = read_source(source)
         elif isinstance(found.identity, Identity):
-            identity = loaded.identify(found.identity)
+            who = found.identity
         else:
             name = f", {found.identity.name} here" if isinstance(found.identity, codec.Reference) else ""
             raise MediaError(f"{file} holds no person; give one with --source{name}.")
-    if who is not None:
-        identity = resembling(loaded, identity, who, likeness, stages)
+        identity = loaded.identify(who)
+    identity = resembling(loaded, identity, who, likeness, stages)
     with tempfile.TemporaryDirectory() as folder:
         sound = options.audio
         if sound is None and found.sound is not None and target.suffix.lower() != ".gif":

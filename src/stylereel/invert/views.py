@@ -31,6 +31,7 @@ from stylereel.faces.paste import fill
 from stylereel.faces.placement import cut, to_picture
 from stylereel.family.matte import matte_of, parsed
 from stylereel.family.nets import PARSED
+from stylereel.invert.motions import motions, moved
 from stylereel.media.colour import is_gray, linear, srgb
 from stylereel.world import hair
 from stylereel.world.draw import ZOOM
@@ -40,7 +41,6 @@ from stylereel.world.shading import REGIONS
 from stylereel.world.truth import Surface, flow_between, surface_of
 
 SIZE = 256
-TURN = {"yaw": 24.0, "pitch": 13.0, "roll": 9.0}  # degrees by which views are turned at most
 HIDDEN, FEATURED = 0.4, 8.0  # weights of what the photograph does not show, and of eyes, brows and lips
 VIEWS = 72
 _ARCS = (  # of landmarks, along which a contour is smooth
@@ -62,7 +62,6 @@ _EYES = ((36, 39), (42, 45))  # corners
 # Pixels for gaze 1, right and down: 1.12 and 1.3 times the drawn travel, since a reader sees less of it in people.
 _IRIS = {"gaze_x": 0.083 * ZOOM * SIZE, "gaze_y": 0.062 * ZOOM * SIZE}
 _IRIS_RADIUS = 0.072 * ZOOM * SIZE
-_GAZE = 0.9  # by how much the gaze differs at most
 _LITTLE = 0.25  # of an iris, without which its colours are not known
 _CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they do not fold
 # Pixels between the lips from which their inside is drawn, and from which it is seen in a photograph: if that shows
@@ -662,43 +661,6 @@ def crop_of(image: np.ndarray, placement: np.ndarray) -> np.ndarray:
     return np.rint(soft).astype(np.uint8)
 
 
-def expression(random: np.random.Generator) -> dict[str, float]:
-    """A random expression: factors of motion by name."""
-    brow, lid = random.uniform(-1, 1), float(random.random() < 0.35) * random.uniform(0.2, 1)
-    made = {"smile": random.uniform(-0.6, 1), "brow_left": brow, "brow_right": brow}
-    made |= {"blink_left": lid, "blink_right": lid, "jaw": 0.0, "pucker": 0.0, "press": 0.0, "funnel": 0.0}
-    if random.random() < 0.15:
-        made["blink_left" if random.random() < 0.5 else "blink_right"] = random.uniform(0, 1)
-    if random.random() < 0.6:
-        made["jaw"] = random.uniform(0.05, 1)
-    for name in ("pucker", "press", "funnel"):
-        if random.random() < 0.25:
-            made[name] = random.uniform(0.2, 0.9)
-    if made["press"]:
-        made["jaw"] = 0.0
-    return made
-
-
-def motions(values: np.ndarray, count: int, seed: int = 0, rolled: bool = True) -> Iterator[dict[str, float]]:
-    """Random motions, by name, of a person with factors [K]: a third turned, a third with other expressions, a third
-    both.
-
-    rolled: whether turned ones roll, too, in front of a backdrop that stays.
-    """
-    random = np.random.default_rng(seed)
-    turns = TURN if rolled else TURN | {"roll": 0.0}
-    for index in range(count):
-        motion: dict[str, float] = {}
-        if index % 3 != 1:
-            for name, most in turns.items():
-                motion[name] = float(values[INDEX[name]] + random.uniform(-most, most))
-        if index % 3:
-            motion |= expression(random)
-            for name in ("gaze_x", "gaze_y"):
-                motion[name] = float(values[INDEX[name]] + random.uniform(-_GAZE, _GAZE))
-        yield motion
-
-
 def views(photograph: Photograph, count: int, seed: int = 0, rolled: bool = True) -> Iterator[View]:
     """Views of a photograph in random `motions`."""
     yield from map(photograph.view, motions(photograph.values, count, seed, rolled))
@@ -712,11 +674,3 @@ def drawn_views(show: Callable[[np.ndarray], np.ndarray], values: np.ndarray, co
     for motion in itertools.chain([{}], motions(values, count)):
         there = moved(values, motion)
         yield View(there, show(there).astype(np.float32), _attention(world.draw(there, SIZE)))
-
-
-def moved(values: np.ndarray, motion: dict[str, float]) -> np.ndarray:
-    """Factors [K] with other values of motion, by name, as far as people can."""
-    values = values.copy()
-    for name, value in motion.items():
-        values[INDEX[name]] = value
-    return world.align(np.clip(values, LOW, HIGH))
