@@ -219,19 +219,19 @@ def test_a_file_gives_all_back(file: Path, motion: Motion, identity: Identity) -
     assert (found.identity.w - identity.w).abs().max() <= identity.w.square().mean().sqrt() / 63
     assert found.identity.system == "stylemask" and torch.equal(found.identity.tensors["a"], torch.arange(5))
     delta = identity.delta["g"]
-    step = 2.0 ** round(float(delta.square().mean().sqrt().log2()))
+    step = 2.0 ** round(float(delta.square().mean().sqrt().log2())) / 4
     assert torch.equal(found.identity.delta["g"], step * (delta / step).round())  # exact whole steps
 
 
-def test_networks_tuned_at_another_rate_keep_their_tuning(tmp_path: Path, motion: Motion, identity: Identity) -> None:
-    """StyleHEAT's warper changes by a twentieth of what its generator does."""
+def test_what_is_tuned_little_keeps_its_tuning(tmp_path: Path, motion: Motion, identity: Identity) -> None:
+    """So do what makes colours and StyleHEAT's warper, which change by a fraction of what else does."""
     generator = torch.from_numpy(np.random.default_rng(3).standard_normal((30, 30))).float()
     tuned = replace(identity, delta={"synthesis.b4.conv": generator, "warper.flow.bias": generator / 20})
     codec.write(tmp_path / "a.talk", motion, tuned)
     found = codec.read(tmp_path / "a.talk").identity
     assert isinstance(found, Identity)
     for name, exact in tuned.delta.items():
-        assert (found.delta[name] - exact).abs().max() <= 0.75 * exact.square().mean().sqrt()
+        assert (found.delta[name] - exact).abs().max() <= 0.18 * exact.square().mean().sqrt()
 
 
 def test_every_byte_is_accounted_for(tmp_path: Path, motion: Motion, identity: Identity) -> None:

@@ -38,6 +38,7 @@ MAX_FRAMES, MAX_TOTAL = 1 << 22, 1 << 26  # frames of a file; numbers of a whole
 MAX_TENSORS = 1 << 30  # bytes of an identity's tensors
 PLACEMENT = ("x", "y", "side", "roll")
 ROLL_STEP = 0.25  # degrees
+FINEST = 1 / 64  # step of a generator's tuning
 CODE_STEPS = 64  # a step of an identity's W+ is this part of its root mean square
 
 
@@ -157,9 +158,9 @@ class Reference:
 def pack_identity(identity: Identity | Reference) -> bytes:
     """The body of an identity packet.
 
-    W+ is coded in whole steps of 1/64 of its root mean square, row from row; a tuning in steps of each network's own
-    root mean square, which takes a tenth of what it is in single precision; other tensors of more than 64 numbers in
-    half precision.
+    W+ is coded in whole steps of 1/64 of its root mean square, row from row; a tuning in steps of about a quarter of
+    each tensor's, which takes a tenth to a fifth of what it is in single precision; other tensors of more than 64
+    numbers in half precision.
     """
     if isinstance(identity, Reference):
         return b"\0" + identity.sha256 + string(identity.name)
@@ -167,26 +168,23 @@ def pack_identity(identity: Identity | Reference) -> bytes:
     step = np.float32(max(float(np.sqrt(np.mean(w.astype(np.float64) ** 2))), 1e-6) / CODE_STEPS)
     coded = encode_tracks(np.rint(w / step).astype(np.int64))
     parts = {f"tensor.{name}": value for name, value in identity.tensors.items()}
-    parts |= {f"delta.{name}": value for name, value in _coarse(identity.delta).items()}
+    parts |= {f"delta.{name}": _coarse(name, change) for name, change in identity.delta.items()}
     halves = {name: _half(value.detach().cpu()).contiguous() for name, value in parts.items()}
     rest = zlib.compress(save(halves), 9) if halves else b""
     head = [b"\1", string(identity.system), varint(w.shape[0]), varint(w.shape[1]), step.tobytes()]
     return b"".join([*head, varint(len(coded)), coded, rest])
 
 
-def _coarse(delta: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A tuning in whole steps, for each network a power of two next to its root mean square, which are exact in half
-    precision."""
-    networks: dict[str, dict[str, Tensor]] = {}
-    for name, value in delta.items():
-        networks.setdefault(name.partition(".")[0], {})[name] = value.float()
-    coarse: dict[str, Tensor] = {}
-    for values in networks.values():
-        count = sum(value.numel() for value in values.values())
-        power = sum(float(value.square().sum()) for value in values.values()) / max(1, count)
-        step = 2.0 ** round(math.log2(power) / 2) if 0 < power < math.inf else None
-        coarse |= {name: value if step is None else step * (value / step).round() for name, value in values.items()}
-    return coarse
+def _coarse(name: str, change: Tensor) -> Tensor:
+    """A tensor of a tuning in whole steps, which are exact in half precision: the power of two next to a quarter of its
+    root mean square. One step for all would lose those that change little, as the ones that make colours. A generator's
+    parameters are all of the size of 1, so that finer steps than `FINEST` are not seen."""
+    change = change.float()
+    mean = float(change.square().mean().sqrt()) if change.numel() else 0.0
+    if not 0 < mean < math.inf:
+        return change
+    step = 2.0 ** round(math.log2(max(mean / 4, FINEST if name.startswith("synthesis.") else 0.0)))
+    return step * (change / step).round()
 
 
 def _half(value: Tensor) -> Tensor:
