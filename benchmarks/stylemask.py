@@ -2,15 +2,16 @@
 
     python benchmarks/stylemask.py [CLIP...] [--people 20] [--frames 16] [--sheet sheet.png]
     python benchmarks/stylemask.py --exact 24 [--seed 77]
-    python benchmarks/stylemask.py --measure stylemask.safetensors
+    python benchmarks/stylemask.py --masks measured.safetensors --measure measured.safetensors
 
 For seeds of people and every clip (six motions of the world, where none is given), with every channel mixed, as
-published, and with look kept at the source's: the standard deviation over frames of pixels that are backdrop in the
-source and in all frames, 6 pixels or more from the head's silhouette, by the world's exact regions; and how far they
-are from the source's. With --exact instead: the error of both against the world's exact images, on so many pairs of
-people; and of the slow way to a motion's codes, a head that is drawn and inverted for every frame, where the
-generator's mapping network now gives them. With --measure instead: the built-in masks with a new table of the channels'
-effects, as training makes it.
+published, and, where the masks have a table of effects, with look kept at the source's: the standard deviation over
+frames of pixels that are backdrop in the source and in all frames, 6 pixels or more from the head's silhouette, by the
+world's exact regions; and how far they are from the source's. With --exact instead: the error of these against the
+world's exact images, on so many pairs of people; and of the slow way to a motion's codes, a head that is drawn and
+inverted for every frame, where the generator's mapping network now gives them. With --measure first: the built-in masks
+are written with a table of the channels' effects, as the training for other generators makes it. --masks takes other
+masks than the built-in ones.
 """
 
 from __future__ import annotations
@@ -80,15 +81,19 @@ def main() -> None:
     parser.add_argument("--exact", type=int, metavar="PAIRS")
     parser.add_argument("--seed", type=int, default=77, help="random seed of the pairs")
     parser.add_argument("--measure", metavar="FILE")
+    parser.add_argument("--masks", metavar="FILE")
     arguments = parser.parse_args()
     if arguments.measure:
         measure(arguments.measure)
-        return
-    systems = {name: StyleMask.builtin() for name in ("every channel mixed", "look the source's")}
-    plain, kept = systems.values()
-    plain.mask_nets = plain.mask_nets.with_effects(None)
+    kept = StyleMask.builtin()
+    if arguments.masks:
+        kept.mask_nets = stylemask.load_masks(arguments.masks, kept.generator).eval()
+    has_table = kept.mask_nets.config.measured
+    plain = StyleMask.builtin()
+    plain.mask_nets = kept.mask_nets.with_effects(None)
+    systems = {"every channel mixed": plain} | ({"look the source's": kept} if has_table else {})
     if arguments.exact:
-        systems["look the source's, codes of inverted drawings"] = StyleMask(
+        systems["codes of inverted drawings"] = StyleMask(
             kept.generator, kept.encode, kept.mask_nets, kept.weight_files
         )
         for name, system in systems.items():
@@ -129,6 +134,15 @@ def main() -> None:
         print(
             f"| {region}, {name} | {std.mean():.2f} | {std.max():.2f} | {(std < 1).mean():.0%} | {shift.mean():.2f} |"
         )
+    if has_table:
+        print_table(kept)
+    if arguments.sheet:
+        names = ("source", *[name for name in systems for _ in range(2)])
+        save_picture(arguments.sheet, contact_sheet(cells, len(names), list(names) * (len(cells) // len(names))))
+
+
+def print_table(kept: StyleMask) -> None:
+    """What share of all effects the channels have that stay the source's, and where they are."""
     moving = kept.mask_nets.moving().split(kept.mask_nets.config.channels)
     table = kept.mask_nets.get_buffer("effects").square()
     away = ~kept.mask_nets.moving()
@@ -141,9 +155,6 @@ def main() -> None:
         numbers = [rms for row in table[:2] for rms in (row.norm(), row[~own_channels].norm())]
         cells_text = " | ".join(f"{float(number):.1f}" for number in numbers)
         print(f"| {layer} | {int((~own_channels).sum())} of {len(own_channels)} | {cells_text} |")
-    if arguments.sheet:
-        names = ("source", "every channel", "every channel", "look kept", "look kept")
-        save_picture(arguments.sheet, contact_sheet(cells, 5, list(names) * (len(cells) // 5)))
 
 
 if __name__ == "__main__":

@@ -168,6 +168,14 @@ def test_factors_have_gain_one_no_dead_zone_and_a_rest_next_to_the_population() 
     always = np.tile(shown[1], (100, 1))
     estimated = expression.rest_of(always, np.ones_like(always))
     assert expression.factors(always, estimated)["smile"][0] > 0.25
+    # Brows that are up in most frames of a clip are raised in these and not lowered in the others; and eyes that are at
+    # times wide open are open all the same.
+    speaks = np.tile(rest, (100, 1))
+    speaks[:60, 4:6] += expression._BROW_UP
+    speaks[:25, 6:8] *= 1.15
+    found = expression.factors(speaks, expression.rest_of(speaks, np.ones_like(speaks)))
+    assert found["brow_left"][:60].min() > 0.9 and abs(found["brow_left"][60:]).max() < 0.1
+    assert np.abs(found["blink_left"][25:]).max() < 0.05
     # Lips that stay shut are shut, however the reading of them trembles; a mouth that speaks is open for it.
     random = np.random.default_rng(0)
     still = rest + np.concatenate([random.normal(0, 0.004, (200, 1)), np.zeros((200, 11))], axis=1)

@@ -19,6 +19,7 @@ from stylereel.core.render import pictures, portrait, render, tuned
 from stylereel.core.weights import load_module, read_header, save_module
 from stylereel.faces.coefficients import NAMES
 from stylereel.family.nets import IdentityNet, load_face
+from stylereel.family.people import codes_of, grouped_w, mixed_values
 from stylereel.generator import StyleGAN2, StyleGAN2Config
 from stylereel.media.pictures import save_picture
 from stylereel.media.video import VideoWriter
@@ -234,15 +235,11 @@ def test_look_stays_the_sources_and_files_of_both_kinds_are_read(files: dict[str
 def test_the_source_keeps_its_window() -> None:
     """Person 29's window, which the driver's plain backdrop darkened by tens of levels."""
     system = StyleMask.builtin()
-    plain = StyleMask(system.generator, system.encode, system.mask_nets.with_effects(None))
     identity = system.identify(29)
     own = portrait(system, identity).astype(float)[:60, 226:]
     motion = face_motion(yaw=np.array([-20.0, 0.0, 20.0]), jaw=np.array([0.0, 0.8, 0.3]))
-    kept, driven = (
-        np.stack(list(render(each, identity, motion))).astype(float)[:, :60, 226:] for each in (system, plain)
-    )
-    assert kept.std(0).mean() < 1.5 and np.abs(kept - own).mean() < 4
-    assert np.abs(driven - own).mean() > 3 * np.abs(kept - own).mean()
+    shown = np.stack(list(render(system, identity, motion))).astype(float)[:, :60, 226:]
+    assert shown.std(0).mean() < 1.5 and np.abs(shown - own).mean() < 2
 
 
 # Training
@@ -339,6 +336,40 @@ def test_people_may_be_the_codes_of_prepared_clips(small: StyleGAN2, tmp_path: P
     source.batch = lambda *_: {"codes": torch.zeros(6, 1, small.num_ws, 3)}
     with pytest.raises(ValueError, match="another generator"):
         train(Trainer(tmp_path / "other", precision="32"), small, Colours(), settings, codes=source)
+
+
+def test_the_built_in_family_trains_towards_what_the_generator_shows_of_the_factors(
+    system: StyleMask, tmp_path: Path
+) -> None:
+    z = training.people(0, 6)
+    assert z.shape == (3, 6, 4, LATENT_DIM)
+    looks = np.setdiff1d(np.arange(len(world.NAMES)), world.MOTION_COLUMNS)
+    plain = [np.allclose(mixed_values(each)[:, looks], world.neutral()[looks], atol=0.01) for each in z[:, 1::2]]
+    assert plain == [False, True, True], "half of those who move others are the neutral head"
+    source, target = (grouped_w(system.generator, torch.from_numpy(each).float()) for each in z[:2])
+    values, moved = (mixed_values(each) for each in z[:2])
+    values[:, world.MOTION_COLUMNS] = moved[:, world.MOTION_COLUMNS]
+    known = training.exact_codes(source, target)
+    with torch.inference_mode():
+        still, shown, anew = (
+            pictures(system.generator.synthesize(w)).astype(float)
+            for w in (source, known, codes_of(system.generator, values))
+        )
+    assert np.abs(shown - anew).mean() < 0.5 * np.abs(still - anew).mean(), "which rows carry the motion"
+    nets = system.mask_nets
+    with torch.inference_mode():
+        a, b, aim = (nets.vectors(system.generator, w) for w in (source, target, known))
+        half = [(one + other) / 2 for one, other in zip(a, b, strict=True)]
+        assert float(training.exact_loss(half, aim, a, b)) == pytest.approx(0.25, abs=1e-5)
+        assert float(training.exact_loss(nets(a, b), aim, a, b)) < 0.002, "the shipped masks have learned it"
+
+    identity = load_module(builtin("identity"), "identity", lambda config: IdentityNet())
+    faces = training.WorldFaces(load_face(builtin("face")), identity)
+    settings = replace(QUICK, steps=2, batch=2)
+    train(Trainer(tmp_path, precision="32"), StyleGAN2.load(builtin("generator")), faces, settings)
+    assert (
+        0 < json.loads((tmp_path / "stylemask" / "log.jsonl").read_text().splitlines()[-1])["exact"] < 0.3
+    )  # begins at masks of a half
 
 
 @pytest.mark.parametrize("preset", [PAPER, CODE], ids=["paper", "code"])

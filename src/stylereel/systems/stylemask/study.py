@@ -191,7 +191,7 @@ def train_variant(
     from stylereel.train.loop import Trainer
 
     variant = VARIANTS[name]
-    settings: Settings = replace(QUICK, steps=steps, cycle=variant.cycle)
+    settings: Settings = replace(QUICK, steps=steps, cycle=variant.cycle, exact_weight=0.0)  # which the paper has not
     place = generator.mean_w.device
     facts: dict[str, Any] = {"variant": asdict(variant), "settings": asdict(settings), "weights": dict(weights)}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
@@ -18,6 +18,7 @@ from stylereel.encoders.arcface import ArcFace
 from stylereel.faces.deca import Deca, in_portrait, load_deca
 from stylereel.faces.flame import EXPRESSION, POSE, SHAPE, Flame, load_flame
 from stylereel.family.nets import PARSED_SIZE, SIZE, FaceNet, IdentityNet, unit_values
+from stylereel.family.people import GROUPS, group_of_row, grouped_w, latents_of, mixed_latents, mixed_values
 from stylereel.generator import StyleGAN2
 from stylereel.media.sheet import side_by_side
 from stylereel.recipes.run import Run, makes, shown
@@ -25,6 +26,7 @@ from stylereel.systems.stylemask.networks import MaskConfig, MaskNets, load_mask
 from stylereel.train.loop import Average, Trainer, cosine
 from stylereel.train.optimizers import Muon
 from stylereel.train.sources import Source, open_source
+from stylereel.world.factors import LATENT_DIM
 from stylereel.zoo.encoders import load_arcface_file
 from stylereel.zoo.formats import load_generator_file
 from stylereel.zoo.registry import cache_folder, find
@@ -43,7 +45,8 @@ class Settings:
 
     mesh: shape loss on the vertices of the 3-D model instead of landmarks (needs DECA and FLAME); pairs_weight: weight
     of the distances of mouth and eye pairs; values_weight: that of the world's factors, which only the built-in
-    perception reads;
+    perception reads; exact_weight: that of the way to the vectors which show the source with the target's motion, known
+    for the built-in family alone;
     cycle: the recurrent cycle; cycle_identity: the two results of the cycle also have to show one identity; psi: how
     far people are from the mean face; muon: orthogonalised momentum for matrices, Adam at bias_rate for biases, and a
     cosine schedule, instead of Adam with weight decay at a constant learning rate.
@@ -59,6 +62,7 @@ class Settings:
     mesh: bool = True
     pairs_weight: float = 0.0
     values_weight: float = 0.0
+    exact_weight: float = 0.0
     cycle: bool = True
     cycle_identity: bool = True
     muon: bool = False
@@ -69,8 +73,8 @@ PAPER = Settings()
 CODE = Settings(steps=100_000, batch=12, mesh=False, pairs_weight=1.0, cycle_identity=False)
 # For the built-in family on a CPU: biases carry what a channel usually means and have far to go from a mask of 0.5.
 QUICK = Settings(
-    steps=1200, rate=1e-3, psi=1.0, shape_weight=10.0, identity_weight=1.0, mesh=False, values_weight=1.0, muon=True,
-    bias_rate=5e-2,
+    steps=1200, rate=1e-3, psi=1.0, shape_weight=10.0, identity_weight=1.0, mesh=False, values_weight=1.0,
+    exact_weight=10.0, muon=True, bias_rate=5e-2,
 )  # fmt: skip
 
 
@@ -89,7 +93,8 @@ class Perception(Protocol):
     size: int  # pixels of the images it takes
 
     def read(self, z: np.ndarray | None, psi: float, paint: Callable[[], Tensor]) -> Tensor:
-        """The features [B, F] of the people of latents z [B, Z], or without z of their images [B, 3, H, W]."""
+        """The features [B, F] of the people of latents z [B, Z], or [B, 4, Z] for the built-in family, or without z of
+        their images [B, 3, H, W]."""
         ...
 
     def ideal(self, source: Tensor, target: Tensor) -> Face:
@@ -121,8 +126,8 @@ class WorldFaces(nn.Module):
 
     def read(self, z: np.ndarray | None, psi: float, paint: Callable[[], Tensor]) -> Tensor:
         """World factors [B, K], on the CPU: exact for whole latents, else by the face net."""
-        if psi == 1 and z is not None:
-            return torch.from_numpy(world.align(world.from_latent(z)))
+        if psi == 1 and z is not None and z.shape[-1] == LATENT_DIM:
+            return torch.from_numpy(world.align(mixed_values(z) if z.ndim == 3 else world.from_latent(z)))
         middle, half = (
             torch.from_numpy(limit) for limit in ((world.HIGH + world.LOW) / 2, (world.HIGH - world.LOW) / 2)
         )
@@ -219,6 +224,42 @@ def latents(index: int, count: int, width: int) -> np.ndarray:
     return np.random.default_rng((51, index)).standard_normal((3, count, width))
 
 
+def people(index: int, count: int) -> np.ndarray:
+    """The same of the built-in family, [3, B, 4, 80]. Every second mover is the neutral head, as in `StyleMask`."""
+    z = mixed_latents((51, index), 3 * count, mix=0.5)
+    neutral = np.tile(world.neutral(), (len(z), 1))
+    neutral[:, world.MOTION_COLUMNS] = mixed_values(z)[:, world.MOTION_COLUMNS]
+    plain = np.arange(len(z)) % 2 == 1
+    plain[:count] = False
+    z[plain] = latents_of(neutral[plain], np.random.default_rng((53, index)))
+    return z.reshape(3, count, *z.shape[1:])
+
+
+def knows_exact(generator: StyleGAN2, perception: Perception, settings: Settings) -> bool:
+    """Whether training with these settings is told the vectors that its masks should make."""
+    family = isinstance(perception, WorldFaces) and generator.config.z_dim == LATENT_DIM
+    return family and settings.psi == 1 and settings.exact_weight > 0
+
+
+def exact_codes(source: Tensor, target: Tensor) -> Tensor:
+    """The W+ codes [B, L, D] of the built-in family that show sources with the motion of targets: rows of pose and
+    expression are the target's."""
+    moves = [GROUPS[group_of_row(row)] in ("pose", "expression") for row in range(source.shape[1])]
+    return torch.where(torch.tensor(moves, device=source.device)[:, None], target, source)
+
+
+def exact_loss(
+    mixed: Sequence[Tensor], ideal: Sequence[Tensor], source: Sequence[Tensor], target: Sequence[Tensor]
+) -> Tensor:
+    """How far mixed vectors [B, C_l] are from ideal ones, squared, as a share of how far targets are from sources; a
+    mean over the layers."""
+    parts = [
+        (m - i).square().mean() / (b - a).square().mean().clamp(min=1e-8)
+        for m, i, a, b in zip(mixed, ideal, source, target, strict=True)
+    ]
+    return torch.stack(parts).mean()
+
+
 def identity_loss(one: Tensor, other: Tensor) -> Tensor:
     """1 - cosine of embeddings [B, D] of length 1, a mean over the batch."""
     return (1 - (one * other).sum(1)).mean()
@@ -253,6 +294,7 @@ def train(
     steps, (rank, ranks) = trainer.steps(settings.steps), trainer.share
     follow = Average(model, average, 0.98)
     noise = "none" if isinstance(perception, WorldFaces) else "const"
+    exact = codes is None and knows_exact(generator, perception, settings)
     stop = f"b{perception.size}.torgb" if noise == "none" and perception.size <= generator.resolution else None
 
     def paint(styles: list[Tensor]) -> Tensor:
@@ -261,7 +303,7 @@ def train(
 
     @torch.no_grad()
     def take(index: int) -> tuple[np.ndarray | None, Tensor]:
-        """Latents [3B, Z], where there are any, and W+ codes [3B, L, D]: sources, targets and second targets."""
+        """Latents [3B, (4,) Z], where there are any, and W+ codes [3B, L, D]: sources, targets, second targets."""
         if codes is not None:
             w = codes.batch(index, 3 * settings.batch, trainer.share)["codes"][:, 0].float()
             if w.shape[1:] != (generator.num_ws, generator.config.w_dim):
@@ -269,6 +311,10 @@ def train(
                     f"The codes are {list(w.shape[1:])}, of another generator; prepare them with this one."
                 )
             return None, trainer.to_device(w)
+        if exact:
+            z = people(index, settings.batch)[:, rank::ranks]
+            z = z.reshape(-1, *z.shape[2:])
+            return z, grouped_w(generator, torch.from_numpy(z).float().to(trainer.device))
         flat = latents(index, settings.batch, generator.config.z_dim)[:, rank::ranks].reshape(
             -1, generator.config.z_dim
         )
@@ -284,7 +330,7 @@ def train(
             if settings.cycle:
                 targets += [perception.ideal(person, other)] * 2
             source, target, second = zip(*(vector.chunk(3) for vector in vectors), strict=True)
-            own = w.chunk(3)[0]
+            own, mover_w, other_w = w.chunk(3)
             who = perception.embed(paint(model.styles(generator, source, own)))
         # The paper's r, and the cycle's r1 (the source by a second target) and r2 (r by the same): one batch.
         mixed = [model(source, target)]
@@ -299,10 +345,18 @@ def train(
         if settings.cycle and settings.cycle_identity:
             same.append(identity_loss(people[1], people[2]))
         identity = torch.stack(same)
-        trainer.descend(torch.stack(shapes).sum() + settings.identity_weight * identity.sum(), optimizers.values())
-        follow.update(index)
+        loss = torch.stack(shapes).sum() + settings.identity_weight * identity.sum()
         losses = {"shape": shapes[0], "identity": identity.mean()}
-        return losses | ({"cycle": (shapes[1] + shapes[2]) / 2} if settings.cycle else {})
+        losses |= {"cycle": (shapes[1] + shapes[2]) / 2} if settings.cycle else {}
+        if exact:
+            pairs = [(target, mover_w)] + [(second, other_w)] * (len(mixed) - 1)
+            aims = [model.vectors(generator, exact_codes(own, w)) for _, w in pairs]
+            known = [exact_loss(m, aim, source, to) for m, aim, (to, _) in zip(mixed, aims, pairs, strict=True)]
+            losses["exact"] = torch.stack(known).mean()
+            loss = loss + settings.exact_weight * torch.stack(known).sum()
+        trainer.descend(loss, optimizers.values())
+        follow.update(index)
+        return losses
 
     @torch.no_grad()
     def sample() -> np.ndarray:
@@ -389,7 +443,9 @@ def recipe(
         first = None if path is None else load_masks(path)
         faces, settings = WorldFaces(run.face_net(), run.identity_net()), presets[preset or "quick"]
     nets = train(run.trainer, teacher, faces, settings, first, codes=codes)
-    return run.save({"stylemask": measured(nets, teacher, faces, settings.psi)}, **card)
+    if codes is not None or not knows_exact(teacher, faces, settings):
+        nets = measured(nets, teacher, faces, settings.psi)
+    return run.save({"stylemask": nets}, **card)
 
 
 def real_faces() -> DecaFaces:
