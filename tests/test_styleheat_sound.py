@@ -14,7 +14,7 @@ from stylereel import world
 from stylereel.commands.train import train
 from stylereel.core.builtin import builtin
 from stylereel.core.latents import FACE, Motion
-from stylereel.core.render import render
+from stylereel.core.render import render, tuned
 from stylereel.core.weights import read_card
 from stylereel.generator import StyleGAN2
 from stylereel.media.mel import mel_spectrogram, styleheat_windows
@@ -273,6 +273,16 @@ def test_the_built_in_audio_warper_follows_speech() -> None:
     spoken = system.with_sound(still, said.audio)
     opening = mouth_opening(by_face_net(np.stack([*render(system, identity, spoken, precision="32")]))[0])
     assert np.corrcoef(opening, said.mouth[:, MOUTH.index("jaw")])[0, 1] > 0.75 and np.ptp(opening) > 0.05
+    # What a photograph tunes the calibration by is the same for the one that learned from it with sound.
+    assert system.calibration is not None and system.audio_calibration is not None
+    change = {f"calibration.{name}": torch.ones_like(p) for name, p in system.calibration.named_parameters()}
+    other = tuned(system, replace(identity, delta=change))
+    assert other.audio_calibration is not None
+    before, after = (dict(net.named_parameters()) for net in (system.audio_calibration, other.audio_calibration))
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {name for name in before if f"calibration.{name}" in change
+                     and change[f"calibration.{name}"].shape == before[name].shape}  # fmt: skip
+    assert len(moved) > 0.8 * len(before) and other.audio_warper is system.audio_warper
 
 
 def test_a_motion_holds_what_is_heard_at_each_frame() -> None:

@@ -25,8 +25,8 @@ def pictures(images: Tensor) -> np.ndarray:
 
 
 def tuned(system: Some, identity: Identity) -> Some:
-    """The system with its generator tuned to the person, styles and images alike, and with what was tuned next to it
-    (`Poses.movers`); itself if there is no tuning.
+    """The system with its generator tuned to the person, styles and images alike, with what was tuned next to it
+    (`Poses.movers`), and with what learned from that (`StyleHEAT.heirs`); itself if there is no tuning.
 
     No system does this by itself: whoever renders does it once, before the first verb.
     """
@@ -34,10 +34,17 @@ def tuned(system: Some, identity: Identity) -> Some:
         return system
     other: Any = copy.copy(system)
     generators = dict(identity.delta)
+    heirs: dict[str, str] = getattr(system, "heirs", {})
     for mover in getattr(system, "movers", ()):
-        own = {name: generators.pop(name) for name in identity.delta if name.startswith(f"{mover}.")}
-        if own:
-            setattr(other, mover, changed(getattr(system, mover), {name.partition(".")[2]: own[name] for name in own}))
+        names = [name for name in identity.delta if name.startswith(f"{mover}.")]
+        change = {name.partition(".")[2]: generators.pop(name) for name in names}
+        if change:
+            setattr(other, mover, changed(getattr(system, mover), change))
+        heir = getattr(system, heirs.get(mover, ""), None)
+        if change and heir is not None:
+            shapes = {name: parameter.shape for name, parameter in heir.named_parameters()}
+            shared = {name: each for name, each in change.items() if shapes.get(name) == each.shape}
+            setattr(other, heirs[mover], changed(heir, shared))
     other.generator = system.generator.tuned(generators)
     return other
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -71,6 +71,8 @@ class StyleHEAT:
     context = RADIUS
     moves_in_frame = True
     movers = ("warper", "calibration")
+    # It learned on from the other, so what tunes that to a photograph tunes it as well: by sound nothing is tuned.
+    heirs: ClassVar = {"calibration": "audio_calibration"}
 
     def __init__(
         self,
@@ -113,9 +115,10 @@ class StyleHEAT:
         self.generator = generator.eval().requires_grad_(False)
         self.encode = None if encoder is None else encoder.eval()
         self.warper, self.calibration, self.hfgi = warper.eval(), calibration and calibration.eval(), hfgi
-        self.coefficients, self.audio = coefficients, audio
+        self.coefficients = coefficients
         for net in audio or ():
             net.eval()
+        self.audio_warper, self.audio_calibration = audio or (None, None)
         self.weight_files = tuple(files)
         self.builtin_family = builtin_family
         kind = FACE if builtin_family else DEEP3D
@@ -360,7 +363,8 @@ class StyleHEAT:
 
     def to(self, device: torch.device | str) -> StyleHEAT:
         """Move all networks to a device."""
-        for net in (self.generator, self.encode, self.warper, self.calibration, self.hfgi, *(self.audio or ())):
+        heard = self.audio_warper, self.audio_calibration
+        for net in (self.generator, self.encode, self.warper, self.calibration, self.hfgi, *heard):
             if net is not None:
                 net.to(device)
         self._prepared = None
@@ -389,9 +393,9 @@ class StyleHEAT:
         joined = state.joined() if self.moves_image else state.features
         joined, descriptor, calibration = joined.expand(count, -1, -1, -1), moved.descriptor, self.calibration
         sound = None
-        if mel is not None and w is not None and self.audio is not None:
-            audio, calibration = self.audio
-            heard = move_by_sound(self.generator, audio, joined, w.expand(count, -1, -1), moved, mel)
+        if mel is not None and w is not None and self.audio_warper is not None:
+            calibration = self.audio_calibration
+            heard = move_by_sound(self.generator, self.audio_warper, joined, w.expand(count, -1, -1), moved, mel)
             warped, sound = heard.warped, heard.descriptor
         else:
             warped = self.warper.warp(joined, moved.flow)
