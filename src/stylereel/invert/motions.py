@@ -10,7 +10,7 @@ from stylereel import world
 from stylereel.world.factors import HIGH, INDEX, LOW
 
 TURN = {"yaw": 24.0, "pitch": 13.0, "roll": 9.0}  # degrees by which views are turned at most
-_GAZE = 0.9  # by how much the gaze differs at most
+_GAZE = 1.2  # by how much the gaze differs at most; people's ends at 1, which views are to have, too
 
 
 def moved(values: np.ndarray, motion: dict[str, float]) -> np.ndarray:
