@@ -235,9 +235,9 @@ def people(index: int, count: int) -> np.ndarray:
     return z.reshape(3, count, *z.shape[1:])
 
 
-def knows_exact(generator: StyleGAN2, perception: Perception, settings: Settings) -> bool:
-    """Whether training with these settings is told the vectors that its masks should make."""
-    family = isinstance(perception, WorldFaces) and generator.config.z_dim == LATENT_DIM
+def knows_exact(generator: StyleGAN2, perception: Perception, settings: Settings, codes: Source | None) -> bool:
+    """Whether `train` is told the vectors that its masks should make."""
+    family = isinstance(perception, WorldFaces) and generator.config.z_dim == LATENT_DIM and codes is None
     return family and settings.psi == 1 and settings.exact_weight > 0
 
 
@@ -294,7 +294,7 @@ def train(
     steps, (rank, ranks) = trainer.steps(settings.steps), trainer.share
     follow = Average(model, average, 0.98)
     noise = "none" if isinstance(perception, WorldFaces) else "const"
-    exact = codes is None and knows_exact(generator, perception, settings)
+    exact = knows_exact(generator, perception, settings, codes)
     stop = f"b{perception.size}.torgb" if noise == "none" and perception.size <= generator.resolution else None
 
     def paint(styles: list[Tensor]) -> Tensor:
@@ -443,7 +443,7 @@ def recipe(
         first = None if path is None else load_masks(path)
         faces, settings = WorldFaces(run.face_net(), run.identity_net()), presets[preset or "quick"]
     nets = train(run.trainer, teacher, faces, settings, first, codes=codes)
-    if codes is not None or not knows_exact(teacher, faces, settings):
+    if not knows_exact(teacher, faces, settings, codes):
         nets = measured(nets, teacher, faces, settings.psi)
     return run.save({"stylemask": nets}, **card)
 
