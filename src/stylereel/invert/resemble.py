@@ -28,12 +28,12 @@ from stylereel.invert.perceptual import Vectors, distance
 from stylereel.invert.person import compose
 from stylereel.invert.views import SIZE, View
 
-STEPS = 900
+STEPS = 1100
 LR, FEATURES = 2e-2, 0.3  # of Adam; weight of the distance in features
 AGAIN = 500  # steps for what a system shows otherwise than by its codes
 _MOVERS = 0.05  # of the rate: what moves them learns slowly
 ALIAS_FREE = 300  # steps for a StyleGAN3, of which one takes three times as long
-_COARSE, _REST = 0.6, 0.15  # shares of the steps: at half the size, with the photograph itself
+_COARSE, _REST = 0.8, 0.15  # shares of the steps: at half the size, with the photograph itself
 _LEVELS = 4  # resolutions, each half of the one before
 
 

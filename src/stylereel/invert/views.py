@@ -1,21 +1,22 @@
 """One photograph seen from other sides and with other expressions: what a generator is tuned to (`invert.resemble`).
 
-The drawn person, who was read from the photograph (`invert.person`), lends the geometry: `world.truth` says where
-each point of the surface goes when the head turns, and the photograph's pixels go with it. What moves on the surface
-itself (lips, lids, brows) goes where the drawn landmarks go, the rest of the face between them by radial basis
-functions; whole irises go before the white of the eye. Between lips that open further than in the photograph is the
-drawn inside, in its light, below the teeth that it shows; lips that shut cover what was between them; lids that close
-are as light as the skin under the eye, above a line of lashes that shades what is left open; brows that frown come
-nearer to each other, beside two creases. The person is cut out by the matte and laid over a filled background, which
-stays. Such warps hold near the photograph only: what a turn uncovers is taken from the other side of the head where
-that is seen, else drawn in the photograph's colours, and counts less.
-
+The drawn person, who was read from the photograph (`invert.person`), lends the geometry, in the outline and with the
+landmarks of the photographed one: `world.truth` says where each point of the surface goes when the head turns, and the
+photograph's pixels go with it. What moves on the surface itself (lips, lids, brows) goes where the drawn landmarks go,
+the rest of the face between them by radial basis functions; whole irises go before the white of the eye. Between lips
+that open further than in the photograph is the drawn inside, in its light, below the teeth that it shows; lips that
+shut cover what was between them; lids that close are as light as the skin under the eye, above a line of lashes that
+shades what is left open; brows that frown come nearer to each other, beside two creases. The person is cut out by the
+matte and laid over a filled background, which stays. Such warps hold near the photograph only: what a turn uncovers is
+taken from the other side of the head where that is seen, else hair goes on as it is seen and the rest is drawn in the
+photograph's colours, and counts less.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
@@ -33,12 +34,12 @@ from stylereel.family.matte import matte_of, parsed
 from stylereel.family.nets import PARSED
 from stylereel.invert.motions import motions, moved
 from stylereel.media.colour import is_gray, linear, srgb
-from stylereel.world import hair
+from stylereel.world import geometry, hair
 from stylereel.world.draw import ZOOM
 from stylereel.world.factors import HIGH, INDEX, LOW
 from stylereel.world.geometry import TRIANGLE_PART, TRIANGLES
 from stylereel.world.shading import REGIONS
-from stylereel.world.truth import Surface, flow_between, surface_of
+from stylereel.world.truth import Surface, flow_between, shape_of, surface_of
 
 SIZE = 256
 HIDDEN, FEATURED = 0.4, 8.0  # weights of what the photograph does not show, and of eyes, brows and lips
@@ -83,6 +84,10 @@ _GUESSED, _SHORT = 0.008, 0.2  # share of the image by which knot or tail must f
 _APART = 90.0  # levels by which a pixel of the photograph and a drawn one of the same part differ at most
 _FEW = 20  # pixels, too few to tell a part's colour
 _SMOOTH = 4.0  # pixels
+# Of fitting the drawn outline to the photograph's: pixels that are as far as opposite ways out, and most between points
+# that belong together; least cosine of their ways out; rounds; smoothing.
+_OPPOSITE, _FAR, _SAME_WAY, _ROUNDS, _STIFF = 40.0, 30.0, 0.7, 5, 20.0
+_RIM, _BESIDE = 6, 16  # pixels next to what is hidden, and to the photographed body, which belong to a skull
 _BLURS = 1.5, 3.0, 6.0, 12.0  # pixels, each for what is twice as far beyond the photograph's border
 _TORN = 4.0  # pixels of the photograph by which neighbours differ at a seam
 _STRETCHED, _GRAZING = 0.5, 0.4  # columns of the photograph for one of the view, from which outlines are calmed, and
@@ -101,6 +106,7 @@ _FACE = [REGIONS.index(name) for name in ("skin", "eye", "brow", "lips", "mouth"
 _PART_OF = np.zeros(TRIANGLES.max() + 1, int)  # of each vertex
 _PART_OF[TRIANGLES] = TRIANGLE_PART[:, None]
 _SYMMETRIC = (0, 1, 2, 3, 4)  # head, ears, neck and hair
+_SKULL = (geometry.HEAD, geometry.EAR, geometry.HAIR, geometry.HAT)
 _FEATURES = [REGIONS.index(name) for name in ("eye", "brow", "lips", "mouth")]
 
 
@@ -140,13 +146,15 @@ class Photograph:
         parts = dict(zip(PARSED, parsed(crop), strict=True))
         cut = matte_of(crop, 1 - parts["background"])
         self.values = world.align(_as_outlined(values, cut.alpha, parts["hair"]))
-        self.surface = surface_of(self.values, SIZE)
-        self.drawn = world.draw(self.values, SIZE)
         body = ndimage.binary_closing(np.pad(cut.alpha > 0.5, 8, mode="edge"), _ROUND)[8:-8, 8:-8]
         within = ndimage.gaussian_filter(np.asarray(ndimage.binary_fill_holes(body), np.float32), 0.7)
         alpha = np.maximum(cut.alpha, 0.98 * within)
         behind = np.asarray(ndimage.binary_dilation(alpha > 0.03, iterations=3), bool)
         plate = cut.behind.astype(np.float32)
+        self.beside = np.asarray(ndimage.distance_transform_edt(within < 0.5))
+        self.shape = self._shape(within > 0.5)
+        self.surface = surface_of(self.values, SIZE, self.shape)
+        self.drawn = self._drawn(self.values, self.surface)
         self.plate = plate if behind.all() else fill(plate, ~behind)
         taken = (1 - within + within * cut.alpha)[..., None]  # where the matte doubts, the pixels are the person's
         person = taken * cut.person + (1 - taken) * crop
@@ -167,14 +175,14 @@ class Photograph:
     def view(self, motion: dict[str, float]) -> View:
         """The person with other values of motion, by name."""
         values = moved(self.values, motion)
-        surface = surface_of(values, SIZE)
+        surface = surface_of(values, SIZE, self.shape)
         back = flow_between(surface, self.surface)
         on = np.zeros((SIZE, SIZE), bool)
         on[surface.rows, surface.columns] = True
         known = on & back.visible
         nearest = np.asarray(ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True))
         flow = back.flow[tuple(nearest)]
-        drawn = world.draw(values, SIZE)
+        drawn = self._drawn(values, surface)
         # In the face the drawn outlines of nose and lids are not the photograph's: there the flow is continuous.
         inner = known & np.isin(drawn.regions, _FACE)
         flow = np.where(inner[..., None], _low_passed(flow, inner), flow)
@@ -193,6 +201,13 @@ class Photograph:
         beyond = ((place < -1) | (place > SIZE)).any(0)
         hidden = ndimage.binary_opening(on & ~back.visible & ~beyond, iterations=2)
         hidden = np.asarray(ndimage.binary_dilation(hidden, iterations=2), bool) & on
+        # A skull goes on where the photograph's outline was, and to where it is hidden now.
+        away = ndimage.map_coordinates(self.beside, place, order=1, mode="nearest")
+        skull = np.zeros((SIZE, SIZE), bool)
+        skull[surface.rows, surface.columns] = np.isin(_PART_OF[surface.corners[:, 0]], _SKULL)
+        inside = np.asarray(ndimage.binary_erosion(on, iterations=_RIM), bool)
+        inside |= np.asarray(ndimage.binary_dilation(skull & ~back.visible, iterations=_RIM), bool)
+        hidden |= inside & skull & (alpha < 0.98) & (away < _BESIDE)
         hidden = _adjoining(hidden, (alpha > 0.5) & ~hidden, on)
         mirrored = self._mirrored(surface)
         # So is what was seen at a grazing angle, where the other side is seen well.
@@ -211,6 +226,41 @@ class Photograph:
         image = self._closed(self._frown(self._lids(image, goal), values, drawn, goal), place, goal)
         image = self._mouth(image, values, drawn, goal, rigid)
         return View(values, image.astype(np.float32), weight.astype(np.float32))
+
+    def _shape(self, body: np.ndarray) -> np.ndarray:
+        """The shape (see `world.truth.shape_of`) with which the drawn person has the landmarks, and the outline of head
+        and neck, of the photographed one, whose `body` is bool [256, 256]."""
+        regions = world.draw(self.values, SIZE).regions
+        outline, way = _outline(regions > 0)
+        worn = regions[tuple(outline.T[::-1].astype(int))] == REGIONS.index("clothes")
+        below = np.stack([np.arange(0.0, SIZE + 1, 16), np.full(SIZE // 16 + 1, SIZE)], 1)
+        still, outline, way = np.concatenate([outline[worn], below]), outline[~worn], way[~worn]
+        body_outline, body_way = _outline(body)
+        body_points = KDTree(np.concatenate([body_outline, _OPPOSITE / 2 * body_way], 1))
+        drawn = _places(self.values)
+        start, goal = np.concatenate([drawn, still]), np.concatenate([self.marks, still])
+        fitted = RBFInterpolator(start, goal - start, kernel="linear", smoothing=_STIFF)
+        for _ in range(_ROUNDS if len(body_outline) else 0):  # each pulls the outline to the points next to it
+            placed = outline + fitted(outline)
+            _, nearest = body_points.query(np.concatenate([placed, _OPPOSITE / 2 * way], 1))
+            near = np.hypot(*(body_outline[nearest] - placed).T) < _FAR
+            near &= (body_way[nearest] * way).sum(1) > _SAME_WAY
+            points = np.concatenate([start, outline[near]])
+            by = np.concatenate([goal, body_outline[nearest][near]]) - points
+            fitted = RBFInterpolator(points, by, kernel="linear", smoothing=_STIFF)
+        return shape_of(self.values, SIZE, fitted(surface_of(self.values, SIZE).screen[:, :2].astype(float)))
+
+    def _drawn(self, values: np.ndarray, surface: Surface) -> world.Portrait:
+        """The drawn person in the shape of the photographed one, `surface`."""
+        drawn = world.draw(values, SIZE)
+        flow = flow_between(surface, surface_of(values, SIZE)).flow
+        on = np.zeros((SIZE, SIZE), bool)
+        on[surface.rows, surface.columns] = True
+        rows, columns = np.indices((SIZE, SIZE))
+        at = np.stack([rows + flow[..., 1], columns + flow[..., 0]])
+        channels = np.moveaxis(drawn.image, -1, 0)
+        image = np.stack([ndimage.map_coordinates(each, at, order=1, mode="nearest") for each in channels], -1)
+        return replace(drawn, image=image, regions=ndimage.map_coordinates(drawn.regions, at, order=0) * on)
 
     def _goal(self, values: np.ndarray) -> np.ndarray:
         """Where the landmarks [68, 2] of the photograph go: as far from the drawn ones as they are in it."""
@@ -314,13 +364,10 @@ class Photograph:
         flow = flow_between(surface._replace(corners=_mirror()[surface.corners]), self.surface)
         rows, columns = np.indices((SIZE, SIZE))
         place = np.stack([columns, rows], -1) + flow.flow
-        drawn = self.drawn.landmarks.astype(np.float64) * SIZE
         there = np.isin(_PART_OF[surface.corners].max(1), _SYMMETRIC)
         shown = np.zeros((SIZE, SIZE), bool)
         shown[surface.rows[there], surface.columns[there]] = True
         shown &= flow.visible
-        if shown.any():
-            place[shown] += RBFInterpolator(drawn, self.marks - drawn, kernel="linear", smoothing=1.0)(place[shown])
         at = place[..., 1], place[..., 0]
         share = ndimage.map_coordinates(self.person[..., 3], at, order=1) > 250
         share = ndimage.binary_erosion(shown & share, iterations=2).astype(np.float32)
@@ -346,6 +393,10 @@ class Photograph:
         for now in there:
             if (now & alike).any():
                 image[now] += fill(away, now & alike)[now]
+        strands = there[1] & known
+        if strands.any():  # hair goes on as it is seen
+            share = (there[1] * (1 - mirrored[..., 3] / 255))[..., None]
+            image += share * (_reflected(own, strands) - image)
         return np.clip(image, 0, 255)
 
     def _light(self, drawn: world.Portrait) -> np.ndarray:
@@ -357,8 +408,8 @@ class Photograph:
     def _whites(self) -> float:
         """How light the photograph is next to the drawn person, by the whites of the eyes."""
         both = []
-        for image, marks in ((self.crop, self.marks), (self.drawn.image, self.drawn.landmarks.astype(float) * SIZE)):
-            eyes = np.maximum(*(_filled(marks[left : left + 6]) for left, _ in _EYES)) > 0.5
+        eyes = np.maximum(*(_filled(self.marks[left : left + 6]) for left, _ in _EYES)) > 0.5
+        for image in (self.crop, self.drawn.image):
             both.append(linear(np.percentile(image[eyes].mean(-1), _WHITE)) if eyes.sum() > _FEW else 1.0)
         return float(np.clip((both[0] + 1e-3) / (both[1] + 1e-3), *_GAIN))
 
@@ -487,6 +538,20 @@ def _mirror() -> np.ndarray:
     return mirror
 
 
+def _outline(body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points [P, 2] on the outline of a body, bool [256, 256], in pixels, and which way [P, 2] is out; not where the
+    image's border cuts it."""
+    smooth = np.asarray(ndimage.gaussian_filter(np.pad(body, 8, mode="edge").astype(np.float32), 2.0))[8:-8, 8:-8]
+    inner = smooth > 0.5
+    edge = inner & ~np.asarray(ndimage.binary_erosion(inner), bool)
+    edge[:3] = edge[-3:] = edge[:, :3] = edge[:, -3:] = False
+    rows, columns = np.nonzero(edge)
+    smooth = np.asarray(ndimage.gaussian_filter(smooth, 2.0))
+    way = -np.stack([np.gradient(smooth, axis=axis)[edge] for axis in (1, 0)], 1)
+    way /= np.linalg.norm(way, axis=1, keepdims=True) + 1e-6
+    return np.stack([columns, rows], 1)[::3] + 0.5, way[::3]
+
+
 def _as_outlined(values: np.ndarray, alpha: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """The factors with the hair that is most like the person's outline, alpha [256, 256], and like where hair is
     `seen`, shares [64, 64]: a knot or tail behind a head with short hair was only guessed, see `person`."""
@@ -535,6 +600,13 @@ def _seam(flow: np.ndarray) -> np.ndarray:
 def _shrunk(place: np.ndarray) -> np.ndarray:
     """How many columns [256, 256] of the photograph are seen in a column of the view, by `place` [2, 256, 256]."""
     return np.abs(np.gradient(ndimage.gaussian_filter(place[1], 2), axis=1))
+
+
+def _reflected(image: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """An image [256, 256, 3] that goes on beyond what is `known`, bool [256, 256], as in a mirror at its edge."""
+    edge = np.asarray(ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True))
+    behind = np.clip(2 * edge - np.indices((SIZE, SIZE)), 0, SIZE - 1)
+    return image[tuple(edge[:, behind[0], behind[1]])]
 
 
 def _adjoining(hidden: np.ndarray, body: np.ndarray, on: np.ndarray) -> np.ndarray:

@@ -51,6 +51,12 @@ def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return tilt @ turn @ nod
 
 
+def rotations(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rotations [3, 3] of the head of a value vector [K], and of its torso, which hardly turns."""
+    head, body = rotation(v[_YAW], v[_PITCH], v[_ROLL]), rotation(0.18 * v[_YAW], 0.0, 0.12 * v[_ROLL])
+    return head.astype(np.float32), body.astype(np.float32)
+
+
 @njit(cache=True, fastmath=True, error_model="numpy")
 def _place(local, extra, head, body, table, camera):
     """Head to camera coordinates [V, 3]: head parts turn with the head, the torso hardly, the neck between."""
@@ -525,8 +531,7 @@ def draw(values: np.ndarray, size: int = 256) -> Portrait:
     if not _draw.signatures:
         with _COMPILING:
             _compile()
-    head = rotation(v[_YAW], v[_PITCH], v[_ROLL]).astype(np.float32)
-    body = rotation(0.18 * v[_YAW], 0.0, 0.12 * v[_ROLL]).astype(np.float32)
+    head, body = rotations(v)
     *buffers, scene, light = _buffers(size)
     image = np.empty(size * size * 3, np.uint8)
     regions = np.empty((size, size), np.uint8)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stylereel.world import geometry as g
-from stylereel.world.draw import _DISTANCE, _buffers, _rasterise, draw
+from stylereel.world.draw import _DISTANCE, ZOOM, _buffers, _project, _rasterise, draw, rotations
 from stylereel.world.factors import INDEX, MOTION
 
 _NEARER = 0.06  # dm: a surface this much nearer than a point hides it
@@ -50,10 +50,20 @@ class Surface(NamedTuple):
     weights: np.ndarray
 
 
-def surface_of(values: np.ndarray, size: int) -> Surface:
-    """The surface that the portrait of a value vector [K] shows at `size` pixels. Raises ValueError as `draw`."""
+def surface_of(values: np.ndarray, size: int, shape: np.ndarray | None = None) -> Surface:
+    """The surface that the portrait of a value vector [K] shows at `size` pixels.
+
+    shape: what is added to its vertices before they turn [V, 3], in dm, for a person whose head is another than the
+    drawn one; see `shape_of`. The image stays that of the portrait.
+
+    Raises ValueError as `draw`.
+    """
     image = draw(values, size).image
-    screen, camera, _, fine_depth, _ = (array.copy() for array in _buffers(size)[:5])
+    screen, camera, _, fine_depth, covering = (array.copy() for array in _buffers(size)[:5])
+    if shape is not None:
+        camera += np.einsum("vij,vj->vi", _turns(values, size), shape)
+        _project(camera, np.asarray(values, np.float32), 2 * size, screen)
+        _rasterise(screen, g.TRIANGLES, g.TRIANGLE_PART, fine_depth, covering)
     screen[:, :2] *= 0.5  # the buffers have twice the image's size
     depth, covering = np.empty((size, size), np.float32), np.empty((size, size), np.int32)
     _rasterise(screen, g.TRIANGLES, g.TRIANGLE_PART, depth, covering)
@@ -67,6 +77,27 @@ def surface_of(values: np.ndarray, size: int) -> Surface:
     weights = np.stack([1 - second - third, second, third], 1)
     weights /= _away(camera)[corners]  # straight on the surface, not on the screen
     return Surface(image, camera, screen, fine_depth, rows, columns, corners, weights / weights.sum(1, keepdims=True))
+
+
+def shape_of(values: np.ndarray, size: int, shift: np.ndarray) -> np.ndarray:
+    """The shape (see `surface_of`) with which the vertices of a portrait [V] are seen `shift` [V, 2] pixels, right and
+    down, from where they are drawn, as far away as they are."""
+    camera = surface_of(values, size).camera
+    scale = size * ZOOM * values[INDEX["scale"]] / _away(camera)
+    moved = np.concatenate([shift / scale[:, None], np.zeros((len(shift), 1))], 1)
+    return np.linalg.solve(_turns(values, size), moved[..., None])[..., 0].astype(np.float32)
+
+
+def _turns(values: np.ndarray, size: int) -> np.ndarray:
+    """How each vertex of the portrait that was drawn last turns [V, 3, 3], from head to camera coordinates."""
+    head, body = rotations(np.asarray(values, np.float32))
+    along = _buffers(size)[5][:, 0]
+    part = np.concatenate([np.full(rows * columns, part) for part, rows, columns in g.GRIDS])
+    share = np.where(part == g.TORSO, 0.0, 1.0)
+    between = (part == g.NECK) | (part == g.COLLAR)
+    share[between] = (along[between] ** 2 * (3 - 2 * along[between])).clip(0, 1)
+    share = share[:, None, None]
+    return share * head + (1 - share) * body
 
 
 def _away(camera: np.ndarray) -> np.ndarray:
