@@ -18,8 +18,9 @@ from stylereel.media.video import VideoReader
 from stylereel.train.shards import local_members
 from stylereel.world.dataset import write_dataset
 from stylereel.world.factors import INDEX, person
+from stylereel.world.geometry import HEAD, STARTS, TORSO, TRIANGLE_PART, TRIANGLES
 from stylereel.world.shading import REGIONS
-from stylereel.world.truth import flow, truth
+from stylereel.world.truth import flow, flow_between, shape_of, surface_of, truth
 
 SIZE = 192
 SKIN = REGIONS.index("skin")
@@ -36,6 +37,46 @@ def posed(seed: int, **motion: float) -> np.ndarray:
 
 def pixel(point: np.ndarray) -> tuple[int, int]:
     return int(point[1] * SIZE), int(point[0] * SIZE)
+
+
+# --- Another shape
+
+
+def test_a_shape_shifts_vertices_on_the_screen_as_asked() -> None:
+    values = posed(3, yaw=14.0, pitch=-6.0)
+    drawn = surface_of(values, SIZE)
+    shift = np.random.default_rng(0).normal(0, 4, (len(drawn.screen), 2))
+    other = surface_of(values, SIZE, shape_of(values, SIZE, shift))
+    assert np.abs(other.screen[:, :2] - drawn.screen[:, :2] - shift).max() < 1e-2
+    assert np.abs(other.camera[:, 2] - drawn.camera[:, 2]).max() < 1e-4
+    assert np.array_equal(surface_of(values, SIZE, np.zeros_like(drawn.camera)).corners, drawn.corners)
+
+
+def test_the_shape_of_a_head_turns_with_it_and_that_of_a_torso_hardly_does() -> None:
+    front, aside = posed(3), posed(3, yaw=60.0)
+    still = surface_of(front, SIZE).camera
+    shift = np.full((len(still), 2), (6.0, 0.0))
+    shape = shape_of(front, SIZE, shift)
+    moved = surface_of(aside, SIZE, shape).camera - surface_of(aside, SIZE).camera
+    before = surface_of(front, SIZE, shape).camera - still
+    part = np.zeros(STARTS[-1], int)
+    part[TRIANGLES] = TRIANGLE_PART[:, None]
+    for index, angle in ((HEAD, 60.0), (TORSO, 0.18 * 60.0)):
+        share = np.abs(moved[part == index, 0]).mean() / np.abs(before[part == index, 0]).mean()
+        assert share == pytest.approx(np.cos(np.radians(angle)), abs=0.01)
+
+
+def test_a_head_of_another_shape_covers_more_and_the_flow_knows() -> None:
+    values = posed(5)
+    drawn = surface_of(values, SIZE)
+    middle = np.array([SIZE / 2, 0.43 * SIZE])
+    shape = shape_of(values, SIZE, 0.1 * (drawn.screen[:, :2] - middle))
+    larger = surface_of(values, SIZE, shape)
+    assert len(larger.rows) > 1.07 * len(drawn.rows)
+    at = flow_between(larger, drawn)
+    rows, columns = np.nonzero(truth(values, SIZE).depth < 13.4)  # the face, which is not turned away
+    there = np.stack([columns, rows], 1) + 0.5
+    assert np.abs(at.flow[rows, columns] + (there - middle) / 11).max() < 1.0
 
 
 # --- Depth and normals
