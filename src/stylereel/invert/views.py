@@ -42,7 +42,8 @@ from stylereel.world.shading import REGIONS
 from stylereel.world.truth import Surface, flow_between, shape_of, surface_of
 
 SIZE = 256
-HIDDEN, FEATURED = 0.4, 8.0  # weights of what the photograph does not show, and of eyes, brows and lips
+# Weights of what the photograph does not show, of brows and lips, and of eyes, whose irises pale with less.
+HIDDEN, FEATURED, LOOKING = 0.4, 8.0, 24.0
 VIEWS = 72
 _ARCS = (  # of landmarks, along which a contour is smooth
     *([17, 18, 19, 20, 21], [22, 23, 24, 25, 26]),
@@ -107,12 +108,12 @@ _PART_OF = np.zeros(TRIANGLES.max() + 1, int)  # of each vertex
 _PART_OF[TRIANGLES] = TRIANGLE_PART[:, None]
 _SYMMETRIC = (0, 1, 2, 3, 4)  # head, ears, neck and hair
 _SKULL = (geometry.HEAD, geometry.EAR, geometry.HAIR, geometry.HAT)
-_FEATURES = [REGIONS.index(name) for name in ("eye", "brow", "lips", "mouth")]
+_FEATURES, _EYE = [REGIONS.index(name) for name in ("brow", "lips", "mouth")], [REGIONS.index("eye")]
 
 
 class View(NamedTuple):
     """values [K]: the person as seen; image: float32 [256, 256, 3], 0 to 255; weight: float32 [256, 256], how much each
-    pixel counts: 1, less where it is not known, and up to `FEATURED` at eyes, brows and lips."""
+    pixel counts: 1, less where it is not known, and more at brows, lips and eyes, up to `LOOKING`."""
 
     values: np.ndarray
     image: np.ndarray
@@ -576,9 +577,13 @@ def _low_passed(flow: np.ndarray, within: np.ndarray) -> np.ndarray:
 
 
 def _attention(drawn: world.Portrait) -> np.ndarray:
-    """float32 [256, 256]: 1, and up to `FEATURED` about eyes, brows and lips, which are small and say most."""
-    near = np.asarray(ndimage.binary_dilation(np.isin(drawn.regions, _FEATURES), iterations=3), np.float32)
-    return 1 + (FEATURED - 1) * ndimage.gaussian_filter(near, 1.5)
+    """float32 [256, 256]: 1, and up to `FEATURED` about brows and lips, which are small and say most, and `LOOKING`
+    about eyes."""
+    counts = np.ones((SIZE, SIZE), np.float32)
+    for weight, parts in ((FEATURED, _FEATURES), (LOOKING, _EYE)):
+        near = np.asarray(ndimage.binary_dilation(np.isin(drawn.regions, parts), iterations=3), np.float32)
+        counts = np.maximum(counts, 1 + (weight - 1) * ndimage.gaussian_filter(near, 1.5))
+    return counts
 
 
 def _calmed(alpha: np.ndarray, place: np.ndarray) -> np.ndarray:
