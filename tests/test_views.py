@@ -404,7 +404,7 @@ def test_a_system_that_repairs_is_tuned_to_as_well(
 ) -> None:
     """StyleHEAT's networks know drawn feature maps; more steps bring what they make of tuned ones to the views."""
     monkeypatch.setattr(likeness, "VIEWS", 3)
-    monkeypatch.setattr(likeness, "tune", lambda net, seen, look, steps, *others: tune(net, seen, look, 16, *others))
+    monkeypatch.setattr(likeness, "tune", lambda net, seen, look, steps, *others: tune(net, seen, look, 32, *others))
     monkeypatch.setenv("STYLEREEL_CACHE", str(tmp_path))
     mask, heat = StyleMask.builtin(), StyleHEAT.builtin()
     photo = (255 * (photograph.crop / 255.0) ** 1.6).round().astype(np.uint8)
