@@ -18,7 +18,7 @@ from stylereel.media.video import VideoReader
 from stylereel.train.shards import local_members
 from stylereel.world.dataset import write_dataset
 from stylereel.world.factors import INDEX, person
-from stylereel.world.geometry import HEAD, STARTS, TORSO, TRIANGLE_PART, TRIANGLES
+from stylereel.world.geometry import HEAD, TORSO, TRIANGLE_PART, TRIANGLES, VERTICES
 from stylereel.world.shading import REGIONS
 from stylereel.world.truth import flow, flow_between, shape_of, surface_of, truth
 
@@ -59,7 +59,7 @@ def test_the_shape_of_a_head_turns_with_it_and_that_of_a_torso_hardly_does() -> 
     shape = shape_of(front, SIZE, shift)
     moved = surface_of(aside, SIZE, shape).camera - surface_of(aside, SIZE).camera
     before = surface_of(front, SIZE, shape).camera - still
-    part = np.zeros(STARTS[-1], int)
+    part = np.zeros(VERTICES, int)
     part[TRIANGLES] = TRIANGLE_PART[:, None]
     for index, angle in ((HEAD, 60.0), (TORSO, 0.18 * 60.0)):
         share = np.abs(moved[part == index, 0]).mean() / np.abs(before[part == index, 0]).mean()

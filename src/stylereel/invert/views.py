@@ -33,13 +33,13 @@ from stylereel.faces.placement import cut, to_picture
 from stylereel.family.matte import matte_of, parsed
 from stylereel.family.nets import PARSED
 from stylereel.invert.motions import motions, moved
+from stylereel.invert.outline import fitted, outlined
 from stylereel.media.colour import is_gray, linear, srgb
-from stylereel.world import geometry, hair
 from stylereel.world.draw import ZOOM
 from stylereel.world.factors import HIGH, INDEX, LOW
-from stylereel.world.geometry import TRIANGLE_PART, TRIANGLES
+from stylereel.world.geometry import EAR, HAIR, HAT, HEAD, NECK, TORSO, TRIANGLE_PART, TRIANGLES
 from stylereel.world.shading import REGIONS
-from stylereel.world.truth import Surface, flow_between, shape_of, surface_of
+from stylereel.world.truth import Surface, flow_between, surface_of
 
 SIZE = 256
 # Weights of what the photograph does not show, of brows and lips, and of eyes, whose irises pale with less.
@@ -81,13 +81,9 @@ _INNER = [60, 61, 62, 63, 64], [64, 65, 66, 67, 60]  # lips
 _OUTER = [48, 49, 50, 51, 52, 53, 54], [54, 55, 56, 57, 58, 59, 48]
 _LINE = 0.45  # of the lips' brightness, which the line between closed ones lacks
 _BROW = 4.0  # pixels by which brows reach above and below their landmarks
-_GUESSED, _SHORT = 0.008, 0.2  # share of the image by which knot or tail must fit better; length of hair without
 _APART = 90.0  # levels by which a pixel of the photograph and a drawn one of the same part differ at most
 _FEW = 20  # pixels, too few to tell a part's colour
 _SMOOTH = 4.0  # pixels
-# Of fitting the drawn outline to the photograph's: pixels that are as far as opposite ways out, and most between points
-# that belong together; least cosine of their ways out; rounds; smoothing.
-_OPPOSITE, _FAR, _SAME_WAY, _ROUNDS, _STIFF = 40.0, 30.0, 0.7, 5, 20.0
 _RIM, _BESIDE = 6, 16  # pixels next to what is hidden, and to the photographed body, which belong to a skull
 _BLURS = 1.5, 3.0, 6.0, 12.0  # pixels, each for what is twice as far beyond the photograph's border
 _TORN = 4.0  # pixels of the photograph by which neighbours differ at a seam
@@ -98,7 +94,7 @@ _FINER = 3  # points of a contour for each landmark
 _GAIN = 0.15, 1.3  # of the drawn image's light: limits
 _WHITE = 80  # percentile of an eye's pixels that is its white
 _SHADE = np.array([0.85, 0.8, 0.7])  # of that light reaches the inside of a mouth, the redder part by the lips
-_SKIN, _HAIR = REGIONS.index("skin"), REGIONS.index("hair")
+_SKIN = REGIONS.index("skin")
 _PARTS = [
     [REGIONS.index(name) for name in names.split()]
     for names in ("skin ear earring brow eye lips mouth beard glasses", "hair hat", "neck", "clothes")
@@ -106,8 +102,7 @@ _PARTS = [
 _FACE = [REGIONS.index(name) for name in ("skin", "eye", "brow", "lips", "mouth", "beard", "glasses")]
 _PART_OF = np.zeros(TRIANGLES.max() + 1, int)  # of each vertex
 _PART_OF[TRIANGLES] = TRIANGLE_PART[:, None]
-_SYMMETRIC = (0, 1, 2, 3, 4)  # head, ears, neck and hair
-_SKULL = (geometry.HEAD, geometry.EAR, geometry.HAIR, geometry.HAT)
+_SYMMETRIC, _SKULL = (HEAD, EAR, NECK, TORSO, HAIR), (HEAD, EAR, HAIR, HAT)
 _FEATURES, _EYE = [REGIONS.index(name) for name in ("brow", "lips", "mouth")], [REGIONS.index("eye")]
 
 
@@ -146,16 +141,15 @@ class Photograph:
         self.marks = marks.astype(np.float64) * SIZE
         parts = dict(zip(PARSED, parsed(crop), strict=True))
         cut = matte_of(crop, 1 - parts["background"])
-        self.values = world.align(_as_outlined(values, cut.alpha, parts["hair"]))
+        self.values = world.align(outlined(values, cut.alpha, parts["hair"]))
         body = ndimage.binary_closing(np.pad(cut.alpha > 0.5, 8, mode="edge"), _ROUND)[8:-8, 8:-8]
         within = ndimage.gaussian_filter(np.asarray(ndimage.binary_fill_holes(body), np.float32), 0.7)
         alpha = np.maximum(cut.alpha, 0.98 * within)
         behind = np.asarray(ndimage.binary_dilation(alpha > 0.03, iterations=3), bool)
         plate = cut.behind.astype(np.float32)
         self.beside = np.asarray(ndimage.distance_transform_edt(within < 0.5))
-        self.shape = self._shape(within > 0.5)
-        self.surface = surface_of(self.values, SIZE, self.shape)
-        self.drawn = self._drawn(self.values, self.surface)
+        self.shape = fitted(self.values, _places(self.values), self.marks, within > 0.5)
+        self.surface, self.drawn = self._drawn(self.values)
         self.plate = plate if behind.all() else fill(plate, ~behind)
         taken = (1 - within + within * cut.alpha)[..., None]  # where the matte doubts, the pixels are the person's
         person = taken * cut.person + (1 - taken) * crop
@@ -176,14 +170,11 @@ class Photograph:
     def view(self, motion: dict[str, float]) -> View:
         """The person with other values of motion, by name."""
         values = moved(self.values, motion)
-        surface = surface_of(values, SIZE, self.shape)
-        back = flow_between(surface, self.surface)
-        on = np.zeros((SIZE, SIZE), bool)
-        on[surface.rows, surface.columns] = True
+        surface, drawn = self._drawn(values)
+        back, on = flow_between(surface, self.surface), surface.covers
         known = on & back.visible
         nearest = np.asarray(ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True))
         flow = back.flow[tuple(nearest)]
-        drawn = self._drawn(values, surface)
         # In the face the drawn outlines of nose and lids are not the photograph's: there the flow is continuous.
         inner = known & np.isin(drawn.regions, _FACE)
         flow = np.where(inner[..., None], _low_passed(flow, inner), flow)
@@ -211,7 +202,7 @@ class Photograph:
         hidden |= inside & skull & (alpha < 0.98) & (away < _BESIDE)
         hidden = _adjoining(hidden, (alpha > 0.5) & ~hidden, on)
         mirrored = self._mirrored(surface)
-        # So is what was seen at a grazing angle, where the other side is seen well.
+        # Hidden is, too, what was seen at a grazing angle, where the other side is seen well.
         grazing = (_shrunk(place) < _GRAZING) & inner & (alpha > 0.5) & (mirrored[..., 3] > 200)
         grazing = ndimage.binary_dilation(ndimage.binary_opening(grazing, iterations=5), iterations=3)
         hidden |= np.asarray(grazing, bool) & inner
@@ -228,40 +219,15 @@ class Photograph:
         image = self._mouth(image, values, drawn, goal, rigid)
         return View(values, image.astype(np.float32), weight.astype(np.float32))
 
-    def _shape(self, body: np.ndarray) -> np.ndarray:
-        """The shape (see `world.truth.shape_of`) with which the drawn person has the landmarks, and the outline of head
-        and neck, of the photographed one, whose `body` is bool [256, 256]."""
-        regions = world.draw(self.values, SIZE).regions
-        outline, way = _outline(regions > 0)
-        worn = regions[tuple(outline.T[::-1].astype(int))] == REGIONS.index("clothes")
-        below = np.stack([np.arange(0.0, SIZE + 1, 16), np.full(SIZE // 16 + 1, SIZE)], 1)
-        still, outline, way = np.concatenate([outline[worn], below]), outline[~worn], way[~worn]
-        body_outline, body_way = _outline(body)
-        body_points = KDTree(np.concatenate([body_outline, _OPPOSITE / 2 * body_way], 1))
-        drawn = _places(self.values)
-        start, goal = np.concatenate([drawn, still]), np.concatenate([self.marks, still])
-        fitted = RBFInterpolator(start, goal - start, kernel="linear", smoothing=_STIFF)
-        for _ in range(_ROUNDS if len(body_outline) else 0):  # each pulls the outline to the points next to it
-            placed = outline + fitted(outline)
-            _, nearest = body_points.query(np.concatenate([placed, _OPPOSITE / 2 * way], 1))
-            near = np.hypot(*(body_outline[nearest] - placed).T) < _FAR
-            near &= (body_way[nearest] * way).sum(1) > _SAME_WAY
-            points = np.concatenate([start, outline[near]])
-            by = np.concatenate([goal, body_outline[nearest][near]]) - points
-            fitted = RBFInterpolator(points, by, kernel="linear", smoothing=_STIFF)
-        return shape_of(self.values, SIZE, fitted(surface_of(self.values, SIZE).screen[:, :2].astype(float)))
-
-    def _drawn(self, values: np.ndarray, surface: Surface) -> world.Portrait:
-        """The drawn person in the shape of the photographed one, `surface`."""
-        drawn = world.draw(values, SIZE)
-        flow = flow_between(surface, surface_of(values, SIZE)).flow
-        on = np.zeros((SIZE, SIZE), bool)
-        on[surface.rows, surface.columns] = True
-        rows, columns = np.indices((SIZE, SIZE))
+    def _drawn(self, values: np.ndarray) -> tuple[Surface, world.Portrait]:
+        """The drawn person with the values [K], in the shape of the photographed one; the landmarks stay."""
+        plain, surface = surface_of(values, SIZE), surface_of(values, SIZE, self.shape)
+        flow, (rows, columns) = flow_between(surface, plain).flow, np.indices((SIZE, SIZE))
         at = np.stack([rows + flow[..., 1], columns + flow[..., 0]])
-        channels = np.moveaxis(drawn.image, -1, 0)
-        image = np.stack([ndimage.map_coordinates(each, at, order=1, mode="nearest") for each in channels], -1)
-        return replace(drawn, image=image, regions=ndimage.map_coordinates(drawn.regions, at, order=0) * on)
+        image, regions = plain.portrait.image, plain.portrait.regions
+        image = [ndimage.map_coordinates(image[..., c], at, order=1, mode="nearest") for c in range(3)]
+        regions = ndimage.map_coordinates(regions, at, order=0) * surface.covers
+        return surface, replace(plain.portrait, image=np.stack(image, -1), regions=regions)
 
     def _goal(self, values: np.ndarray) -> np.ndarray:
         """Where the landmarks [68, 2] of the photograph go: as far from the drawn ones as they are in it."""
@@ -537,36 +503,6 @@ def _mirror() -> np.ndarray:
         mine = np.flatnonzero(_PART_OF == part)
         mirror[mine] = mine[KDTree(places[mine]).query(places[mine] * (-1, 1, 1))[1]]
     return mirror
-
-
-def _outline(body: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points [P, 2] on the outline of a body, bool [256, 256], in pixels, and which way [P, 2] is out; not where the
-    image's border cuts it."""
-    smooth = np.asarray(ndimage.gaussian_filter(np.pad(body, 8, mode="edge").astype(np.float32), 2.0))[8:-8, 8:-8]
-    inner = smooth > 0.5
-    edge = inner & ~np.asarray(ndimage.binary_erosion(inner), bool)
-    edge[:3] = edge[-3:] = edge[:, :3] = edge[:, -3:] = False
-    rows, columns = np.nonzero(edge)
-    smooth = np.asarray(ndimage.gaussian_filter(smooth, 2.0))
-    way = -np.stack([np.gradient(smooth, axis=axis)[edge] for axis in (1, 0)], 1)
-    way /= np.linalg.norm(way, axis=1, keepdims=True) + 1e-6
-    return np.stack([columns, rows], 1)[::3] + 0.5, way[::3]
-
-
-def _as_outlined(values: np.ndarray, alpha: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """The factors with the hair that is most like the person's outline, alpha [256, 256], and like where hair is
-    `seen`, shares [64, 64]: a knot or tail behind a head with short hair was only guessed, see `person`."""
-    if hair.STYLES[int(np.searchsorted(hair.STYLE_EDGES[1:-1], values[INDEX["hair_style"]]))] != "knot":
-        return values
-    tried = [values]
-    for style in ("knot", "swept back", "side part", "buzz"):
-        tried.append(values.copy())
-        tried[-1][[INDEX["hair_style"], INDEX["hair_length"]]] = hair.style_value(hair.STYLES.index(style)), _SHORT
-    covers = np.kron(seen, np.ones((SIZE // len(seen), SIZE // len(seen)))) > 0.5
-    drawn = [world.draw(world.align(each), SIZE).regions for each in tried]
-    off = [np.mean((alpha > 0.5) != (each > 0)) + np.mean(covers != (each == _HAIR)) for each in drawn]
-    off[0], off[1] = off[0] + _GUESSED, off[1] + _GUESSED
-    return tried[int(np.argmin(off))]
 
 
 def _low_passed(flow: np.ndarray, within: np.ndarray) -> np.ndarray:

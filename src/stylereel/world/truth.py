@@ -11,7 +11,18 @@ from typing import NamedTuple
 import numpy as np
 
 from stylereel.world import geometry as g
-from stylereel.world.draw import _DISTANCE, ZOOM, _buffers, _project, _rasterise, draw, rotations
+from stylereel.world.draw import (
+    _DISTANCE,
+    PIVOT,
+    ZOOM,
+    Portrait,
+    _buffers,
+    _place,
+    _project,
+    _rasterise,
+    draw,
+    rotations,
+)
 from stylereel.world.factors import INDEX, MOTION
 
 _NEARER = 0.06  # dm: a surface this much nearer than a point hides it
@@ -36,11 +47,11 @@ class Flow(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """The surface at a frame's pixels: the portrait, uint8 [H, W, 3]; vertices in camera coordinates [V, 3] and on the
+    """The surface at a frame's pixels: the portrait; vertices in camera coordinates [V, 3] and on the
     screen [V, 2]; the buffers of the finer grid; and for each pixel that is not backdrop its row, column, corners
     [N, 3] and weights [N, 3]."""
 
-    image: np.ndarray
+    portrait: Portrait
     camera: np.ndarray
     screen: np.ndarray
     fine_depth: np.ndarray
@@ -49,16 +60,23 @@ class Surface(NamedTuple):
     corners: np.ndarray
     weights: np.ndarray
 
+    @property
+    def covers(self) -> np.ndarray:
+        """bool [H, W]: where it is seen; the rest is backdrop."""
+        on = np.zeros(self.portrait.regions.shape, bool)
+        on[self.rows, self.columns] = True
+        return on
+
 
 def surface_of(values: np.ndarray, size: int, shape: np.ndarray | None = None) -> Surface:
     """The surface that the portrait of a value vector [K] shows at `size` pixels.
 
     shape: what is added to its vertices before they turn [V, 3], in dm, for a person whose head is another than the
-    drawn one; see `shape_of`. The image stays that of the portrait.
+    drawn one; see `shape_of`. The portrait stays as drawn.
 
     Raises ValueError as `draw`.
     """
-    image = draw(values, size).image
+    portrait = draw(values, size)
     screen, camera, _, fine_depth, covering = (array.copy() for array in _buffers(size)[:5])
     if shape is not None:
         camera += np.einsum("vij,vj->vi", _turns(values, size), shape)
@@ -76,7 +94,9 @@ def surface_of(values: np.ndarray, size: int, shape: np.ndarray | None = None) -
     third = ((x[:, 1] - x[:, 0]) * (py - y[:, 0]) - (px - x[:, 0]) * (y[:, 1] - y[:, 0])) / area
     weights = np.stack([1 - second - third, second, third], 1)
     weights /= _away(camera)[corners]  # straight on the surface, not on the screen
-    return Surface(image, camera, screen, fine_depth, rows, columns, corners, weights / weights.sum(1, keepdims=True))
+    return Surface(
+        portrait, camera, screen, fine_depth, rows, columns, corners, weights / weights.sum(1, keepdims=True)
+    )
 
 
 def shape_of(values: np.ndarray, size: int, shift: np.ndarray) -> np.ndarray:
@@ -91,13 +111,11 @@ def shape_of(values: np.ndarray, size: int, shift: np.ndarray) -> np.ndarray:
 def _turns(values: np.ndarray, size: int) -> np.ndarray:
     """How each vertex of the portrait that was drawn last turns [V, 3, 3], from head to camera coordinates."""
     head, body = rotations(np.asarray(values, np.float32))
-    along = _buffers(size)[5][:, 0]
-    part = np.concatenate([np.full(rows * columns, part) for part, rows, columns in g.GRIDS])
-    share = np.where(part == g.TORSO, 0.0, 1.0)
-    between = (part == g.NECK) | (part == g.COLLAR)
-    share[between] = (along[between] ** 2 * (3 - 2 * along[between])).clip(0, 1)
-    share = share[:, None, None]
-    return share * head + (1 - share) * body
+    extra, pivot = _buffers(size)[5], np.array(PIVOT, np.float32)
+    turned = np.empty((3, g.VERTICES, 3), np.float32)
+    for axis, unit in enumerate(np.eye(3, dtype=np.float32)):
+        _place(np.tile(pivot + unit, (g.VERTICES, 1)), extra, head, body, g.GRID_TABLE, turned[axis])
+    return np.moveaxis(turned - pivot, 0, -1)
 
 
 def _away(camera: np.ndarray) -> np.ndarray:
@@ -142,7 +160,7 @@ def flow(values_a: np.ndarray, values_b: np.ndarray, size: int = 256) -> Flow:
 
 def flow_between(surface: Surface, later: Surface) -> Flow:
     """The flow from one surface to another of the same person and size; see `flow`."""
-    size = len(surface.image)
+    size = len(surface.portrait.regions)
     # A point keeps its place between the vertices in space; on the screen near vertices weigh less.
     weights = surface.weights * _away(later.camera)[surface.corners]
     weights /= weights.sum(1, keepdims=True)
@@ -154,8 +172,6 @@ def flow_between(surface: Surface, later: Surface) -> Flow:
     inside = np.all((place > 0) & (place < size), axis=1)
     column, row = (np.clip(np.floor(2 * place[:, axis] - 0.5).astype(int), 0, 2 * size - 2) for axis in (0, 1))
     around = np.stack([later.fine_depth[row + i, column + j] for i in (0, 1) for j in (0, 1)])
-    backdrop = np.ones((size, size), bool)
-    backdrop[later.rows, later.columns] = False
-    visible = backdrop.copy()
+    visible = ~later.covers
     visible[surface.rows, surface.columns] = inside & (around.min(0) <= z + _NEARER) & (around.max(0) > z - _NEARER)
     return Flow(moved, visible)

@@ -36,7 +36,7 @@ def guide(own: Surface, motion: np.ndarray) -> Tensor:
     moved = flow_between(target, own)
     channels = np.empty((GUIDES, FLOW_SIZE, FLOW_SIZE), np.float32)
     for place, surface in ((0, own), (3, target)):
-        channels[place : place + 3] = surface.image.transpose(2, 0, 1) / 127.5 - 1
+        channels[place : place + 3] = surface.portrait.image.transpose(2, 0, 1) / 127.5 - 1
     channels[GUIDE_FLOW] = moved.flow.transpose(2, 0, 1)
     channels[-1] = moved.visible
     return torch.from_numpy(channels)
