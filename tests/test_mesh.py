@@ -68,10 +68,45 @@ def test_lips_are_means_of_two_readers_unless_an_eye_is_turned_away(
     lips = backend.DlibBackend().landmarks(portrait.image, backend.box_around(alone.landmarks), quick=True)[48:]
     np.testing.assert_allclose(by_dlib[mesh.LIPS, :2], lips, atol=1e-3)
     np.testing.assert_allclose(both, (mesh_points + by_dlib) / 2, atol=1e-3)
-    others = np.setdiff1d(np.arange(mesh.POINTS), mesh.LIPS)
+    lids = np.concatenate([np.arange(contour.start, contour.start + 16) for contour in mesh.CONTOUR])
+    others = np.setdiff1d(np.arange(mesh.POINTS), [*mesh.LIPS, *lids])
     np.testing.assert_array_equal(both[others], mesh_points[others])
+    assert 0 < np.abs(both[lids] - mesh_points[lids]).max() < 2
     monkeypatch.setattr(mesh, "_WIDTHS", (0.9, 1.0))  # as if an eye were
     np.testing.assert_array_equal(look(portrait.image, 1)[1], mesh_points)
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("roll", [0.0, 30.0, -100.0])
+def test_lids_are_apart_by_the_mean_of_two_readers_as_long_as_these_agree(left: bool, roll: float) -> None:
+    """A contour as the eye network has it: outer to inner corner by the lower lid, then by the upper one."""
+    turn = np.exp(1j * np.deg2rad(roll))
+
+    def lids(apart: float) -> tuple[np.ndarray, np.ndarray]:
+        """Contour [71, 2] and dlib's landmarks [6, 2], with so much of the eye's width between them in the middle."""
+        x = np.concatenate([np.linspace(0, 1, 9), np.linspace(1 / 8, 7 / 8, 7), np.full(55, 0.5)])
+        y = np.concatenate([[0.5] * 9, [-0.5] * 7, [0] * 55]) * apart * 4 * x * (1 - x)
+        dlib = np.array([[0, 0], [1 / 3, -0.5 * apart], [2 / 3, -0.5 * apart], [1, 0], [2 / 3, 0.5 * apart],
+                         [1 / 3, 0.5 * apart]])  # fmt: skip
+        side = -1 if left else 1
+        both = (np.stack([side * x, y], 1), dlib * (1, 1))
+        return tuple(np.stack([(z := (each @ (1, 1j)) * 30 * turn + 100).real, z.imag], 1) for each in both)  # type: ignore
+
+    def gap(contour: np.ndarray) -> float:
+        across = (contour[:, 0] + 1j * contour[:, 1] - 100) / turn / 30
+        return float((across[2:7].imag - across[10:15].imag).mean())
+
+    contour, _ = lids(0.30)
+    before = gap(contour)
+    for other, moves in ((before / 0.86, 0.0), ((before - 0.04) / 0.86, -0.02), ((before + 0.04) / 0.86, 0.02)):
+        moved = contour.copy()
+        mesh.part_lids(moved, lids(other)[1], -0.5 if left else 0.5)
+        assert gap(moved) - before == pytest.approx(moves, abs=0.002)
+        np.testing.assert_allclose(moved[[0, 8]], contour[[0, 8]], atol=1e-6)
+        np.testing.assert_array_equal(moved[16:], contour[16:])
+    shut = contour.copy()
+    mesh.part_lids(shut, lids(0.0)[1], -0.5 if left else 0.5)
+    assert abs(gap(shut) - before) < 0.005, "a lid that only dlib sees shut"
 
 
 @needs_mesh

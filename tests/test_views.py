@@ -387,6 +387,35 @@ def test_teeth_show_where_people_speak_but_not_between_rounded_lips() -> None:
     assert light(jaw=0.2) > 0.3 and light(jaw=0.5) > 0.3 and light(jaw=0.3, pucker=1) < 0.1
 
 
+@pytest.mark.parametrize("tone", [0.1, 0.9])
+def test_teeth_are_lighter_than_skin_and_hardly_coloured(tone: float) -> None:
+    """The shade of drawn lips made them a gray band, and a cast of the skin's colour green ones."""
+    values = drawn_person(smile=0, press=0, pucker=0, funnel=0, skin_tone=tone)
+    drawn = world.draw(values, 256)
+    yellow = np.rint(drawn.image * np.array([1.0, 0.9, 0.55])).astype(np.uint8)
+    shown = Photograph(yellow, values, drawn.landmarks).view({"jaw": 0.4, "smile": 0.9})
+    skin = np.median(yellow[drawn.regions == REGIONS.index("skin")], axis=0)
+    lips = np.isin(world.draw(shown.values, 256).regions, [REGIONS.index(name) for name in ("lips", "mouth")])
+    teeth = shown.image[lips & (shown.image[..., 2] > 1.4 * skin[2])]
+    assert len(teeth) > 25
+    light = np.median(teeth[teeth.mean(-1) > np.median(teeth.mean(-1))], axis=0)
+    assert light.mean() > skin.mean() and light[0] >= light[1] >= light[2]
+
+
+def test_lips_that_shut_are_no_thicker_than_they_were() -> None:
+    smiling = drawn_person(smile=0.8, jaw=0.4, press=0, pucker=0, funnel=0)
+    drawn = world.draw(smiling, 256)
+    read = smiling.copy()
+    read[INDEX["jaw"]] = 0.1  # as of a smile that bares the teeth more than drawn ones
+    photograph = Photograph(drawn.image, read, drawn.landmarks)
+    read[INDEX["jaw"]] = 0.0
+    goal = photograph._goal(world.align(read))
+    for outer, inner in ((51, 62), (50, 61), (57, 66), (56, 65)):
+        now, before = (abs(marks[outer, 1] - marks[inner, 1]) for marks in (goal, photograph.marks))
+        assert now < before + 0.5
+    assert goal[66, 1] - goal[62, 1] < 1.5
+
+
 def test_there_are_no_specks_along_the_jaw(photograph: Photograph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hair and neck are behind the jaw of a turned head: where the flow tears, single pixels are of the wrong one."""
 

@@ -31,7 +31,7 @@ from stylereel.zoo.registry import cache_folder
 
 Likeness = Literal["auto", "photo", "drawn"]
 
-METHOD = 18  # part of the cache's key: counts up when the same photograph gives another tuning
+METHOD = 19  # part of the cache's key: counts up when the same photograph gives another tuning
 
 
 def check_likeness(likeness: str) -> None:

@@ -81,7 +81,7 @@ JAW = np.array(
 # Travel of the iris, eye widths: sideways, that for which the network with attention sees the same in a drawn face.
 _GAZE_X, _GAZE_Y = 0.160, 0.115
 _LID_BY_GAZE = 0.14  # share of an open eye by which the lids close when it looks down at gaze_y 1, in the world
-_SHUT = 0.18  # what a shut eye shows, as a share of the same person's open eye
+_SHUT = 0.23  # what a shut eye shows, as a share of the same person's open eye
 # Difference between the lids of which half is believed: both eyes close together but for a wink, and what the network
 # sees of one depends on where that eye looks and on glasses (`benchmarks/faces.py --readers`).
 _WINK = 0.25

@@ -51,6 +51,12 @@ _ARCS = (  # of landmarks, along which a contour is smooth
     *([48, 49, 50, 51, 52, 53, 54], [54, 55, 56, 57, 58, 59, 48], [60, 61, 62, 63, 64], [64, 65, 66, 67, 60]),
 )
 _PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))  # upper and lower, which may close
+# Of each upper inner landmark of the lips: inner and outer ones, between which a lip is.
+_OUTSIDE = {
+    61: ((61, 50), (67, 58), (61, 49), (67, 59)),
+    62: ((62, 51), (66, 57)),
+    63: ((63, 52), (65, 56), (63, 53), (65, 55)),
+}
 # Landmarks, and the share of a mouth's opening by which they sink below where they are drawn: people's corners go down
 # about a third of the way of the lower lip, those of the world hardly do.
 _SINK = {(48, 54, 60, 64): 0.33, (55, 59): 0.22, (65, 67): 0.13, (49, 53): 0.13, (56, 58): 0.07}
@@ -71,8 +77,13 @@ _CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they
 _OPEN, _SHOWN = 2.0, (4.0, 8.0)
 # By how much the smile is larger with which the inside of a mouth is drawn: drawn lips cover the teeth of who speaks.
 _BARED = 0.6
+_WIDE = 8.0  # pixels between the lips that let all light in
 _TEETH = 0.7  # of the skin's brightness, from which a photographed mouth shows teeth
-_CAVITY = 0.45  # of the skin's brightness, which the drawn inside does not exceed behind a photograph's teeth
+# Of a drawn inside: green for red from which it is ivory, and is all ivory.
+_IVORY = 0.4, 0.7
+# How light teeth are at their lightest: of the skin, of the light, at most; and how much of the skin's hue they have.
+_TEETH_OF_SKIN, _TEETH_LIT, _LIGHTEST, _TINT = 1.15, 0.5, 0.8, 0.35
+_LINING = np.array([0.05, 0.018, 0.016])  # in the place of drawn teeth, where the photograph shows its own
 _LID = 0.4, 0.8, 1.2  # heights of lids over that of the open eye, which fade upwards
 _SHADED = 0.4  # of the light between lids that close, which their lashes take
 _LASHES = 2.0  # pixels above the edge of a lid that are as dark as they were
@@ -92,8 +103,7 @@ _STRETCHED, _GRAZING = 0.5, 0.4  # columns of the photograph for one of the view
 _ROUND = np.hypot(*np.indices((9, 9)) - 4) < 4.5  # pixels that fill notches of a matte
 _FINER = 3  # points of a contour for each landmark
 _GAIN = 0.15, 1.3  # of the drawn image's light: limits
-_WHITE = 80  # percentile of an eye's pixels that is its white
-_SHADE = np.array([0.85, 0.8, 0.7])  # of that light reaches the inside of a mouth, the redder part by the lips
+_SHADE = np.array([0.6, 0.56, 0.5])  # of that light reaches the inside of a mouth, the redder part by the lips
 _SKIN = REGIONS.index("skin")
 _PARTS = [
     [REGIONS.index(name) for name in names.split()]
@@ -242,6 +252,11 @@ class Photograph:
             half = (own + _PARTED * (gap - before) if upper in _INNER[0] and gap[1] > before[1] else gap * share) / 2
             half[1] = max(half[1], _CLOSED / 2)
             goal[upper], goal[lower] = middle - half, middle + half
+            for inner, outer in _OUTSIDE.get(upper, ()) if gap[1] < before[1] or 2 * half[1] < own[1] else ():
+                # Lips that shut do not get thicker than they were.
+                was, grown = (abs(each[inner, 1] - each[outer, 1]) for each in (self.marks, goal))
+                drawn = max(abs(there[inner, 1] - there[outer, 1]) / max(abs(here[inner, 1] - here[outer, 1]), 1), 1)
+                goal[outer, 1] += np.sign(goal[inner, 1] - goal[outer, 1]) * max(grown - was * drawn, 0)
         return goal
 
     def _as_people(self, values: np.ndarray, goal: np.ndarray) -> np.ndarray:
@@ -366,19 +381,23 @@ class Photograph:
             image += share * (_reflected(own, strands) - image)
         return np.clip(image, 0, 255)
 
-    def _light(self, drawn: world.Portrait) -> np.ndarray:
-        """The photograph's light [3] over a drawn image's, by the medians of both skins."""
-        both = (self.crop, self.drawn.regions), (drawn.image, drawn.regions)
-        own, other = (linear(np.median(image[regions == _SKIN], axis=0)) for image, regions in both)
-        return np.clip((own + 1e-3) / (other + 1e-3), *_GAIN)
-
-    def _whites(self) -> float:
-        """How light the photograph is next to the drawn person, by the whites of the eyes."""
-        both = []
-        eyes = np.maximum(*(_filled(self.marks[left : left + 6]) for left, _ in _EYES)) > 0.5
-        for image in (self.crop, self.drawn.image):
-            both.append(linear(np.percentile(image[eyes].mean(-1), _WHITE)) if eyes.sum() > _FEW else 1.0)
-        return float(np.clip((both[0] + 1e-3) / (both[1] + 1e-3), *_GAIN))
+    def _lit(self, mouth: np.ndarray, within: np.ndarray, drawn: world.Portrait, bare: float) -> np.ndarray:
+        """A drawn mouth [512, 512, 3], whose inside is `within`, bool [512, 512], in the photograph's light: a share of
+        its skin's hue, and teeth lighter than it, whom drawn lips shade too much. bare: 1, less where lips are nearly
+        shut and shade them; 0 for a mouth without the drawn teeth."""
+        own = linear(np.median(self.crop[self.drawn.regions == _SKIN], axis=0)) + 1e-3
+        other = linear(np.median(drawn.image[drawn.regions == _SKIN], axis=0)) + 1e-3
+        light = float(np.clip(own.mean() / other.mean(), *_GAIN))
+        shown = linear(mouth)
+        white = np.clip((shown[..., 1:2] / (shown[..., :1] + 1e-3) - _IVORY[0]) / np.diff(_IVORY), 0, 1)
+        bright = shown.mean(-1, keepdims=True)
+        shown = shown * light * _SHADE
+        teeth = _LINING * light
+        if bare and (within & (white[..., 0] > 0.5)).sum() > _FEW:
+            full = np.percentile(bright[within & (white[..., 0] > 0.5)], 90)
+            teeth = np.sqrt(bright / full) * np.clip(_TEETH_OF_SKIN * own.mean(), _TEETH_LIT * light, _LIGHTEST)
+            teeth = bare * teeth
+        return srgb((shown + white * (teeth - shown)) * (own / own.mean()) ** _TINT)
 
     def _closed(self, image: np.ndarray, place: np.ndarray, goal: np.ndarray) -> np.ndarray:
         """The image with lips, as far as they close, where rows and columns `place` [2, 256, 256] of the photograph
@@ -420,22 +439,20 @@ class Photograph:
         inside = large.regions == REGIONS.index("mouth")
         if not inside.any():
             return image
-        light = self._light(drawn)
-        lit = srgb(linear(large.image) * light * np.sqrt(self._whites() / light.mean()) * _SHADE)
+        own, skin = _filled(_contour(self.marks, _INNER)), np.median(self.crop[self.drawn.regions == _SKIN])
+        teeth = before > _SHOWN[0] and np.median(self.crop[own > 0.5]) > _TEETH * skin
+        lit = self._lit(large.image, inside, drawn, 0.0 if teeth else float(np.clip(gap / _WIDE, 0.5, 1)))
         lit = np.repeat(lit.mean(-1, keepdims=True), 3, -1) if self.gray else lit
         nearest = np.asarray(ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True))
         lit = lit[tuple(nearest)]
         there = RBFInterpolator(rigid[60:68], large.landmarks[60:68] * 2 * SIZE, kernel="linear", degree=1)(here)
         shown = _colours(lit, there)
-        own, skin = _filled(_contour(self.marks, _INNER)), np.median(self.crop[self.drawn.regions == _SKIN])
-        teeth = before > _SHOWN[0] and np.median(self.crop[own > 0.5]) > _TEETH * skin
         if teeth or before > _SHOWN[1]:
             below = (0, SIZE)  # what hangs from the upper lip moves with it
             upper, seen_at = (np.concatenate([each[60:65], each[60:65] + below]) for each in (rigid, self.marks))
             there = RBFInterpolator(upper, seen_at, kernel="linear", degree=1)(here)
             seen = _colours(self.crop.astype(float), there)
             known = _colours(own[..., None], there)
-            shown = np.minimum(shown, _CAVITY * skin)  # one row of teeth
             shown += known * (seen - shown)
         image = image.copy()
         image[rows, columns] += share[rows, columns, None] * (shown - image[rows, columns])
