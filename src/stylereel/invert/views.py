@@ -70,6 +70,9 @@ _EYES = ((36, 39), (42, 45))  # corners
 # Pixels for gaze 1, right and down: 1.12 and 1.3 times the drawn travel, since a reader sees less of it in people.
 _IRIS = {"gaze_x": 0.083 * ZOOM * SIZE, "gaze_y": 0.062 * ZOOM * SIZE}
 _IRIS_RADIUS = 0.072 * ZOOM * SIZE
+# Of the pixels beside an iris, the percentile as light as the white in the middle of the eye is, by how much that is
+# lighter at most, and pixels from the lids to there.
+_WHITE, _LIGHTER_BALL, _LID_SHADE = 85, 1.4, 2.0
 _LITTLE = 0.25  # of an iris, without which its colours are not known
 _CLOSED = 1.0  # pixels that closed lips or lids keep between them, so that they do not fold
 # Pixels between the lips from which their inside is drawn, and from which it is seen in a photograph: if that shows
@@ -631,7 +634,12 @@ def _iris_of(
     near = tuple(slice(max(int(at - 3 * radius), 0), int(at + 3 * radius) + 1) for at in middle[::-1])
     blank = image.copy()
     inner = (between & (away < radius + 1))[near]
-    blank[near] = np.where(inner[..., None], fill(image[near], white[near]), image[near])
+    ball = fill(image[near], white[near])
+    # What is left beside an iris lies in the shade of the lids; in the middle of the eye it is lighter.
+    depth = np.clip(np.asarray(ndimage.distance_transform_edt(between[near])) / _LID_SHADE - 0.5, 0, 1)
+    lighter = np.clip(np.percentile(light[white], _WHITE) / ball.mean(-1).clip(1), 1, _LIGHTER_BALL)
+    ball = ball * (1 + depth * (lighter - 1))[..., None]
+    blank[near] = np.where(inner[..., None], ball, image[near])
     rings, spread = np.arange(radius + 2), int(radius) + 2
     known = [seen & (np.abs(away - ring) <= 1) for ring in rings]
     usual = np.array([np.median(image[each], axis=0) if each.any() else [np.nan] * 3 for each in known])
